@@ -1,0 +1,30 @@
+"""Errors that a user can act on: one line that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AlignbenchError(Exception):
+    """Base of every error that is shown to the user as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class UserError(AlignbenchError):
+    """The request cannot be carried out as written: configuration, data, plugin or model."""
+
+    exit_code = 2
+
+
+class NonFiniteError(AlignbenchError):
+    """A reward, a loss or a gradient became NaN or infinite. Raised *before* the optimizer steps."""
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UserError:
+    """The error for an unknown name: lists the choices and offers the nearest one."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UserError(f"Unknown {kind} {name!r}.{hint} Choices: {', '.join(known) or 'none'}.")

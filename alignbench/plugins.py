@@ -1,0 +1,176 @@
+"""Discovery of plugins, and the registry of the components that they bring.
+
+Nothing heavy is imported here: a component is a name, a config dataclass and the dotted path of what builds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import importlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from alignbench import hookspecs
+from alignbench.errors import UserError, unknown_name
+
+BLOCK_VARIABLE = "ALIGNBENCH_BLOCK"
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Kind(enum.Enum):
+    """A component kind: its value is the config group, `hook` the hook that registers it."""
+
+    ALGORITHM = "algo"
+    MODEL = "model"
+    DATA = "data"
+    REWARD = "reward"
+    ANNOTATOR = "annotator"
+    EVALUATION = "evaluation"
+    TRACKER = "tracker"
+
+    @property
+    def hook(self) -> str:
+        plural = {"algo": "algorithms", "data": "data"}
+        return "register_" + plural.get(self.value, self.value + "s")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered component. `target` is "package.module:Class", imported by `load` alone."""
+
+    kind: Kind
+    name: str
+    config: type
+    target: str
+    distribution: str
+    version: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the config's docstring."""
+        lines = (self.config.__doc__ or "").strip().splitlines()
+        return "" if not lines or lines[0].startswith(f"{self.config.__name__}(") else lines[0]
+
+    def load(self) -> Any:
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            where = f"{self.kind.value}={self.name} of {self.distribution}"
+            raise UserError(f"{where} cannot be imported from {self.target!r}: {error}.") from error
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Every component of every plugin. `manager` calls the hooks around a run."""
+
+    manager: pluggy.PluginManager
+    components: Mapping[tuple[Kind, str], Component]
+    preset_packages: tuple[str, ...]
+
+    def get(self, kind: Kind, name: str) -> Component:
+        try:
+            return self.components[kind, name]
+        except KeyError:
+            raise unknown_name(kind.value, name, (c.name for c in self.of(kind))) from None
+
+    def of(self, kind: Kind) -> list[Component]:
+        return sorted((c for c in self.components.values() if c.kind is kind), key=lambda c: c.name)
+
+
+@functools.cache
+def registry() -> Registry:
+    """The registry of this process: loaded once, whatever process asks (a launcher's worker included)."""
+    blocked = {name for name in os.environ.get(BLOCK_VARIABLE, "").split(",") if name}
+    return load(entry_points(group=hookspecs.GROUP), blocked)
+
+
+def load(points: Iterable[EntryPoint], blocked: Iterable[str] = ()) -> Registry:
+    """Imports the plugins behind the entry points and collects what they register.
+
+    Raises UserError for a plugin that cannot be imported, an unknown hook, or a clash of names: a missing row in a
+    benchmark must never be silent."""
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    distributions: dict[str, EntryPoint] = {}
+    for point in sorted(set(points), key=lambda p: p.name):
+        if point.name in set(blocked):
+            continue
+        if point.name in distributions:
+            both = f"{_distribution(distributions[point.name])} and {_distribution(point)}"
+            raise UserError(f"Two plugins are named {point.name!r}: {both}. Uninstall one of them.")
+        manager.register(_import(point), name=point.name)
+        distributions[point.name] = point
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        reason = str(error).splitlines()[0]
+        known = ", ".join(sorted(name for name in vars(manager.hook) if not name.startswith("_")))
+        raise UserError(f"Unknown hook: {reason}. Hooks: {known}. {_how_to_block(error.plugin, manager)}") from error
+    return Registry(manager, _collect(manager, distributions), _presets(manager))
+
+
+def _import(point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except Exception as error:  # a plugin may fail in any way at import
+        raise UserError(
+            f"Plugin {point.name!r} of {_distribution(point)} cannot be imported ({type(error).__name__}: {error}). "
+            f"Repair or uninstall it, or set {BLOCK_VARIABLE}={point.name}."
+        ) from error
+
+
+def _how_to_block(plugin: object, manager: pluggy.PluginManager) -> str:
+    return f"Repair or uninstall the plugin, or set {BLOCK_VARIABLE}={manager.get_name(plugin)}."
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "an unknown distribution"
+
+
+def _collect(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) -> dict[tuple[Kind, str], Component]:
+    found: dict[tuple[Kind, str], Component] = {}
+    for kind in Kind:
+        for implementation in getattr(manager.hook, kind.hook).get_hookimpls():
+            point = points[implementation.plugin_name]
+
+            def register(name: str, config: type, target: str, kind: Kind = kind, point: EntryPoint = point) -> None:
+                component = Component(
+                    kind, name, config, target, _distribution(point), point.dist.version if point.dist else "0"
+                )
+                _check(component)
+                if clash := found.get((kind, name)):
+                    both = f"{clash.distribution} ({clash.target}) and {component.distribution} ({target})"
+                    raise UserError(f"{kind.value}={name} is registered twice: by {both}. Uninstall or block one of them.")
+                found[kind, name] = component
+
+            implementation.function(register)
+    return found
+
+
+def _check(component: Component) -> None:
+    where = f"{component.kind.value}={component.name!r} of {component.distribution}"
+    if not _NAME.fullmatch(component.name):
+        raise UserError(f"{where}: a component's name is lower-case letters, digits and underscores.")
+    if not dataclasses.is_dataclass(component.config):
+        raise UserError(f"{where}: the config must be a dataclass, not {component.config!r}.")
+    if component.config.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise UserError(f"{where}: the config dataclass must not be frozen (command-line overrides could not change it).")
+    if ":" not in component.target:
+        raise UserError(f"{where}: the target must read 'package.module:Class', not {component.target!r}.")
+    if component.kind is Kind.ALGORITHM and not hasattr(component.config, "consumes"):
+        raise UserError(f"{where}: the config must declare `consumes` (demonstrations, rollouts or preferences).")
+
+
+def _presets(manager: pluggy.PluginManager) -> tuple[str, ...]:
+    packages: list[str] = []
+    manager.hook.register_presets(register=packages.append)
+    return tuple(sorted(packages))

@@ -1,0 +1,298 @@
+"""The data that flows through a run: small frozen dataclasses, one way, never dicts of tensors.
+
+Shapes: B rows (one response each), P prompt tokens, R response tokens. Prompts are left-padded and responses
+right-padded, so that the last prompt token and the first response token are neighbours in every row.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Consumes(enum.Enum):
+    """What an optimizer is fed."""
+
+    DEMONSTRATIONS = "demonstrations"
+    ROLLOUTS = "rollouts"
+    PREFERENCES = "preferences"
+
+
+class Split(enum.Enum):
+    TRAIN = "train"
+    EVALUATION = "evaluation"
+
+
+class Opinion(enum.Enum):
+    """What the user says they believe, where a prompt has a right answer: the axis of sycophancy."""
+
+    NONE = "none"
+    RIGHT = "right"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True)
+class Message:
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation that ends where the policy is to answer.
+
+    `cluster` groups prompts that are not independent (the same question under several opinions); statistics resample
+    clusters. `info` is what the data source needs to judge a response; a policy never sees it.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    opinion: Opinion | None = None
+    cluster: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The last message, for people to read."""
+        return self.messages[-1].content if self.messages else ""
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A response that a policy should imitate."""
+
+    prompt: Prompt
+    response: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """K responses to one prompt, ranked: `ranks[k]` is the rank of `responses[k]`, 0 is best, equal ranks are ties."""
+
+    prompt: Prompt
+    responses: tuple[str, ...]
+    ranks: tuple[int, ...]
+    finished: tuple[bool, ...] = ()  # whether response k ended by itself; empty: all did
+
+    def __post_init__(self) -> None:
+        if len(self.responses) != len(self.ranks):
+            raise ValueError(f"ranking of {self.prompt.id!r}: {len(self.responses)} responses, {len(self.ranks)} ranks")
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """`chosen` is preferred to `rejected`; `probability` is the annotator's own P(chosen preferred), where it is known."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    probability: float | None = None
+    finished: tuple[bool, bool] = (True, True)  # whether chosen and rejected ended by themselves
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a data source that knows the truth says of one response. None: does not apply."""
+
+    gold_reward: float
+    correct: bool | None = None
+    agrees: bool | None = None  # repeats the opinion the user stated
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Tokens of B prompts and responses. All tensors share one device.
+
+    prompt_ids, prompt_mask: [B, P], left-padded. response_ids, response_mask: [B, R], right-padded; the mask covers
+    the end-of-sequence token where there is one, and nothing after it.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+
+    def __len__(self) -> int:
+        return int(self.response_ids.shape[0])
+
+    def select(self, rows: Tensor | slice) -> Sequences:
+        """The given rows, trimmed to their own longest prompt and response (at least one column each)."""
+        prompt_mask, response_mask = self.prompt_mask[rows], self.response_mask[rows]
+        keep_prompt = max(int(prompt_mask.sum(1).max()), 1)
+        keep_response = max(int(response_mask.sum(1).max()), 1)
+        return Sequences(
+            self.prompt_ids[rows][:, -keep_prompt:],
+            prompt_mask[:, -keep_prompt:],
+            self.response_ids[rows][:, :keep_response],
+            response_mask[:, :keep_response],
+        )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """B responses with everything a reward source may look at. `finished` [B]: the response ended by itself (EOS)."""
+
+    prompts: tuple[Prompt, ...]
+    texts: tuple[str, ...]
+    sequences: Sequences
+    finished: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Responses sampled from the policy. `logprobs` [B, R]: of each token as it was sampled, 0 where masked."""
+
+    samples: Samples
+    logprobs: Tensor
+    temperature: float
+
+
+@dataclass(frozen=True)
+class ScoredRollout:
+    """A rollout and one raw score a response, [B] float32: no KL penalty, no whitening (those belong to an optimizer)."""
+
+    rollout: Rollout
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class DemonstrationBatch:
+    sequences: Sequences
+
+
+@dataclass(frozen=True)
+class PreferenceBatch:
+    """B pairs; row i of `chosen` and of `rejected` answer the same prompt. `probability` [B] or None: see PreferencePair."""
+
+    chosen: Sequences
+    rejected: Sequences
+    probability: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Log-probabilities of response tokens in nats, [B, R] float32, 0 where masked; `entropy` alike where asked for."""
+
+    logprobs: Tensor
+    entropy: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. Training uses top_p = 1 and top_k = 0: otherwise log-probabilities are not those of the sampler."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int | None = None  # None: the policy's own limit
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What one update did. `metrics` become a line of train.jsonl; `stop` ends the stage early, saying why."""
+
+    metrics: Mapping[str, float]
+    optimizer_steps: int
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What fitting a reward source gave: figures for result.json and one line for the terminal."""
+
+    metrics: Mapping[str, float]
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One evaluated response, with what was measured of it. Log-probabilities are sums over its tokens, in nats."""
+
+    prompt: Prompt
+    index: int
+    response: str
+    tokens: int
+    finished: bool
+    logprob: float
+    ref_logprob: float
+    entropy: float  # mean over tokens of the policy's entropy, nats per token
+    proxy_reward: float | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class ExampleScore:
+    """One metric of one evaluation example: the unit of every mean, standard error and paired test."""
+
+    metric: str
+    example: str
+    value: float
+    cluster: str = ""
+
+
+class Direction(enum.Enum):
+    HIGHER = "higher"
+    LOWER = "lower"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """What a metric is: its `family/name`, which way is better, its unit in a few words."""
+
+    name: str
+    direction: Direction
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's value over its examples; `stderr` is clustered by `ExampleScore.cluster`, NaN for a single cluster."""
+
+    value: float
+    stderr: float
+    n: int
+    direction: Direction
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """What a hook is told when a run starts."""
+
+    directory: str
+    algo: str
+    model: str
+    data: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class RunStep:
+    """What a hook is told after every update of every stage."""
+
+    directory: str
+    stage: str
+    update: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """What a hook is told when a run ends; `status` is finished, interrupted or failed."""
+
+    directory: str
+    status: str
+    metrics: Mapping[str, Metric]
+
+
+def expand(prompts: Sequence[Prompt], n: int) -> tuple[Prompt, ...]:
+    """Each prompt n times, neighbours kept together: row i * n + j is response j to prompt i."""
+    return tuple(prompt for prompt in prompts for _ in range(n))
