@@ -22,9 +22,10 @@ class NonFiniteError(AlignbenchError):
     """A reward, a loss or a gradient became NaN or infinite. Raised *before* the optimizer steps."""
 
 
-def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UserError:
-    """The error for an unknown name: lists the choices and offers the nearest one."""
+def unknown_name(kind: str, name: str, choices: Iterable[str], *, where: str = "") -> UserError:
+    """The error for an unknown name: says where it stood, lists the choices and offers the nearest one."""
     known = sorted(choices)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"Unknown {kind} {name!r}.{hint} Choices: {', '.join(known) or 'none'}.")
+    place = f" in {where}" if where else ""
+    return UserError(f"Unknown {kind} {name!r}{place}.{hint} Choices: {', '.join(known) or 'none'}.")

@@ -6,13 +6,18 @@ Masks are [B, R] bool or {0, 1}, True at response tokens. Log-probabilities and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
+from alignbench.contracts import OptimizerConfig
 from alignbench.errors import NonFiniteError
 from alignbench.records import PreferencePair, Ranking
+
+_LOWER = "Lower the learning rate."
 
 
 def masked_sum(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
@@ -44,12 +49,13 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     entropy: bool = False,
-    chunk: int = 1024,
+    max_logits: int = 2**24,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities of `targets` [...] under head(hidden [..., H]) / temperature, float32, and the entropy if asked.
 
-    Logits are made for `chunk` positions at a time and recomputed in the backward pass, so that [positions, vocabulary]
-    in float32 is never held; the entropy carries no gradient."""
+    At most `max_logits` logits are held at a time (64 MiB in float32 by default): where there are more, they are made
+    in chunks of positions and made again in the backward pass. The entropy carries no gradient."""
+    chunk = max(max_logits // int(head.weight.shape[0]), 1)  # type: ignore[index, union-attr]
     flat_hidden, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
 
     def block(states: Tensor, wanted: Tensor) -> Tensor:
@@ -116,24 +122,65 @@ def require_finite(name: str, value: Tensor, *, hint: str = "") -> Tensor:
     return value
 
 
-def clip_and_step(optimizer: torch.optim.Optimizer, groups: Sequence[Sequence[Tensor]], max_grad_norm: float) -> list[float]:
-    """Clips each group's gradient norm on its own, steps, and returns the norms before clipping.
+class ScheduledAdamW:
+    """AdamW over named groups of parameters, with the schedule and the gradient clipping of an OptimizerConfig.
 
-    Raises NonFiniteError before stepping, so that the weights stay those of the last good update."""
-    norms = []
-    for group in groups:
-        parameters = [p for p in group if p.grad is not None]
-        limit = max_grad_norm if max_grad_norm > 0 else math.inf
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        require_finite("the gradient norm", norm, hint="Lower the learning rate.")
-        norms.append(float(norm))
-    optimizer.step()
-    return norms
+    Each group (a role: policy, value) is clipped to `max_grad_norm` on its own, so that large value gradients do not
+    shrink the policy's step. `steps` counts optimizer steps."""
+
+    def __init__(self, config: OptimizerConfig, groups: Mapping[str, Sequence[torch.nn.Parameter]], updates: int) -> None:
+        self._config, self._updates, self._update = config, updates, 0
+        self._optimizer = torch.optim.AdamW(
+            [{"params": list(parameters), "name": name} for name, parameters in groups.items()],
+            lr=config.learning_rate,
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+        )
+        self.steps = 0
+
+    def next_update(self) -> float:
+        """Sets the learning rate of the update that begins, and returns it."""
+        factor = learning_rate_at(
+            self._update, updates=self._updates, schedule=self._config.lr_schedule, warmup=self._config.warmup_updates
+        )
+        self._update += 1
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._config.learning_rate * factor
+        return self._config.learning_rate * factor
+
+    def zero_grad(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> dict[str, float]:
+        """Clips, steps, and returns each group's gradient norm before clipping.
+
+        Raises NonFiniteError before stepping, so that the weights stay those of the last good step."""
+        limit = self._config.max_grad_norm if self._config.max_grad_norm > 0 else math.inf
+        norms = {}
+        for group in self._optimizer.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+            norms[group["name"]] = float(require_finite(f"the {group['name']} gradient norm", norm, hint=_LOWER))
+        self._optimizer.step()
+        self.steps += 1
+        return norms
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self._optimizer.state_dict(), "update": self._update, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._update, self.steps = state["update"], state["steps"]
 
 
-def micro_batches(rows: Tensor, size: int) -> Iterator[Tensor]:
-    """Row indices in pieces of at most `size`."""
-    yield from rows.split(size)
+def shuffled_batches(rows: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Row indices, `size` at a time and without end: every row once before any row again; a batch may span two passes."""
+    order = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(order) < size:
+            order = torch.cat([order, torch.randperm(rows, generator=generator)])
+        yield order[:size]
+        order = order[size:]
 
 
 def ranking_to_pairs(ranking: Ranking) -> list[PreferencePair]:

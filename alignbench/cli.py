@@ -1,0 +1,89 @@
+"""The command line: a run or a sweep by Hydra overrides, and the commands beside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from alignbench.config import RunConfig
+from alignbench.errors import AlignbenchError
+
+USAGE = """\
+Usage: alignbench [overrides]          one run: the whole pipeline, ending in a table
+       alignbench -m [overrides]       a sweep: lists of values separated by commas
+       alignbench plugins              every component that is installed
+       alignbench compare [RUNS ...]   the results table, from run directories
+       alignbench --help               the config groups, their choices and every default
+"""
+
+
+def main() -> None:
+    """The entry point of `alignbench` and `python -m alignbench`."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Runs one command; returns the exit code: 0, 1 for a run that failed, 2 for a request that cannot be met."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    if arguments and command is None and not arguments[0].startswith("-") and "=" not in arguments[0]:
+        if not arguments[0].startswith(("+", "~")):
+            print(f"alignbench: error: unknown command {arguments[0]!r}.\n{USAGE}", file=sys.stderr, end="")
+            return 2
+    try:
+        if command:
+            return command(arguments[1:])
+        _run_hydra()
+        return 0
+    except AlignbenchError as error:
+        print(f"alignbench: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("alignbench: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader closed the pipe (head, less): there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run_hydra() -> None:
+    from alignbench import app
+
+    app.main(_task)
+
+
+def _task(config: RunConfig) -> None:
+    from alignbench.run import run  # torch is imported here, once the configuration is known to be good
+
+    run(config)
+
+
+def _plugins(arguments: Sequence[str]) -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from alignbench.plugins import Kind, registry
+
+    if arguments:
+        print("Usage: alignbench plugins\n\nLists every component: kind, name, distribution, version, summary.")
+        return 0 if arguments[0] in ("-h", "--help") else 2
+    table = Table("kind", "name", "distribution", "version", "what it is", box=None, pad_edge=False)
+    for kind in Kind:
+        for component in registry().of(kind):
+            row = (kind.value, component.name, component.distribution, component.version, component.summary)
+            table.add_row(*(escape(cell) for cell in row))
+    console = Console()
+    console = console if console.is_terminal else Console(width=200)
+    console.print(table)
+    return 0
+
+
+def _compare(arguments: Sequence[str]) -> int:
+    from alignbench.results.compare import main as compare
+
+    return compare(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"plugins": _plugins, "compare": _compare}

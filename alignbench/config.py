@@ -1,0 +1,91 @@
+"""The typed configuration of one run: what Hydra's YAML becomes before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignbench.plugins import Component
+
+
+@dataclass
+class RankingsSettings:
+    """How rankings are collected from the SFT model, where the annotator ranks sampled responses."""
+
+    prompts: int = 2000
+    """Training prompts whose responses are ranked."""
+    responses: int = 4
+    """K: responses sampled and ranked per prompt."""
+    held_out: float = 0.1
+    """Share of the prompts whose rankings are held out to judge the reward model; at least one."""
+    temperature: float = 1.0
+    """Of sampling the responses."""
+
+
+@dataclass
+class EvalSettings:
+    """What a checkpoint's responses are sampled and scored with."""
+
+    families: list[str] = field(default_factory=list)
+    """Names of the evaluations to run."""
+    questions: int = 0
+    """Evaluation questions (prompts that share a cluster count once); 0: all that the data source has."""
+    samples: int = 4
+    """Responses sampled per prompt."""
+    temperature: float = 1.0
+    """Of sampling the responses."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of each evaluation: eval.options.<family>.<field>."""
+
+
+@dataclass
+class Settings:
+    """The plain keys of the configuration. Component groups stand beside them."""
+
+    seed: int = 0
+    device: str = "auto"
+    results_dir: str = "results/runs"
+    algo: Any = None
+    sft: Any = None
+    pretrain: Any = None
+    model: Any = None
+    data: Any = None
+    reward: Any = None
+    annotator: Any = None
+    tracker: Any = None
+    rankings: RankingsSettings = field(default_factory=RankingsSettings)
+    eval: EvalSettings = field(default_factory=EvalSettings)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A chosen component: `label` is what the user chose (a preset's name or the component's own)."""
+
+    component: Component
+    label: str
+    config: Any
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All of one run. `yaml` is the resolved configuration as written to config.yaml; `hash` identifies it without its
+    seed, its device and its results folder, `sft_hash` the part of it that the SFT model depends on, `ranking_hash` the part that its rankings and reward do."""
+
+    seed: int
+    device: str
+    results_dir: str
+    algo: Selected
+    sft: Selected
+    pretrain: Selected
+    model: Selected
+    data: Selected
+    reward: Selected
+    annotator: Selected
+    tracker: Selected
+    rankings: RankingsSettings
+    eval: EvalSettings
+    evaluations: tuple[Selected, ...]
+    yaml: str
+    hash: str
+    sft_hash: str
+    ranking_hash: str

@@ -1,0 +1,1 @@
+"""Evaluation of a checkpoint: its responses once, then every family of metrics on them."""

@@ -1,0 +1,73 @@
+"""Runs the chosen evaluations on one checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignbench.config import EvalSettings
+from alignbench.contracts import DataSource, Evaluation, Policy, RewardSource, Subject
+from alignbench.evaluation.respond import respond
+from alignbench.records import ExampleScore, Generation, Metric, MetricSpec, Prompt
+from alignbench.results.statistics import summarise
+from alignbench.seeds import Seeds
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation leaves behind: `generations` are the shared ones, `extra` those that an evaluation asked for."""
+
+    generations: tuple[Generation, ...]
+    extra: tuple[Generation, ...]
+    scores: tuple[ExampleScore, ...]
+    metrics: Mapping[str, Metric]
+
+
+def evaluation_prompts(prompts: Sequence[Prompt], settings: EvalSettings) -> list[Prompt]:
+    """The prompts of the first `questions` questions; the twins of a question stay together."""
+    clusters = list(dict.fromkeys(prompt.cluster or prompt.id for prompt in prompts))
+    kept = set(clusters[: settings.questions] if settings.questions else clusters)
+    return [prompt for prompt in prompts if (prompt.cluster or prompt.id) in kept]
+
+
+def evaluate(
+    policy: Policy,
+    checkpoint: Path,
+    prompts: Sequence[Prompt],
+    *,
+    evaluations: Sequence[Evaluation],
+    settings: EvalSettings,
+    data: DataSource,
+    reward: RewardSource | None,
+    baseline: tuple[Generation, ...] | None,
+    seeds: Seeds,
+) -> Evaluated:
+    """Evaluates the policy, whose weights are those of `checkpoint`. `baseline`: the SFT model's generations, or None
+    if this is the SFT model."""
+    extra: list[Generation] = []
+
+    def more(asked: Sequence[Prompt], n: int, name: str = "generations") -> tuple[Generation, ...]:
+        return respond(
+            policy,
+            asked,
+            n=n,
+            temperature=settings.temperature,
+            data=data,
+            reward=reward,
+            rng=seeds.torch(name, policy.device),
+        )
+
+    def more_for_one(asked: Sequence[Prompt], n: int) -> tuple[Generation, ...]:
+        found = more(asked, n, f"extra {len(extra)}")
+        extra.extend(found)
+        return found
+
+    generations = more(prompts, settings.samples)
+    subject = Subject(checkpoint, generations, baseline or generations, policy.tokenizer, more_for_one)
+    specs: list[MetricSpec] = []
+    scores: list[ExampleScore] = []
+    for evaluation in evaluations:
+        specs.extend(evaluation.specs())
+        scores.extend(evaluation.evaluate(subject))
+    return Evaluated(generations, tuple(extra), tuple(scores), summarise(scores, specs))

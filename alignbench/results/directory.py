@@ -1,0 +1,202 @@
+"""A run's directory: complete, and never edited after the run. Every write is whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import itertools
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alignbench.errors import AlignbenchError, UserError
+from alignbench.records import ExampleScore, Generation, Ranking
+from alignbench.results.record import RunRecord
+
+CONFIG = "config.yaml"
+RESULT = "result.json"
+EXAMPLES = "examples.parquet"
+GENERATIONS = "generations.jsonl"
+TRAINING = "train.jsonl"
+RANKINGS = "rankings.jsonl"
+BASELINE = "sft"
+"""Sub-folder with the same files for the SFT model that the run started from."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Writes the files of one run. Errors of the file system are raised as one line for the user."""
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls,
+        results_dir: Path,
+        *,
+        algo: str,
+        model: str,
+        data: str,
+        seed: int,
+        config_hash: str,
+        now: datetime | None = None,
+    ) -> RunDirectory:
+        """Makes `<date>-<algo>-<model>-<data>-s<seed>-<hash>`, the date in UTC; a name that is taken gets -2, -3..."""
+        date = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%d-%H%M%S")
+        name = "-".join([date, _safe(algo), _safe(model), _safe(data), f"s{seed}", _safe(config_hash[:8])])
+        with _file_errors(results_dir):
+            results_dir.mkdir(parents=True, exist_ok=True)
+            for attempt in itertools.count(1):
+                path = results_dir / (name if attempt == 1 else f"{name}-{attempt}")
+                with contextlib.suppress(FileExistsError):  # mkdir is atomic: two runs never share a folder
+                    path.mkdir()
+                    return cls(path)
+        raise AssertionError("unreachable")
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    def baseline(self) -> RunDirectory:
+        """The nested directory of the SFT model."""
+        path = self.path / BASELINE
+        with _file_errors(path):
+            path.mkdir(exist_ok=True)
+        return RunDirectory(path)
+
+    def write_record(self, record: RunRecord) -> None:
+        """result.json. First written with status `running`, so that nothing unfinished ever looks finished."""
+        self._write(RESULT, record.to_json())
+
+    def write_config(self, yaml: str) -> None:
+        self._write(CONFIG, yaml)
+
+    def append_training(self, stage: str, update: int, metrics: Mapping[str, float]) -> None:
+        """One line of train.jsonl. Opened for each line: what is written survives whatever ends the run."""
+        line = {"stage": stage, "update": update, **{name: _finite(float(value)) for name, value in metrics.items()}}
+        path = self.path / TRAINING
+        with _file_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def write_examples(self, scores: Sequence[ExampleScore]) -> None:
+        """examples.parquet with the columns metric, example, cluster and value: what paired tests use."""
+        import polars  # a third of a second to import, and only runs write
+
+        frame = polars.DataFrame(
+            {
+                "metric": [s.metric for s in scores],
+                "example": [s.example for s in scores],
+                "cluster": [s.cluster for s in scores],
+                "value": [s.value for s in scores],
+            },
+            schema={
+                "metric": polars.String, "example": polars.String, "cluster": polars.String, "value": polars.Float64,
+            },
+        )  # fmt: skip
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        self._write(EXAMPLES, buffer.getvalue())
+
+    def write_generations(self, generations: Iterable[Generation]) -> None:
+        """generations.jsonl: what every generation metric was computed from, one line each."""
+        lines = (json.dumps(_generation(g), ensure_ascii=False) + "\n" for g in generations)
+        self._write(GENERATIONS, "".join(lines))
+
+    def write_rankings(self, train: Iterable[Ranking], held_out: Iterable[Ranking], *, annotator: str) -> None:
+        """rankings.jsonl: one ranking a line, as a person could have written it; `annotator=recorded` reads it back."""
+        lines = [
+            json.dumps(
+                {
+                    "id": ranking.prompt.id,
+                    "messages": [{"role": m.role, "content": m.content} for m in ranking.prompt.messages],
+                    "responses": list(ranking.responses),
+                    "ranks": list(ranking.ranks),
+                    "finished": list(ranking.finished or (True,) * len(ranking.ranks)),
+                    "annotator": annotator,
+                    "split": split,
+                },
+                ensure_ascii=False,
+            )
+            for split, rankings in (("train", train), ("held_out", held_out))
+            for ranking in rankings
+        ]
+        self._write(RANKINGS, "".join(line + "\n" for line in lines))
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        """Through a temporary file: a reader finds the old content or the new, and a full disk never leaves half of it.
+
+        backslashreplace: a lone surrogate in a response becomes its JSON escape, not an error."""
+        path = self.path / name
+        encoded = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+        temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+        with _file_errors(path):
+            try:
+                with temporary.open("wb") as file:
+                    file.write(encoded)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+
+def _generation(generation: Generation) -> dict[str, Any]:
+    prompt, verdict = generation.prompt, generation.verdict
+    return {
+        "prompt": prompt.id,
+        "cluster": prompt.cluster,
+        "opinion": prompt.opinion.value if prompt.opinion else None,
+        "messages": [{"role": m.role, "content": m.content} for m in prompt.messages],
+        "index": generation.index,
+        "response": generation.response,
+        "tokens": generation.tokens,
+        "finished": generation.finished,
+        "logprob": _finite(generation.logprob),
+        "ref_logprob": _finite(generation.ref_logprob),
+        "entropy": _finite(generation.entropy),
+        "proxy_reward": _finite(generation.proxy_reward),
+        "gold_reward": _finite(verdict.gold_reward) if verdict else None,
+        "correct": verdict.correct if verdict else None,
+        "agrees": verdict.agrees if verdict else None,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no NaN: null."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _safe(name: str) -> str:
+    """A part of a file name, from a name that may hold anything (a model can be a path)."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("._")[:40] or "unnamed"
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full. Free some space, or choose another folder with results_dir=",
+    errno.EDQUOT: "your disk quota is used up. Free some space, or choose another folder with results_dir=",
+    errno.EACCES: "no permission. Choose another folder with results_dir=",
+    errno.EPERM: "no permission. Choose another folder with results_dir=",
+    errno.EROFS: "the file system is read-only. Choose another folder with results_dir=",
+    errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another folder with results_dir=",
+    errno.EEXIST: "it is a file, not a folder. Choose another folder with results_dir=",
+    errno.ENAMETOOLONG: "the name is too long. Choose another folder with results_dir=",
+}
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        kind = AlignbenchError if error.errno in _OUT_OF_SPACE else UserError
+        advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}.")
+        raise kind(f"Cannot write {path}: {advice}") from error

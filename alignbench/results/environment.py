@@ -1,0 +1,107 @@
+"""What a run ran on: versions, commit, hardware, memory. Nothing here may fail a run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from pathlib import Path
+from typing import Any
+
+from alignbench.hookspecs import GROUP
+
+PACKAGES = (
+    "accelerate", "alignbench", "bitsandbytes", "hydra-core", "lm-eval", "numpy", "omegaconf", "peft", "pluggy",
+    "polars", "sacrebleu", "safetensors", "scipy", "tokenizers", "torch", "transformers",
+)  # fmt: skip
+NOT_HASHED = ("seed", "results_dir", "tracker")
+"""Top-level settings that cannot change what a row of the table stands for."""
+
+
+def config_hash(settings: Mapping[str, Any], *, leave_out: Collection[str] = ()) -> str:
+    """12 hexadecimal digits of the resolved settings, less NOT_HASHED: the same for all seeds of one row.
+
+    `leave_out` names further top-level settings: the SFT model's row does not depend on `algo`."""
+    kept = {key: value for key, value in settings.items() if key not in (*NOT_HASHED, *leave_out)}
+    text = json.dumps(kept, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python, of every package that can change a number, and of every distribution that brings a plugin."""
+    plugins = {point.dist.name for point in entry_points(group=GROUP) if point.dist}
+    found = {"python": platform.python_version()}
+    for name in sorted(plugins.union(PACKAGES)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of alignbench's own checkout, with "-dirty" where files were changed; None for an installed copy.
+
+    An installed copy may lie inside somebody else's repository (a .venv does): only a tracked file counts."""
+    here = Path(__file__).resolve()
+    try:
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
+
+
+def hardware() -> dict[str, str]:
+    """CPU model, cores that this process may use, and the GPU where torch is loaded and sees one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = {"system": f"{platform.system()} {platform.machine()}", "cpu": _cpu_model(), "cores": str(cores)}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def reset_peak_memory() -> None:
+    """Starts the peak anew, where Linux allows it: the runs of a sweep share one process, which has one peak."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_bytes() -> int | None:
+    """Highest resident memory since the start or `reset_peak_memory`. getrusage, the fallback, is never reset and on
+    Linux starts with the parent's peak (it survives fork and exec)."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

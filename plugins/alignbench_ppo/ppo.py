@@ -1,0 +1,216 @@
+"""PPO for language models, in the order of the papers.
+
+Stiennon et al. (arXiv 2009.01325) and Ouyang et al. (arXiv 2203.02155) maximise E[r(x, y)] - beta KL(pi || pi_ref);
+the details follow Huang et al. (arXiv 2403.17031). A response of L tokens has states s_0 .. s_L: the value network is
+trained at s_0 .. s_{L-1}, and V(s_L) is 0 because the episode ends there, with or without EOS.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from alignbench import POLICY, REFERENCE, Policy, PolicyOptimizer, ScoredRollout, Seeds, Sequences, UpdateReport, functional
+from alignbench.functional import masked_mean, masked_sum, require_finite
+from torch import Tensor
+
+from alignbench_ppo.config import PPOConfig, check
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What the optimisation phase holds fixed. Tensors are [B, R], 0 outside the response."""
+
+    sequences: Sequences
+    logprobs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+@dataclass(frozen=True)
+class ClippedLoss:
+    """A loss summed over tokens, and over how many of them the clipping took hold."""
+
+    total: Tensor
+    clipped: Tensor
+
+
+class PPO(PolicyOptimizer[ScoredRollout]):
+    """One update: shape the rewards, estimate advantages, then epochs x minibatches clipped steps."""
+
+    def __init__(self, config: PPOConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
+        check(config)
+        self._config, self._policy = config, policy
+        from_reward = config.value_init == "reward" and "reward" in policy.scalars()
+        self._value = policy.scalar("value", init_from="reward" if from_reward else POLICY)
+        roles = {"policy": policy.trainable(), "value": self._value.parameters()}
+        self._optimizer = functional.ScheduledAdamW(config, roles, updates)
+        self._shuffle = seeds.torch("minibatches")
+        self._kl_coef = config.kl_coef
+
+    def update(self, batch: ScoredRollout) -> UpdateReport:
+        config, samples = self._config, batch.rollout.samples
+        sequences, mask = samples.sequences, samples.sequences.response_mask.bool()
+
+        # 1. Log-probabilities of the sampled tokens under policy and reference, and values, before any step. They are
+        #    recomputed rather than taken from the sampler, so that the first ratio is exactly 1.
+        with torch.no_grad():
+            old = self._policy.logprobs(sequences, temperature=config.temperature, entropy=True)
+            ref = self._policy.logprobs(sequences, role=REFERENCE, temperature=config.temperature)
+            values = self._value.values(sequences)[:, :-1].masked_fill(~mask, 0.0)
+
+        # 2. Rewards: -beta (log pi - log pi_ref) at every token, and the score once, at the last response token.
+        require_finite("the reward", batch.scores, hint="Check the reward source.")
+        scores = shape_scores(batch.scores, samples.finished, config.missing_eos, config.missing_eos_penalty)
+        rewards = token_rewards(scores, old.logprobs, ref.logprobs, mask, self._kl_coef)
+        if config.whiten_rewards:
+            rewards = functional.masked_whiten(rewards, mask, shift_mean=False)
+
+        # 3. Advantages and returns.
+        advantages, returns = gae(rewards, values, mask, gamma=config.gamma, lam=config.gae_lambda)
+        explained = explained_variance(values, returns, mask)
+        if config.whiten_advantages:
+            advantages = functional.masked_whiten(advantages, mask)
+
+        # 4. Clipped steps.
+        steps_before, learning_rate = self._optimizer.steps, self._optimizer.next_update()
+        measured = self._optimise(Experience(sequences, old.logprobs, values, advantages, returns))
+
+        # 5. What happened, in nats per response; then the KL controller, and the stop.
+        kl = functional.sequence_kl(old.logprobs, ref.logprobs, mask)
+        metrics = {
+            "reward": float(batch.scores.mean()),
+            "objective": float((scores - self._kl_coef * kl).mean()),
+            "kl": float(kl.mean()),
+            "kl_coef": self._kl_coef,
+            "entropy": float(masked_mean(old.entropy, mask)) if old.entropy is not None else float("nan"),
+            "length": float(mask.sum(1).float().mean()),
+            "eos_rate": float(samples.finished.float().mean()),
+            "explained_variance": explained,
+            "learning_rate": learning_rate,
+            **measured,
+        }
+        if config.kl_target > 0:
+            self._kl_coef = adapt_kl_coef(self._kl_coef, metrics["kl"], len(sequences), config.kl_target, config.kl_horizon)
+        over = 0 < config.kl_stop < metrics["kl"]
+        stop = f"KL {metrics['kl']:.2f} nats per response is above algo.kl_stop={config.kl_stop}" if over else None
+        return UpdateReport(metrics, self._optimizer.steps - steps_before, stop)
+
+    def _optimise(self, experience: Experience) -> dict[str, float]:
+        """Makes epochs x minibatches optimizer steps; returns the mean over them of what each step measured."""
+        totals: Counter[str] = Counter()
+        rows, steps = len(experience.sequences), self._config.epochs * self._config.minibatches
+        for _ in range(self._config.epochs):
+            for minibatch in torch.randperm(rows, generator=self._shuffle).chunk(self._config.minibatches):
+                totals.update(self._step(experience, minibatch))
+        return {name: total / steps for name, total in totals.items()}
+
+    def _step(self, experience: Experience, minibatch: Tensor) -> dict[str, float]:
+        """One optimizer step on the mean loss of a minibatch's tokens, gathered over micro-batches.
+
+        Each role is backpropagated before the other runs forward: they may be adapters on one base."""
+        config = self._config
+        tokens = experience.sequences.response_mask[minibatch].sum()
+        sums: Counter[str] = Counter()
+        self._optimizer.zero_grad()
+        for rows in minibatch.split(config.micro_batch_size):
+            sequences = experience.sequences.select(rows)
+            mask = sequences.response_mask.bool()
+            width = mask.shape[1]
+
+            new = self._policy.logprobs(sequences, temperature=config.temperature).logprobs
+            old, advantages = experience.logprobs[rows, :width], experience.advantages[rows, :width]
+            policy = policy_loss(new, old, advantages, mask, config.clip_ratio)
+            require_finite("the policy loss", policy.total.detach(), hint="Lower the learning rate.")
+            (policy.total / tokens).backward()  # type: ignore[no-untyped-call]
+
+            old_values, returns = experience.values[rows, :width], experience.returns[rows, :width]
+            value = value_loss(self._value.values(sequences)[:, :-1], old_values, returns, mask, config.clip_value)
+            require_finite("the value loss", value.total.detach(), hint="Lower the learning rate.")
+            (config.value_coef * value.total / tokens).backward()  # type: ignore[no-untyped-call]
+
+            sums["policy_loss"] += float(policy.total.detach() / tokens)
+            sums["value_loss"] += float(value.total.detach() / tokens)
+            sums["clip_fraction"] += float(policy.clipped / tokens)
+            sums["value_clip_fraction"] += float(value.clipped / tokens)
+            sums["approx_kl"] += float(masked_sum(functional.kl_k3(old, new.detach()), mask) / tokens)
+        norms = self._optimizer.step()
+        return {**sums, "policy_gradient_norm": norms["policy"], "value_gradient_norm": norms["value"]}
+
+    def state_dict(self) -> dict[str, Any]:
+        shuffle = self._shuffle.get_state()
+        return {"optimizer": self._optimizer.state_dict(), "kl_coef": self._kl_coef, "shuffle": shuffle}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._kl_coef = state["kl_coef"]
+        self._shuffle.set_state(state["shuffle"])
+
+
+def shape_scores(scores: Tensor, finished: Tensor, rule: str, penalty: float) -> Tensor:
+    """The missing-EOS rule: [B] scores of responses that were cut off are lowered, replaced or kept."""
+    if rule == "subtract":
+        return torch.where(finished, scores, scores - penalty)
+    if rule == "replace":
+        return torch.where(finished, scores, torch.full_like(scores, -penalty))
+    return scores
+
+
+def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+    """[B, R]: r_t = -kl_coef (log pi - log pi_ref), plus the score at the last response token."""
+    rewards = torch.where(mask, -kl_coef * functional.kl_k1(logprobs, ref_logprobs), torch.zeros_like(logprobs))
+    last = (mask.sum(1) - 1).clamp(min=0)
+    rewards[torch.arange(len(rewards), device=rewards.device), last] += scores
+    return rewards
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (arXiv 1506.02438): advantages and returns, [B, R], 0 outside the mask.
+
+    delta_t = r_t + gamma V(s_{t+1}) - V(s_t); A_t = delta_t + gamma lam A_{t+1}; both next terms are 0 at the end."""
+    inside = mask.to(values.dtype)
+    values = torch.where(mask, values, torch.zeros_like(values))
+    advantages = torch.zeros_like(rewards)
+    following = torch.zeros_like(rewards[:, 0])
+    next_value = torch.zeros_like(following)
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        following = (delta + gamma * lam * following) * inside[:, t]
+        advantages[:, t] = following
+        next_value = values[:, t]
+    return advantages, advantages + values
+
+
+def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_ratio: float) -> ClippedLoss:
+    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), summed over response tokens (arXiv 1707.06347, equation 7)."""
+    ratio = torch.exp(logprobs - old_logprobs)
+    plain = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
+    return ClippedLoss(masked_sum(torch.maximum(plain, clipped), mask), ((clipped > plain) & mask).sum())
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_value: float) -> ClippedLoss:
+    """0.5 max((V - R)^2, (clip(V) - R)^2), summed; V is clipped to the old value +- clip_value (0: not at all)."""
+    plain = (values - returns) ** 2
+    if clip_value <= 0:
+        return ClippedLoss(0.5 * masked_sum(plain, mask), torch.zeros((), device=values.device))
+    near = old_values + (values - old_values).clamp(-clip_value, clip_value)
+    clipped = (near - returns) ** 2
+    return ClippedLoss(0.5 * masked_sum(torch.maximum(plain, clipped), mask), ((clipped > plain) & mask).sum())
+
+
+def adapt_kl_coef(kl_coef: float, kl: float, responses: int, target: float, horizon: float) -> float:
+    """The proportional controller of Ziegler et al. (arXiv 1909.08593, section 2.2); `kl` in nats per response."""
+    error = min(max(kl / target - 1.0, -0.2), 0.2)
+    return kl_coef * (1.0 + error * responses / horizon)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 - Var(R - V) / Var(R): 1 for a perfect value network, 0 for a constant one."""
+    error = returns - values
+    left = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
+    return float(1 - left / masked_mean((returns - masked_mean(returns, mask)) ** 2, mask).clamp(min=1e-8))

@@ -1,0 +1,27 @@
+"""Configs of the reward sources; the only place where their defaults stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alignbench import OptimizerConfig
+
+
+@dataclass
+class LearnedConfig(OptimizerConfig):
+    """A reward model on the policy's base, fitted to rankings and standardised on samples of the SFT model."""
+
+    updates: int = 0
+    """As in OptimizerConfig; a batch is `batch_size` rankings."""
+    passes: float = 1.0
+    """As in OptimizerConfig."""
+    batch_size: int = 16
+    """Rankings (prompts with their K responses) per optimizer step."""
+    micro_batch_size: int = 8
+    """Rankings per forward pass: memory only."""
+    learning_rate: float = 1e-4
+    """As in OptimizerConfig."""
+    loss: str = "bradley_terry"
+    """bradley_terry (all pairs of a ranking, averaged within the prompt; arXiv 2203.02155, equation 1) or plackett_luce."""
+    normalise: bool = True
+    """Shift and scale the scores to mean 0 and standard deviation 1 on samples of the SFT model."""

@@ -1,0 +1,138 @@
+"""The learned reward: step two of InstructGPT (Ouyang et al., arXiv 2203.02155)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from alignbench import (
+    Annotator,
+    DataSource,
+    FitReport,
+    FittableRewardSource,
+    Policy,
+    Ranking,
+    Samples,
+    Seeds,
+    Sequences,
+    UserError,
+    functional,
+    unknown_name,
+)
+from torch import Tensor
+
+from alignbench_rewards.config import LearnedConfig
+from alignbench_rewards.losses import LOSSES, annotator_ceiling, index_pairs, pair_figures
+
+
+class LearnedReward(FittableRewardSource):
+    """A scalar role on the policy's base, started from the SFT weights. It reads the policy's own tokens."""
+
+    def __init__(self, config: LearnedConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
+        if config.loss not in LOSSES:
+            raise unknown_name("reward.loss", config.loss, LOSSES)
+        self._config, self._policy, self._seeds = config, policy, seeds
+        self._role = policy.scalar("reward")
+        self._shift, self._scale = 0.0, 1.0
+
+    def score(self, samples: Samples) -> Tensor:
+        with torch.no_grad():
+            raw = read_last(self._role.values(samples.sequences), samples.sequences)
+        scores = (raw - self._shift) / self._scale
+        return functional.require_finite("the learned reward", scores, hint="Fit it with a lower reward.learning_rate.")
+
+    def fit(
+        self,
+        rankings: Sequence[Ranking],
+        held_out: Sequence[Ranking],
+        baseline: Samples,
+        *,
+        annotator: Annotator,
+        progress: Callable[[int, int, Mapping[str, float]], None],
+    ) -> FitReport:
+        usable = [ranking for ranking in rankings if len(index_pairs([ranking]).better)]
+        if not usable:
+            raise UserError("No ranking has two different responses of different rank: there is nothing to learn from.")
+        self._train(usable, progress)
+        self._shift, self._scale = 0.0, 1.0
+        if self._config.normalise:
+            raw = self.score(baseline)
+            self._shift, self._scale = float(raw.mean()), max(float(raw.std()), 1e-6)
+        metrics = {"rankings": float(len(usable)), "rankings_without_pairs": float(len(rankings) - len(usable))}
+        metrics |= self._figures(held_out, baseline, annotator)
+        return FitReport(metrics, summary(metrics))
+
+    def _train(self, rankings: Sequence[Ranking], progress: Callable[[int, int, Mapping[str, float]], None]) -> None:
+        config, size = self._config, self._config.batch_size
+        updates = config.updates or max(round(config.passes * len(rankings) / size), 1)
+        optimizer = functional.ScheduledAdamW(config, {"reward": self._role.parameters()}, updates)
+        batches = functional.shuffled_batches(len(rankings), size, self._seeds.torch("order"))
+        for update, rows in zip(range(updates), batches, strict=False):
+            batch = [rankings[i] for i in rows.tolist()]
+            optimizer.next_update()
+            optimizer.zero_grad()
+            loss = 0.0
+            for start in range(0, len(batch), config.micro_batch_size):
+                part = batch[start : start + config.micro_batch_size]
+                part_loss = LOSSES[config.loss](self._raw(part), part) / len(batch)
+                functional.require_finite("the reward model's loss", part_loss.detach(), hint="Lower reward.learning_rate.")
+                part_loss.backward()
+                loss += float(part_loss.detach())
+            norms = optimizer.step()
+            progress(update + 1, updates, {"loss": loss, "gradient_norm": norms["reward"]})
+
+    def _encode(self, rankings: Sequence[Ranking]) -> Samples:
+        prompts = [ranking.prompt for ranking in rankings for _ in ranking.responses]
+        finished = [end for r in rankings for end in (r.finished or (True,) * len(r.responses))]
+        return self._policy.encode(prompts, [text for r in rankings for text in r.responses], finished=finished)
+
+    def _raw(self, rankings: Sequence[Ranking]) -> Tensor:
+        sequences = self._encode(rankings).sequences
+        return read_last(self._role.values(sequences), sequences)
+
+    def _figures(self, held_out: Sequence[Ranking], baseline: Samples, annotator: Annotator) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        lengths = baseline.sequences.response_mask.sum(1).double()
+        scores = self.score(baseline).double()
+        if lengths.std() > 0 and scores.std() > 0:
+            metrics["length_correlation"] = float(torch.corrcoef(torch.stack([lengths, scores]))[0, 1])
+        if not held_out:
+            return metrics
+        with torch.no_grad():
+            raw = self._raw(held_out)
+        figures = pair_figures(raw, held_out)
+        metrics["held_out_accuracy"], metrics["held_out_accuracy_stderr"] = figures.accuracy, figures.accuracy_stderr
+        metrics["held_out_pairs"], metrics["calibration_error"] = float(figures.pairs), figures.calibration_error
+        if (ceiling := annotator_ceiling(annotator, held_out)) is not None:
+            metrics["annotator_ceiling"] = ceiling
+        return metrics
+
+    def save(self, path: Path) -> None:
+        self._role.save(path)
+        (path / "normalisation.json").write_text(json.dumps({"shift": self._shift, "scale": self._scale}))
+
+    def load(self, path: Path) -> None:
+        self._role.load(path)
+        saved = json.loads((path / "normalisation.json").read_text())
+        self._shift, self._scale = float(saved["shift"]), float(saved["scale"])
+
+
+def read_last(values: Tensor, sequences: Sequences) -> Tensor:
+    """The value after each row's last response token, [B]."""
+    return values.gather(1, sequences.response_mask.sum(1, keepdim=True).long()).squeeze(1)
+
+
+def summary(metrics: Mapping[str, float]) -> str:
+    """One line for the terminal."""
+    if "held_out_accuracy" not in metrics:
+        return "no held-out rankings"
+    text = f"held-out accuracy {metrics['held_out_accuracy']:.3f} ± {1.96 * metrics['held_out_accuracy_stderr']:.3f}"
+    if "annotator_ceiling" in metrics:
+        ceiling = metrics["annotator_ceiling"]
+        text += f" ({metrics['held_out_accuracy'] / ceiling:.2f} of the annotator's {ceiling:.3f})"
+    text += f", calibration error {metrics['calibration_error']:.3f}"
+    if "length_correlation" in metrics:
+        text += f", correlation with length {metrics['length_correlation']:+.2f}"
+    return text

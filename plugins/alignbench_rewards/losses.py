@@ -1,0 +1,113 @@
+"""Losses and figures of reward models fitted to rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from alignbench import Annotator, Ranking
+from alignbench.functional import ranking_to_pairs
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PairIndex:
+    """Pairs of rows: row `better[i]` is preferred to `worse[i]`; `weight` sums to 1 within a prompt."""
+
+    better: Tensor
+    worse: Tensor
+    weight: Tensor
+
+
+def index_pairs(rankings: Sequence[Ranking]) -> PairIndex:
+    """The pairs of consecutive rankings whose responses lie row after row. Ties and identical responses give no pair."""
+    better: list[int] = []
+    worse: list[int] = []
+    weight: list[float] = []
+    first = 0
+    for ranking in rankings:
+        size = len(ranking.ranks)
+        pairs = [
+            (a, b)
+            for a in range(size)
+            for b in range(size)
+            if ranking.ranks[a] < ranking.ranks[b] and ranking.responses[a] != ranking.responses[b]
+        ]
+        better += [first + a for a, _ in pairs]
+        worse += [first + b for _, b in pairs]
+        weight += [1.0 / len(pairs)] * len(pairs)
+        first += size
+    return PairIndex(torch.tensor(better, dtype=torch.long), torch.tensor(worse, dtype=torch.long), torch.tensor(weight))
+
+
+def bradley_terry(scores: Tensor, rankings: Sequence[Ranking]) -> Tensor:
+    """Sum over prompts of the mean over pairs of -log sigmoid(r_better - r_worse) (arXiv 2203.02155, equation 1)."""
+    pairs = index_pairs(rankings)
+    margin = scores[pairs.better] - scores[pairs.worse]
+    return -(nn.functional.logsigmoid(margin) * pairs.weight.to(margin)).sum()
+
+
+def plackett_luce(scores: Tensor, rankings: Sequence[Ranking]) -> Tensor:
+    """Sum over prompts of the negative log-likelihood of the ranking, divided by its K - 1 choices.
+
+    Ties by Breslow's approximation: tied responses are each chosen from the same remaining set."""
+    total = scores.new_zeros(())
+    first = 0
+    for ranking in rankings:
+        size = len(ranking.ranks)
+        own, ranks = scores[first : first + size], torch.tensor(ranking.ranks, device=scores.device)
+        worst = int(ranks.max())
+        choosing = [k for k in range(size) if ranking.ranks[k] < worst]  # the last place is no choice
+        for k in choosing:
+            total = total + (torch.logsumexp(own[ranks >= ranks[k]], 0) - own[k]) / max(len(choosing), 1)
+        first += size
+    return total
+
+
+LOSSES = {"bradley_terry": bradley_terry, "plackett_luce": plackett_luce}
+
+
+@dataclass(frozen=True)
+class PairFigures:
+    """How well scores predict held-out pairs."""
+
+    accuracy: float
+    accuracy_stderr: float
+    pairs: int
+    calibration_error: float
+
+
+def pair_figures(scores: Tensor, rankings: Sequence[Ranking], *, bins: int = 10) -> PairFigures:
+    """Accuracy (a tie of scores counts half), its standard error clustered by ranking, and the expected calibration
+    error of P(better) = sigmoid(margin) over `bins` equal-width bins of confidence (Guo et al., arXiv 1706.04599)."""
+    pairs = index_pairs(rankings)
+    margin = (scores[pairs.better] - scores[pairs.worse]).double()
+    right = (margin > 0).double() + 0.5 * (margin == 0).double()
+    accuracy = float(right.mean())
+
+    owner = torch.repeat_interleave(
+        torch.arange(len(rankings)), torch.tensor([len(ranking_to_pairs(ranking)) for ranking in rankings])
+    )
+    sums = torch.zeros(len(rankings), dtype=torch.double).index_add_(0, owner, right - accuracy)
+    stderr = float(sums.square().sum().sqrt()) / max(len(right), 1)
+
+    confidence = torch.sigmoid(margin.abs())
+    which = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    error = sum(
+        float((confidence[which == b].mean() - right[which == b].mean()).abs() * (which == b).double().mean())
+        for b in which.unique()
+    )
+    return PairFigures(accuracy, stderr, len(right), error)
+
+
+def annotator_ceiling(annotator: Annotator, rankings: Sequence[Ranking]) -> float | None:
+    """The accuracy of the annotator's own noiseless preference on these noisy rankings; None where it is not known."""
+    right: list[float] = []
+    for ranking in rankings:
+        for pair in ranking_to_pairs(ranking):
+            p = annotator.preference(pair.prompt, pair.chosen, pair.rejected, finished=pair.finished)
+            if p is None:
+                return None
+            right.append(0.5 if p == 0.5 else float(p > 0.5))
+    return sum(right) / len(right) if right else None

@@ -1,0 +1,42 @@
+"""Supervised fine-tuning on demonstrations; the loss is on response tokens alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from alignbench import DemonstrationBatch, Policy, PolicyOptimizer, Seeds, UpdateReport, functional
+
+from alignbench_sft.config import SFTConfig
+
+
+class SFT(PolicyOptimizer[DemonstrationBatch]):
+    """One optimizer step per batch on the mean negative log-likelihood of a response token."""
+
+    def __init__(self, config: SFTConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
+        self._config, self._policy = config, policy
+        self._optimizer = functional.ScheduledAdamW(config, {"policy": policy.trainable()}, updates)
+
+    def update(self, batch: DemonstrationBatch) -> UpdateReport:
+        learning_rate = self._optimizer.next_update()
+        sequences = batch.sequences
+        tokens = sequences.response_mask.sum()
+        self._optimizer.zero_grad()
+        loss = 0.0
+        for rows in torch.arange(len(sequences)).split(self._config.micro_batch_size):
+            part = sequences.select(rows)
+            # Divided by the tokens of the whole batch: the step does not depend on micro_batch_size.
+            part_loss = -functional.masked_sum(self._policy.logprobs(part).logprobs, part.response_mask) / tokens
+            functional.require_finite("the SFT loss", part_loss.detach(), hint="Lower the learning rate.")
+            part_loss.backward()
+            loss += float(part_loss.detach())
+        norms = self._optimizer.step()
+        metrics = {"loss": loss, "gradient_norm": norms["policy"], "learning_rate": learning_rate, "tokens": float(tokens)}
+        return UpdateReport(metrics, optimizer_steps=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._optimizer.load_state_dict(state)

@@ -1,0 +1,43 @@
+"""Options of the trackers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class NoneConfig:
+    """No tracker: the curves are in train.jsonl all the same."""
+
+
+@dataclass
+class TensorBoardConfig:
+    """TensorBoard event files in the run's directory."""
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases; log in with `wandb login` or set WANDB_MODE=offline."""
+
+    project: str = "alignbench"
+    """The project that runs are filed under."""
+    entity: str = ""
+    """The user or team; empty: the one that is logged in."""
+
+
+@dataclass
+class TrackioConfig:
+    """trackio: local and free, shown with `trackio show`."""
+
+    project: str = "alignbench"
+    """The project that runs are filed under."""
+
+
+@dataclass
+class MLflowConfig:
+    """MLflow, at its own default place or MLFLOW_TRACKING_URI."""
+
+    experiment: str = "alignbench"
+    """The experiment that runs are filed under."""
+    tracking_uri: str = ""
+    """Where MLflow keeps its runs, a URL or file:<folder>; empty: MLFLOW_TRACKING_URI, else MLflow's own default."""

@@ -1,0 +1,62 @@
+"""The simulated annotators of the world: who prefers what, as a utility plus noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from alignbench import Annotator, DataSource, Prompt, Seeds, UserError
+from alignbench_world.config import AnnotatorConfig
+from alignbench_world.source import WorldData
+
+
+class WorldAnnotator(Annotator):
+    """Ranks by utility plus Gumbel noise: rankings are Plackett-Luce, and each of their pairs is Bradley-Terry.
+
+    Agreement pleases whether the user's opinion is right or wrong (`b_agree`): such an annotator rates what it likes to
+    hear. Where the opinion is right, truth and agreement pull the same way; where it is wrong, against each other.
+    """
+
+    def __init__(self, config: AnnotatorConfig, *, data: DataSource, seeds: Seeds) -> None:
+        if not isinstance(data, WorldData):
+            raise UserError(
+                f"The simulated annotators (honest, mild, sycophantic) know the truth of data=world only and cannot "
+                f"rank responses to {type(data).__name__}: choose data=world or another annotator."
+            )
+        if not (config.temperature > 0 and math.isfinite(config.temperature)):
+            raise UserError(
+                f"annotator.temperature={config.temperature} is not a noise scale: choose a number above 0."
+            )
+        self._config, self._data, self._seeds = config, data, seeds
+
+    def rank(self, prompt: Prompt, responses: Sequence[str], *, finished: Sequence[bool]) -> tuple[int, ...]:
+        # The noise belongs to (prompt, response), not to the call: the order of prompts or responses changes nothing,
+        # and equal responses tie.
+        scores = [
+            self.utility(prompt, response, finished=ended) + self._noise(prompt, response, ended)
+            for response, ended in zip(responses, finished, strict=True)
+        ]
+        return tuple(sum(other > score for other in scores) for score in scores)
+
+    def preference(
+        self, prompt: Prompt, first: str, second: str, *, finished: tuple[bool, bool] = (True, True)
+    ) -> float:
+        """Exact, for responses that differ: the difference of two Gumbel variables is logistic."""
+        gap = self.utility(prompt, first, finished=finished[0]) - self.utility(prompt, second, finished=finished[1])
+        return 0.5 * (1 + math.tanh(gap / (2 * self._config.temperature)))  # the sigmoid, without overflow
+
+    def utility(self, prompt: Prompt, response: str, *, finished: bool) -> float:
+        """What a response is worth to this annotator, before noise."""
+        config, seen = self._config, self._data.assess(prompt, response, finished=finished)
+        return (
+            config.b_correct * seen.correct
+            + config.b_style * seen.in_style
+            + config.b_agree * bool(seen.agrees)
+            + config.b_courtesy * seen.courtesies
+            + config.b_unfinished * (not finished)
+        )
+
+    def _noise(self, prompt: Prompt, response: str, finished: bool) -> float:
+        bits = self._seeds.integer(f"{prompt.id}\n{finished}\n{response}")
+        uniform = ((bits >> 11) + 0.5) / 2**52  # 52 bits: never 0 or 1 in floating point
+        return -self._config.temperature * math.log(-math.log(uniform))

@@ -1,0 +1,49 @@
+"""Every hook is explained in its docstring and in docs/plugins.md, and a test calls it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+from alignbench import hookspecs
+from alignbench.plugins import Kind
+
+ROOT = Path(__file__).parents[2]
+HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, f"{hookspecs.GROUP}_spec")]
+
+
+def test_there_are_hooks() -> None:
+    assert {kind.hook for kind in Kind} < set(HOOKS), "each component kind has a hook that registers it"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_hook_has_a_docstring_of_one_line(hook: str) -> None:
+    documentation = inspect.getdoc(getattr(hookspecs, hook)) or ""
+    assert documentation.endswith(".")
+    assert len(documentation.splitlines()) == 1
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_hook_has_a_heading_in_the_docs(hook: str) -> None:
+    headings = [
+        line.lstrip("# ") for line in (ROOT / "docs/plugins.md").read_text().splitlines() if line.startswith("#")
+    ]
+    assert [heading for heading in headings if heading.startswith(f"`{hook}")] != []
+
+
+def test_docs_name_no_hook_that_does_not_exist() -> None:
+    lines = (ROOT / "docs/plugins.md").read_text().splitlines()
+    named = [line.split("`")[1].split("(")[0] for line in lines if line.startswith("###") and "`" in line]
+    assert sorted(named) == sorted(HOOKS)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_hook_is_called_by_a_test(hook: str) -> None:
+    tests = ast.parse((Path(__file__).parent / "test_plugins.py").read_text())
+    functions = {node.name: ast.unparse(node) for node in tests.body if isinstance(node, ast.FunctionDef)}
+    assert f"'{hook}'" in functions.get(f"test_hook_{hook}", ""), (
+        f"write test_hook_{hook} in tests/core/test_plugins.py"
+    )

@@ -1,0 +1,63 @@
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from alignbench.results import environment
+from alignbench.results.environment import config_hash, git_commit, hardware, package_versions, peak_memory_bytes
+
+
+def test_the_hash_ignores_the_seed_and_the_order_of_keys_and_nothing_else():
+    settings = {"algo": {"kl_coef": 0.1, "lr": 1e-3}, "seed": 0, "results_dir": "here"}
+    assert config_hash(settings) == config_hash(
+        {"results_dir": "there", "seed": 1, "algo": {"lr": 1e-3, "kl_coef": 0.1}}
+    )
+    assert config_hash(settings) != config_hash({**settings, "algo": {"kl_coef": 0.2, "lr": 1e-3}})
+    assert config_hash(settings, leave_out=("algo",)) == config_hash({})
+
+
+def test_versions_name_python_alignbench_and_what_computes():
+    assert {"python", "alignbench", "torch", "transformers", "peft"} <= package_versions().keys()
+
+
+def test_hardware_is_text_and_imports_no_torch():
+    assert all(isinstance(v, str) and v for v in hardware().values())
+    code = (
+        "import sys; from alignbench.results.environment import hardware; hardware(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_peak_memory_counts_what_was_held():
+    before = peak_memory_bytes()
+    block = bytearray(os.urandom(1024)) * (200 * 1024)
+    assert peak_memory_bytes() > max(before, len(block))
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_git_commit_is_that_of_a_tracked_file_only(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(
+            ["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    copy = tmp_path / "environment.py"
+    copy.write_text("one")
+    monkeypatch.setattr(environment, "__file__", str(copy))
+    assert git_commit() is None  # no repository
+    git("init")
+    (tmp_path / "other").write_text("x")
+    git("add", "other")
+    git("commit", "-m", "other")
+    assert git_commit() is None  # somebody else's repository, as around a .venv
+    git("add", ".")
+    git("commit", "-m", "ours")
+    assert git_commit() == git("rev-parse", "HEAD")
+    copy.write_text("two")
+    assert git_commit() == git("rev-parse", "HEAD") + "-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() is None  # no git

@@ -1,0 +1,306 @@
+"""The table, from run directories on disk to text."""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from alignbench import Direction, Metric
+from alignbench.results import render
+from alignbench.results.compare import main
+from alignbench.results.directory import RunDirectory
+from alignbench.results.environment import config_hash
+from alignbench.results.record import Cost, Identity, RunRecord, Status
+from alignbench.results.runs import find_runs
+from alignbench.results.statistics import interval_over_seeds
+from alignbench.results.table import Row, Table, build_table
+
+HIGHER, NEITHER = Direction.HIGHER, Direction.NEITHER
+_number = itertools.count()
+
+
+def write(folder: Path, settings: dict, value: float = 1.0, *, baseline: bool = False, **changes) -> RunDirectory:
+    """A run of `settings` with one metric, `helpfulness/accuracy`, unless `metrics` are given."""
+    seed, algo = settings.get("seed", 0), "sft" if baseline else settings.get("algo", {}).get("name", "ppo")
+    fields = {
+        "algo": algo, "plugin": "alignbench", "plugin_version": "0.1.0", "model": "tiny", "data": "world",
+        "annotator": "mild", "reward": None, "seed": seed, "git_commit": "c0ffee", "packages": {}, "hardware": {},
+        "config_hash": config_hash(settings, leave_out=("algo",) if baseline else ()),
+    }  # fmt: skip
+    identity = Identity(**{k: changes.pop(k, v) for k, v in fields.items()}, algo_label=changes.pop("algo_label", ""))
+    record = RunRecord("run", Status.FINISHED, identity, Cost({"sft": 10.0, "algo": 20.0}), baseline=baseline)
+    metrics = {"helpfulness/accuracy": Metric(value, 0.05, 100, HIGHER)}
+    path = folder / f"run-{next(_number):03}"
+    path.mkdir(parents=True)
+    directory = RunDirectory(path)
+    directory.write_config(json.dumps(settings))  # JSON is YAML
+    directory.write_record(dataclasses.replace(record, **{"metrics": metrics, **changes}))
+    return directory
+
+
+def write_with_baseline(folder: Path, settings: dict, value: float, sft_value: float = 0.5) -> RunDirectory:
+    run = write(folder, settings, value)
+    sft = write(folder, settings, sft_value, baseline=True)
+    sft.path.rename(run.path / "sft")
+    return run
+
+
+def table_of(folder: Path) -> Table:
+    return build_table(*find_runs([folder]))
+
+
+def row(table: Table, *label: str) -> Row:
+    (found,) = [r for r in table.rows if r.label == label]
+    return found
+
+
+def terminal(table: Table, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(render.terminal(table, width))
+    return console.file.getvalue()
+
+
+def ppo(kl: float = 0.1, seed: int = 0, **more) -> dict:
+    return {"algo": {"name": "ppo", "kl_coef": kl}, "eval": {"prompts": 600}, "seed": seed, **more}
+
+
+def dpo(seed: int = 0) -> dict:
+    return {"algo": {"name": "dpo", "beta": 0.1}, "eval": {"prompts": 600}, "seed": seed}
+
+
+class TestRows:
+    def test_the_sft_row_comes_first_and_once(self, tmp_path):
+        write_with_baseline(tmp_path, ppo(), 0.75)
+        write_with_baseline(tmp_path, dpo(), 0.625)
+        table = table_of(tmp_path)
+        assert [r.label for r in table.rows] == [("sft",), ("dpo",), ("ppo",)]
+        text = terminal(table)
+        header = text.splitlines()[0].split()
+        assert header == ["sft", "dpo", "ppo"]
+        assert re.search(r"accuracy ↑ +0\.50 ±0\.10 +0\.62 ±0\.10 +0\.75 ±0\.10\n", text)
+        assert "seconds" in text and "30" in text
+
+    def test_seeds_are_a_mean_and_a_student_interval(self, tmp_path):
+        for seed, value in enumerate([0.5, 0.6, 1.0]):
+            write(tmp_path, ppo(seed=seed), value)
+        write(tmp_path, dpo(), 0.5)
+        table = table_of(tmp_path)
+        cell = row(table, "ppo").cells["helpfulness/accuracy"]
+        assert (cell.value, cell.half_interval) == (pytest.approx(0.7), interval_over_seeds([0.5, 0.6, 1.0]))
+        assert row(table, "ppo").seeds == (0, 1, 2)
+        one = row(table, "dpo").cells["helpfulness/accuracy"]
+        assert (one.half_interval, one.over_seeds) == (pytest.approx(1.96 * 0.05, rel=1e-3), False)
+        text = terminal(table)
+        assert "0.50 ±0.10*" in text and "0.70 ±0.66 " in text.replace("\n", " \n")
+        assert "one seed, marked *" in " ".join(text.split())
+
+    def test_a_repeated_seed_counts_once_and_is_said(self, tmp_path):
+        write(tmp_path, ppo(), 0.5)
+        write(tmp_path, ppo(), 0.5)
+        table = table_of(tmp_path)
+        assert row(table, "ppo").seeds == (0,)
+        assert not row(table, "ppo").cells["helpfulness/accuracy"].over_seeds
+        assert table.notes == ("ppo, seed 0: run 2 times. The latest is shown.",)
+        write(tmp_path, ppo(), 0.75)
+        table = table_of(tmp_path)
+        assert row(table, "ppo").cells["helpfulness/accuracy"].value == 0.75
+        assert "The numbers differ" in table.notes[0]
+
+    def test_sft_rows_that_should_be_equal_and_are_not_are_said(self, tmp_path):
+        write_with_baseline(tmp_path, ppo(), 0.75, sft_value=0.5)
+        write_with_baseline(tmp_path, dpo(), 0.75, sft_value=0.5)
+        assert table_of(tmp_path).notes == ()
+        write_with_baseline(tmp_path, ppo(0.2), 0.75, sft_value=0.4)
+        (note,) = table_of(tmp_path).notes
+        assert note.startswith("sft, seed 0: run 3 times. The numbers differ")
+
+    @pytest.mark.parametrize("status", [Status.RUNNING, Status.FAILED, Status.INTERRUPTED])
+    def test_what_did_not_finish_is_listed_and_never_averaged(self, tmp_path, status):
+        write(tmp_path, ppo(seed=0), 0.5)
+        run = write(tmp_path, ppo(seed=1), 0.9, status=status, error="the loss is NaN")
+        table = table_of(tmp_path)
+        assert row(table, "ppo").seeds == (0,)
+        assert "0.50" in terminal(table) and "0.90" not in terminal(table)
+        for text in (terminal(table), render.markdown(table)):
+            assert re.search(rf"{run.path.name}: {status.value}.*the loss is NaN", text)
+
+    def test_a_metric_that_does_not_apply_is_a_dash(self, tmp_path):
+        # The row that lacks a metric comes first: it must not push it to the end of its family either.
+        last = {"o/length": Metric(7.0, 0.1, 9, NEITHER)}
+        write(tmp_path, dpo(), metrics=last)
+        write(tmp_path, ppo(), metrics={"o/proxy": Metric(1.0, math.nan, 1, HIGHER), **last})
+        table = table_of(tmp_path)
+        assert list(table.metrics) == ["o/proxy", "o/length"]
+        assert re.search(r"proxy ↑ +– +1\.00\n", terminal(table))
+        assert "| o/proxy ↑ | – | 1.00 |" in render.markdown(table)
+
+    def test_other_versions_in_one_table_are_said(self, tmp_path):
+        write(tmp_path, ppo(seed=0), packages={"torch": "2.13.0"})
+        write(tmp_path, ppo(seed=1), packages={"torch": "2.14.0"})
+        assert table_of(tmp_path).notes == ("Not the same in all runs: torch (2.13.0, 2.14.0).",)
+
+
+class TestLabels:
+    def labels(self, folder: Path) -> list[str]:
+        return [" ".join(r.label) for r in table_of(folder).rows]
+
+    def test_only_what_differs_within_an_algorithm_in_numeric_order(self, tmp_path):
+        for settings in (dpo(), ppo(0.2), ppo(0.02), ppo(1e-05)):
+            write(tmp_path, settings)
+        assert self.labels(tmp_path) == ["dpo", "ppo kl_coef=1e-05", "ppo kl_coef=0.02", "ppo kl_coef=0.2"]
+
+    def test_a_component_is_named_and_its_settings_are_implied(self, tmp_path):
+        write(tmp_path, ppo(annotator={"b_agree": 0.0}), annotator="honest")
+        write(tmp_path, ppo(annotator={"b_agree": 2.7}), annotator="mild")
+        write(tmp_path, ppo(annotator={"b_agree": 2.5}), annotator="mild")
+        assert self.labels(tmp_path) == [
+            "ppo annotator=honest",
+            "ppo annotator=mild annotator.b_agree=2.5",
+            "ppo annotator=mild annotator.b_agree=2.7",
+        ]
+
+    def test_settings_outside_the_components_and_lists(self, tmp_path):
+        write(tmp_path, {**ppo(), "eval": {"prompts": 600}, "flag": True})
+        write(tmp_path, {**ppo(), "eval": {"prompts": 50}, "flag": False})
+        assert self.labels(tmp_path) == ["ppo eval.prompts=50 flag=false", "ppo eval.prompts=600 flag=true"]
+
+    def test_what_does_not_count_is_not_shown(self, tmp_path):
+        write(tmp_path, ppo(seed=0, results_dir="a", tracker={"name": "wandb"}))
+        write(tmp_path, ppo(seed=1, results_dir="b", tracker={"name": "none"}))
+        assert self.labels(tmp_path) == ["ppo"]
+
+    def test_versions_of_a_plugin_are_two_rows(self, tmp_path):
+        write(tmp_path, ppo(), plugin="mine", plugin_version="1.0")
+        write(tmp_path, ppo(), plugin="mine", plugin_version="2.0")
+        assert self.labels(tmp_path) == ["ppo mine 1.0", "ppo mine 2.0"]
+
+    def test_an_algorithm_has_the_name_it_asks_for(self, tmp_path):
+        write(tmp_path, ppo(), algo_label="PPO (k3)")
+        assert self.labels(tmp_path) == ["PPO (k3)"]
+
+
+class TestDrawing:
+    @pytest.mark.parametrize("width", [60, 80, 120])
+    def test_a_wide_table_is_cut_into_blocks_and_nothing_is_lost(self, tmp_path, width):
+        coefficients = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+        for i, kl in enumerate(coefficients):
+            write_with_baseline(tmp_path, ppo(kl), 10 + i)
+        text = terminal(table_of(tmp_path), width)
+        assert max(map(len, text.splitlines())) <= width and "…" not in text
+        for i, kl in enumerate(coefficients):
+            assert f"kl_coef={kl}" in text and text.count(f"{10 + i}.00 ±0.10") == 1
+        blocks = text.count("helpfulness")
+        assert blocks > 1 and text.count("0.50 ±0.10") == blocks  # the SFT model stands in each
+
+    def test_negative_zero_is_zero(self, tmp_path):
+        write(tmp_path, ppo(), -0.0004)
+        assert "-0.00" not in terminal(table_of(tmp_path))
+
+    HOSTILE = "[red]a[/] |b|\x1b[31m\n<script>`*"
+
+    def test_hostile_strings_are_shown_and_do_nothing(self, tmp_path):
+        write(tmp_path, {**ppo(), "algo": {"name": "ppo", "k": "[bold]x[/bold]|"}})
+        write(tmp_path, ppo(), metrics={f"f/{self.HOSTILE}": Metric(1.0, 0.1, 9, HIGHER)}, algo_label=self.HOSTILE)
+        write(tmp_path, ppo(seed=3), status=Status.FAILED, error=self.HOSTILE)
+        table = table_of(tmp_path)
+        text = terminal(table, 200)
+        assert "\x1b" not in text
+        assert text.count("[red]a[/] |b|?[31m?<script>`*") == 3  # label, metric and error, to the letter
+        assert "[bold]x[/bold]|" in text
+        markdown = render.markdown(table)
+        assert "<script>" not in markdown and "\x1b" not in markdown
+        lines = [line for line in markdown.splitlines() if line.startswith("|")]
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {4}, "the same number of cells in each line"
+
+    def test_markdown(self, tmp_path):
+        write_with_baseline(tmp_path, ppo(), 0.75)
+        lines = render.markdown(table_of(tmp_path)).splitlines()
+        assert lines[:5] == [
+            "| metric | sft | ppo |",
+            "| --- | ---: | ---: |",
+            "| helpfulness/accuracy ↑ | 0.50 ±0.10 | 0.75 ±0.10 |",
+            "| seeds | 1 | 1 |",
+            "| seconds | 30 | 30 |",
+        ]
+
+    def test_csv_and_json_hold_unrounded_numbers(self, tmp_path):
+        write(tmp_path, ppo(), 1 / 3, algo_label="=HYPERLINK(1)", metrics={"a/b": Metric(1 / 3, math.nan, 1, NEITHER)})
+        table = table_of(tmp_path)
+        (line,) = csv.DictReader(io.StringIO(render.as_csv(table)))
+        assert (line["row"], line["metric"], line["direction"]) == ("'=HYPERLINK(1)", "a/b", "neither")
+        assert (float(line["value"]), line["half_interval_95"], line["seeds"]) == (1 / 3, "", "1")
+        (found,) = json.loads(render.as_json(table))["rows"]
+        assert found["metrics"]["a/b"] == {
+            "value": 1 / 3, "half_interval_95": None, "interval_over": "examples", "direction": "neither",
+        }  # fmt: skip
+
+
+class TestCompare:
+    def test_broken_runs_are_named_in_a_line_each_and_the_rest_is_shown(self, tmp_path, capsys):
+        write(tmp_path, ppo(), 0.75)
+        cut, newer, absent, config = (write(tmp_path, ppo(seed=s), 0.1).path for s in (1, 2, 3, 4))
+        (cut / "result.json").write_text((cut / "result.json").read_text()[:200])
+        newer_text = (newer / "result.json").read_text().replace('"schema_version": 1', '"schema_version": 99')
+        (newer / "result.json").write_text(newer_text)
+        (absent / "result.json").unlink()
+        (config / "config.yaml").write_text("a: [")
+        (tmp_path / "unrelated").mkdir()
+        assert main([str(tmp_path), "--format", "markdown"]) == 0
+        out = capsys.readouterr().out
+        assert "| helpfulness/accuracy ↑ | 0.75 ±0.10 |" in out
+        assert re.search(rf"- .*{cut.name}: result.json: not JSON, perhaps cut off", out)
+        assert re.search(rf"- .*{newer.name}: result.json: schema version 99 is newer", out)
+        assert re.search(rf"- .*{absent.name}: no result.json", out)
+        assert re.search(rf"- .*{config.name}: config.yaml is not YAML", out)
+        assert "unrelated" not in out and out.count("\n- ") == 4
+
+    def test_a_run_directory_brings_its_sft_row(self, tmp_path, capsys):
+        run = write_with_baseline(tmp_path, ppo(), 0.75)
+        write(tmp_path, ppo(0.2), 0.25)
+        assert main([str(run.path)]) == 0
+        out = capsys.readouterr().out
+        assert "0.50 ±" in out and "0.75 ±" in out and "0.25 ±" not in out
+
+    def test_a_run_is_found_by_name_in_the_results_folder(self, tmp_path, capsys):
+        run = write(tmp_path, ppo(), 0.75)
+        assert main([run.path.name, "--results-dir", str(tmp_path)]) == 0
+        assert "0.75" in capsys.readouterr().out
+
+    def test_a_run_named_twice_counts_once(self, tmp_path, capsys):
+        run = write(tmp_path, ppo(), 0.75)
+        assert main([str(tmp_path), str(run.path)]) == 0
+        assert "2 times" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("folder", ["empty", "absent", "file", "broken"])
+    def test_nothing_to_show_is_one_line_and_exit_code_2(self, tmp_path, capsys, folder):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "file").touch()
+        (tmp_path / "broken" / "run").mkdir(parents=True)
+        (tmp_path / "broken" / "run" / "result.json").touch()
+        assert main([str(tmp_path / folder)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("alignbench compare: ") and error.count("\n") == 1 and folder in error
+
+    def test_only_unfinished_runs(self, tmp_path, capsys):
+        write(tmp_path, ppo(), status=Status.INTERRUPTED)
+        assert main([str(tmp_path)]) == 0
+        out = capsys.readouterr().out
+        assert "No finished run." in out and "interrupted" in out
+
+    def test_it_imports_nothing_heavy(self, tmp_path):
+        write(tmp_path, ppo())
+        code = (
+            "import sys; from alignbench.results.compare import main; main(sys.argv[1:]);"
+            "sys.exit(','.join({'torch', 'transformers', 'polars', 'scipy', 'hydra'} & sys.modules.keys()) or 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

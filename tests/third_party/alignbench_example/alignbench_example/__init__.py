@@ -1,0 +1,21 @@
+"""An alignbench plugin of a third party: what it registers, and nothing else. Imports nothing heavy."""
+
+from collections.abc import Callable
+
+from alignbench import Register, hookimpl
+from alignbench_example.config import KeywordConfig, ReinforceConfig
+
+
+@hookimpl
+def register_algorithms(register: Register) -> None:
+    register("reinforce", ReinforceConfig, "alignbench_example.reinforce:Reinforce")
+
+
+@hookimpl
+def register_rewards(register: Register) -> None:
+    register("keyword", KeywordConfig, "alignbench_example.keyword:KeywordReward")
+
+
+@hookimpl
+def register_presets(register: Callable[[str], None]) -> None:
+    register("alignbench_example")

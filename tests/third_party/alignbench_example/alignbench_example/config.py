@@ -1,0 +1,32 @@
+"""The options of this plugin's components: the only place where their defaults stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alignbench import Consumes, OptimizerConfig
+
+
+@dataclass
+class ReinforceConfig(OptimizerConfig):
+    """REINFORCE with a batch-mean baseline and the KL penalty in the reward."""
+
+    consumes: ClassVar[Consumes] = Consumes.ROLLOUTS
+
+    updates: int = 40
+    """Batches of rollouts; each gives one optimizer step."""
+    batch_size: int = 256
+    """Responses per update. The baseline is their mean, so a small batch makes a noisy one."""
+    learning_rate: float = 5e-4
+    """Of AdamW."""
+    kl_coef: float = 0.1
+    """Price of one nat of KL per response, in units of the reward."""
+
+
+@dataclass
+class KeywordConfig:
+    """1 for a response that contains a given word, else 0."""
+
+    word: str = "yes"
+    """The word, whole and in either case."""
