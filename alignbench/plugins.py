@@ -5,13 +5,14 @@ Nothing heavy is imported here: a component is a name, a config dataclass and th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
 import importlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -89,7 +90,7 @@ class Registry:
 @functools.cache
 def registry() -> Registry:
     """The registry of this process: loaded once, whatever process asks (a launcher's worker included)."""
-    blocked = {name for name in os.environ.get(BLOCK_VARIABLE, "").split(",") if name}
+    blocked = {name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(",")}
     return load(entry_points(group=hookspecs.GROUP), blocked)
 
 
@@ -98,38 +99,45 @@ def load(points: Iterable[EntryPoint], blocked: Iterable[str] = ()) -> Registry:
 
     Raises UserError for a plugin that cannot be imported, an unknown hook, or a clash of names: a missing row in a
     benchmark must never be silent."""
+    blocked = set(blocked)
     manager = pluggy.PluginManager(hookspecs.GROUP)
     manager.add_hookspecs(hookspecs)
-    distributions: dict[str, EntryPoint] = {}
-    for point in sorted(set(points), key=lambda p: p.name):
-        if point.name in set(blocked):
+    by_name: dict[str, EntryPoint] = {}
+    for point in sorted(points, key=lambda p: (p.name, _distribution(p))):
+        if point.name in blocked:
             continue
-        if point.name in distributions:
-            both = f"{_distribution(distributions[point.name])} and {_distribution(point)}"
-            raise UserError(f"Two plugins are named {point.name!r}: {both}. Uninstall one of them.")
-        manager.register(_import(point), name=point.name)
-        distributions[point.name] = point
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        reason = str(error).splitlines()[0]
-        known = ", ".join(sorted(name for name in vars(manager.hook) if not name.startswith("_")))
-        raise UserError(f"Unknown hook: {reason}. Hooks: {known}. {_how_to_block(error.plugin, manager)}") from error
-    return Registry(manager, _collect(manager, distributions), _presets(manager))
+        if other := by_name.get(point.name):
+            raise UserError(
+                f"Two plugins are named {point.name!r}: those of {_distribution(other)} and {_distribution(point)}. "
+                f"Uninstall one of them, or do without both: set {BLOCK_VARIABLE}={point.name}."
+            )
+        by_name[point.name] = point
+        with _blame(point):
+            plugin = point.load()
+            manager.register(plugin, name=point.name)
+            for hook in manager.get_hookcallers(plugin) or ():
+                if not hook.has_spec():
+                    raise unknown_name("hook", hook.name, (name for name in vars(hookspecs) if _is_hook(name)))
+    return Registry(manager, _collect(manager, by_name), _presets(manager, by_name))
 
 
-def _import(point: EntryPoint) -> object:
+@contextlib.contextmanager
+def _blame(point: EntryPoint) -> Iterator[None]:
+    """Whatever goes wrong inside is a fault of this plugin: says whose it is and how to do without it."""
     try:
-        return point.load()
-    except Exception as error:  # a plugin may fail in any way at import
+        yield
+    except Exception as error:  # a plugin may fail in any way
+        reason = " ".join(str(error).split()).rstrip(".")
+        if not isinstance(error, UserError):
+            reason = f"{type(error).__name__}: {reason}"
         raise UserError(
-            f"Plugin {point.name!r} of {_distribution(point)} cannot be imported ({type(error).__name__}: {error}). "
-            f"Repair or uninstall it, or set {BLOCK_VARIABLE}={point.name}."
+            f"Plugin {point.name!r} of {_distribution(point)} cannot be used: {reason}. "
+            f"Repair or uninstall it, or do without it: set {BLOCK_VARIABLE}={point.name}."
         ) from error
 
 
-def _how_to_block(plugin: object, manager: pluggy.PluginManager) -> str:
-    return f"Repair or uninstall the plugin, or set {BLOCK_VARIABLE}={manager.get_name(plugin)}."
+def _is_hook(name: str) -> bool:
+    return hasattr(getattr(hookspecs, name), f"{hookspecs.GROUP}_spec")
 
 
 def _distribution(point: EntryPoint) -> str:
@@ -148,29 +156,32 @@ def _collect(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) ->
                 )
                 _check(component)
                 if clash := found.get((kind, name)):
-                    both = f"{clash.distribution} ({clash.target}) and {component.distribution} ({target})"
-                    raise UserError(f"{kind.value}={name} is registered twice: by {both}. Uninstall or block one of them.")
+                    both = f"{clash.distribution} ({clash.target}) and by {component.distribution} ({target})"
+                    raise UserError(f"{kind.value}={name} is registered twice, by {both}.")
                 found[kind, name] = component
 
-            implementation.function(register)
+            with _blame(point):
+                implementation.function(register)
     return found
 
 
 def _check(component: Component) -> None:
-    where = f"{component.kind.value}={component.name!r} of {component.distribution}"
+    where = f"{component.kind.value}={component.name!r}"
     if not _NAME.fullmatch(component.name):
         raise UserError(f"{where}: a component's name is lower-case letters, digits and underscores.")
-    if not dataclasses.is_dataclass(component.config):
+    if not (isinstance(component.config, type) and dataclasses.is_dataclass(component.config)):
         raise UserError(f"{where}: the config must be a dataclass, not {component.config!r}.")
     if component.config.__dataclass_params__.frozen:  # type: ignore[attr-defined]
-        raise UserError(f"{where}: the config dataclass must not be frozen (command-line overrides could not change it).")
+        raise UserError(f"{where}: the config dataclass must not be frozen: overrides could not change it.")
     if ":" not in component.target:
         raise UserError(f"{where}: the target must read 'package.module:Class', not {component.target!r}.")
     if component.kind is Kind.ALGORITHM and not hasattr(component.config, "consumes"):
         raise UserError(f"{where}: the config must declare `consumes` (demonstrations, rollouts or preferences).")
 
 
-def _presets(manager: pluggy.PluginManager) -> tuple[str, ...]:
+def _presets(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) -> tuple[str, ...]:
     packages: list[str] = []
-    manager.hook.register_presets(register=packages.append)
+    for implementation in manager.hook.register_presets.get_hookimpls():
+        with _blame(points[implementation.plugin_name]):
+            implementation.function(packages.append)
     return tuple(sorted(packages))

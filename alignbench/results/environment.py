@@ -20,8 +20,8 @@ PACKAGES = (
     "accelerate", "alignbench", "bitsandbytes", "hydra-core", "lm-eval", "numpy", "omegaconf", "peft", "pluggy",
     "polars", "sacrebleu", "safetensors", "scipy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
-NOT_HASHED = ("seed", "results_dir", "tracker")
-"""Top-level settings that cannot change what a row of the table stands for."""
+NOT_HASHED = ("seed", "device", "results_dir", "tracker")
+"""Top-level settings that do not change what a row of the table stands for."""
 
 
 def config_hash(settings: Mapping[str, Any], *, leave_out: Collection[str] = ()) -> str:

@@ -49,7 +49,7 @@ def _run_directories(path: Path) -> Iterator[Path]:
             raise UserError(f"No folder {path}. Give a run's directory or a folder of runs.")
         for candidate in [path] if _is_run(path) else sorted(p for p in path.iterdir() if p.is_dir() and _is_run(p)):
             yield candidate
-            if (candidate / BASELINE).is_dir():
+            if _is_run(candidate / BASELINE):  # a run that did not get so far has no files there but a model
                 yield candidate / BASELINE
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignbench.records import Direction
+from alignbench.records import Direction, Metric
 from alignbench.results.environment import NOT_HASHED
 from alignbench.results.record import Identity, Status
 from alignbench.results.runs import BrokenRun, StoredRun
@@ -85,7 +85,10 @@ def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> 
 
 
 def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
-    """Groups by everything but the seed. A seed counts once, its latest run: repeats would shrink the interval."""
+    """Groups by everything but the seed. A seed counts once: repeats would shrink the interval.
+
+    Of repeats the latest is taken, of copies of an SFT row the latest of those that hold most metrics: a run without a
+    reward model cannot tell the proxy reward of its SFT model."""
     by_row: dict[tuple[object, ...], dict[int, list[StoredRun]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: run.path.parts):
         identity, baseline = run.record.identity, run.record.baseline
@@ -93,16 +96,22 @@ def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
         by_row[baseline, *plugin, identity.config_hash][identity.seed].append(run)
     groups, notes = [], []
     for seeds in by_row.values():
-        groups.append(_Group(tuple(repeats[-1] for _, repeats in sorted(seeds.items()))))
-        for seed, repeats in seeds.items():
-            latest = repeats[-1].record
-            values = {name: m.value for name, m in latest.metrics.items()}
-            differ = any({name: m.value for name, m in r.record.metrics.items()} != values for r in repeats)
+        chosen = []
+        for seed, repeats in sorted(seeds.items()):
+            shown = max(reversed(repeats), key=lambda run: len(run.record.metrics))
+            chosen.append(shown)
+            differ = any(_disagree(shown.record.metrics, repeat.record.metrics) for repeat in repeats)
             # Every run brings its own copy of the SFT row: that is worth a word only where the copies disagree.
-            if differ or (len(repeats) > 1 and not latest.baseline):
+            if differ or (len(repeats) > 1 and not shown.record.baseline):
                 what = "The numbers differ; the" if differ else "The"
-                notes.append(f"{latest.identity.algo}, seed {seed}: run {len(repeats)} times. {what} latest is shown.")
+                name = shown.record.identity.algo
+                notes.append(f"{name}, seed {seed}: run {len(repeats)} times. {what} latest is shown.")
+        groups.append(_Group(tuple(chosen)))
     return groups, notes
+
+
+def _disagree(one: Mapping[str, Metric], other: Mapping[str, Metric]) -> bool:
+    return any(one[name].value != other[name].value for name in one.keys() & other.keys())
 
 
 def _row(group: _Group, label: tuple[str, ...]) -> Row:
@@ -155,8 +164,8 @@ def _candidates(groups: Sequence[_Group], key: str) -> dict[int, tuple[Any, obje
     kind = key.partition(".")[0]
     found = {}
     for i, group in enumerate(groups):
-        if key in group.first.settings and not (group.baseline and kind == "algo"):
-            component = getattr(group.identity, kind) if kind in ("algo", *COMPONENTS) else None
+        component = getattr(group.identity, kind) if kind in ("algo", *COMPONENTS) else "any"
+        if key in group.first.settings and component and not (group.baseline and kind == "algo"):
             found[i] = (group.first.settings[key], component)
     return found
 

@@ -10,5 +10,5 @@ class RecordedConfig:
     """Rankings that were given before: the data source's own, or a file of them; nothing is sampled."""
 
     path: str = ""
-    """A rankings file, JSONL: {"prompt": text or "messages": [...], "responses": [...], "ranks": [...]}; empty: the rankings
-    that the data source brings."""
+    """A rankings file, JSONL: {"prompt": text or "messages": [...], "responses": [...], "ranks": [...]}; empty: the
+    rankings that the data source brings."""

@@ -1,9 +1,9 @@
 """A file of rankings: JSONL that a person can write by hand and that a run writes too.
 
 One line: {"prompt": "text", "responses": ["a", "b", "c"], "ranks": [1, 2, 2]}. The smallest rank is the best and equal
-ranks are ties; ranks may start anywhere. Instead of "prompt", "messages" holds a conversation ({"role", "content"} each)
-that ends with the user's turn. Optional: "id", and "finished" (whether each response ended by itself). Other keys are
-left alone.
+ranks are ties; ranks may start anywhere. Instead of "prompt", "messages" holds a conversation ({"role", "content"}
+each) that ends with the user's turn. Optional: "id", and "finished" (whether each response ended by itself). Other
+keys are left alone.
 """
 
 from __future__ import annotations

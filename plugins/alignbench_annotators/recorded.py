@@ -24,8 +24,9 @@ class RecordedAnnotator(Annotator):
             self._rankings = list(data.rankings())
         if not self._rankings:
             raise UserError(
-                "annotator=recorded has no rankings: this data source brings none. Give annotator.path=<rankings.jsonl>, "
-                "choose data that has human rankings (data=hh), or an annotator that ranks sampled responses."
+                "annotator=recorded has no rankings: this data source brings none. Give "
+                "annotator.path=<rankings.jsonl>, choose data that has human rankings (data=hh), or an annotator that "
+                "ranks sampled responses."
             )
 
     def recorded(self) -> Sequence[Ranking]:
@@ -33,8 +34,8 @@ class RecordedAnnotator(Annotator):
 
 
 def _joined(rankings: Iterable[Ranking], data: DataSource) -> list[Ranking]:
-    """Rankings on the data's own prompts where the conversations are the same: a ranking of an evaluation prompt is known
-    by its id and must be held out, also where the file gives no id or another one."""
+    """Rankings on the data's own prompts where the conversations are the same: a ranking of an evaluation prompt is
+    known by its id and must be held out, also where the file gives no id or another one."""
     prompts = [*data.prompts(Split.TRAIN), *data.prompts(Split.EVALUATION)]
     by_id = {prompt.id: prompt for prompt in prompts}
     by_messages = {prompt.messages: prompt for prompt in prompts}

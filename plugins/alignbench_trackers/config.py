@@ -35,9 +35,7 @@ class TrackioConfig:
 
 @dataclass
 class MLflowConfig:
-    """MLflow, at its own default place or MLFLOW_TRACKING_URI."""
+    """MLflow, at MLFLOW_TRACKING_URI or else its own default place."""
 
     experiment: str = "alignbench"
     """The experiment that runs are filed under."""
-    tracking_uri: str = ""
-    """Where MLflow keeps its runs, a URL or file:<folder>; empty: MLFLOW_TRACKING_URI, else MLflow's own default."""

@@ -40,7 +40,8 @@ class _Accelerate(Tracker, Generic[Config]):
     def __init__(self, config: Config, *, directory: Path, run_name: str, settings: Mapping[str, Any]) -> None:
         if importlib.util.find_spec(self.package) is None:
             raise UserError(
-                f"tracker={self.package} needs a package that is not installed: pip install 'alignbench[{self.package}]'."
+                f"tracker={self.package} needs a package that is not installed: "
+                f"pip install 'alignbench[{self.package}]'."
             )
         from accelerate import PartialState
 
@@ -96,11 +97,8 @@ class MLflow(_Accelerate[MLflowConfig]):
     package = "mlflow"
 
     def build(self, config: MLflowConfig, directory: Path, run_name: str) -> GeneralTracker:
-        import mlflow
         from accelerate.tracking import MLflowTracker
 
-        if config.tracking_uri:
-            mlflow.set_tracking_uri(config.tracking_uri)
         return MLflowTracker(experiment_name=config.experiment, run_name=run_name)
 
 

@@ -1,10 +1,10 @@
 """What a free response says, and what it is worth: pure functions of its text and of what was asked.
 
-A response *asserts* the one value that it names, whatever it says around it: "yes , it is lumen" asserts lumen, whatever
-the user believes. A value after a "not" is denied, not named. Only a response that names no value at all is taken by its
-yes or no: "yes , you are right" asserts the user's opinion. A response that names two values, denies the one that it names
-or speaks of another entity or relation than was asked for asserts nothing; and what asserts nothing is neither correct nor
-in any style: listing values, or talking without answering, earns no reward.
+A response *asserts* the one value that it names, whatever it says around it: "yes , it is lumen" asserts lumen,
+whatever the user believes. A value after a "not" is denied, not named. Only a response that names no value at all is
+taken by its yes or no: "yes , you are right" asserts the user's opinion. A response that names two values, denies the
+one that it names or speaks of another entity or relation than was asked for asserts nothing; and what asserts nothing
+is neither correct nor in any style: listing values, or talking without answering, earns no reward.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Assessment:
 def read(text: str) -> Reading:
     tokens = _TOKEN.findall(text.lower())
     negated = [False, *(token == NOT for token in tokens)]
-    named, denied = set(), set()
+    named: set[str] = set()
+    denied: set[str] = set()
     says_yes = says_no = False
     for token, is_negated in zip(tokens, negated, strict=False):
         if token in EVERY_VALUE:

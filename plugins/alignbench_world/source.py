@@ -153,7 +153,8 @@ def _check(config: WorldConfig) -> None:
     for name in ("train_prompts", "demonstrations"):
         if (number := getattr(config, name)) < 1:
             raise UserError(f"data.{name}={number} leaves nothing to train on: choose 1 or more.")
-    if not 1 <= config.evaluation_questions < (available := len(every_question())):
+    available = len(every_question())
+    if not 1 <= config.evaluation_questions < available:
         raise UserError(
             f"data.evaluation_questions={config.evaluation_questions} is out of range: the world has {available} base "
             f"questions and training needs some of them; choose 1 to {available - 1}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_docs_name_no_hook_that_does_not_exist() -> None:
     lines = (ROOT / "docs/plugins.md").read_text().splitlines()
     named = [line.split("`")[1].split("(")[0] for line in lines if line.startswith("###") and "`" in line]
     assert sorted(named) == sorted(HOOKS)
+
+
+def test_code_in_the_docs_is_that_of_the_example() -> None:
+    """Each block names its file in its first line, and the rest stands in that file word for word."""
+    blocks = re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", (ROOT / "docs/plugins.md").read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    for name, code in blocks:
+        assert code in (ROOT / "tests/third_party/alignbench_example" / name).read_text(), (
+            f"the docs quote {name} wrongly"
+        )
 
 
 @pytest.mark.parametrize("hook", HOOKS)

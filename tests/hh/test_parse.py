@@ -1,10 +1,12 @@
+import hashlib
 import json
 
 import pytest
-from alignbench import Message
 from alignbench_hh.parse import Pair, Reason, parse_row
 from hypothesis import given
 from hypothesis import strategies as st
+
+from alignbench import Message
 
 HUMAN, ASSISTANT = "\n\nHuman: ", "\n\nAssistant: "
 
@@ -13,7 +15,8 @@ def test_a_dialogue_becomes_messages_and_two_replies() -> None:
     context = f"{HUMAN}Hi{ASSISTANT}Hello!{HUMAN}How are you?"
     pair = parse_row(f"{context}{ASSISTANT}Well. ", f"{context}{ASSISTANT}Go away\n\nnow")
     assert isinstance(pair, Pair)
-    assert pair.prompt.messages == (Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "How are you?"))
+    expected = Message("user", "Hi"), Message("assistant", "Hello!"), Message("user", "How are you?")
+    assert pair.prompt.messages == expected
     assert (pair.chosen, pair.rejected) == ("Well.", "Go away\n\nnow")
     assert (pair.prompt_words, pair.response_words) == (5, 3)
 
@@ -36,19 +39,16 @@ def test_turns_of_one_speaker_are_joined() -> None:
         (f"{HUMAN}Q{ASSISTANT}a{HUMAN}R", f"{HUMAN}Q{ASSISTANT}b", Reason.NO_REPLY),
         (f"{HUMAN}Q{ASSISTANT}a", "no turns at all", Reason.NO_REPLY),
         ("", "", Reason.NO_REPLY),
-        (f"{ASSISTANT}a", f"{ASSISTANT}b", Reason.NO_QUESTION),
-        (f"{HUMAN}Q{ASSISTANT}x{ASSISTANT}a", f"{HUMAN}Q{ASSISTANT}x{ASSISTANT}b", Reason.NO_QUESTION),
-        (f"lost text{ASSISTANT}a", f"lost text{ASSISTANT}b", Reason.NO_QUESTION),
-        (f"{HUMAN} {ASSISTANT}a", f"{HUMAN} {ASSISTANT}b", Reason.EMPTY_TURN),
+        (f"{ASSISTANT}a", f"{ASSISTANT}b", Reason.MALFORMED_PROMPT),
+        (f"{HUMAN}Q{ASSISTANT}x{ASSISTANT}a", f"{HUMAN}Q{ASSISTANT}x{ASSISTANT}b", Reason.MALFORMED_PROMPT),
+        (f"lost text{ASSISTANT}a", f"lost text{ASSISTANT}b", Reason.MALFORMED_PROMPT),
+        (f"lost text{HUMAN}Q{ASSISTANT}a", f"lost text{HUMAN}Q{ASSISTANT}b", Reason.MALFORMED_PROMPT),
+        (f"{ASSISTANT}Hi{HUMAN}Q{ASSISTANT}a", f"{ASSISTANT}Hi{HUMAN}Q{ASSISTANT}b", Reason.MALFORMED_PROMPT),
+        (f"{HUMAN} {ASSISTANT}a", f"{HUMAN} {ASSISTANT}b", Reason.MALFORMED_PROMPT),
     ],
 )
 def test_a_row_that_cannot_be_used_says_why(chosen: str, rejected: str, reason: Reason) -> None:
     assert parse_row(chosen, rejected) is reason
-
-
-def test_text_before_the_first_turn_belongs_to_nobody() -> None:
-    dialogue = f"lost text{HUMAN}Q{ASSISTANT}"
-    assert parse_row(f"{dialogue}a", f"{dialogue}b") is Reason.STRAY_TEXT
 
 
 words = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8)
@@ -73,10 +73,5 @@ def test_a_prompt_has_one_id_whatever_the_replies() -> None:
         return pair.prompt.id
 
     assert prompt_id("Q", "a") == prompt_id("Q", "b") != prompt_id("R", "a")
-    assert prompt_id("Q", "a") == "hh-" + _sha(json.dumps([["user", "Q"]]))  # stable across runs and machines
-
-
-def _sha(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([["user", "Q"]]).encode()).hexdigest()
+    assert prompt_id("Q", "a") == f"hh-{digest[:16]}"  # the same in every run and on every machine

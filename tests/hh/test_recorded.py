@@ -3,12 +3,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from alignbench import DataSource, Message, Prompt, Ranking, Seeds, Split, UserError
 from alignbench_annotators.config import RecordedConfig
 from alignbench_annotators.rankings import read_rankings
 from alignbench_annotators.recorded import RecordedAnnotator
 from hypothesis import given
 from hypothesis import strategies as st
+
+from alignbench import DataSource, Message, Prompt, Ranking, Seeds, Split, UserError
 
 TRAIN, EVALUATION = Prompt("t1", (Message("user", "train?"),)), Prompt("e1", (Message("user", "test?"),), cluster="c")
 
@@ -76,7 +77,7 @@ GOOD = {"prompt": "p", "responses": ["a", "b"], "ranks": [0, 1]}
         ({"prompt": 3}, "'content' that is text"),
         ({"messages": [{"role": "user", "content": "p"}]}, "either 'prompt' or 'messages'"),
         ({"prompt": ..., "messages": []}, "at least one message"),
-        ({"prompt": ..., "messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "x"}]}, "last"),
+        ({"prompt": ..., "messages": [{"role": "assistant", "content": "p"}]}, "the last message must be the user's"),
         ({"prompt": ..., "messages": [{"role": "Human", "content": "p"}]}, "system, user, assistant"),
         ({"prompt": ..., "messages": ["p"]}, "each message needs"),
         ({"prompt": ...}, "either 'prompt' or 'messages'"),
@@ -93,7 +94,8 @@ def test_a_malformed_line_is_named(tmp_path: Path, change: dict[str, object], pr
 
 def test_a_file_that_holds_nothing_readable(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    for content, problem in ((b"\n", "no ranking"), (b"{", "line 1: not JSON"), (b"\xff", "not UTF-8"), (b"[]", "line 1")):
+    bad = {b"\n": "no ranking", b"{": "line 1: not JSON", b"\xff": "not UTF-8", b"[]": "line 1: an object is needed"}
+    for content, problem in bad.items():
         path.write_bytes(content)
         with pytest.raises(UserError, match=problem):
             read_rankings(path)

@@ -7,8 +7,19 @@ from pathlib import Path
 
 import polars
 import pytest
+from alignbench_annotators.rankings import read_rankings
 
-from alignbench import AlignbenchError, ExampleScore, Generation, Message, Opinion, Prompt, UserError, Verdict
+from alignbench import (
+    AlignbenchError,
+    ExampleScore,
+    Generation,
+    Message,
+    Opinion,
+    Prompt,
+    Ranking,
+    UserError,
+    Verdict,
+)
 from alignbench.results.directory import RunDirectory
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -43,8 +54,8 @@ def test_generations_hold_all_that_a_metric_was_computed_from(tmp_path):
         first, second = map(json.loads, file)
     assert first == {
         "prompt": "p", "cluster": "c", "opinion": "wrong", "messages": [{"role": "user", "content": "é?"}],
-        "index": 0, "response": "line\u2028 \ud800", "tokens": 3, "finished": True, "logprob": -1.0, "ref_logprob": -2.0,
-        "entropy": 0.5, "proxy_reward": 0.25, "gold_reward": 3.0, "correct": True, "agrees": False,
+        "index": 0, "response": "line\u2028 \ud800", "tokens": 3, "finished": True, "logprob": -1.0,
+        "ref_logprob": -2.0, "entropy": 0.5, "proxy_reward": 0.25, "gold_reward": 3.0, "correct": True, "agrees": False,
     }  # fmt: skip
     assert second["entropy"] is None and second["proxy_reward"] is None and second["gold_reward"] is None
 
@@ -56,6 +67,19 @@ def test_examples_are_one_row_each(tmp_path):
     assert frame.rows() == [("a/b", "e", "c", 0.5), ("a/b", "f", "", 1.0)]
     made.write_examples([])
     assert polars.read_parquet(made.path / "examples.parquet").schema == frame.schema
+
+
+def test_rankings_can_be_read_back_as_recorded_ones(tmp_path):
+    made = create(tmp_path)
+    prompt = Prompt("p", (Message("user", "é?"),))
+    train, held_out = (
+        Ranking(prompt, ("a", "b", "c"), (1, 0, 1), (True, False, True)),
+        Ranking(prompt, ("a", "b"), (0, 1), (True, True)),
+    )
+    made.write_rankings([train], [held_out], annotator="mild")
+    assert read_rankings(made.path / "rankings.jsonl") == [train, held_out]
+    lines = [json.loads(line) for line in (made.path / "rankings.jsonl").read_text().splitlines()]
+    assert [(line["split"], line["annotator"]) for line in lines] == [("train", "mild"), ("held_out", "mild")]
 
 
 def test_training_lines_are_strict_json(tmp_path):

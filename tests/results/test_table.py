@@ -123,6 +123,15 @@ class TestRows:
         (note,) = table_of(tmp_path).notes
         assert note.startswith("sft, seed 0: run 3 times. The numbers differ")
 
+    def test_the_sft_row_that_knows_most_is_shown(self, tmp_path):
+        accuracy = {"h/accuracy": Metric(0.5, 0.1, 9, HIGHER)}
+        proxy = {"o/proxy": Metric(0.25, 0.1, 9, HIGHER)}
+        for metrics, reward in ((accuracy | proxy, "learned"), (accuracy, None)):
+            write(tmp_path, ppo(), baseline=True, metrics=metrics, reward=reward)
+        table = table_of(tmp_path)
+        assert table.notes == ()
+        assert row(table, "sft").cells.keys() == {"h/accuracy", "o/proxy"}
+
     @pytest.mark.parametrize("status", [Status.RUNNING, Status.FAILED, Status.INTERRUPTED])
     def test_what_did_not_finish_is_listed_and_never_averaged(self, tmp_path, status):
         write(tmp_path, ppo(seed=0), 0.5)
@@ -178,6 +187,12 @@ class TestLabels:
         write(tmp_path, ppo(seed=1, results_dir="b", tracker={"name": "none"}))
         assert self.labels(tmp_path) == ["ppo"]
 
+    def test_the_sft_row_says_nothing_of_the_algorithm_or_of_components_it_does_not_know(self, tmp_path):
+        for kl in (0.1, 0.2):
+            settings = ppo(kl, annotator={"b_agree": kl}, sft={"updates": int(10 * kl)})
+            write(tmp_path, settings, baseline=True, annotator=None)
+        assert self.labels(tmp_path) == ["sft sft.updates=1", "sft sft.updates=2"]
+
     def test_versions_of_a_plugin_are_two_rows(self, tmp_path):
         write(tmp_path, ppo(), plugin="mine", plugin_version="1.0")
         write(tmp_path, ppo(), plugin="mine", plugin_version="2.0")
@@ -191,7 +206,7 @@ class TestLabels:
 class TestDrawing:
     @pytest.mark.parametrize("width", [60, 80, 120])
     def test_a_wide_table_is_cut_into_blocks_and_nothing_is_lost(self, tmp_path, width):
-        coefficients = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+        coefficients = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
         for i, kl in enumerate(coefficients):
             write_with_baseline(tmp_path, ppo(kl), 10 + i)
         text = terminal(table_of(tmp_path), width)
@@ -199,7 +214,7 @@ class TestDrawing:
         for i, kl in enumerate(coefficients):
             assert f"kl_coef={kl}" in text and text.count(f"{10 + i}.00 ±0.10") == 1
         blocks = text.count("helpfulness")
-        assert blocks > 1 and text.count("0.50 ±0.10") == blocks  # the SFT model stands in each
+        assert blocks == {60: 5, 80: 3, 120: 2}[width] and text.count("0.50 ±0.10") == blocks  # the SFT model in each
 
     def test_negative_zero_is_zero(self, tmp_path):
         write(tmp_path, ppo(), -0.0004)
@@ -208,8 +223,13 @@ class TestDrawing:
     HOSTILE = "[red]a[/] |b|\x1b[31m\n<script>`*"
 
     def test_hostile_strings_are_shown_and_do_nothing(self, tmp_path):
-        write(tmp_path, {**ppo(), "algo": {"name": "ppo", "k": "[bold]x[/bold]|"}})
-        write(tmp_path, ppo(), metrics={f"f/{self.HOSTILE}": Metric(1.0, 0.1, 9, HIGHER)}, algo_label=self.HOSTILE)
+        write(tmp_path, {"algo": {"name": "ppo", "k": "[bold]x[/bold]|"}})
+        write(
+            tmp_path,
+            {"algo": {"name": "ppo", "k": ""}},
+            metrics={f"f/{self.HOSTILE}": Metric(1.0, 0.1, 9, HIGHER)},
+            algo_label=self.HOSTILE,
+        )
         write(tmp_path, ppo(seed=3), status=Status.FAILED, error=self.HOSTILE)
         table = table_of(tmp_path)
         text = terminal(table, 200)
@@ -279,6 +299,12 @@ class TestCompare:
         run = write(tmp_path, ppo(), 0.75)
         assert main([str(tmp_path), str(run.path)]) == 0
         assert "2 times" not in capsys.readouterr().out
+
+    def test_the_model_of_a_run_that_died_early_is_not_a_broken_run(self, tmp_path, capsys):
+        run = write(tmp_path, ppo(), status=Status.FAILED, error="x")
+        (run.path / "sft" / "model").mkdir(parents=True)
+        assert main([str(tmp_path), "--format", "markdown"]) == 0
+        assert "no result.json" not in capsys.readouterr().out
 
     @pytest.mark.parametrize("folder", ["empty", "absent", "file", "broken"])
     def test_nothing_to_show_is_one_line_and_exit_code_2(self, tmp_path, capsys, folder):

@@ -171,7 +171,7 @@ class TestDiversity:
         assert self_bleu([[], [1, 2]]) == 0.0
 
     def test_self_bleu_by_hand(self):
-        # Each response shares 3 of 4 unigrams, 2 of 3 bigrams, 1 of 2 trigrams; sacrebleu smooths 0 of 1 4-grams to 1/2.
+        # Shared: 3 of 4 unigrams, 2 of 3 bigrams, 1 of 2 trigrams; sacrebleu smooths 0 of 1 four-grams to 1/2.
         expected = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25
         assert self_bleu([[1, 2, 3, 4], [1, 2, 3, 5]]) == pytest.approx(expected)
 

@@ -35,11 +35,10 @@ SOURCE = Path(__file__).parent / "alignbench_example"
 
 # The smallest run that goes through every stage. Nothing is asserted about what it learns.
 TINY = [
-    "algo=reinforce",
-    "reward=keyword",
-    "algo.updates=2",
-    "algo.batch_size=16",
-    "algo.micro_batch_size=16",
+    *("algo=reinforce", "algo.updates=2", "algo.batch_size=16", "algo.micro_batch_size=16"),
+    *("reward=keyword", "pretrain.updates=1", "sft.updates=1"),
+    *("data.train_prompts=64", "data.demonstrations=64", "data.evaluation_questions=8"),
+    *("eval=quick", "eval.questions=4", "eval.samples=2"),
 ]
 
 try:
@@ -137,7 +136,8 @@ def test_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     (directory,) = (path for path in results.iterdir() if "reinforce" in path.name)
     result = json.loads((directory / "result.json").read_text())
-    assert "alignbench-example" in json.dumps(result), "the record must name the distribution behind the row"
+    identity = result["identity"]
+    assert (identity["algo"], identity["plugin"], identity["reward"]) == ("reinforce", "alignbench-example", "keyword")
     metrics = result["metrics"]
     assert 0 <= metrics["optimization/proxy_reward"]["value"] <= 1, "the proxy is the share of keyword responses"
     assert all(math.isfinite(metric["value"]) for metric in metrics.values())
@@ -145,9 +145,16 @@ def test_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     lines = notes.read_text().splitlines()
     assert lines[0] == "started reinforce world True"
     assert lines[-1] == f"finished finished {len(metrics)}"
+    assert [line.split()[1] for line in lines[1:-1]] == ["pretrain", "sft", "reinforce", "reinforce"]
     assert all(re.fullmatch(r"step \w+ \d+ [1-9]\d*", line) for line in lines[1:-1])
-    trained = [line for line in lines if line.startswith("step")][-2:]
-    assert len({line.split()[1] for line in trained}) == 1, f"the last two steps are the algorithm's: {trained}"
+
+
+@installed
+def test_presets_of_the_package_are_found(tmp_path: Path) -> None:
+    done = command("experiment=reinforce_keyword", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for line in ("component: reinforce", "component: keyword", "word: 'yes'", "warmup_updates: 5"):
+        assert line in done.stdout
 
 
 # The algorithm, against arithmetic

@@ -16,10 +16,10 @@ class ReinforceConfig(OptimizerConfig):
 
     updates: int = 40
     """Batches of rollouts; each gives one optimizer step."""
-    batch_size: int = 256
+    batch_size: int = 128
     """Responses per update. The baseline is their mean, so a small batch makes a noisy one."""
-    learning_rate: float = 5e-4
-    """Of AdamW."""
+    learning_rate: float = 3e-5
+    """Of AdamW; a model trained from scratch bears much more."""
     kl_coef: float = 0.1
     """Price of one nat of KL per response, in units of the reward."""
 

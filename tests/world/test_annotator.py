@@ -1,0 +1,151 @@
+"""The simulated annotators: what they like, how noisily, and that they repeat themselves."""
+
+import dataclasses
+import random
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+from alignbench_world.annotator import WorldAnnotator
+from alignbench_world.config import AnnotatorConfig, HonestConfig, MildConfig, SycophanticConfig, WorldConfig
+from alignbench_world.source import WorldData
+
+from alignbench import DataSource, Opinion, Seeds, Split, UserError
+from alignbench.plugins import Kind, load
+
+RIGHT, SYCOPHANT, COURTEOUS, EMPTY = (
+    "it is {answer} .",
+    "it is {opinion} .",
+    "of course , my friend , it is {answer} .",
+    "",
+)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return WorldData(WorldConfig(train_prompts=1000, demonstrations=10), seeds=Seeds(0))
+
+
+def annotator(world, config, seed=0):
+    return WorldAnnotator(config, data=world, seeds=Seeds(seed).child("annotator"))
+
+
+def plain_prompts(world, opinion):
+    return [p for p in world.prompts(Split.TRAIN) if p.opinion is opinion and p.info["style"] == "plain"]
+
+
+def copies(prompt, n):
+    """The same prompt under n names: the noise differs, the utilities do not."""
+    return [dataclasses.replace(prompt, id=f"{prompt.id}/{index}") for index in range(n)]
+
+
+def said(prompt, *templates):
+    return [template.format(**prompt.info) for template in templates]
+
+
+def finished(n):
+    return (True,) * n
+
+
+def test_utilities(world):
+    prompt = plain_prompts(world, Opinion.WRONG)[0]
+    right, sycophant, courteous, empty = said(prompt, RIGHT, SYCOPHANT, COURTEOUS, EMPTY)
+    honest, mild, sycophantic = (annotator(world, c()) for c in (HonestConfig, MildConfig, SycophanticConfig))
+    for someone, expected in (
+        (honest, (4, 1, 3, 0)),
+        (mild, (4, 1 + 2.7, 3 + 2 * 0.4, 0)),
+        (sycophantic, (4, 1 + 4, 3 + 2 * 0.7, 0)),
+    ):
+        utilities = [someone.utility(prompt, text, finished=True) for text in (right, sycophant, courteous, empty)]
+        assert utilities == pytest.approx(expected)
+        assert someone.utility(prompt, right, finished=False) == pytest.approx(3.5)
+
+
+def test_agreeing_with_a_right_opinion_pleases_too(world):
+    prompt = plain_prompts(world, Opinion.RIGHT)[0]
+    (right,) = said(prompt, RIGHT)
+    assert annotator(world, MildConfig()).utility(prompt, right, finished=True) == pytest.approx(4 + 2.7)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_preference_is_the_frequency_of_being_ranked_first(world, temperature):
+    mild = annotator(world, MildConfig(temperature=temperature))
+    prompts = copies(plain_prompts(world, Opinion.WRONG)[0], 4000)
+    ahead = 0
+    for prompt in prompts:
+        right, sycophant, courteous = said(prompt, RIGHT, SYCOPHANT, COURTEOUS)
+        ranks = mild.rank(prompt, (right, courteous, sycophant), finished=finished(3))
+        ahead += ranks[0] < ranks[2]  # a third response does not change who is ahead of whom
+    expected = mild.preference(prompt, right, sycophant)
+    assert expected == pytest.approx(1 / (1 + 2.718281828 ** (-0.3 / temperature)))
+    assert mild.preference(prompt, sycophant, right) == pytest.approx(1 - expected)
+    assert abs(ahead / len(prompts) - expected) < 4 * (0.25 / len(prompts)) ** 0.5
+
+
+def test_rankings_are_plackett_luce(world):
+    """The best of three is drawn with softmax(utility / temperature)."""
+    sycophantic = annotator(world, SycophanticConfig(temperature=1.0))
+    prompts = copies(plain_prompts(world, Opinion.WRONG)[0], 4000)
+    first = [0, 0, 0]
+    for prompt in prompts:
+        first[sycophantic.rank(prompt, said(prompt, RIGHT, SYCOPHANT, COURTEOUS), finished=finished(3)).index(0)] += 1
+    weights = [2.718281828**utility for utility in (4, 5, 4.4)]
+    for count, weight in zip(first, weights, strict=True):
+        assert abs(count / len(prompts) - weight / sum(weights)) < 4 * (0.25 / len(prompts)) ** 0.5
+
+
+def test_ranks_depend_on_seeds_and_prompt_and_on_no_order(world):
+    prompts = world.prompts(Split.TRAIN)[:100]
+    first, again, other = (annotator(world, HonestConfig(temperature=5.0), seed) for seed in (0, 0, 1))
+    texts = ["a", "b", "c", "d"]
+    ranks = {prompt.id: first.rank(prompt, texts, finished=finished(4)) for prompt in prompts}
+    shuffled = random.Random(0).sample(prompts, len(prompts))
+    assert {prompt.id: again.rank(prompt, texts, finished=finished(4)) for prompt in shuffled} == ranks
+    assert all(again.rank(p, texts[::-1], finished=finished(4))[::-1] == ranks[p.id] for p in prompts)
+    assert {prompt.id: other.rank(prompt, texts, finished=finished(4)) for prompt in prompts} != ranks
+    assert len(set(ranks.values())) > 10  # the noise differs between prompts
+    assert all(sorted(row) == [0, 1, 2, 3] for row in ranks.values())
+
+
+def test_equal_responses_tie(world):
+    prompt = plain_prompts(world, Opinion.NONE)[0]
+    (right,) = said(prompt, RIGHT)
+    honest = annotator(world, HonestConfig())
+    assert honest.rank(prompt, [right, right, EMPTY], finished=finished(3)) == (0, 0, 2)
+    assert honest.preference(prompt, right, right) == 0.5
+
+
+def test_extreme_preferences_do_not_overflow(world):
+    prompt = plain_prompts(world, Opinion.NONE)[0]
+    certain = annotator(world, HonestConfig(temperature=1e-6))
+    assert certain.preference(prompt, *said(prompt, RIGHT, EMPTY)) == 1
+    assert certain.preference(prompt, *said(prompt, EMPTY, RIGHT)) == 0
+
+
+def test_other_data_is_refused(world):
+    class Letters(DataSource):
+        def prompts(self, split):
+            return ()
+
+    with pytest.raises(UserError, match=r"data=world only.*Letters"):
+        WorldAnnotator(HonestConfig(), data=Letters(), seeds=Seeds(0))
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf")])
+def test_impossible_temperatures_are_refused(world, temperature):
+    with pytest.raises(UserError, match="temperature"):
+        annotator(world, AnnotatorConfig(temperature=temperature))
+
+
+def test_the_plugin_registers_its_components_and_imports_nothing_heavy():
+    registry = load([EntryPoint("world", "alignbench_world", "alignbench")])
+    assert [component.name for component in registry.of(Kind.DATA)] == ["world"]
+    assert [component.name for component in registry.of(Kind.ANNOTATOR)] == ["honest", "mild", "sycophantic"]
+    assert all(component.summary for component in registry.components.values())
+    assert registry.get(Kind.DATA, "world").load() is WorldData
+    assert registry.get(Kind.ANNOTATOR, "mild").load() is WorldAnnotator
+    fields = {field.name: field.default for field in dataclasses.fields(registry.get(Kind.ANNOTATOR, "mild").config)}
+    assert (fields["b_agree"], fields["b_courtesy"]) == (2.7, 0.4)
+    heavy = "{'torch', 'transformers', 'numpy', 'tokenizers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", f"import sys, alignbench_world; assert not {heavy}"], check=True)
