@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alignbench.contracts import OptimizerConfig
 from alignbench.errors import NonFiniteError
-from alignbench.records import PreferencePair, Ranking
+from alignbench.records import PreferencePair, Ranking, Sequences
 
 _LOWER = "Lower the learning rate."
 
@@ -181,6 +181,13 @@ def shuffled_batches(rows: int, size: int, generator: torch.Generator) -> Iterat
             order = torch.cat([order, torch.randperm(rows, generator=generator)])
         yield order[:size]
         order = order[size:]
+
+
+def micro_batches(sequences: Sequences, rows: Tensor, size: int) -> Iterator[Tensor]:
+    """`rows` in pieces of at most `size`, rows of like length together, so that little of a piece is padding."""
+    lengths = sequences.prompt_mask.sum(1) + sequences.response_mask.sum(1)
+    rows = rows.to(lengths.device)
+    yield from rows[lengths[rows].argsort(stable=True)].split(size)
 
 
 def ranking_to_pairs(ranking: Ranking) -> list[PreferencePair]:

@@ -15,7 +15,7 @@ class PolicyConfig:
     """Longest response, in tokens, the end-of-sequence token included."""
     generation_batch_size: int = 256
     """Responses sampled at once: memory and speed only."""
-    scoring_batch_size: int = 256
+    scoring_batch_size: int = 128
     """Rows per forward pass without gradients: memory and speed only."""
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own

@@ -144,7 +144,7 @@ class HFPolicy(Policy):
         logprobs = torch.zeros(shape, device=self.device)
         entropies = torch.zeros(shape, device=self.device) if entropy else None
         with torch.no_grad():
-            for rows in torch.arange(len(sequences)).split(self._config.scoring_batch_size):
+            for rows in functional.micro_batches(sequences, torch.arange(len(sequences)), self._config.scoring_batch_size):
                 part = self._logprobs(sequences.select(rows), role, temperature, entropy)
                 width = part.logprobs.shape[1]
                 logprobs[rows, :width] = part.logprobs

@@ -70,7 +70,7 @@ class HFScalarRole(ScalarRole):
             return self._values(sequences)
         width = sequences.response_ids.shape[1] + 1
         result = torch.zeros(len(sequences), width, device=sequences.response_ids.device)
-        for rows in torch.arange(len(sequences)).split(self._batch_size):
+        for rows in functional.micro_batches(sequences, torch.arange(len(sequences)), self._batch_size):
             part = self._values(sequences.select(rows))
             result[rows, : part.shape[1]] = part
         return result

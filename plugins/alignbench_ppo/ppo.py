@@ -117,7 +117,7 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         tokens = experience.sequences.response_mask[minibatch].sum()
         sums: Counter[str] = Counter()
         self._optimizer.zero_grad()
-        for rows in minibatch.split(config.micro_batch_size):
+        for rows in functional.micro_batches(experience.sequences, minibatch, config.micro_batch_size):
             sequences = experience.sequences.select(rows)
             mask = sequences.response_mask.bool()
             width = mask.shape[1]
@@ -198,7 +198,7 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor
     plain = (values - returns) ** 2
     if clip_value <= 0:
         return ClippedLoss(0.5 * masked_sum(plain, mask), torch.zeros((), device=values.device))
-    near = old_values + (values - old_values).clamp(-clip_value, clip_value)
+    near = values.clamp(old_values - clip_value, old_values + clip_value)
     clipped = (near - returns) ** 2
     return ClippedLoss(0.5 * masked_sum(torch.maximum(plain, clipped), mask), ((clipped > plain) & mask).sum())
 

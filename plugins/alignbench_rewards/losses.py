@@ -36,7 +36,7 @@ def index_pairs(rankings: Sequence[Ranking]) -> PairIndex:
         ]
         better += [first + a for a, _ in pairs]
         worse += [first + b for _, b in pairs]
-        weight += [1.0 / len(pairs)] * len(pairs)
+        weight += [1.0 / len(pairs) for _ in pairs]
         first += size
     return PairIndex(torch.tensor(better, dtype=torch.long), torch.tensor(worse, dtype=torch.long), torch.tensor(weight))
 

@@ -24,7 +24,7 @@ class SFT(PolicyOptimizer[DemonstrationBatch]):
         tokens = sequences.response_mask.sum()
         self._optimizer.zero_grad()
         loss = 0.0
-        for rows in torch.arange(len(sequences)).split(self._config.micro_batch_size):
+        for rows in functional.micro_batches(sequences, torch.arange(len(sequences)), self._config.micro_batch_size):
             part = sequences.select(rows)
             # Divided by the tokens of the whole batch: the step does not depend on micro_batch_size.
             part_loss = -functional.masked_sum(self._policy.logprobs(part).logprobs, part.response_mask) / tokens
