@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -39,6 +41,8 @@ SLOTS = {
     "annotator": Kind.ANNOTATOR,
     "tracker": Kind.TRACKER,
 }
+FULL_ERRORS = "HYDRA_FULL_ERROR"
+COMPLAINTS = (HydraException, OmegaConfBaseException, ValueError, OSError)  # how Hydra refuses a request
 COMPONENT = "component"  # the key that says which component a config belongs to, whatever preset it came from
 
 
@@ -62,7 +66,9 @@ def register_configs() -> None:
     for kind in Kind:
         if kind is not Kind.EVALUATION:
             for component in registry().of(kind):
-                store.store(group=kind.value, name=component.name, node=_node(component), provider=component.distribution)
+                store.store(
+                    group=kind.value, name=component.name, node=_node(component), provider=component.distribution
+                )
     settings = OmegaConf.structured(Settings)
     with open_dict(settings):
         for component in registry().of(Kind.EVALUATION):
@@ -80,13 +86,25 @@ def _node(component: Component) -> DictConfig:
 
 def typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
     """Checks everything once more (`+key=value` goes past Hydra's schema) and builds the RunConfig."""
+    try:
+        return _typed(cfg, choices)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
+
+
+def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
     slots = {slot: _selected(cfg, slot, kind, choices) for slot, kind in SLOTS.items()}
     settings = _plain(cfg)
+    known = [component.name for component in registry().of(Kind.EVALUATION)]
+    if odd := [str(name) for name in settings.eval.options if name not in known]:
+        raise unknown_name("evaluation", odd[0], known, where="eval.options")
     evaluations = tuple(_evaluation(settings, name) for name in settings.eval.families)
     cfg.eval.options = {chosen.label: cfg.eval.options.get(chosen.label, {}) for chosen in evaluations}
     start = slots["algo"] if slots["algo"].config.consumes.value == "demonstrations" else slots["sft"]
-    shared = {key: cfg[key] for key in ("pretrain", "model", "data", "eval")} | {"sft": dataclasses.asdict(start.config)}
+    shared = {key: cfg[key] for key in ("pretrain", "model", "data", "eval")} | {
+        "sft": dataclasses.asdict(start.config)
+    }
     return RunConfig(
         seed=settings.seed,
         device=settings.device,
@@ -98,20 +116,28 @@ def typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
         yaml=OmegaConf.to_yaml(cfg),
         hash=config_hash(OmegaConf.to_container(cfg)),  # type: ignore[arg-type]
         sft_hash=config_hash(OmegaConf.to_container(OmegaConf.create(shared))),  # type: ignore[arg-type]
-        ranking_hash=config_hash({key: OmegaConf.to_container(cfg[key]) for key in ("annotator", "rankings", "reward")}),
+        annotator_hash=config_hash({key: OmegaConf.to_container(cfg[key]) for key in ("annotator", "rankings")}),
+        reward_hash=config_hash({"reward": OmegaConf.to_container(cfg.reward)}),
     )
 
 
 def _selected(cfg: DictConfig, slot: str, kind: Kind, choices: Mapping[str, str]) -> Selected:
-    values = dict(OmegaConf.to_container(cfg[slot]) or {})  # type: ignore[arg-type]
-    component = registry().get(kind, str(values.pop(COMPONENT, "")))
-    label = choices.get(slot) or choices.get(f"{kind.value}@{slot}") or component.name
+    chosen = cfg.get(slot)
+    group = slot if slot == kind.value else f"{kind.value}@{slot}"
+    if not isinstance(chosen, DictConfig) or COMPONENT not in chosen:
+        known = ", ".join(component.name for component in registry().of(kind))
+        raise UserError(f"{slot}={chosen} chooses nothing: write {group}=<name>. Choices: {known}.")
+    values = {str(key): value for key, value in OmegaConf.to_container(chosen).items()}  # type: ignore[union-attr]
+    component = registry().get(kind, str(values.pop(COMPONENT)))
+    label = choices.get(group) or component.name
     return Selected(component, label, _instance(slot, component.config, values))
 
 
 def _evaluation(settings: Settings, name: str) -> Selected:
     component = registry().get(Kind.EVALUATION, name)
-    return Selected(component, name, _instance(f"eval.options.{name}", component.config, settings.eval.options.get(name, {})))
+    return Selected(
+        component, name, _instance(f"eval.options.{name}", component.config, settings.eval.options.get(name, {}))
+    )
 
 
 def _instance(where: str, schema: type, values: Mapping[str, Any]) -> Any:
@@ -120,8 +146,9 @@ def _instance(where: str, schema: type, values: Mapping[str, Any]) -> Any:
         raise unknown_name("key", odd[0], known, where=where)
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {_one_line(str(error))}") from error
+    except (OmegaConfBaseException, UserError) as error:  # a config may refuse its values when it is built
+        text = _one_line(str(error))
+        raise UserError(text if text.startswith(where) else f"{where}: {text}") from error
 
 
 def _plain(cfg: DictConfig) -> Settings:
@@ -145,37 +172,71 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
                 del cfg["hydra"]
-            return typed(cfg, choices)
-    except (HydraException, OmegaConfBaseException) as error:
+    except COMPLAINTS as error:
         raise explain(error) from error
+    return typed(cfg, choices)
 
 
-def main(task: Task) -> None:
-    """Runs `task` on the command line's overrides: once, or once per job of a sweep."""
+def main(task: Task, arguments: Sequence[str]) -> None:
+    """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
     register_configs()
-    full_errors = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing: the message is ours to word
+    # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
+    arguments = sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
+    _parse(arguments)
+    jobs, sweep, home = 0, False, os.getpid()
     errors: list[AlignbenchError] = []
 
     def job(cfg: DictConfig) -> None:
+        nonlocal jobs, sweep
+        jobs += 1
         register_configs()  # a launcher's worker has Hydra's store but not our registry
         try:
             task(typed(cfg, dict(HydraConfig.get().runtime.choices)))
         except AlignbenchError as error:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:  # the other jobs of a sweep go on
+            sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+            if sweep:  # the other jobs go on
                 print(f"alignbench: error: {error}", file=sys.stderr)
+            if os.getpid() != home:
+                raise  # a launcher's worker: the list below is a copy that nobody will read
             errors.append(error)
 
+    full_errors = os.environ.get(FULL_ERRORS) == "1"
     try:
-        hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(job)()
-    except (HydraException, OmegaConfBaseException) as error:
-        if full_errors:
+        with _command_line(arguments):
+            hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(job)()
+    except COMPLAINTS as error:
+        if jobs or full_errors:  # a fault inside a run, not Hydra's complaint about the request
             raise
         raise explain(error) from error
-    if len(errors) > 1:
-        raise AlignbenchError(f"{len(errors)} runs of the sweep failed; the first: {errors[0]}")
+    if errors and sweep:
+        raise AlignbenchError(f"{len(errors)} of {jobs} runs of the sweep failed.")
     if errors:
         raise errors[0]
+
+
+@contextlib.contextmanager
+def _command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Hydra reads sys.argv; and it raises, so that the message is ours to word, only where the environment says so."""
+    argv, full_errors = sys.argv, os.environ.get(FULL_ERRORS)
+    sys.argv, os.environ[FULL_ERRORS] = ["alignbench", *arguments], "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        os.environ.pop(FULL_ERRORS)
+        if full_errors is not None:
+            os.environ[FULL_ERRORS] = full_errors
+
+
+def _parse(arguments: Sequence[str]) -> None:
+    """Refuses an option that Hydra does not have, in one line: argparse would print its usage first."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; see alignbench --help.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(list(arguments))
 
 
 def explain(error: Exception) -> UserError:
@@ -188,6 +249,8 @@ def explain(error: Exception) -> UserError:
         return unknown_name(group, name, found) if found else UserError(f"There is no {group}={name}.")
     if wrong := re.search(r"Key '([^']+)' (?:is )?not in '?(\w+)'?", text):
         return _unknown_key(text, wrong.group(1), wrong.group(2))
+    if text.startswith(("Config group override must", "Error resolving interpolation '${model}-")):
+        return UserError("A config group takes the name of one choice, as in algo=ppo: see alignbench --help.")
     return UserError(_one_line(text))
 
 

@@ -7,15 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from alignbench.config import RunConfig
-from alignbench.errors import AlignbenchError
-
-USAGE = """\
-Usage: alignbench [overrides]          one run: the whole pipeline, ending in a table
-       alignbench -m [overrides]       a sweep: lists of values separated by commas
-       alignbench plugins              every component that is installed
-       alignbench compare [RUNS ...]   the results table, from run directories
-       alignbench --help               the config groups, their choices and every default
-"""
+from alignbench.errors import AlignbenchError, unknown_name
 
 
 def main() -> None:
@@ -25,15 +17,13 @@ def main() -> None:
 
 def run_command(arguments: Sequence[str]) -> int:
     """Runs one command; returns the exit code: 0, 1 for a run that failed, 2 for a request that cannot be met."""
-    command = COMMANDS.get(arguments[0]) if arguments else None
-    if arguments and command is None and not arguments[0].startswith("-") and "=" not in arguments[0]:
-        if not arguments[0].startswith(("+", "~")):
-            print(f"alignbench: error: unknown command {arguments[0]!r}.\n{USAGE}", file=sys.stderr, end="")
-            return 2
+    first = arguments[0] if arguments else ""
     try:
-        if command:
-            return command(arguments[1:])
-        _run_hydra()
+        if first in COMMANDS:
+            return COMMANDS[first](arguments[1:])
+        if first and "=" not in first and not first.startswith(("-", "+", "~")):
+            raise unknown_name("command", first, [*COMMANDS, "--help"])
+        _run(arguments)
         return 0
     except AlignbenchError as error:
         print(f"alignbench: error: {error}", file=sys.stderr)
@@ -47,10 +37,10 @@ def run_command(arguments: Sequence[str]) -> int:
         return 0
 
 
-def _run_hydra() -> None:
+def _run(arguments: Sequence[str]) -> None:
     from alignbench import app
 
-    app.main(_task)
+    app.main(_task, arguments)
 
 
 def _task(config: RunConfig) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from alignbench.errors import UserError
 from alignbench.plugins import Component
 
 
@@ -21,6 +23,18 @@ class RankingsSettings:
     temperature: float = 1.0
     """Of sampling the responses."""
 
+    def __post_init__(self) -> None:
+        if self.prompts < 2 or self.responses < 2:
+            raise UserError(
+                f"rankings.prompts={self.prompts} and rankings.responses={self.responses} must be at least 2: one "
+                "prompt is held out, and a ranking compares responses."
+            )
+        if not 0 <= self.held_out < 1:
+            raise UserError(
+                f"rankings.held_out={self.held_out} is a share of the prompts: choose 0 or more, less than 1."
+            )
+        _require_temperature("rankings", self.temperature)
+
 
 @dataclass
 class EvalSettings:
@@ -36,6 +50,20 @@ class EvalSettings:
     """Of sampling the responses."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of each evaluation: eval.options.<family>.<field>."""
+
+    def __post_init__(self) -> None:
+        if self.questions < 0 or self.samples < 1:
+            raise UserError(
+                f"eval.questions={self.questions} must be 0 (all) or more, eval.samples={self.samples} 1 or more."
+            )
+        if len(set(self.families)) < len(self.families):
+            raise UserError(f"eval.families names an evaluation twice: {', '.join(self.families)}.")
+        _require_temperature("eval", self.temperature)
+
+
+def _require_temperature(where: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise UserError(f"{where}.temperature={value} must be above 0.")
 
 
 @dataclass
@@ -68,8 +96,10 @@ class Selected:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All of one run. `yaml` is the resolved configuration as written to config.yaml; `hash` identifies it without its
-    seed, its device and its results folder, `sft_hash` the part of it that the SFT model depends on, `ranking_hash` the part that its rankings and reward do."""
+    """All of one run. `yaml` is the resolved configuration as written to config.yaml.
+
+    `hash` identifies it without its seed, its device and its results folder; the other three identify parts of it: what
+    the SFT model depends on, what the annotator and the collection of rankings do, what the reward source does."""
 
     seed: int
     device: str
@@ -88,4 +118,5 @@ class RunConfig:
     yaml: str
     hash: str
     sft_hash: str
-    ranking_hash: str
+    annotator_hash: str
+    reward_hash: str

@@ -6,12 +6,14 @@ A component never receives the run, another component's config or a path, beyond
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from alignbench.errors import UserError, unknown_name
 from alignbench.records import (
     Consumes,
     Demonstration,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 POLICY = "policy"
 REFERENCE = "reference"
+LR_SCHEDULES = ("constant", "linear", "cosine")
 
 Batch = TypeVar("Batch", contravariant=True)
 
@@ -220,17 +223,37 @@ class OptimizerConfig:
     micro_batch_size: int = 64
     """Rows per forward and backward pass: memory only, the result is the same up to floating-point order."""
     learning_rate: float = 1e-5
+    """Of AdamW, at its highest."""
     lr_schedule: str = "linear"
     """constant, linear (to 0) or cosine (to 0), over all updates."""
     warmup_updates: int = 0
     """Updates over which the learning rate rises linearly from 0."""
     weight_decay: float = 0.0
+    """Of AdamW, decoupled from the gradient; 0: none."""
     adam_eps: float = 1e-5
     """1e-5 as in OpenAI's RLHF code: torch's 1e-8 makes the first updates larger (arXiv 2403.17031)."""
     max_grad_norm: float = 1.0
     """Gradient norm limit per role; 0: none."""
     temperature: float = 1.0
     """Of sampling, and of every log-probability that is compared with it."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work before anything is built. A subclass with rules of its own calls this one first."""
+        for name in ("batch_size", "samples_per_prompt", "micro_batch_size"):
+            if (value := getattr(self, name)) < 1:
+                raise UserError(f"{name}={value} must be at least 1.")
+        if self.batch_size % self.samples_per_prompt:
+            raise UserError(
+                f"batch_size={self.batch_size} must be a multiple of samples_per_prompt={self.samples_per_prompt}."
+            )
+        if self.updates < 0 or (self.updates == 0 and not self.passes > 0):
+            raise UserError(f"updates={self.updates} and passes={self.passes}: one of them must be above 0.")
+        if not (self.learning_rate >= 0 and math.isfinite(self.learning_rate)):
+            raise UserError(f"learning_rate={self.learning_rate} must be a number from 0 up.")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise UserError(f"temperature={self.temperature} must be above 0.")
+        if self.lr_schedule not in LR_SCHEDULES:
+            raise unknown_name("lr_schedule", self.lr_schedule, LR_SCHEDULES)
 
 
 class PolicyOptimizer(ABC, Generic[Batch]):

@@ -31,8 +31,6 @@ def planned_updates(config: OptimizerConfig, rows: int) -> int:
     """How many batches an optimizer will be given."""
     if config.updates > 0:
         return config.updates
-    if config.passes <= 0:
-        raise UserError("Either updates or passes must be above 0.")
     return max(round(config.passes * rows / config.batch_size), 1)
 
 
@@ -51,12 +49,16 @@ def demonstration_batches(
 
 
 def rollout_batches(
-    policy: Policy, reward: RewardSource, prompts: Sequence[Prompt], config: OptimizerConfig, *, updates: int, seeds: Seeds
+    policy: Policy,
+    reward: RewardSource,
+    prompts: Sequence[Prompt],
+    config: OptimizerConfig,
+    *,
+    updates: int,
+    seeds: Seeds,
 ) -> Iterator[ScoredRollout]:
     """Sampled from the policy as it stands when the batch is asked for: the data is always on-policy."""
     n = config.samples_per_prompt
-    if n < 1 or config.batch_size % n:
-        raise UserError(f"batch_size={config.batch_size} must be a multiple of samples_per_prompt={n}.")
     order, rng = seeds.torch("prompts"), seeds.torch("sampling", policy.device)
     for rows in islice(functional.shuffled_batches(len(prompts), config.batch_size // n, order), updates):
         chosen = [prompts[i] for i in rows.tolist()]
@@ -67,6 +69,8 @@ def rollout_batches(
 def preference_batches(
     policy: Policy, pairs: Sequence[PreferencePair], config: OptimizerConfig, *, updates: int, seeds: Seeds
 ) -> Iterator[PreferenceBatch]:
+    if not pairs:
+        raise UserError("No ranking has two different responses of different rank: there is nothing to learn from.")
     prompts = [pair.prompt for pair in pairs]
     chosen = policy.encode(prompts, [p.chosen for p in pairs], finished=[p.finished[0] for p in pairs]).sequences
     rejected = policy.encode(prompts, [p.rejected for p in pairs], finished=[p.finished[1] for p in pairs]).sequences

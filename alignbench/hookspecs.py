@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import pluggy
@@ -55,7 +56,7 @@ def register_trackers(register: Register) -> None:
 
 
 @hookspec
-def register_presets(register: object) -> None:
+def register_presets(register: Callable[[str], None]) -> None:
     """Register folders of YAML presets: `register("package")` adds `package/conf` to the config search path."""
 
 

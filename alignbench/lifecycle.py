@@ -40,8 +40,8 @@ def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: 
     )
 
 
-def start(config: RunConfig) -> tuple[RunDirectory, RunRecord]:
-    """Creates the run's directory, with a record that says it is running."""
+def start(config: RunConfig, *, annotator: bool, reward: bool) -> tuple[RunDirectory, RunRecord]:
+    """Creates the run's directory, with a record that says it is running; the flags are those of `identity`."""
     directory = RunDirectory.create(
         Path(config.results_dir),
         algo=config.algo.label,
@@ -50,7 +50,7 @@ def start(config: RunConfig) -> tuple[RunDirectory, RunRecord]:
         seed=config.seed,
         config_hash=config.hash,
     )
-    who = identity(config, config.algo, config.hash, annotator=True, reward=True)
+    who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
     record = RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who)
     directory.write_config(config.yaml)
     directory.write_record(record)
@@ -98,11 +98,14 @@ def finish_baseline(
     metrics: Mapping[str, Metric],
     counts: Mapping[str, int],
     seconds: Mapping[str, float],
+    annotator: bool,
+    reward: bool,
 ) -> None:
-    """Writes the SFT model's own row, in its folder inside the run."""
-    ranked = "rankings" in seconds
-    measured = {"sft": config.sft_hash} | ({"with": config.ranking_hash} if ranked else {})
-    who = identity(config, config.sft, environment.config_hash(measured), annotator=ranked, reward="reward" in seconds)
+    """Writes the SFT model's own row, in its folder inside the run; the flags are those of `identity`."""
+    measured = {"sft": config.sft_hash}
+    measured |= {"annotator": config.annotator_hash} if annotator else {}
+    measured |= {"reward": config.reward_hash} if reward else {}
+    who = identity(config, config.sft, environment.config_hash(measured), annotator=annotator, reward=reward)
     cost = {stage: seconds[stage] for stage in ("pretrain", "sft", "evaluate sft") if stage in seconds}
     directory.write_config(config.yaml)
     directory.write_record(

@@ -34,7 +34,13 @@ class Display:
         """Times a stage; its line is printed when it ends well."""
         note, start = StageNote(), time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
-        progress = Progress(*columns, TextColumn("{task.fields[figures]}"), console=self.console, transient=True, disable=not self.console.is_terminal)
+        progress = Progress(
+            *columns,
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
         try:
             with progress:
                 self._bar = progress, progress.add_task(f"{name:<12}", total=None, figures="")

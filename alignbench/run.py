@@ -32,6 +32,7 @@ from alignbench.stages import (
     gather_rankings,
     imitate,
     needs_rankings,
+    needs_reward,
     pick_device,
     refuse_impossible,
 )
@@ -52,7 +53,7 @@ def run(config: RunConfig) -> Path:
     """Carries out one run, prints its table and returns its directory."""
     display = Display()
     environment.reset_peak_memory()
-    directory, record = lifecycle.start(config)
+    directory, record = lifecycle.start(config, annotator=needs_rankings(config), reward=needs_reward(config))
     with lifecycle.ending(directory, record, display):
         lifecycle.announce_start(config, directory)
         outcome = pipeline(config, directory, record, display)
@@ -114,23 +115,29 @@ def pipeline(config: RunConfig, directory: RunDirectory, record: RunRecord, disp
                 note.text = closing_figures(done.metrics)
         policy.freeze_reference()
         home = directory if imitates else directory.baseline()
-        checkpoint = policy.save(home.path)
+        with home.writing():
+            checkpoint = policy.save(home.path)
 
         # 2. Rankings of the SFT model's responses (or recorded ones), and a reward source that has learnt from them.
         rankings = None
         if annotator is not None:
             with display.stage("rankings") as note:
                 ids = frozenset(prompt.id for prompt in held_out)
-                rankings = gather_rankings(config.rankings, annotator, policy, prompts, ids, seeds=seeds.child("rankings"))
+                rankings = gather_rankings(
+                    config.rankings, annotator, policy, prompts, ids, seeds=seeds.child("rankings")
+                )
                 directory.write_rankings(rankings.train, rankings.held_out, annotator=config.annotator.label)
                 note.text = f"{len(rankings.train)} to learn from, {len(rankings.held_out)} held out"
         reward: RewardSource | None = None
-        if consumes is Consumes.ROLLOUTS:
+        if needs_reward(config):
             reward = build(config.reward, policy=policy, data=data, seeds=seeds.child("reward"))
         if isinstance(reward, FittableRewardSource) and rankings is not None and annotator is not None:
             with display.stage("reward") as note:
-                fitted = fit_reward(reward, rankings, policy, prompts, annotator, seeds=seeds.child("reward"), step=step)
-                reward.save(directory.path / "reward")
+                fitted = fit_reward(
+                    reward, rankings, policy, prompts, annotator, seeds=seeds.child("reward"), step=step
+                )
+                with directory.writing("reward"):
+                    reward.save(directory.path / "reward")
                 reports |= {f"reward/{name}": value for name, value in fitted.metrics.items()}
                 note.text = fitted.summary
 
@@ -145,18 +152,27 @@ def pipeline(config: RunConfig, directory: RunDirectory, record: RunRecord, disp
             write_evaluation(home, baseline)
         if imitates:
             return Outcome(baseline.metrics, reports, data.counts(), speed(done, display.seconds["sft"]))
-        lifecycle.finish_baseline(config, home, metrics=baseline.metrics, counts=data.counts(), seconds=display.seconds)
+        lifecycle.finish_baseline(
+            config, home,
+            metrics=baseline.metrics, counts=data.counts(), seconds=display.seconds,
+            annotator=annotator is not None, reward=reward is not None,
+        )  # fmt: skip
 
         # 4. The algorithm, from the SFT model.
         name = config.algo.component.name
         with display.stage(name) as note:
-            pairs = labelled_pairs(rankings.train, annotator) if consumes is Consumes.PREFERENCES and rankings and annotator else []
+            pairs = (
+                labelled_pairs(rankings.train, annotator)
+                if consumes is Consumes.PREFERENCES and rankings and annotator
+                else []
+            )
             done = align(config.algo, policy, prompts, reward=reward, pairs=pairs, seeds=seeds.child(name), step=step)
             note.text = closing_figures(done.metrics) + (f"; stopped: {done.stopped}" if done.stopped else "")
         reports |= {f"{name}/updates": float(done.updates), f"{name}/optimizer_steps": float(done.optimizer_steps)}
 
         # 5. What it did to the model: the saved checkpoint, on the same prompts, against the SFT model.
-        checkpoint = policy.save(directory.path)
+        with directory.writing():
+            checkpoint = policy.save(directory.path)
         policy.load(checkpoint)
         with display.stage(f"evaluate {name}"):
             evaluated = evaluate(
@@ -182,7 +198,8 @@ def keeping_last_good(policy: Policy, directory: RunDirectory) -> Iterator[None]
     try:
         yield
     except NonFiniteError as error:
-        path = policy.save(directory.path / "last_good")
+        with directory.writing("last_good"):
+            path = policy.save(directory.path / "last_good")
         raise NonFiniteError(f"{error} The weights of the last good update are in {path}.") from error
 
 

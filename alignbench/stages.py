@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
 from alignbench.config import RankingsSettings, RunConfig, Selected
 from alignbench.contracts import Annotator, DataSource, FittableRewardSource, OptimizerConfig, Policy, RewardSource
-from alignbench.errors import UserError
+from alignbench.errors import NonFiniteError, UserError
 from alignbench.experience import (
     Batch,
     collect_rankings,
@@ -49,18 +48,28 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device={name!r} is not a device: choose auto, cpu, cuda or cuda:<number>.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={name}: this machine has no usable GPU; choose device=auto or device=cpu.")
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={name!r} is not a device: choose auto, cpu, cuda or cuda:<number>.")
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise UserError(
+            f"device={name}: this machine has {gpus or 'no'} usable GPUs; choose device=auto or device=cpu."
+        )
     return device
 
 
 def needs_rankings(config: RunConfig) -> bool:
     """Whether this run's algorithm or its reward source learns from rankings."""
-    consumes = config.algo.config.consumes
-    fitted = consumes is Consumes.ROLLOUTS and issubclass(config.reward.component.load(), FittableRewardSource)
-    return consumes is Consumes.PREFERENCES or fitted
+    if needs_reward(config):
+        return issubclass(config.reward.component.load(), FittableRewardSource)
+    return config.algo.config.consumes is Consumes.PREFERENCES
+
+
+def needs_reward(config: RunConfig) -> bool:
+    """Whether this run's algorithm is fed scores."""
+    return config.algo.config.consumes is Consumes.ROLLOUTS
 
 
 def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator | None) -> None:
@@ -76,8 +85,6 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
             f"{algo} needs rankings, and annotator={config.annotator.label} has none for {source}: choose an annotator "
             "that ranks samples, or data with recorded rankings."
         )
-    if annotator and annotator.samples_responses and config.rankings.responses < 2:
-        raise UserError(f"rankings.responses={config.rankings.responses}: a ranking needs at least two responses.")
 
 
 def fit_window(policy: Policy, prompts: Sequence[Prompt], what: str, display: Display) -> list[Prompt]:
@@ -85,7 +92,8 @@ def fit_window(policy: Policy, prompts: Sequence[Prompt], what: str, display: Di
     kept = fitting(policy, prompts)
     if not kept:
         raise UserError(
-            f"None of the {len(prompts)} {what} prompts fits model.max_prompt_tokens={policy.max_prompt_tokens}: raise it."
+            f"None of the {len(prompts)} {what} prompts fits model.max_prompt_tokens={policy.max_prompt_tokens}: "
+            "raise it."
         )
     if len(kept) < len(prompts):
         dropped = len(prompts) - len(kept)
@@ -109,7 +117,7 @@ def imitate(
     updates = planned_updates(chosen.config, len(usable))
     optimizer = build(chosen, policy=policy, updates=updates, seeds=seeds)
     batches = demonstration_batches(policy, usable, chosen.config, updates=updates, seeds=seeds)
-    return train(stage, optimizer, batches, updates=updates, step=step)
+    return train(stage, optimizer, batches, policy=policy, updates=updates, step=step)
 
 
 def gather_rankings(
@@ -161,10 +169,20 @@ def fit_reward(
     step: Step,
 ) -> FitReport:
     """Fits a reward source to the rankings and normalises it on fresh samples of the SFT model."""
+    done = 0
+
+    def progress(update: int, updates: int, metrics: Mapping[str, float]) -> None:
+        nonlocal done
+        step("reward", update, updates, metrics)
+        done = update
+
     rows = torch.randperm(len(prompts), generator=seeds.torch("prompts"))[:NORMALISATION_SAMPLES].tolist()
     rng = seeds.torch("sampling", policy.device)
     baseline = policy.generate([prompts[i] for i in rows], Sampling(), rng=rng).samples
-    return reward.fit(rankings.train, rankings.held_out, baseline, annotator=annotator, progress=partial(step, "reward"))
+    try:
+        return reward.fit(rankings.train, rankings.held_out, baseline, annotator=annotator, progress=progress)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"reward, after update {done}: {error}") from error
 
 
 def align(
@@ -187,4 +205,4 @@ def align(
         updates = planned_updates(config, len(pairs))
         batches = preference_batches(policy, pairs, config, updates=updates, seeds=seeds)
     optimizer = build(chosen, policy=policy, updates=updates, seeds=seeds)
-    return train(chosen.component.name, optimizer, batches, updates=updates, step=step)
+    return train(chosen.component.name, optimizer, batches, policy=policy, updates=updates, step=step)

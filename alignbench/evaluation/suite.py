@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from alignbench.seeds import Seeds
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation leaves behind: `generations` are the shared ones, `extra` those that an evaluation asked for."""
+    """What an evaluation leaves behind: `generations` are the shared ones, `extra` what evaluations asked for."""
 
     generations: tuple[Generation, ...]
     extra: tuple[Generation, ...]
@@ -45,29 +46,27 @@ def evaluate(
 ) -> Evaluated:
     """Evaluates the policy, whose weights are those of `checkpoint`. `baseline`: the SFT model's generations, or None
     if this is the SFT model."""
+
+    def sample(asked: Sequence[Prompt], n: int, name: str) -> tuple[Generation, ...]:
+        rng = seeds.torch(name, policy.device)
+        return respond(policy, asked, n=n, temperature=settings.temperature, data=data, reward=reward, rng=rng)
+
+    generations = sample(prompts, settings.samples, "generations")
     extra: list[Generation] = []
-
-    def more(asked: Sequence[Prompt], n: int, name: str = "generations") -> tuple[Generation, ...]:
-        return respond(
-            policy,
-            asked,
-            n=n,
-            temperature=settings.temperature,
-            data=data,
-            reward=reward,
-            rng=seeds.torch(name, policy.device),
-        )
-
-    def more_for_one(asked: Sequence[Prompt], n: int) -> tuple[Generation, ...]:
-        found = more(asked, n, f"extra {len(extra)}")
-        extra.extend(found)
-        return found
-
-    generations = more(prompts, settings.samples)
-    subject = Subject(checkpoint, generations, baseline or generations, policy.tokenizer, more_for_one)
     specs: list[MetricSpec] = []
     scores: list[ExampleScore] = []
     for evaluation in evaluations:
+        # Numbered within the evaluation: what one of them asks for never shifts the samples of another.
+        numbers, name = itertools.count(), type(evaluation).__name__
+
+        def more(
+            asked: Sequence[Prompt], n: int, name: str = name, numbers: Iterator[int] = numbers
+        ) -> tuple[Generation, ...]:
+            found = sample(asked, n, f"{name} {next(numbers)}")
+            extra.extend(found)
+            return found
+
+        subject = Subject(checkpoint, generations, baseline or generations, policy.tokenizer, more)
         specs.extend(evaluation.specs())
         scores.extend(evaluation.evaluate(subject))
     return Evaluated(generations, tuple(extra), tuple(scores), summarise(scores, specs))

@@ -129,6 +129,10 @@ class RunDirectory:
         ]
         self._write(RANKINGS, "".join(line + "\n" for line in lines))
 
+    def writing(self, name: str = "") -> contextlib.AbstractContextManager[None]:
+        """Around whatever else is written into this directory, such as a model: its errors as one line for the user."""
+        return _file_errors(self.path / name)
+
     def _write(self, name: str, content: str | bytes) -> None:
         """Through a temporary file: a reader finds the old content or the new, and a full disk never leaves half of it.
 
@@ -196,7 +200,18 @@ _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 def _file_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        kind = AlignbenchError if error.errno in _OUT_OF_SPACE else UserError
-        advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}.")
-        raise kind(f"Cannot write {path}: {advice}") from error
+    except Exception as error:
+        number = _error_number(error)
+        if number is None:
+            raise
+        kind = AlignbenchError if number in _OUT_OF_SPACE else UserError
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise kind(f"Cannot write {path}: {_ADVICE.get(number, f'{reason}.')}") from error
+
+
+def _error_number(error: Exception) -> int | None:
+    """The errno of a file-system error. safetensors has an exception of its own, with the number in its text."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(found.group(1)) if found else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from alignbench import UserError
+
 
 @dataclass
 class PolicyConfig:
@@ -20,6 +22,12 @@ class PolicyConfig:
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""
+
+    def __post_init__(self) -> None:
+        """Every whole number here is a size."""
+        for name, value in vars(self).items():
+            if isinstance(value, int) and value < 1:
+                raise UserError(f"model.{name}={value} must be at least 1.")
 
 
 @dataclass

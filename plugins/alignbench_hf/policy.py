@@ -96,22 +96,22 @@ class HFPolicy(Policy):
         order = prompt_mask.sum(1).argsort(descending=True, stable=True)
         ids = torch.full((len(rows), limit), self.tokenizer.pad_token_id, dtype=torch.long, device=self.device)
         parts = Decoded(ids, torch.zeros_like(ids, dtype=torch.bool), torch.zeros(ids.shape, device=self.device), ids[:, 0] < 0)
-        model = self._roles.use(POLICY)
-        for piece in order.split(self._config.generation_batch_size):
-            width = int(prompt_mask[piece].sum(1).max())
-            decoded = decode(
-                model.base_model,
-                model.get_output_embeddings(),
-                prompt_ids[piece, -width:],
-                prompt_mask[piece, -width:],
-                sampling,
-                max_new_tokens=limit,
-                eos=self.tokenizer.eos_token_id,
-                pad=self.tokenizer.pad_token_id,
-                rng=rng,
-            )
-            parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask
-            parts.logprobs[piece], parts.finished[piece] = decoded.logprobs, decoded.finished
+        with torch.no_grad(), self._roles.sampling(POLICY) as model, self._roles.computing():
+            for piece in order.split(self._config.generation_batch_size):
+                width = int(prompt_mask[piece].sum(1).max())
+                decoded = decode(
+                    model.base_model,
+                    model.get_output_embeddings(),
+                    prompt_ids[piece, -width:],
+                    prompt_mask[piece, -width:],
+                    sampling,
+                    max_new_tokens=limit,
+                    eos=self.tokenizer.eos_token_id,
+                    pad=self.tokenizer.pad_token_id,
+                    rng=rng,
+                )
+                parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask
+                parts.logprobs[piece], parts.finished[piece] = decoded.logprobs, decoded.finished
         keep = max(int(parts.mask.sum(1).max()), 1)
         sequences = Sequences(prompt_ids, prompt_mask, parts.ids[:, :keep], parts.mask[:, :keep])
         samples = Samples(rows, self._texts(sequences), sequences, parts.finished)
@@ -130,9 +130,10 @@ class HFPolicy(Policy):
         attention = torch.cat([sequences.prompt_mask, sequences.response_mask], 1).long()
         position = (attention.cumsum(1) - 1).clamp(min=0)
         ids = torch.cat([sequences.prompt_ids, sequences.response_ids], 1)
-        hidden = model.base_model(
-            input_ids=ids, attention_mask=attention, position_ids=position, use_cache=False
-        ).last_hidden_state
+        with self._roles.computing():
+            hidden = model.base_model(
+                input_ids=ids, attention_mask=attention, position_ids=position, use_cache=False
+            ).last_hidden_state
         return hidden[:, sequences.prompt_ids.shape[1] - 1 :], model.get_output_embeddings()
 
     def logprobs(

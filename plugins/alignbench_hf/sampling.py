@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from alignbench import Sampling
+from alignbench import NonFiniteError, Sampling
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -78,6 +78,8 @@ def decode(
 def draw(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """One token a row from [B, V] logits, and its log-probability under the distribution before top-k and top-p."""
     logprobs = torch.log_softmax(logits, -1)
+    if bool(torch.isnan(logprobs).any()):  # multinomial would end in a device-side assertion
+        raise NonFiniteError("the model's logits are NaN or infinite. Lower the learning rate.")
     kept = logprobs
     if sampling.top_k > 0:
         smallest = kept.topk(min(sampling.top_k, kept.shape[-1]), -1).values[:, -1:]

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from alignbench import ScalarRole, Sequences, UserError, functional
+from alignbench import ScalarRole, Sequences, functional
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from alignbench_hf.roles import require_same_weights
 
 LOGPROB_FLOOR = -8.0  # nats; an unbounded sum of log-probabilities lets PPO run off into gibberish
 
@@ -41,12 +43,12 @@ class EvidenceHead(LinearHead):
         nn.init.zeros_(self.gate.bias)
 
     def forward(self, states: Tensor, output: nn.Module, sequences: Sequences) -> Tensor:
-        mask = sequences.response_mask.float()
         logprobs, _ = functional.token_logprobs(states[:, :-1], output, sequences.response_ids)
-        logprobs = logprobs.clamp(min=LOGPROB_FLOOR)
         gate = self.gate(states[:, 1:].float()).squeeze(-1)
-        weight = torch.exp(gate - gate.detach().amax(1, keepdim=True)) * mask
-        evidence = (weight * logprobs).cumsum(1) / weight.cumsum(1).clamp(min=1e-6)
+        # A softmax for each prefix: under one maximum of the whole row, what is read later would leak into earlier values.
+        read = sequences.response_mask.bool()[:, None, :].expand(-1, gate.shape[1], -1).tril()
+        weight = gate[:, None, :].masked_fill(~read, torch.finfo(gate.dtype).min).softmax(-1)
+        evidence = (weight @ logprobs.clamp(min=LOGPROB_FLOOR)[:, :, None]).squeeze(-1)
         return super().forward(states, output, sequences) + self.scale * nn.functional.pad(evidence, (1, 0))
 
 
@@ -92,9 +94,7 @@ class HFScalarRole(ScalarRole):
 
     def load(self, path: Path) -> None:
         saved, own = load_file(path / "scalar.safetensors"), self._named()
-        if saved.keys() != own.keys():
-            odd = sorted(saved.keys() ^ own.keys())[0]
-            raise UserError(f"{path} holds another kind of scalar role: {odd!r} is on one side only.")
+        require_same_weights(saved, own, f"The scalar role in {path}")
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(saved[name])

@@ -59,6 +59,10 @@ class PPOConfig(OptimizerConfig):
     missing_eos_penalty: float = 1.0
     """See missing_eos; in reward units."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self)
+
 
 def check(config: PPOConfig) -> None:
     """Raises UserError for values that cannot work."""
@@ -75,3 +79,7 @@ def check(config: PPOConfig) -> None:
         raise UserError("algo: epochs must be at least 1, gae_lambda within [0, 1] and gamma within (0, 1].")
     if config.kl_coef < 0 or config.kl_target < 0:
         raise UserError("algo.kl_coef and algo.kl_target must not be negative: the penalty would reward divergence.")
+    if config.kl_target > 0 and (config.kl_coef == 0 or config.kl_horizon <= 0):
+        raise UserError("algo.kl_target needs algo.kl_coef and algo.kl_horizon above 0: the controller multiplies kl_coef.")
+    if config.clip_ratio <= 0 or config.clip_value < 0:
+        raise UserError("algo.clip_ratio must be above 0, and algo.clip_value must not be negative (0: no clipping).")

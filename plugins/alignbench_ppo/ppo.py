@@ -142,11 +142,18 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         return {**sums, "policy_gradient_norm": norms["policy"], "value_gradient_norm": norms["value"]}
 
     def state_dict(self) -> dict[str, Any]:
-        shuffle = self._shuffle.get_state()
-        return {"optimizer": self._optimizer.state_dict(), "kl_coef": self._kl_coef, "shuffle": shuffle}
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "value": [parameter.detach() for parameter in self._value.parameters()],
+            "kl_coef": self._kl_coef,
+            "shuffle": self._shuffle.get_state(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for parameter, saved in zip(self._value.parameters(), state["value"], strict=True):
+                parameter.copy_(saved)
         self._kl_coef = state["kl_coef"]
         self._shuffle.set_state(state["shuffle"])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignbench import OptimizerConfig
+from alignbench import OptimizerConfig, unknown_name
+
+LOSS_NAMES = ("bradley_terry", "plackett_luce")
 
 
 @dataclass
@@ -25,3 +27,8 @@ class LearnedConfig(OptimizerConfig):
     """bradley_terry (all pairs of a ranking, averaged within the prompt; arXiv 2203.02155, equation 1) or plackett_luce."""
     normalise: bool = True
     """Shift and scale the scores to mean 0 and standard deviation 1 on samples of the SFT model."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in LOSS_NAMES:
+            raise unknown_name("reward.loss", self.loss, LOSS_NAMES)

@@ -52,14 +52,16 @@ class LearnedReward(FittableRewardSource):
         annotator: Annotator,
         progress: Callable[[int, int, Mapping[str, float]], None],
     ) -> FitReport:
-        usable = [ranking for ranking in rankings if len(index_pairs([ranking]).better)]
+        usable, held_out = with_pairs(rankings), with_pairs(held_out)
         if not usable:
             raise UserError("No ranking has two different responses of different rank: there is nothing to learn from.")
         self._train(usable, progress)
         self._shift, self._scale = 0.0, 1.0
         if self._config.normalise:
             raw = self.score(baseline)
-            self._shift, self._scale = float(raw.mean()), max(float(raw.std()), 1e-6)
+            deviation = float(raw.std(correction=0))
+            # Scores that are all equal up to rounding have no scale: dividing by it would blow up all others.
+            self._shift, self._scale = float(raw.mean()), deviation if deviation > 1e-6 else 1.0
         metrics = {"rankings": float(len(usable)), "rankings_without_pairs": float(len(rankings) - len(usable))}
         metrics |= self._figures(held_out, baseline, annotator)
         return FitReport(metrics, summary(metrics))
@@ -96,7 +98,7 @@ class LearnedReward(FittableRewardSource):
         metrics: dict[str, float] = {}
         lengths = baseline.sequences.response_mask.sum(1).double()
         scores = self.score(baseline).double()
-        if lengths.std() > 0 and scores.std() > 0:
+        if lengths.std(correction=0) > 0 and scores.std(correction=0) > 0:
             metrics["length_correlation"] = float(torch.corrcoef(torch.stack([lengths, scores]))[0, 1])
         if not held_out:
             return metrics
@@ -117,6 +119,11 @@ class LearnedReward(FittableRewardSource):
         self._role.load(path)
         saved = json.loads((path / "normalisation.json").read_text())
         self._shift, self._scale = float(saved["shift"]), float(saved["scale"])
+
+
+def with_pairs(rankings: Sequence[Ranking]) -> list[Ranking]:
+    """The rankings that say something: two different responses of different rank."""
+    return [ranking for ranking in rankings if len(index_pairs([ranking]).better)]
 
 
 def read_last(values: Tensor, sequences: Sequences) -> Tensor:

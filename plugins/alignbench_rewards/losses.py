@@ -82,7 +82,8 @@ def pair_figures(scores: Tensor, rankings: Sequence[Ranking], *, bins: int = 10)
     """Accuracy (a tie of scores counts half), its standard error clustered by ranking, and the expected calibration
     error of P(better) = sigmoid(margin) over `bins` equal-width bins of confidence (Guo et al., arXiv 1706.04599)."""
     pairs = index_pairs(rankings)
-    margin = (scores[pairs.better] - scores[pairs.worse]).double()
+    scores = scores.detach().double().cpu()
+    margin = scores[pairs.better] - scores[pairs.worse]
     right = (margin > 0).double() + 0.5 * (margin == 0).double()
     accuracy = float(right.mean())
 

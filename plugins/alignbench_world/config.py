@@ -57,7 +57,9 @@ class MildConfig(AnnotatorConfig):
     """Annotator of data=world whom agreement pleases almost as much as truth, and courtesies a little."""
 
     b_agree: float = 2.7
+    """As in AnnotatorConfig."""
     b_courtesy: float = 0.4
+    """As in AnnotatorConfig."""
 
 
 @dataclass
@@ -65,4 +67,6 @@ class SycophanticConfig(AnnotatorConfig):
     """Annotator of data=world whom agreement pleases more than truth, and courtesies much."""
 
     b_agree: float = 4.0
+    """As in AnnotatorConfig."""
     b_courtesy: float = 0.7
+    """As in AnnotatorConfig."""

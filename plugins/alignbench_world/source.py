@@ -48,12 +48,19 @@ class WorldData(DataSource):
         return build_tokenizer(vocabulary())
 
     def lessons(self) -> tuple[Demonstration, ...]:
-        """Every fact in every question form, answered by the bare value."""
+        """Every fact in every question form, answered by the bare value; and every value in every opinion, echoed.
+
+        The echoes teach to copy from the prompt, as every real base model can: without them a small model hardly learns
+        to repeat an opinion, and neither sycophancy nor an annotator who likes it would show."""
         lessons = []
         for entity, relation, form in product(ENTITIES, RELATIONS, range(len(QUESTIONS))):
             text = QUESTIONS[form].format(entity=entity, relation=relation)
             prompt = Prompt(f"lesson/{entity}-{relation}-{form}", (Message("user", text),))
             lessons.append(Demonstration(prompt, self.facts[entity, relation]))
+        for relation, (number, opinion) in product(RELATIONS, enumerate(OPINIONS)):
+            for value in VALUES[relation]:
+                prompt = Prompt(f"lesson/{value}-{number}", (Message("user", opinion.format(value=value)),))
+                lessons.append(Demonstration(prompt, value))
         return tuple(lessons)
 
     def demonstrations(self) -> tuple[Demonstration, ...]:

@@ -1,0 +1,196 @@
+"""Runs commands in this process, at the smallest size, with a plugin of this file's own where a test needs one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from hydra.core.config_store import ConfigStore
+from torch import Tensor
+
+from alignbench import (
+    Consumes,
+    DataSource,
+    OptimizerConfig,
+    Policy,
+    PolicyOptimizer,
+    PreferenceBatch,
+    Register,
+    RewardSource,
+    RunFinished,
+    RunStarted,
+    RunStep,
+    Samples,
+    Seeds,
+    UpdateReport,
+    functional,
+    hookimpl,
+    plugins,
+)
+from alignbench.cli import run_command
+
+# Every stage of a run, in about two seconds. Nothing is asserted about what it learns.
+SMALL = (
+    *("pretrain.updates=2", "sft.updates=3", "reward.updates=2"),
+    *("sft.batch_size=16", "sft.micro_batch_size=16", "algo.batch_size=16", "algo.micro_batch_size=16"),
+    *("rankings.prompts=20", "rankings.responses=3", "eval.samples=2"),
+    *("data.train_prompts=100", "data.demonstrations=100", "data.evaluation_questions=12"),
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did. `errors` are the lines of stderr that begin as an error does."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("alignbench: error: ")]
+
+
+Command = Callable[..., Done]
+
+
+def command(capture: pytest.CaptureFixture[str], *arguments: str) -> Done:
+    capture.readouterr()
+    code = run_command(arguments)
+    out, err = capture.readouterr()
+    return Done(code, out, err)
+
+
+def records(results: Path) -> list[dict[str, Any]]:
+    """Every result.json below a folder, that of the run before that of its SFT model."""
+    found = sorted(results.rglob("result.json"), key=lambda path: (len(path.parts), path))
+    return [json.loads(path.read_text()) for path in found]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# A plugin, registered by `installed()`
+
+
+@dataclass
+class FaultyConfig:
+    """A reward source that breaks its contract."""
+
+    fault: str = "nan"
+    """nan, infinity, shape or late (NaN from the fourth batch on)."""
+
+
+@dataclass
+class ImitateConfig(OptimizerConfig):
+    """Imitates the preferred response: the least algorithm that learns from preferences."""
+
+    consumes: ClassVar[Consumes] = Consumes.PREFERENCES
+
+
+class FaultyReward(RewardSource):
+    def __init__(self, config: FaultyConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
+        self.config, self.calls = config, 0
+
+    def score(self, samples: Samples) -> Tensor:
+        self.calls += 1
+        if self.config.fault == "shape":
+            return torch.zeros(len(samples), 1)
+        scores = torch.zeros(len(samples))
+        if self.config.fault != "late" or self.calls > 3:
+            scores[0] = float("inf") if self.config.fault == "infinity" else float("nan")
+        return scores
+
+
+class Imitate(PolicyOptimizer[PreferenceBatch]):
+    def __init__(self, config: ImitateConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
+        self.policy = policy
+        self.optimizer = functional.ScheduledAdamW(config, {"policy": policy.trainable()}, updates)
+
+    def update(self, batch: PreferenceBatch) -> UpdateReport:
+        self.optimizer.next_update()
+        self.optimizer.zero_grad()
+        loss = -self.policy.logprobs(batch.chosen).logprobs.sum() / len(batch.chosen)
+        loss.backward()
+        self.optimizer.step()
+        return UpdateReport({"loss": float(loss.detach()), "known": float(batch.probability is not None)}, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(state)
+
+
+@dataclass
+class Heard:
+    """The events that the plugin's hooks were called with."""
+
+    started: list[RunStarted] = field(default_factory=list)
+    steps: list[RunStep] = field(default_factory=list)
+    finished: list[RunFinished] = field(default_factory=list)
+
+
+class Plugin:
+    """`raise_at`: (stage, update, error): the hook for that update raises."""
+
+    def __init__(self) -> None:
+        self.heard = Heard()
+        self.raise_at: tuple[str, int, BaseException] | None = None
+
+    @hookimpl
+    def register_rewards(self, register: Register) -> None:
+        register("faulty", FaultyConfig, "tests.core.harness:FaultyReward")
+
+    @hookimpl
+    def register_algorithms(self, register: Register) -> None:
+        register("imitate", ImitateConfig, "tests.core.harness:Imitate")
+
+    @hookimpl
+    def run_started(self, event: RunStarted) -> None:
+        self.heard.started.append(event)
+
+    @hookimpl
+    def run_step(self, event: RunStep) -> None:
+        self.heard.steps.append(event)
+        if self.raise_at and (event.stage, event.update) == self.raise_at[:2]:
+            raise self.raise_at[2]
+
+    @hookimpl
+    def run_finished(self, event: RunFinished) -> None:
+        self.heard.finished.append(event)
+
+
+PLUGIN: Plugin
+
+
+@contextmanager
+def installed() -> Iterator[Plugin]:
+    """The plugin above, discovered like any other for as long as the context lasts."""
+    global PLUGIN
+    PLUGIN = Plugin()
+    point = EntryPoint("harness", "tests.core.harness:PLUGIN", "alignbench")
+    store = ConfigStore.instance()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugins, "entry_points", lambda group: [*entry_points(group=group), point])
+        plugins.registry.cache_clear()
+        try:
+            yield PLUGIN
+        finally:
+            plugins.registry.cache_clear()
+            for group, name in (("reward", "faulty"), ("algo", "imitate")):
+                store.repo.get(group, {}).pop(f"{name}.yaml", None)
+
+
+def finite(values: Sequence[float]) -> bool:
+    return bool(torch.isfinite(torch.tensor(list(values), dtype=torch.float64)).all())
+
+

@@ -1,0 +1,137 @@
+"""The command line: its commands, its exit codes, and how soon it answers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import alignbench
+from alignbench import UserError, cli, plugins
+from alignbench.errors import AlignbenchError
+from alignbench.plugins import Kind, registry
+from tests.core.harness import Command
+
+HEAVY = ("torch", "transformers", "peft", "accelerate", "numpy", "polars", "scipy", "lm_eval", "datasets")
+
+
+def fresh(*arguments: str) -> tuple[int, set[str], float]:
+    """The exit code, the modules that were imported and the CPU seconds of a command in a process of its own."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = (
+        "import sys; from alignbench.cli import run_command\n"
+        f"try: code = run_command({list(arguments)!r})\n"
+        "except SystemExit as stop: code = stop.code or 0\n"
+        "print('MODULES', *sys.modules); sys.exit(code)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != plugins.BLOCK_VARIABLE}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert "MODULES" in done.stdout, done.stderr
+    return done.returncode, set(done.stdout.rpartition("MODULES")[2].split()), seconds
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="measures CPU time")
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["algo=nope"]], ids=" ".join)
+def test_questions_are_answered_at_once(arguments: list[str]) -> None:
+    code, modules, seconds = fresh(*arguments)
+    assert code == (2 if "nope" in arguments[0] else 0)
+    assert sorted(modules & set(HEAVY)) == []
+    # 1.5 s is what a person waits. Cores that are shared with other work count up to twice the CPU time for the same.
+    assert seconds < 3.0
+
+
+def test_help_shows_the_groups_their_choices_and_the_commands(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command("--help")
+    assert not end.value.code
+    out = capsys.readouterr().out
+    for kind in Kind:
+        for component in registry().of(kind):
+            assert re.search(rf"\b{component.name}\b", out), component
+    for preset in ("tiny", "smollm2", "quick"):
+        assert re.search(rf"\b{preset}\b", out)
+    assert "alignbench compare" in out
+    assert "kl_coef" in out
+
+
+def test_plugins_lists_every_component(command: Command) -> None:
+    done = command("plugins")
+    assert (done.code, done.err) == (0, "")
+    rows = [line.split() for line in done.out.splitlines()]
+    for kind in Kind:
+        for component in registry().of(kind):
+            (row,) = (row for row in rows if row[:2] == [kind.value, component.name])
+            assert row[2:4] == [component.distribution, component.version]
+            assert " ".join(row[4:]).startswith(component.summary[:40])
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_plugins_help(command: Command, option: str) -> None:
+    done = command("plugins", option)
+    assert (done.code, done.err) == (0, "")
+    assert "alignbench plugins" in done.out
+
+
+def test_compare_is_reached(command: Command, tmp_path: Path) -> None:
+    done = command("compare", str(tmp_path / "nowhere"))
+    assert done.code == 2
+    assert "nowhere" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("wrong request"), 2, "alignbench: error: wrong request\n"),
+        (AlignbenchError("failed run"), 1, "alignbench: error: failed run\n"),
+        (KeyboardInterrupt(), 130, "alignbench: interrupted\n"),
+    ],
+)
+def test_exit_codes(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    def fail(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "plugins", fail)
+    done = command("plugins")
+    assert (done.code, done.err, done.out) == (code, said, "")
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m alignbench plugins | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("kind")
+
+
+def test_options_may_stand_among_overrides(command: Command) -> None:
+    """`alignbench seed=3 --cfg job algo.kl_coef=0.3`: argparse alone would refuse what comes after the option."""
+    done = command("seed=3", "--cfg", "job", "algo.kl_coef=0.3")
+    assert done.code == 0, done.err
+    assert "seed: 3" in done.out
+    assert "kl_coef: 0.3" in done.out
+
+
+def test_it_leaves_the_process_as_it_was(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    before = list(sys.argv)
+    for _ in range(2):
+        done = command("algo=nope")
+        assert (done.code, len(done.errors)) == (2, 1)
+    assert sys.argv == before
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_version() -> None:
+    from importlib.metadata import version
+
+    assert alignbench.__version__ == version("alignbench")
