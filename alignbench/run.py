@@ -84,7 +84,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, record: RunRecord, disp
         if needs_rankings(config):
             annotator = build(config.annotator, data=data, seeds=seeds.child("annotator"))
         refuse_impossible(config, data, annotator)
-        note.text = ", ".join(f"{count} {reason}" for reason, count in data.counts().items())
+        note.text = ", ".join(f"{count} {reason}" for reason, count in data.counts().items() if count)
     tracker: Tracker = build(
         config.tracker,
         directory=directory.path,

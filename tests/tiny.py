@@ -18,7 +18,7 @@ PAD, EOS = 0, 1
 
 
 def letters(alphabet: str = "abcdefgh") -> PreTrainedTokenizerFast:
-    """One token a letter; the ids are <pad> 0, <eos> 1, <unk> 2, <bot> 3, then the letters. A prompt is its letters and <bot>."""
+    """One token a letter: the ids are <pad> 0, <eos> 1, <unk> 2, <bot> 3, then the letters; <bot> ends a prompt."""
     ids = {token: i for i, token in enumerate(("<pad>", "<eos>", "<unk>", "<bot>", *alphabet))}
     backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -42,18 +42,35 @@ PROMPTS = tuple(prompt(text) for text in ("a", "b c d", "e f", "h g f e d", "c c
 def scratch(seed: int = 0, **changes: object) -> HFPolicy:
     """A policy all of whose weights are trained; its responses end early, late and not at all."""
     settings = {
-        **{"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24, "initializer_range": 0.4},
-        **{"max_prompt_tokens": 8, "max_response_tokens": 6, "scalar_head": "linear"},
+        "hidden_size": 16,
+        "num_layers": 2,
+        "num_heads": 2,
+        "intermediate_size": 24,
+        "initializer_range": 0.4,
+        "max_prompt_tokens": 8,
+        "max_response_tokens": 6,
+        "scalar_head": "linear",
     }
     config = ScratchConfig(**(settings | changes))
     return build_scratch(config, tokenizer=letters(), device=CPU, seeds=Seeds(seed))
 
 
-def base_model(seed: int = 0, *, layers: int = 2, hidden: int = 16, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+def base_model(
+    seed: int = 0, *, layers: int = 2, hidden: int = 16, dtype: torch.dtype = torch.float32
+) -> LlamaForCausalLM:
     shape = LlamaConfig(
-        **{"vocab_size": 12, "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2},
-        **{"num_key_value_heads": 1, "intermediate_size": 24, "max_position_embeddings": 32, "initializer_range": 0.4},
-        **{"pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": None, "tie_word_embeddings": False},
+        vocab_size=12,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=24,
+        max_position_embeddings=32,
+        initializer_range=0.4,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        bos_token_id=None,
+        tie_word_embeddings=False,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -62,7 +79,12 @@ def base_model(seed: int = 0, *, layers: int = 2, hidden: int = 16, dtype: torch
 
 def adapters(base: LlamaForCausalLM | None = None, *, rank: int = 4, seed: int = 0, **changes: object) -> HFPolicy:
     """A policy of LoRA adapters on a frozen base, moved away from it: a fresh adapter changes nothing."""
-    settings = {"max_prompt_tokens": 8, "max_response_tokens": 6, "generation_batch_size": 256, "scoring_batch_size": 256}
+    settings = {
+        "max_prompt_tokens": 8,
+        "max_response_tokens": 6,
+        "generation_batch_size": 256,
+        "scoring_batch_size": 256,
+    }
     lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
-from alignbench import Seeds, UserError
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from alignbench import Seeds, UserError
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.roles import AdapterRoles, CopiedRoles
 from alignbench_hf.weights import ensure_pad_token, resolve
 
 logging.disable_progress_bar()  # one bar at a time: the stage's own
+# peft still asks transformers for an attribute that transformers has renamed.
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 def build_scratch(

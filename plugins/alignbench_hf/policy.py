@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
 from alignbench import (
     POLICY,
     REFERENCE,
@@ -23,9 +26,6 @@ from alignbench import (
     functional,
     unknown_name,
 )
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
-
 from alignbench_hf.config import PolicyConfig
 from alignbench_hf.roles import Roles, check_output_layer
 from alignbench_hf.sampling import Decoded, decode

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alignbench import POLICY, UserError
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import load_peft_weights
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+
+from alignbench import POLICY, UserError
 
 Model = Any  # a transformers causal language model; the library's own types change with every model
 

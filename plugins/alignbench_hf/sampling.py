@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from alignbench import NonFiniteError, Sampling
 from torch import Tensor, nn
 from transformers import DynamicCache
+
+from alignbench import NonFiniteError, Sampling
 
 EVICT_BELOW = 0.75  # share of unfinished rows below which finished ones leave the batch
 

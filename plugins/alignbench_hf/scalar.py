@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from alignbench import ScalarRole, Sequences, functional
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from alignbench import ScalarRole, Sequences, functional
 from alignbench_hf.roles import require_same_weights
 
 LOGPROB_FLOOR = -8.0  # nats; an unbounded sum of log-probabilities lets PPO run off into gibberish
@@ -30,7 +30,7 @@ class LinearHead(nn.Module):
 
 
 class EvidenceHead(LinearHead):
-    """Adds what the base itself thinks of the tokens: `v . h + c * sum_t softmax(g)_t logp_t` over the tokens read so far.
+    """Adds what the base itself thinks of the tokens read so far: `v . h + c * sum_t softmax(g)_t logp_t`.
 
     A language model that knows a fact gives a false statement of it low probability at one token; the gate g learns
     which token that is. The weighted mean is bounded by LOGPROB_FLOOR."""
@@ -45,9 +45,9 @@ class EvidenceHead(LinearHead):
     def forward(self, states: Tensor, output: nn.Module, sequences: Sequences) -> Tensor:
         logprobs, _ = functional.token_logprobs(states[:, :-1], output, sequences.response_ids)
         gate = self.gate(states[:, 1:].float()).squeeze(-1)
-        # A softmax for each prefix: under one maximum of the whole row, what is read later would leak into earlier values.
-        read = sequences.response_mask.bool()[:, None, :].expand(-1, gate.shape[1], -1).tril()
-        weight = gate[:, None, :].masked_fill(~read, torch.finfo(gate.dtype).min).softmax(-1)
+        # A softmax for each prefix: scaled by one maximum of the row, later tokens would leak into earlier values.
+        unread = torch.ones(gate.shape[1], gate.shape[1], dtype=torch.bool, device=gate.device).triu(1)
+        weight = gate[:, None, :].masked_fill(unread, -torch.inf).softmax(-1)
         evidence = (weight @ logprobs.clamp(min=LOGPROB_FLOOR)[:, :, None]).squeeze(-1)
         return super().forward(states, output, sequences) + self.scale * nn.functional.pad(evidence, (1, 0))
 

@@ -80,6 +80,6 @@ def check(config: PPOConfig) -> None:
     if config.kl_coef < 0 or config.kl_target < 0:
         raise UserError("algo.kl_coef and algo.kl_target must not be negative: the penalty would reward divergence.")
     if config.kl_target > 0 and (config.kl_coef == 0 or config.kl_horizon <= 0):
-        raise UserError("algo.kl_target needs algo.kl_coef and algo.kl_horizon above 0: the controller multiplies kl_coef.")
+        raise UserError("algo.kl_target needs algo.kl_coef and algo.kl_horizon above 0: it multiplies kl_coef.")
     if config.clip_ratio <= 0 or config.clip_value < 0:
         raise UserError("algo.clip_ratio must be above 0, and algo.clip_value must not be negative (0: no clipping).")

@@ -13,10 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from alignbench import POLICY, REFERENCE, Policy, PolicyOptimizer, ScoredRollout, Seeds, Sequences, UpdateReport, functional
-from alignbench.functional import masked_mean, masked_sum, require_finite
 from torch import Tensor
 
+from alignbench import (
+    POLICY,
+    REFERENCE,
+    Policy,
+    PolicyOptimizer,
+    ScoredRollout,
+    Seeds,
+    Sequences,
+    UpdateReport,
+    functional,
+)
+from alignbench.functional import masked_mean, masked_sum, require_finite
 from alignbench_ppo.config import PPOConfig, check
 
 
@@ -95,7 +105,9 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             **measured,
         }
         if config.kl_target > 0:
-            self._kl_coef = adapt_kl_coef(self._kl_coef, metrics["kl"], len(sequences), config.kl_target, config.kl_horizon)
+            self._kl_coef = adapt_kl_coef(
+                self._kl_coef, metrics["kl"], len(sequences), config.kl_target, config.kl_horizon
+            )
         over = 0 < config.kl_stop < metrics["kl"]
         stop = f"KL {metrics['kl']:.2f} nats per response is above algo.kl_stop={config.kl_stop}" if over else None
         return UpdateReport(metrics, self._optimizer.steps - steps_before, stop)
@@ -192,7 +204,9 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
     return advantages, advantages + values
 
 
-def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_ratio: float) -> ClippedLoss:
+def policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_ratio: float
+) -> ClippedLoss:
     """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), summed over response tokens (arXiv 1707.06347, equation 7)."""
     ratio = torch.exp(logprobs - old_logprobs)
     plain = -advantages * ratio

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from alignbench import (
     Annotator,
     DataSource,
@@ -21,8 +23,6 @@ from alignbench import (
     functional,
     unknown_name,
 )
-from torch import Tensor
-
 from alignbench_rewards.config import LearnedConfig
 from alignbench_rewards.losses import LOSSES, annotator_ceiling, index_pairs, pair_figures
 
@@ -79,7 +79,9 @@ class LearnedReward(FittableRewardSource):
             for start in range(0, len(batch), config.micro_batch_size):
                 part = batch[start : start + config.micro_batch_size]
                 part_loss = LOSSES[config.loss](self._raw(part), part) / len(batch)
-                functional.require_finite("the reward model's loss", part_loss.detach(), hint="Lower reward.learning_rate.")
+                functional.require_finite(
+                    "the reward model's loss", part_loss.detach(), hint="Lower reward.learning_rate."
+                )
                 part_loss.backward()
                 loss += float(part_loss.detach())
             norms = optimizer.step()

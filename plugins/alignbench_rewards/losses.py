@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+
 from alignbench import Annotator, Ranking
 from alignbench.functional import ranking_to_pairs
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ def index_pairs(rankings: Sequence[Ranking]) -> PairIndex:
         worse += [first + b for _, b in pairs]
         weight += [1.0 / len(pairs) for _ in pairs]
         first += size
-    return PairIndex(torch.tensor(better, dtype=torch.long), torch.tensor(worse, dtype=torch.long), torch.tensor(weight))
+    return PairIndex(
+        torch.tensor(better, dtype=torch.long), torch.tensor(worse, dtype=torch.long), torch.tensor(weight)
+    )
 
 
 def bradley_terry(scores: Tensor, rankings: Sequence[Ranking]) -> Tensor:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from alignbench import DemonstrationBatch, Policy, PolicyOptimizer, Seeds, UpdateReport, functional
 
+from alignbench import DemonstrationBatch, Policy, PolicyOptimizer, Seeds, UpdateReport, functional
 from alignbench_sft.config import SFTConfig
 
 
@@ -32,7 +32,12 @@ class SFT(PolicyOptimizer[DemonstrationBatch]):
             part_loss.backward()
             loss += float(part_loss.detach())
         norms = self._optimizer.step()
-        metrics = {"loss": loss, "gradient_norm": norms["policy"], "learning_rate": learning_rate, "tokens": float(tokens)}
+        metrics = {
+            "loss": loss,
+            "gradient_norm": norms["policy"],
+            "learning_rate": learning_rate,
+            "tokens": float(tokens),
+        }
         return UpdateReport(metrics, optimizer_steps=1)
 
     def state_dict(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from alignbench.cli import run_command
 
 # Every stage of a run, in about two seconds. Nothing is asserted about what it learns.
 SMALL = (
-    *("pretrain.updates=2", "sft.updates=3", "reward.updates=2"),
+    *("pretrain.updates=2", "sft.updates=3"),
     *("sft.batch_size=16", "sft.micro_batch_size=16", "algo.batch_size=16", "algo.micro_batch_size=16"),
     *("rankings.prompts=20", "rankings.responses=3", "eval.samples=2"),
     *("data.train_prompts=100", "data.demonstrations=100", "data.evaluation_questions=12"),

@@ -223,7 +223,7 @@ def test_hooks_hear_the_whole_run(finished: Finished) -> None:
 def test_sweep_repeats_a_run_bit_for_bit_and_goes_on_after_a_failure(
     small: Command, finished: Finished, tmp_path: Path
 ) -> None:
-    done = small("-m", "algo.updates=3", "algo.kl_coef=-1,0.1", "seed=0,1")
+    done = small("-m", "algo.updates=3", "reward.updates=2", "algo.kl_coef=-1,0.1", "seed=0,1")
     assert done.code == 1
     assert len(done.errors) == 3, "one for each job that failed, and the sum"
     assert "kl_coef" in done.errors[0]

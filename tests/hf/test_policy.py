@@ -16,6 +16,8 @@ from transformers import (
     AutoTokenizer,
     Gemma2Config,
     Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
 )
@@ -59,7 +61,14 @@ def test_encode(policy: HFPolicy) -> None:
         assert s.prompt_ids[row].tolist() == [tiny.PAD] * (6 - len(asked)) + asked
         assert s.prompt_mask[row].tolist() == [False] * (6 - len(asked)) + [True] * len(asked)
         assert policy.prompt_tokens(prompt) == len(asked)
-    assert samples.finished.tolist() == [True, False, True, True, False, True]  # seven letters: cut; five: EOS just fits
+    assert samples.finished.tolist() == [
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]  # seven letters: cut; five: EOS just fits
     assert policy.encode(tiny.PROMPTS, TEXTS).finished.tolist() == [True, True, True, True, False, True]
 
 
@@ -80,9 +89,7 @@ def test_generated_and_encoded_tokens_agree(policy: HFPolicy) -> None:
     assert same.float().mean() > 0.3
     for row in same.nonzero().squeeze(1).tolist():
         length = int(lengths[0][row])
-        assert torch.equal(
-            samples.sequences.response_ids[row, :length], again.sequences.response_ids[row, :length]
-        )
+        assert torch.equal(samples.sequences.response_ids[row, :length], again.sequences.response_ids[row, :length])
         assert bool(samples.finished[row]) == bool(again.finished[row])
 
 
@@ -119,7 +126,11 @@ def test_conversations_are_told_apart(policy: HFPolicy) -> None:
 
 @pytest.mark.parametrize(
     "change, message",
-    [({"chat_template": None}, "no chat template"), ({"pad_token": None}, "padding"), ({"pad_token": "<eos>"}, "differ")],
+    [
+        ({"chat_template": None}, "no chat template"),
+        ({"pad_token": None}, "padding"),
+        ({"pad_token": "<eos>"}, "differ"),
+    ],
 )
 def test_tokenizers_that_masks_cannot_rely_on_are_refused(change: dict[str, object], message: str) -> None:
     tokenizer = tiny.letters()
@@ -162,6 +173,34 @@ def test_logprobs_and_entropy_are_those_of_the_plain_model(policy: HFPolicy, tem
         assert (scores.logprobs[row, length:] == 0).all()
         assert (scores.entropy[row, length:] == 0).all()
     assert scores.logprobs.dtype == torch.float32
+
+
+def test_models_with_learnt_positions_count_them_from_the_first_token() -> None:
+    """Rotary embeddings hide a shift by the padding on the left; GPT-2's positions do not. Sampling and scoring."""
+    torch.manual_seed(0)
+    shape = GPT2Config(
+        vocab_size=12,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        n_positions=16,
+        initializer_range=0.4,
+        pad_token_id=tiny.PAD,
+        eos_token_id=tiny.EOS,
+        bos_token_id=None,
+    )
+    roles = CopiedRoles(GPT2LMHeadModel(shape))
+    limits = ScratchConfig(max_prompt_tokens=8, max_response_tokens=6)
+    policy = HFPolicy(limits, roles, tiny.letters(), pretrained=False, device=tiny.CPU)
+    rollout = policy.generate(tiny.PROMPTS, Sampling(), n=4, rng=torch.Generator().manual_seed(0))
+    sequences = rollout.samples.sequences
+    with torch.no_grad():
+        scores = policy.logprobs(sequences).logprobs
+    for row in range(len(sequences)):
+        log_p = torch.log_softmax(plain(policy, sequences, row), -1)
+        expected = log_p.gather(1, sequences.response_ids[row, : len(log_p), None])[:, 0]
+        torch.testing.assert_close(scores[row, : len(log_p)], expected, rtol=0, atol=2e-5)
+        torch.testing.assert_close(rollout.logprobs[row, : len(log_p)], expected, rtol=0, atol=1e-4)
 
 
 def test_gradients_with_and_without_padding_agree(policy: HFPolicy) -> None:
@@ -298,9 +337,18 @@ def test_a_model_of_another_shape_is_refused(tmp_path: Path) -> None:
 def capped(cap: float | None) -> Gemma2ForCausalLM:
     torch.manual_seed(0)
     shape = Gemma2Config(
-        **{"vocab_size": 12, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8},
-        **{"num_key_value_heads": 1, "intermediate_size": 16, "pad_token_id": tiny.PAD, "eos_token_id": tiny.EOS},
-        **{"bos_token_id": None, "final_logit_softcapping": cap, "initializer_range": 0.4},
+        vocab_size=12,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        head_dim=8,
+        num_key_value_heads=1,
+        intermediate_size=16,
+        pad_token_id=tiny.PAD,
+        eos_token_id=tiny.EOS,
+        bos_token_id=None,
+        final_logit_softcapping=cap,
+        initializer_range=0.4,
     )
     return Gemma2ForCausalLM(shape).eval()
 
@@ -308,19 +356,28 @@ def capped(cap: float | None) -> Gemma2ForCausalLM:
 def scaled(scale: float) -> GraniteForCausalLM:
     torch.manual_seed(0)
     shape = GraniteConfig(
-        **{"vocab_size": 12, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
-        **{"num_key_value_heads": 1, "intermediate_size": 16, "pad_token_id": tiny.PAD, "eos_token_id": tiny.EOS},
-        **{"bos_token_id": None, "logits_scaling": scale, "initializer_range": 0.4},
+        vocab_size=12,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=16,
+        pad_token_id=tiny.PAD,
+        eos_token_id=tiny.EOS,
+        bos_token_id=None,
+        logits_scaling=scale,
+        initializer_range=0.4,
     )
     return GraniteForCausalLM(shape).eval()
 
 
-@pytest.mark.parametrize("model", [capped(30.0), capped(2.0), scaled(8.0), scaled(1.05)])
-def test_models_that_cap_or_scale_their_logits_are_refused(model: torch.nn.Module) -> None:
+@pytest.mark.parametrize("make, size", [(capped, 30.0), (capped, 2.0), (scaled, 8.0), (scaled, 1.05)])
+def test_models_that_cap_or_scale_their_logits_are_refused(make, size: float) -> None:  # type: ignore[no-untyped-def]
+    roles = CopiedRoles(make(size))
     with pytest.raises(UserError, match="scales or caps its logits"):
-        HFPolicy(ScratchConfig(), CopiedRoles(model), tiny.letters(), pretrained=False, device=tiny.CPU)
+        HFPolicy(ScratchConfig(), roles, tiny.letters(), pretrained=False, device=tiny.CPU)
 
 
-@pytest.mark.parametrize("model", [capped(None), scaled(1.0), tiny.base_model(), tiny.base_model(dtype=torch.bfloat16)])
-def test_models_that_do_not_are_accepted(model) -> None:  # type: ignore[no-untyped-def]
-    check_output_layer(model.eval(), model.base_model, model.get_output_embeddings())
+def test_models_that_do_not_are_accepted() -> None:
+    for model in (capped(None), scaled(1.0), tiny.base_model(), tiny.base_model(dtype=torch.bfloat16)):
+        check_output_layer(model.eval(), model.base_model, model.get_output_embeddings())

@@ -250,7 +250,10 @@ def test_a_saved_adapter_loads_in_plain_peft(tmp_path: Path) -> None:
     [
         (lambda: tiny.adapters(tiny.base_model(layers=3)), "it has .*layers.2"),
         (lambda: tiny.adapters(tiny.base_model(layers=1)), "it lacks .*layers.1"),
-        (lambda: tiny.adapters(tiny.base_model(hidden=32)), r"another model or rank: .*down_proj.lora_B.weight is \[32, 4\], not \[16, 4\]"),
+        (
+            lambda: tiny.adapters(tiny.base_model(hidden=32)),
+            r"another model or rank: .*down_proj.lora_B.weight is \[32, 4\], not \[16, 4\]",
+        ),
         (lambda: tiny.adapters(rank=2), r"another model or rank"),
     ],
 )

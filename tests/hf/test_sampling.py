@@ -12,7 +12,7 @@ from alignbench_hf.sampling import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from alignbench import Rollout, Sampling
 from tests import tiny

@@ -37,7 +37,7 @@ def disturb(role: HFScalarRole, *, gate: float = 1.0, seed: int = 0) -> None:
 
 
 def states(policy: HFPolicy, sequences: Sequences, row: int, name: str) -> tuple[list[Tensor], list[float]]:
-    """By a forward of this row alone: the state before each response token and after the last, and the tokens' log p."""
+    """By a forward of this row alone: the state before each response token and after the last; each token's log p."""
     prompt = sequences.prompt_ids[row][sequences.prompt_mask[row]]
     response = sequences.response_ids[row][sequences.response_mask[row]]
     model = policy._roles.use(name)
@@ -113,7 +113,7 @@ def test_a_value_does_not_see_the_future(head: str, gate: float) -> None:
 
 
 def test_batches_and_gradient_mode_change_nothing(make, head: str) -> None:  # type: ignore[no-untyped-def]
-    policy = make(scalar_head=head, scoring_batch_size=5)
+    policy = make(scalar_head=head, scoring_batch_size=1)
     role = policy.scalar("value")
     disturb(role)
     sequences = tiny.sequences(policy)

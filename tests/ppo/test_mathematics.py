@@ -67,7 +67,10 @@ def rows(draw: st.DrawFn) -> Rows:
 
 def inside(values: Tensor, mask: Tensor) -> list[list[float]]:
     """Each row's values at its tokens, as floats."""
-    return [[v for v, m in zip(row, keep, strict=True) if m] for row, keep in zip(values.tolist(), mask.tolist(), strict=True)]
+    return [
+        [v for v, m in zip(row, keep, strict=True) if m]
+        for row, keep in zip(values.tolist(), mask.tolist(), strict=True)
+    ]
 
 
 def close(actual: Tensor, expected: list[list[float]], mask: Tensor) -> None:
@@ -90,7 +93,9 @@ def test_shape_scores_by_each_rule() -> None:
 @property_test
 def test_token_rewards_are_the_penalty_at_each_token_and_the_score_at_the_last(sample: Rows, beta: float) -> None:
     expected = []
-    for logp, ref, score in zip(inside(sample.a, sample.mask), inside(sample.b, sample.mask), sample.scores.tolist(), strict=True):
+    for logp, ref, score in zip(
+        inside(sample.a, sample.mask), inside(sample.b, sample.mask), sample.scores.tolist(), strict=True
+    ):
         row = [-beta * (p - q) for p, q in zip(logp, ref, strict=True)]
         row[-1] += score
         expected.append(row)
@@ -107,7 +112,7 @@ def test_token_rewards_are_the_penalty_at_each_token_and_the_score_at_the_last(s
 def reference_gae(
     rewards: list[float], values: list[float], gamma: float, lam: float
 ) -> tuple[list[float], list[float]]:
-    """Equations 11 and 16 of arXiv 1506.02438 as the double sum: A_t = sum_l (gamma lam)^l delta_{t+l}; V = 0 at the end."""
+    """arXiv 1506.02438, equation 16, as the double sum: A_t = sum_l (gamma lam)^l delta_{t+l}; V is 0 at the end."""
     length = len(rewards)
     following = [*values[1:], 0.0]
     deltas = [rewards[t] + gamma * following[t] - values[t] for t in range(length)]
@@ -280,7 +285,9 @@ def test_padding_changes_nothing(sample: Rows, columns: int, garbage: float) -> 
     st.floats(100, 1e5),
 )
 @property_test
-def test_adapt_kl_coef_is_the_controller_of_ziegler(beta: float, kl: float, n: int, target: float, horizon: float) -> None:
+def test_adapt_kl_coef_is_the_controller_of_ziegler(
+    beta: float, kl: float, n: int, target: float, horizon: float
+) -> None:
     """e = clip((KL - target) / target, -0.2, 0.2); beta <- beta (1 + K e), with K = n / horizon."""
     error = (kl - target) / target
     error = -0.2 if error < -0.2 else 0.2 if error > 0.2 else error

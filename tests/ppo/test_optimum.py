@@ -46,8 +46,17 @@ def train(policy: HFPolicy, rewards: Tensor, *, beta: float, updates: int, seed:
     for i, response in enumerate(RESPONSES):
         table[:, response[0], response[1] if len(response) > 1 else tiny.PAD] = rewards[:, i]
     settings = PPOConfig(
-        **{"updates": updates, "batch_size": BATCH, "micro_batch_size": BATCH, "learning_rate": 4e-3, "kl_coef": beta},
-        **{"epochs": 1, "minibatches": 2, "gae_lambda": 1.0, "value_coef": 1.0, "clip_value": 0.0, "missing_eos": "keep"},
+        updates=updates,
+        batch_size=BATCH,
+        micro_batch_size=BATCH,
+        learning_rate=4e-3,
+        kl_coef=beta,
+        epochs=1,
+        minibatches=2,
+        gae_lambda=1.0,
+        value_coef=1.0,
+        clip_value=0.0,
+        missing_eos="keep",
     )
     ppo = PPO(settings, policy=policy, updates=updates, seeds=Seeds(seed))
     asked = torch.arange(BATCH) % len(PROMPTS)
@@ -61,8 +70,8 @@ def train(policy: HFPolicy, rewards: Tensor, *, beta: float, updates: int, seed:
 def test_ppo_reaches_the_exact_optimum(seed: int = 0) -> None:
     """pi*(y|x) = pi_ref(y|x) exp(r(x, y) / beta) / Z(x), for rewards of sd 1 and beta = 1, in total variation.
 
-    Over seeds 0, 1, 2 the distance falls from 0.29-0.33 to 0.031-0.039. It discerns beta: from the optima of half and of
-    twice the coefficient the trained policy is 0.14-0.31 away."""
+    Over seeds 0, 1, 2 the distance falls from 0.29-0.33 to 0.031-0.039. It tells coefficients apart: from the optima of
+    half and of twice this one the trained policy is 0.14-0.31 away."""
     policy = tiny.scratch(seed, max_response_tokens=TOKENS, num_layers=1, hidden_size=32, intermediate_size=64)
     policy.freeze_reference()
     reference = distribution(policy, REFERENCE)

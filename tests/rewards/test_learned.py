@@ -1,7 +1,8 @@
-"""The learned reward on a tiny policy: it learns, normalises, reports, saves, and does not care how rows are batched."""
+"""The learned reward on a tiny policy: it learns, normalises, reports, saves, and scores each row on its own."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,18 @@ from alignbench_hf.policy import HFPolicy
 from alignbench_rewards.config import LearnedConfig
 from alignbench_rewards.learned import LearnedReward
 
-from alignbench import Annotator, DataSource, NonFiniteError, Prompt, Ranking, Samples, Sampling, Seeds, Split, UserError
+from alignbench import (
+    Annotator,
+    DataSource,
+    NonFiniteError,
+    Prompt,
+    Ranking,
+    Samples,
+    Sampling,
+    Seeds,
+    Split,
+    UserError,
+)
 from tests import tiny
 
 WORDS = ("a b", "h", "c h c", "b", "h h h", "d e f a", "g a h", "")
@@ -148,6 +160,19 @@ def test_a_cut_off_response_is_read_without_eos() -> None:
     cut, whole = (policy.encode(tiny.PROMPTS[:1], ["h b"], finished=[end]) for end in (False, True))
     assert cut.sequences.response_mask.sum() + 1 == whole.sequences.response_mask.sum()
     assert reward.score(cut) != reward.score(whole)
+
+
+def test_a_cut_off_response_is_learnt_without_eos() -> None:
+    """What a ranking says of how its responses ended reaches the model: training and held-out figures differ by it."""
+    outcomes = []
+    for end in (True, False):
+        policy = tiny.scratch()
+        samples = baseline(policy)
+        rankings = [dataclasses.replace(r, finished=(end,) * 4) for r in loving_h(0, 20)]
+        report, lines = fit(build(policy, updates=2), rankings, rankings, samples)
+        outcomes.append((report.metrics["calibration_error"], [line["loss"] for *_, line in lines]))
+    assert outcomes[0][0] != outcomes[1][0]
+    assert outcomes[0][1] != outcomes[1][1]
 
 
 def test_fitting_repeats_under_a_seed() -> None:

@@ -53,7 +53,7 @@ def preferred_pairs(r: Ranking) -> list[tuple[int, int]]:
 @given(scored_rankings())
 @property_test
 def test_bradley_terry_averages_within_the_prompt(sample: tuple[Tensor, list[Ranking]]) -> None:
-    """Equation 1 of arXiv 2203.02155 by a double loop, summed over prompts; every prompt counts once, however many pairs."""
+    """Equation 1 of arXiv 2203.02155 by a double loop, summed over prompts; each counts once, however many pairs."""
     scores, rankings = sample
     total = 0.0
     for own, r in by_prompt(scores, rankings):
@@ -173,6 +173,12 @@ def test_pair_figures_by_brute_force(sample: tuple[Tensor, list[Ranking]]) -> No
     assert figures.calibration_error == pytest.approx(error, abs=1e-9)
 
 
+def test_a_tie_of_scores_counts_half() -> None:
+    figures = pair_figures(torch.tensor([1.0, 1.0, 2.0, 0.0, 0.0, 2.0]), [ranking((0, 1))] * 3)
+    assert (figures.accuracy, figures.pairs) == (0.5, 3)
+    assert pair_figures(torch.zeros(4), [ranking((0, 1, 2, 3))]).accuracy == 0.5
+
+
 def simulated(scale: float, prompts: int = 20000) -> tuple[Tensor, list[Ranking]]:
     """Pairs whose winner is drawn with probability sigmoid(margin); the reported scores are `scale` times the true."""
     rng = np.random.default_rng(0)
@@ -190,7 +196,9 @@ def test_true_probabilities_are_calibrated_and_exaggerated_ones_are_not() -> Non
     assert honest.accuracy == boastful.accuracy == timid.accuracy
     # E[sigmoid(|margin|)] for margins of N(0, 2)
     z = np.random.default_rng(1).normal(size=10**6) * math.sqrt(2)
-    assert honest.accuracy == pytest.approx(float(np.mean(1 / (1 + np.exp(-np.abs(z))))), abs=3 * honest.accuracy_stderr)
+    assert honest.accuracy == pytest.approx(
+        float(np.mean(1 / (1 + np.exp(-np.abs(z))))), abs=3 * honest.accuracy_stderr
+    )
 
 
 def test_the_standard_error_counts_prompts_not_pairs() -> None:

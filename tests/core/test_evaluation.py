@@ -1,0 +1,251 @@
+"""Evaluation of a checkpoint: the responses, what is measured of them, and who gets to see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignbench import (
+    DataSource,
+    Direction,
+    Evaluation,
+    ExampleScore,
+    Generation,
+    Message,
+    MetricSpec,
+    NonFiniteError,
+    Prompt,
+    RewardSource,
+    Samples,
+    Sampling,
+    Seeds,
+    Split,
+    Subject,
+    UserError,
+    Verdict,
+)
+from alignbench.config import EvalSettings
+from alignbench.evaluation.respond import respond
+from alignbench.evaluation.suite import Evaluated, evaluate, evaluation_prompts
+from tests import tiny
+
+
+class Judging(DataSource):
+    """Its truth: how many letters a response has; the sign says whether it was cut off."""
+
+    def prompts(self, split: Split) -> Sequence[Prompt]:
+        return tiny.PROMPTS
+
+    def judge(self, prompt: Prompt, response: str, *, finished: bool) -> Verdict | None:
+        return Verdict(len(response.split()) * (1.0 if finished else -1.0), correct=finished)
+
+
+class NoTruth(Judging):
+    def judge(self, prompt: Prompt, response: str, *, finished: bool) -> Verdict | None:
+        return None
+
+
+class Length(RewardSource):
+    def score(self, samples: Samples) -> torch.Tensor:
+        return samples.sequences.response_mask.sum(1).float()
+
+
+class Counting(Evaluation):
+    """The length of every response it is given, and of those it asks for (`more` a prompt)."""
+
+    def __init__(self, name: str = "counting", more: int = 0, times: int = 1) -> None:
+        self.name, self.more, self.times = name, more, times
+        self.subject: Subject | None = None
+        self.asked: list[tuple[Generation, ...]] = []
+
+    def specs(self) -> Sequence[MetricSpec]:
+        return [MetricSpec(f"{self.name}/length", Direction.NEITHER)]
+
+    def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
+        self.subject = subject
+        if self.more:
+            self.asked = [subject.respond(tiny.PROMPTS[:2], self.more) for _ in range(self.times)]
+        groups = subject.by_prompt()
+        return [
+            ExampleScore(f"{self.name}/length", group[0].prompt.id, sum(g.tokens for g in group) / len(group))
+            for group in groups
+        ]
+
+
+class Other(Counting):
+    def __init__(self, more: int = 0) -> None:
+        super().__init__("other", more)
+
+
+def referenced(move: bool = False) -> tiny.HFPolicy:
+    policy = tiny.scratch()
+    policy.freeze_reference()
+    if move:
+        tiny.move(policy)
+    return policy
+
+
+def responses(policy: tiny.HFPolicy, *, n: int = 3, temperature: float = 1.0, reward: RewardSource | None = None):
+    rng = torch.Generator().manual_seed(0)
+    return respond(policy, tiny.PROMPTS, n=n, temperature=temperature, data=Judging(), reward=reward, rng=rng)
+
+
+def suite(
+    policy: tiny.HFPolicy,
+    *evaluations: Evaluation,
+    baseline: tuple[Generation, ...] | None = None,
+    seed: int = 0,
+    samples: int = 2,
+) -> Evaluated:
+    return evaluate(
+        policy,
+        Path("checkpoint"),
+        tiny.PROMPTS,
+        evaluations=evaluations,
+        settings=EvalSettings(samples=samples),
+        data=Judging(),
+        reward=None,
+        baseline=baseline,
+        seeds=Seeds(seed),
+    )
+
+
+# Which prompts
+
+
+def asked(cluster: str, name: str) -> Prompt:
+    return Prompt(name, (Message("user", name),), cluster=cluster)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.text("xyz", min_size=1, max_size=3)), unique=True), st.integers(0, 5))
+def test_the_twins_of_a_question_stay_together(parts: list[tuple[str, str]], questions: int) -> None:
+    prompts = [asked(cluster, f"{name} {i}") for i, (cluster, name) in enumerate(parts)]
+    kept = evaluation_prompts(prompts, EvalSettings(questions=questions))
+    assert kept == [prompt for prompt in prompts if prompt in kept], "in their order"
+    groups = [prompt.cluster or prompt.id for prompt in prompts]
+    kept_groups = {prompt.cluster or prompt.id for prompt in kept}
+    assert [p for p, group in zip(prompts, groups, strict=True) if group in kept_groups] == kept, "whole or not at all"
+    every = list(dict.fromkeys(groups))
+    assert kept_groups == set(every[: questions or len(every)]), "the first ones: more questions only add"
+
+
+# What is measured of a response
+
+
+def test_each_prompt_is_answered_n_times_in_order() -> None:
+    found = responses(referenced(), n=3)
+    assert [(g.prompt.id, g.index) for g in found] == [(p.id, i) for p in tiny.PROMPTS for i in range(3)]
+    same = referenced().generate(tiny.PROMPTS, Sampling(), n=3, rng=torch.Generator().manual_seed(0)).samples
+    assert [g.response for g in found] == list(same.texts)
+    assert [g.tokens for g in found] == same.sequences.response_mask.sum(1).tolist()
+    assert [g.finished for g in found] == same.finished.tolist()
+    assert [g.verdict for g in found] == [
+        Verdict(len(text.split()) * (1.0 if end else -1.0), correct=end)
+        for text, end in zip(same.texts, same.finished.tolist(), strict=True)
+    ]
+
+
+def test_kl_of_the_reference_itself_is_exactly_zero() -> None:
+    assert all(g.logprob == g.ref_logprob < 0 for g in responses(referenced()))
+
+
+def test_kl_of_a_policy_that_has_moved_is_the_difference_of_sums() -> None:
+    policy = referenced(move=True)
+    found = responses(policy)
+    same = policy.generate(tiny.PROMPTS, Sampling(), n=3, rng=torch.Generator().manual_seed(0))
+    sequences = same.samples.sequences
+    reference = tiny.scratch()
+    own, ref = policy.logprobs(sequences).logprobs.sum(1), reference.logprobs(sequences).logprobs.sum(1)
+    torch.testing.assert_close(torch.tensor([g.logprob for g in found]), own.detach())
+    torch.testing.assert_close(torch.tensor([g.ref_logprob for g in found]), ref.detach())
+    assert sum(g.logprob - g.ref_logprob for g in found) / len(found) > 0.1
+
+
+def test_log_probabilities_and_entropy_are_the_models_own_whatever_it_is_sampled_at() -> None:
+    """At a low temperature the sampler is nearly sure; the model is not."""
+    policy = referenced()
+    cold = responses(policy, temperature=0.05)
+    rng = torch.Generator().manual_seed(0)
+    rollout = policy.generate(tiny.PROMPTS, Sampling(temperature=0.05), n=3, rng=rng)
+    sampled = rollout.logprobs.sum(1)
+    scores = policy.logprobs(rollout.samples.sequences, entropy=True)
+    torch.testing.assert_close(torch.tensor([g.logprob for g in cold]), scores.logprobs.sum(1).detach())
+    assert float(sampled.mean()) > sum(g.logprob for g in cold) / len(cold) + 1
+    assert scores.entropy is not None
+    lengths = rollout.samples.sequences.response_mask.sum(1)
+    torch.testing.assert_close(torch.tensor([g.entropy for g in cold]), scores.entropy.sum(1) / lengths)
+
+
+def test_what_is_not_known_is_left_open() -> None:
+    rng = torch.Generator().manual_seed(0)
+    found = respond(referenced(), tiny.PROMPTS, n=1, temperature=1.0, data=NoTruth(), reward=None, rng=rng)
+    assert {(g.proxy_reward, g.verdict) for g in found} == {(None, None)}
+    assert [g.proxy_reward for g in responses(referenced(), reward=Length())] == [
+        float(g.tokens) for g in responses(referenced())
+    ]
+
+
+def test_a_reward_that_is_not_finite_is_refused() -> None:
+    class Broken(RewardSource):
+        def score(self, samples: Samples) -> torch.Tensor:
+            return torch.full((len(samples),), torch.nan)
+
+    with pytest.raises(NonFiniteError, match="the reward"):
+        responses(referenced(), reward=Broken())
+
+
+# The suite
+
+
+def test_all_families_see_the_same_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, calls = referenced(), []
+    generate = policy.generate
+    monkeypatch.setattr(policy, "generate", lambda *a, **k: calls.append(a) or generate(*a, **k))
+    one, other = Counting("one"), Counting("two")
+    done = suite(policy, one, other)
+    assert len(calls) == 1, "sampled once, for all of them"
+    assert one.subject is not None and other.subject is not None
+    assert one.subject.generations is other.subject.generations is done.generations
+    assert one.subject.checkpoint == Path("checkpoint")
+    assert set(done.metrics) == {"one/length", "two/length"}
+    assert len(done.scores) == 2 * len(tiny.PROMPTS)
+    assert done.extra == ()
+    value = sum(g.tokens for g in done.generations) / len(done.generations)
+    assert done.metrics["one/length"].value == pytest.approx(value)
+
+
+def test_the_baseline_is_the_sft_model_and_its_own() -> None:
+    sft = Counting()
+    start = suite(referenced(), sft)
+    assert sft.subject is not None and sft.subject.baseline is start.generations
+    later = Counting()
+    done = suite(referenced(move=True), later, baseline=start.generations)
+    assert later.subject is not None and later.subject.baseline is start.generations
+    assert done.generations != start.generations
+    assert [g[0].prompt.id for g in later.subject.by_prompt(baseline=True)] == [p.id for p in tiny.PROMPTS]
+    assert [len(g) for g in later.subject.by_prompt()] == [2] * len(tiny.PROMPTS)
+
+
+def test_evaluation_repeats_with_its_seed() -> None:
+    assert suite(referenced(), Counting()).generations == suite(referenced(), Counting()).generations
+    assert suite(referenced(), Counting()).generations != suite(referenced(), Counting(), seed=1).generations
+
+
+def test_what_a_family_asks_for_is_kept_and_shifts_nobody_elses() -> None:
+    alone, beside, first = Counting(more=3, times=2), Counting(more=3, times=2), Other(more=2)
+    done_alone, done = suite(referenced(), alone), suite(referenced(), first, beside)
+    assert beside.asked == alone.asked
+    assert beside.asked[0] != beside.asked[1], "asked again, it gets other samples"
+    assert done.generations == done_alone.generations
+    assert done.extra == (*first.asked[0], *beside.asked[0], *beside.asked[1])
+    assert [(g.prompt.id, g.index) for g in beside.asked[0]] == [(p.id, i) for p in tiny.PROMPTS[:2] for i in range(3)]
+
+
+def test_two_families_may_not_claim_one_metric() -> None:
+    with pytest.raises(UserError, match="counting/length"):
+        suite(referenced(), Counting(), Counting())
