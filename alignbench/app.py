@@ -78,7 +78,7 @@ def register_configs() -> None:
 
 
 def _node(component: Component) -> DictConfig:
-    node = OmegaConf.structured(component.config)
+    node: DictConfig = OmegaConf.structured(component.config)
     with open_dict(node):
         node[COMPONENT] = component.name
     return node

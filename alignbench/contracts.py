@@ -79,7 +79,9 @@ class Policy(ABC):
     max_response_tokens: int
 
     @abstractmethod
-    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str], *, finished: Sequence[bool] | None = None) -> Samples:
+    def encode(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, finished: Sequence[bool] | None = None
+    ) -> Samples:
         """Tokenises given responses (cut at `max_response_tokens`), ending each with EOS where it is `finished` (default: all).
 
         Raises UserError for an empty prompt or one longer than `max_prompt_tokens`, naming it."""
@@ -89,7 +91,9 @@ class Policy(ABC):
         """Samples n responses to each prompt, in the order of `records.expand`; the response ends at its first EOS."""
 
     @abstractmethod
-    def logprobs(self, sequences: Sequences, *, role: str = POLICY, temperature: float = 1.0, entropy: bool = False) -> TokenScores:
+    def logprobs(
+        self, sequences: Sequences, *, role: str = POLICY, temperature: float = 1.0, entropy: bool = False
+    ) -> TokenScores:
         """Log-probabilities of the response tokens, of logits / temperature. Differentiable for POLICY, frozen for REFERENCE.
         Call `backward` on one role's result before asking for another role with gradients."""
 
@@ -157,7 +161,7 @@ class DataSource(ABC):
         return {}
 
 
-class Annotator(ABC):
+class Annotator(ABC):  # noqa: B024 (which method it needs depends on samples_responses)
     """Ranks K responses to a prompt. Built with: data, seeds."""
 
     samples_responses: ClassVar[bool] = True  # False: it brings rankings of its own and nothing is sampled
@@ -166,7 +170,9 @@ class Annotator(ABC):
         """The rank of each response, 0 is best, equal ranks are ties. Random choices come from the seeds it was built with."""
         raise NotImplementedError
 
-    def preference(self, prompt: Prompt, first: str, second: str, *, finished: tuple[bool, bool] = (True, True)) -> float | None:
+    def preference(
+        self, prompt: Prompt, first: str, second: str, *, finished: tuple[bool, bool] = (True, True)
+    ) -> float | None:
         """The probability that this annotator prefers `first`, where it is known: gives reward models their ceiling."""
         return None
 

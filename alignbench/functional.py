@@ -55,11 +55,11 @@ def token_logprobs(
 
     At most `max_logits` logits are held at a time (64 MiB in float32 by default): where there are more, they are made
     in chunks of positions and made again in the backward pass. The entropy carries no gradient."""
-    chunk = max(max_logits // int(head.weight.shape[0]), 1)  # type: ignore[index, union-attr]
+    chunk = max(max_logits // head.get_parameter("weight").shape[0], 1)
     flat_hidden, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
 
     def block(states: Tensor, wanted: Tensor) -> Tensor:
-        logits = head(states).float() / temperature
+        logits: Tensor = head(states).float() / temperature
         return logits.gather(-1, wanted[:, None]).squeeze(-1) - torch.logsumexp(logits, -1)
 
     logprobs, entropies = [], []
@@ -128,7 +128,9 @@ class ScheduledAdamW:
     Each group (a role: policy, value) is clipped to `max_grad_norm` on its own, so that large value gradients do not
     shrink the policy's step. `steps` counts optimizer steps."""
 
-    def __init__(self, config: OptimizerConfig, groups: Mapping[str, Sequence[torch.nn.Parameter]], updates: int) -> None:
+    def __init__(
+        self, config: OptimizerConfig, groups: Mapping[str, Sequence[torch.nn.Parameter]], updates: int
+    ) -> None:
         self._config, self._updates, self._update = config, updates, 0
         self._optimizer = torch.optim.AdamW(
             [{"params": list(parameters), "name": name} for name, parameters in groups.items()],

@@ -26,9 +26,13 @@ def build_scratch(
 ) -> HFPolicy:
     """A Llama with random weights over the data source's tokenizer."""
     if tokenizer is None:
-        raise UserError("A model built from scratch needs a data source with a tokenizer of its own, such as data=world.")
+        raise UserError(
+            "A model built from scratch needs a data source with a tokenizer of its own, such as data=world."
+        )
     if config.hidden_size % config.num_heads:
-        raise UserError(f"model.hidden_size={config.hidden_size} is not divisible by model.num_heads={config.num_heads}.")
+        raise UserError(
+            f"model.hidden_size={config.hidden_size} is not divisible by model.num_heads={config.num_heads}."
+        )
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,
@@ -66,7 +70,11 @@ def build_pretrained(
         )
     targets = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
     lora = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        target_modules=targets,
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
     )
     with seeds.global_torch("adapters"):
         roles = AdapterRoles(model, lora)

@@ -36,7 +36,13 @@ class HFPolicy(Policy):
     """A causal language model and its roles. Prompts are formatted by the tokenizer's own chat template."""
 
     def __init__(
-        self, config: PolicyConfig, roles: Roles, tokenizer: PreTrainedTokenizerBase, *, pretrained: bool, device: torch.device
+        self,
+        config: PolicyConfig,
+        roles: Roles,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pretrained: bool,
+        device: torch.device,
     ) -> None:
         if config.scalar_head not in HEADS:
             raise unknown_name("model.scalar_head", config.scalar_head, HEADS)
@@ -60,7 +66,9 @@ class HFPolicy(Policy):
             if not prompt.messages or not prompt.text.strip():
                 raise UserError(f"Prompt {prompt.id!r} is empty.")
             text = self.tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.content} for m in prompt.messages], tokenize=False, add_generation_prompt=True
+                [{"role": m.role, "content": m.content} for m in prompt.messages],
+                tokenize=False,
+                add_generation_prompt=True,
             )
             self._formatted[prompt.messages] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._formatted[prompt.messages]
@@ -75,14 +83,18 @@ class HFPolicy(Policy):
                 )
         return pad(rows, self.tokenizer.pad_token_id, self.device, left=True)
 
-    def encode(self, prompts: Sequence[Prompt], responses: Sequence[str], *, finished: Sequence[bool] | None = None) -> Samples:
+    def encode(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], *, finished: Sequence[bool] | None = None
+    ) -> Samples:
         ended = [True] * len(responses) if finished is None else list(finished)
         rows = self.tokenizer(list(responses), add_special_tokens=False)["input_ids"] if responses else []
         eos = self.tokenizer.eos_token_id
-        rows = [row + [eos] if end else row for row, end in zip(rows, ended, strict=True)]
+        rows = [[*row, eos] if end else row for row, end in zip(rows, ended, strict=True)]
         cut = [row[: self.max_response_tokens] for row in rows]
         response_ids, response_mask = pad(cut, self.tokenizer.pad_token_id, self.device, left=False)
-        whole = torch.tensor([end and len(row) <= self.max_response_tokens for row, end in zip(rows, ended, strict=True)])
+        whole = torch.tensor(
+            [end and len(row) <= self.max_response_tokens for row, end in zip(rows, ended, strict=True)]
+        )
         sequences = Sequences(*self._pad_prompts(prompts), response_ids, response_mask)
         return Samples(tuple(prompts), tuple(responses), sequences, whole.to(self.device))
 
@@ -95,7 +107,9 @@ class HFPolicy(Policy):
         # Longest prompts first: rows of one batch then have about the same length and share little padding.
         order = prompt_mask.sum(1).argsort(descending=True, stable=True)
         ids = torch.full((len(rows), limit), self.tokenizer.pad_token_id, dtype=torch.long, device=self.device)
-        parts = Decoded(ids, torch.zeros_like(ids, dtype=torch.bool), torch.zeros(ids.shape, device=self.device), ids[:, 0] < 0)
+        parts = Decoded(
+            ids, torch.zeros_like(ids, dtype=torch.bool), torch.zeros(ids.shape, device=self.device), ids[:, 0] < 0
+        )
         with torch.no_grad(), self._roles.sampling(POLICY) as model, self._roles.computing():
             for piece in order.split(self._config.generation_batch_size):
                 width = int(prompt_mask[piece].sum(1).max())
@@ -145,7 +159,9 @@ class HFPolicy(Policy):
         logprobs = torch.zeros(shape, device=self.device)
         entropies = torch.zeros(shape, device=self.device) if entropy else None
         with torch.no_grad():
-            for rows in functional.micro_batches(sequences, torch.arange(len(sequences)), self._config.scoring_batch_size):
+            for rows in functional.micro_batches(
+                sequences, torch.arange(len(sequences)), self._config.scoring_batch_size
+            ):
                 part = self._logprobs(sequences.select(rows), role, temperature, entropy)
                 width = part.logprobs.shape[1]
                 logprobs[rows, :width] = part.logprobs
@@ -213,8 +229,12 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     """What masks and prompts rely on."""
     name = tokenizer.name_or_path or type(tokenizer).__name__
     if not tokenizer.chat_template:
-        raise UserError(f"The tokenizer of {name} has no chat template: use an instruction-tuned model, or add a template.")
+        raise UserError(
+            f"The tokenizer of {name} has no chat template: use an instruction-tuned model, or add a template."
+        )
     if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
-        raise UserError(f"The tokenizer of {name} lacks an EOS or a padding token: {json.dumps(tokenizer.special_tokens_map)}.")
+        raise UserError(
+            f"The tokenizer of {name} lacks an EOS or a padding token: {json.dumps(tokenizer.special_tokens_map)}."
+        )
     if tokenizer.eos_token_id == tokenizer.pad_token_id:
         raise UserError(f"The tokenizer of {name} pads with its EOS token ({tokenizer.eos_token!r}): they must differ.")

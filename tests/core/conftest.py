@@ -62,6 +62,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     results = tmp_path_factory.mktemp("finished")
     out, err = io.StringIO(), io.StringIO()
     with harness.installed() as plugin, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = harness.run_command([*SMALL, "algo.updates=3", "reward.updates=2", "tracker=tensorboard", f"results_dir={results}"])
+        code = harness.run_command(
+            [*SMALL, "algo.updates=3", "reward.updates=2", "tracker=tensorboard", f"results_dir={results}"]
+        )
     (path,) = results.iterdir()
     return Finished(path, Done(code, out.getvalue(), err.getvalue()), plugin.heard)

@@ -192,5 +192,3 @@ def installed() -> Iterator[Plugin]:
 
 def finite(values: Sequence[float]) -> bool:
     return bool(torch.isfinite(torch.tensor(list(values), dtype=torch.float64)).all())
-
-

@@ -93,7 +93,9 @@ def test_settings_tuned_for_a_model_apply_to_it_alone(default: RunConfig, slot: 
 
 
 def test_what_the_user_says_goes_before_everything(default: RunConfig) -> None:
-    config = load_config(["algo.updates=7", "algo.kl_coef=1e-2", "sft.updates=9", "eval.options.diversity.self_bleu_prompts=3"])
+    config = load_config(
+        ["algo.updates=7", "algo.kl_coef=1e-2", "sft.updates=9", "eval.options.diversity.self_bleu_prompts=3"]
+    )
     assert (config.algo.config.updates, config.algo.config.kl_coef, config.sft.config.updates) == (7, 0.01, 9)
     diversity = next(found for found in config.evaluations if found.label == "diversity")
     assert diversity.config.self_bleu_prompts == 3
@@ -146,7 +148,9 @@ def test_options_of_evaluations_that_are_not_run_are_left_out() -> None:
     assert "self_bleu_prompts" not in one.yaml
 
 
-@pytest.mark.parametrize("overrides", [[], ["algo=sft"], ["model=smollm2", "data=hh", "annotator=recorded", "eval=quick"]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["algo=sft"], ["model=smollm2", "data=hh", "annotator=recorded", "eval=quick"]]
+)
 def test_yaml_gives_the_same_configuration_again(overrides: list[str]) -> None:
     config = load_config([*overrides, "seed=3"])
     again = typed(OmegaConf.create(config.yaml), {})
@@ -182,8 +186,20 @@ def test_a_configuration_is_checked_wherever_it_comes_from(default: RunConfig, w
     assert "\n" not in str(caught.value)
 
 
-KEYS = ["algo", "algo.kl_coef", "seed", "eval.families", "+algo.x", "~algo.kl_coef", "data.nothing", "results_dir", "eval"]
-VALUES = st.text("ab01.,:=[]{}()'\"\\$~+*/ \t-", max_size=8) | st.sampled_from(["null", "true", "${seed}", "${nope}", "1e400"])
+KEYS = [
+    "algo",
+    "algo.kl_coef",
+    "seed",
+    "eval.families",
+    "+algo.x",
+    "~algo.kl_coef",
+    "data.nothing",
+    "results_dir",
+    "eval",
+]
+VALUES = st.text("ab01.,:=[]{}()'\"\\$~+*/ \t-", max_size=8) | st.sampled_from(
+    ["null", "true", "${seed}", "${nope}", "1e400"]
+)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

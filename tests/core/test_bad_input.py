@@ -115,7 +115,9 @@ def test_refused_before_it_starts(
 def test_file_in_the_way_of_the_results(command: Command, no_model: None, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in ("file", "file/runs"):
-        one_line(command(f"results_dir={tmp_path / place}"), 2, str(tmp_path / place), "file, not a folder", "results_dir=")
+        one_line(
+            command(f"results_dir={tmp_path / place}"), 2, str(tmp_path / place), "file, not a folder", "results_dir="
+        )
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -225,7 +227,9 @@ def test_reward_that_breaks_its_contract(
 
 def test_reward_that_fails_while_it_trains(small: Command, plugin: Plugin, tmp_path: Path) -> None:
     """One call for the SFT row, then one per update: the third update is the first that fails."""
-    error = one_line(small("algo.updates=5", "reward=faulty", "reward.fault=late"), 1, "ppo, update 3 of 5", "the reward is")
+    error = one_line(
+        small("algo.updates=5", "reward=faulty", "reward.fault=late"), 1, "ppo, update 3 of 5", "the reward is"
+    )
     run, sft = records(tmp_path / "runs")
     assert (run["status"], run["metrics"], sft["status"]) == ("failed", {}, "finished")
     assert run["error"] == error.removeprefix("alignbench: error: ")

@@ -48,7 +48,9 @@ def test_questions_are_answered_at_once(arguments: list[str]) -> None:
     assert seconds < 3.0
 
 
-def test_help_shows_the_groups_their_choices_and_the_commands(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_groups_their_choices_and_the_commands(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as end:
         command("--help")
     assert not end.value.code

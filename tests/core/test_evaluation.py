@@ -122,7 +122,10 @@ def asked(cluster: str, name: str) -> Prompt:
     return Prompt(name, (Message("user", name),), cluster=cluster)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.text("xyz", min_size=1, max_size=3)), unique=True), st.integers(0, 5))
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.text("xyz", min_size=1, max_size=3)), unique=True),
+    st.integers(0, 5),
+)
 def test_the_twins_of_a_question_stay_together(parts: list[tuple[str, str]], questions: int) -> None:
     prompts = [asked(cluster, f"{name} {i}") for i, (cluster, name) in enumerate(parts)]
     kept = evaluation_prompts(prompts, EvalSettings(questions=questions))

@@ -86,7 +86,14 @@ def rollouts(policy: tiny.HFPolicy, *, updates: int = 3, seeds: Seeds = SEEDS, *
 
 @pytest.mark.parametrize(
     ("updates", "passes", "batch_size", "rows", "planned"),
-    [(7, 0, 4, 100, 7), (7, 9, 4, 100, 7), (0, 1, 4, 100, 25), (0, 2.5, 4, 100, 62), (0, 0.01, 4, 100, 1), (0, 1, 64, 3, 1)],
+    [
+        (7, 0, 4, 100, 7),
+        (7, 9, 4, 100, 7),
+        (0, 1, 4, 100, 25),
+        (0, 2.5, 4, 100, 62),
+        (0, 0.01, 4, 100, 1),
+        (0, 1, 64, 3, 1),
+    ],
 )
 def test_planned_updates(updates: int, passes: float, batch_size: int, rows: int, planned: int) -> None:
     assert planned_updates(OptimizerConfig(updates=updates, passes=passes, batch_size=batch_size), rows) == planned
@@ -95,7 +102,9 @@ def test_planned_updates(updates: int, passes: float, batch_size: int, rows: int
 def test_only_prompts_that_fit_the_window() -> None:
     policy = tiny.scratch(max_prompt_tokens=3)
     kept = fitting(policy, tiny.PROMPTS)
-    assert [prompt.id for prompt in kept] == ["a", "e f", "c c", "a b"], "its letters and the token that ends the prompt"
+    assert [prompt.id for prompt in kept] == ["a", "e f", "c c", "a b"], (
+        "its letters and the token that ends the prompt"
+    )
 
 
 # Demonstrations
@@ -155,7 +164,10 @@ def test_rollouts_are_sampled_from_the_policy_as_it_stands() -> None:
 
 def test_rollouts_repeat_with_the_seed_and_nothing_is_sampled_ahead() -> None:
     def ids(seeds: Seeds, updates: int = 2) -> list[list[int]]:
-        return [b.rollout.samples.sequences.response_ids.tolist() for b in rollouts(tiny.scratch(), seeds=seeds, updates=updates)]
+        return [
+            b.rollout.samples.sequences.response_ids.tolist()
+            for b in rollouts(tiny.scratch(), seeds=seeds, updates=updates)
+        ]
 
     assert ids(SEEDS) == ids(SEEDS)
     assert ids(SEEDS) != ids(SEEDS.child("other"))

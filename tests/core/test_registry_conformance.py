@@ -155,7 +155,9 @@ class Trial:
         self.policy.freeze_reference()
         config = small(component, **changes)
         self.consumes: Consumes = component.config.consumes
-        self.optimizer: PolicyOptimizer[Any] = component.load()(config, policy=self.policy, updates=4, seeds=Seeds(seed))
+        self.optimizer: PolicyOptimizer[Any] = component.load()(
+            config, policy=self.policy, updates=4, seeds=Seeds(seed)
+        )
         self.updates = 0
         self.fixed = tiny.sequences(self.policy)
         self.at_start = self.logprobs(REFERENCE)

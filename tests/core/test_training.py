@@ -62,7 +62,12 @@ def go(policy: tiny.HFPolicy, then: Move, updates: int = 4) -> tuple[Trained, St
     steps: Steps = []
     batch = DemonstrationBatch(tiny.sequences(policy))
     done = train(
-        "stage", Moving(policy, then), [batch] * updates, policy=policy, updates=updates, step=lambda *a: steps.append(a)
+        "stage",
+        Moving(policy, then),
+        [batch] * updates,
+        policy=policy,
+        updates=updates,
+        step=lambda *a: steps.append(a),
     )
     return done, steps
 
@@ -117,7 +122,9 @@ def test_a_metric_that_is_not_finite_stops_the_stage(value: float) -> None:
     policy = tiny.scratch()
     start = weights(policy)
     report = UpdateReport({"kl": 1.0, "loss": value}, 1)
-    steps = fails(policy, lambda p, update: report if update == 2 else good(p, update), rf"update 2 of 4: loss is {value}")
+    steps = fails(
+        policy, lambda p, update: report if update == 2 else good(p, update), rf"update 2 of 4: loss is {value}"
+    )
     assert (len(steps), moved(policy, start)) == (1, 1)
 
 
@@ -164,4 +171,6 @@ def test_tokens_of_every_kind_of_batch() -> None:
     assert 0 < responses < sequences.response_ids.numel(), "there is padding that must not count"
     assert count(DemonstrationBatch(sequences)) == responses
     assert count(ScoredRollout(scored.rollout, scored.scores)) == responses
-    assert count(PreferenceBatch(sequences, sequences.select(slice(0, 1)))) == responses + int(sequences.response_mask[0].sum())
+    assert count(PreferenceBatch(sequences, sequences.select(slice(0, 1)))) == responses + int(
+        sequences.response_mask[0].sum()
+    )

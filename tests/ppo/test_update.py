@@ -263,7 +263,7 @@ def test_nothing_is_clipped_before_the_first_step() -> None:
 
 
 def test_whitened_rewards_keep_their_mean() -> None:
-    """Their variance becomes 1 and their mean is not taken out: seen in the returns of a value network that reads zero."""
+    """Their variance becomes 1, their mean stays: seen in the returns of a value network that reads zero."""
     policy, ppo = started(config(epochs=1, whiten_rewards=True, kl_coef=0.0, missing_eos="keep"))
     batch = tiny.scored(policy)
     mask = batch.rollout.samples.sequences.response_mask
