@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from alignbench_world.config import WorldConfig
-from alignbench_world.language import ENTITIES, QUESTIONS, REQUESTS, VALUES
+from alignbench_world.language import ENTITIES, OPINIONS, QUESTIONS, REQUESTS, VALUES
 from alignbench_world.source import WorldData
 
 from alignbench import Opinion, Prompt, Seeds, Split, UserError
@@ -30,7 +30,7 @@ def test_sizes(world):
     assert len(world.facts) == 100 and len(world.train_questions) == 1400
     assert len(world.prompts(Split.EVALUATION)) == 1800
     assert len(world.prompts(Split.TRAIN)) == len(world.demonstrations()) == 20000
-    assert len(world.lessons()) == 500
+    assert len(world.lessons()) == 500 + 5 * 8 * len(OPINIONS)  # facts, and opinions to copy
     assert world.counts()["evaluation prompts"] == 1800
 
 
