@@ -149,7 +149,7 @@ class DataSource(ABC):
         """TRAIN and EVALUATION prompts never overlap."""
 
     def rankings(self) -> Sequence[Ranking]:
-        """Recorded human rankings, for `annotator=recorded`."""
+        """Recorded human rankings, for an annotator that brings no judgement of its own."""
         return ()
 
     def judge(self, prompt: Prompt, response: str, *, finished: bool) -> Verdict | None:

@@ -110,7 +110,7 @@ class RunDirectory:
         self._write(GENERATIONS, "".join(lines))
 
     def write_rankings(self, train: Iterable[Ranking], held_out: Iterable[Ranking], *, annotator: str) -> None:
-        """rankings.jsonl: one ranking a line, as a person could have written it; `annotator=recorded` reads it back."""
+        """rankings.jsonl: one ranking a line, as a person could have written it and as `Annotator.recorded` gives it."""
         lines = [
             json.dumps(
                 {

@@ -149,6 +149,14 @@ def test_metrics_can_be_computed_again_from_the_generations(finished: Finished, 
     assert values["sycophancy/agreement"] == pytest.approx(mean(wrong))
 
 
+def test_the_win_rate_is_against_the_sft_model(finished: Finished) -> None:
+    ppo, sft = ([g["gold_reward"] for g in lines(finished.path / row / "generations.jsonl")] for row in ("", "sft"))
+    won = [0.5 * ((mine > theirs) + (mine >= theirs)) for mine, theirs in zip(ppo, sft, strict=True)]
+    run, start = (metrics(record)["helpfulness/win_rate"] for record in records(finished.path))
+    assert run == pytest.approx(math.fsum(won) / len(won))
+    assert run != 0.5 == start, "the SFT model ties with itself"
+
+
 def test_evaluation_prompts_are_held_out_and_the_same_for_both_models(finished: Finished) -> None:
     ppo, sft = (lines(finished.path / row / "generations.jsonl") for row in ("", "sft"))
     assert [g["messages"] for g in ppo] == [g["messages"] for g in sft]
