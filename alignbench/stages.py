@@ -25,7 +25,7 @@ from alignbench.records import Consumes, Demonstration, FitReport, PreferencePai
 from alignbench.seeds import Seeds
 from alignbench.training import Step, Trained, train
 
-NORMALISATION_SAMPLES = 256
+NORMALISATION_SAMPLES = 512
 """Responses of the SFT model that a fitted reward source is normalised on."""
 
 

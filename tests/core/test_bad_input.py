@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from alignbench.plugins import Kind, registry
 from tests.core.harness import Command, Done, Plugin, lines, records
 
 
@@ -44,6 +45,8 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # What is seen before anything runs: one line on stderr, and no folder
 
+# Every installed algorithm, in order: a third party's may be among them.
+ALGORITHMS = ", ".join(component.name for component in registry().of(Kind.ALGORITHM))
 ALGO_KEYS = ("adam_eps", "batch_size", "kl_coef", "learning_rate")
 
 
@@ -53,7 +56,7 @@ ALGO_KEYS = ("adam_eps", "batch_size", "kl_coef", "learning_rate")
         (["train"], ["'train'", "compare", "plugins", "--help"]),
         (["plugin"], ["Did you mean 'plugins'?"]),
         (["--sweep"], ["--sweep", "--help"]),
-        (["algo=pppo"], ["Unknown algo 'pppo'", "Did you mean 'ppo'?", "ppo", "sft"]),
+        (["algo=pppo"], ["Unknown algo 'pppo'", "Did you mean 'ppo'?", f"Choices: {ALGORITHMS}."]),
         (["model=large"], ["Unknown model 'large'", "smollm2", "tiny"]),
         (["data=hhh"], ["Did you mean 'hh'?", "world"]),
         (["annotator=honets"], ["Did you mean 'honest'?", "mild", "recorded", "sycophantic"]),
@@ -61,7 +64,7 @@ ALGO_KEYS = ("adam_eps", "batch_size", "kl_coef", "learning_rate")
         (["eval=all"], ["Unknown eval 'all'", "quick", "standard"]),
         (["tracker=paper"], ["Unknown tracker 'paper'", "none", "tensorboard"]),
         (["algo@sft=nope"], ["Unknown algo 'nope'", "sft"]),
-        (["sft=sft"], ["algo@sft=", "Choices: ppo,"]),
+        (["sft=sft"], ["algo@sft=", f"Choices: {ALGORITHMS}."]),
         (["algo=null"], ["algo=ppo", "--help"]),
         (["~algo"], ["algo=ppo", "--help"]),
         (["algo.klcoef=1"], ["Unknown key 'klcoef' in algo", "Did you mean 'kl_coef'?", *ALGO_KEYS]),
@@ -95,7 +98,7 @@ ALGO_KEYS = ("adam_eps", "batch_size", "kl_coef", "learning_rate")
         (["rankings.temperature=0"], ["rankings.temperature=0.0"]),
         (["eval.samples=0"], ["eval.samples=0"]),
         (["eval.questions=-1"], ["eval.questions=-1"]),
-        (["-m", "seed=0,1", "algo=nope"], ["Unknown algo 'nope'", "ppo", "sft"]),
+        (["-m", "seed=0,1", "algo=nope"], ["Unknown algo 'nope'", f"Choices: {ALGORITHMS}."]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
