@@ -21,7 +21,7 @@ from alignbench.progress import Display, closing_figures
 from alignbench.records import Consumes, Metric, Split
 from alignbench.results import environment
 from alignbench.results.directory import RunDirectory
-from alignbench.results.record import Cost, RunRecord
+from alignbench.results.record import Cost
 from alignbench.results.render import print_table
 from alignbench.seeds import Seeds
 from alignbench.stages import (
@@ -56,7 +56,7 @@ def run(config: RunConfig) -> Path:
     directory, record = lifecycle.start(config, annotator=needs_rankings(config), reward=needs_reward(config))
     with lifecycle.ending(directory, record, display):
         lifecycle.announce_start(config, directory)
-        outcome = pipeline(config, directory, record, display)
+        outcome = pipeline(config, directory, display)
         lifecycle.finish(
             directory,
             record,
@@ -70,7 +70,7 @@ def run(config: RunConfig) -> Path:
     return directory.path
 
 
-def pipeline(config: RunConfig, directory: RunDirectory, record: RunRecord, display: Display) -> Outcome:
+def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Outcome:
     """The stages in order."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     seeds, device = Seeds(config.seed), pick_device(config.device)

@@ -14,10 +14,11 @@ from alignbench.functional import ranking_to_pairs
 
 @dataclass(frozen=True)
 class PairIndex:
-    """Pairs of rows: row `better[i]` is preferred to `worse[i]`; `weight` sums to 1 within a prompt."""
+    """Pairs of rows: row `better[i]` is preferred to `worse[i]`, both of ranking `owner[i]`; `weight` sums to 1 in each."""
 
     better: Tensor
     worse: Tensor
+    owner: Tensor
     weight: Tensor
 
 
@@ -25,9 +26,10 @@ def index_pairs(rankings: Sequence[Ranking]) -> PairIndex:
     """The pairs of consecutive rankings whose responses lie row after row. Ties and identical responses give no pair."""
     better: list[int] = []
     worse: list[int] = []
+    owner: list[int] = []
     weight: list[float] = []
     first = 0
-    for ranking in rankings:
+    for number, ranking in enumerate(rankings):
         size = len(ranking.ranks)
         pairs = [
             (a, b)
@@ -37,10 +39,14 @@ def index_pairs(rankings: Sequence[Ranking]) -> PairIndex:
         ]
         better += [first + a for a, _ in pairs]
         worse += [first + b for _, b in pairs]
+        owner += [number] * len(pairs)
         weight += [1.0 / len(pairs) for _ in pairs]
         first += size
     return PairIndex(
-        torch.tensor(better, dtype=torch.long), torch.tensor(worse, dtype=torch.long), torch.tensor(weight)
+        torch.tensor(better, dtype=torch.long),
+        torch.tensor(worse, dtype=torch.long),
+        torch.tensor(owner, dtype=torch.long),
+        torch.tensor(weight),
     )
 
 
@@ -90,10 +96,7 @@ def pair_figures(scores: Tensor, rankings: Sequence[Ranking], *, bins: int = 10)
     right = (margin > 0).double() + 0.5 * (margin == 0).double()
     accuracy = float(right.mean())
 
-    owner = torch.repeat_interleave(
-        torch.arange(len(rankings)), torch.tensor([len(ranking_to_pairs(ranking)) for ranking in rankings])
-    )
-    sums = torch.zeros(len(rankings), dtype=torch.double).index_add_(0, owner, right - accuracy)
+    sums = torch.zeros(len(rankings), dtype=torch.double).index_add_(0, pairs.owner, right - accuracy)
     stderr = float(sums.square().sum().sqrt()) / max(len(right), 1)
 
     confidence = torch.sigmoid(margin.abs())
