@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from alignbench import POLICY, UserError
+from alignbench_hf.memory import return_freed_memory
 
 Model = Any  # a transformers causal language model; the library's own types change with every model
 
@@ -120,6 +121,7 @@ class AdapterRoles(Roles):
     def computing(self) -> contextlib.AbstractContextManager[object]:
         """Adapters are kept in float32, since Adam's small steps would be lost in bfloat16; beside a bfloat16 base they
         are computed with in bfloat16. Without autocast peft computes them in float32, ten times slower on a CPU."""
+        return_freed_memory()  # what the pass before this one left
         if self._dtype is torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self._peft.device.type, self._dtype)
