@@ -17,6 +17,7 @@ from alignbench.errors import UserError, unknown_name
 from alignbench.records import (
     Consumes,
     Demonstration,
+    ExactProblem,
     ExampleScore,
     FitReport,
     Generation,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 POLICY = "policy"
 REFERENCE = "reference"
 LR_SCHEDULES = ("constant", "linear", "cosine")
+PAIRS = ("all", "best_worst")
 
 Batch = TypeVar("Batch", contravariant=True)
 
@@ -87,8 +89,11 @@ class Policy(ABC):
         Raises UserError for an empty prompt or one longer than `max_prompt_tokens`, naming it."""
 
     @abstractmethod
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, n: int = 1, rng: torch.Generator) -> Rollout:
-        """Samples n responses to each prompt, in the order of `records.expand`; the response ends at its first EOS."""
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, n: int = 1, role: str = POLICY, rng: torch.Generator
+    ) -> Rollout:
+        """Samples n responses to each prompt from POLICY or REFERENCE, in the order of `records.expand`; a response ends
+        at its first EOS."""
 
     @abstractmethod
     def logprobs(
@@ -213,10 +218,26 @@ class FittableRewardSource(RewardSource):
 
 
 @dataclass
-class OptimizerConfig:
-    """Options that every algorithm has, spelled the same everywhere. An algorithm's config dataclass derives from it."""
+class AlgorithmConfig:
+    """What the core asks of every algorithm's config, trained or not."""
 
     consumes: ClassVar[Consumes]
+
+    @property
+    def candidates(self) -> int:
+        """Responses drawn for each response given, of which the one with the highest score is given (best-of-n)."""
+        return 1
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether a reward source must be there."""
+        return self.consumes is Consumes.ROLLOUTS or self.candidates > 1
+
+
+@dataclass
+class OptimizerConfig(AlgorithmConfig):
+    """Options of everything that is trained, spelled the same everywhere. An algorithm's config dataclass derives from
+    it, or from RolloutConfig or PreferenceConfig."""
 
     updates: int = 100
     """How many batches the algorithm is given. 0 with `passes` set: as many as the data needs."""
@@ -224,8 +245,6 @@ class OptimizerConfig:
     """Passes over the data, for algorithms that consume recorded data; used where `updates` is 0."""
     batch_size: int = 64
     """Responses (or demonstrations, or pairs) per update."""
-    samples_per_prompt: int = 1
-    """Responses sampled for each prompt of a rollout; batch_size must be a multiple of it."""
     micro_batch_size: int = 64
     """Rows per forward and backward pass: memory only, the result is the same up to floating-point order."""
     learning_rate: float = 1e-5
@@ -240,26 +259,60 @@ class OptimizerConfig:
     """1e-5 as in OpenAI's RLHF code: torch's 1e-8 makes the first updates larger (arXiv 2403.17031)."""
     max_grad_norm: float = 1.0
     """Gradient norm limit per role; 0: none."""
-    temperature: float = 1.0
-    """Of sampling, and of every log-probability that is compared with it."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work before anything is built. A subclass with rules of its own calls this one first."""
-        for name in ("batch_size", "samples_per_prompt", "micro_batch_size"):
+        for name in ("batch_size", "micro_batch_size"):
             if (value := getattr(self, name)) < 1:
                 raise UserError(f"{name}={value} must be at least 1.")
-        if self.batch_size % self.samples_per_prompt:
-            raise UserError(
-                f"batch_size={self.batch_size} must be a multiple of samples_per_prompt={self.samples_per_prompt}."
-            )
         if self.updates < 0 or (self.updates == 0 and not self.passes > 0):
             raise UserError(f"updates={self.updates} and passes={self.passes}: one of them must be above 0.")
         if not (self.learning_rate >= 0 and math.isfinite(self.learning_rate)):
             raise UserError(f"learning_rate={self.learning_rate} must be a number from 0 up.")
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise UserError(f"temperature={self.temperature} must be above 0.")
         if self.lr_schedule not in LR_SCHEDULES:
             raise unknown_name("lr_schedule", self.lr_schedule, LR_SCHEDULES)
+
+
+@dataclass
+class RolloutConfig(OptimizerConfig):
+    """Options of every algorithm that learns from scored samples."""
+
+    consumes: ClassVar[Consumes] = Consumes.ROLLOUTS
+    samples_from: ClassVar[str] = POLICY
+    """Who is sampled: POLICY as it stands, or the frozen REFERENCE. A config may make it a field or a property."""
+
+    samples_per_prompt: int = 1
+    """Responses sampled for each prompt of a rollout, neighbours in it; batch_size must be a multiple of it."""
+    temperature: float = 1.0
+    """Of sampling, and of every log-probability that is compared with it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples_per_prompt < 1:
+            raise UserError(f"samples_per_prompt={self.samples_per_prompt} must be at least 1.")
+        if self.batch_size % self.samples_per_prompt:
+            raise UserError(
+                f"batch_size={self.batch_size} must be a multiple of samples_per_prompt={self.samples_per_prompt}."
+            )
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise UserError(f"temperature={self.temperature} must be above 0.")
+
+
+@dataclass
+class PreferenceConfig(OptimizerConfig):
+    """Options of every algorithm that learns from pairs of ranked responses."""
+
+    consumes: ClassVar[Consumes] = Consumes.PREFERENCES
+    uses_reference: ClassVar[bool] = True
+    """Whether batches bring the reference's log-probabilities, computed once for all pairs."""
+
+    pairs: str = "all"
+    """The pairs of a ranking: all of them, or best_worst (the first against the last)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs not in PAIRS:
+            raise unknown_name("pairs", self.pairs, PAIRS)
 
 
 class PolicyOptimizer(ABC, Generic[Batch]):
@@ -267,6 +320,12 @@ class PolicyOptimizer(ABC, Generic[Batch]):
 
     It loads no model, reads no file, writes no result. Built with: policy, updates (how many batches will come), seeds.
     """
+
+    @classmethod
+    def optimum(cls, config: Any, problem: ExactProblem) -> Tensor | None:
+        """The distribution that this algorithm converges to where everything is known: [X, Y] float64, rows sum to 1.
+        None where theory gives none. The exact world and the conformance kit measure the algorithm against it."""
+        return None
 
     @abstractmethod
     def update(self, batch: Batch) -> UpdateReport:
@@ -286,6 +345,9 @@ class Subject:
 
     `baseline` are the SFT model's responses to the same prompts in the same order (for the SFT model: its own).
     `respond(prompts, n)` samples from the checkpoint under the evaluation's own seed; the responses are saved.
+    `measure(prompts, responses)` measures given responses, as token ids with their EOS: their log-probabilities, scores
+    and verdicts. `candidates`: each response is the best of so many that the checkpoint gave, so that it is not the
+    checkpoint's own distribution that is sampled. `optimum` is `PolicyOptimizer.optimum` of the algorithm that made it.
     """
 
     checkpoint: Path
@@ -293,6 +355,9 @@ class Subject:
     baseline: tuple[Generation, ...]
     tokenizer: PreTrainedTokenizerBase
     respond: Callable[[Sequence[Prompt], int], tuple[Generation, ...]] = field(repr=False)
+    measure: Callable[[Sequence[Prompt], Sequence[Sequence[int]]], tuple[Generation, ...]] = field(repr=False)
+    candidates: int = 1
+    optimum: Callable[[ExactProblem], Tensor | None] = field(default=lambda problem: None, repr=False)
 
     def by_prompt(self, baseline: bool = False) -> list[list[Generation]]:
         """Generations grouped by prompt, in order."""

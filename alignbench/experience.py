@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor
 
 from alignbench import functional
-from alignbench.contracts import Annotator, OptimizerConfig, Policy, RewardSource
+from alignbench.contracts import (
+    REFERENCE,
+    Annotator,
+    OptimizerConfig,
+    Policy,
+    PreferenceConfig,
+    RewardSource,
+    RolloutConfig,
+)
 from alignbench.errors import UserError
 from alignbench.records import (
     Demonstration,
@@ -21,6 +31,7 @@ from alignbench.records import (
     Samples,
     Sampling,
     ScoredRollout,
+    Sequences,
 )
 from alignbench.seeds import Seeds
 
@@ -52,34 +63,82 @@ def rollout_batches(
     policy: Policy,
     reward: RewardSource,
     prompts: Sequence[Prompt],
-    config: OptimizerConfig,
+    config: RolloutConfig,
     *,
     updates: int,
     seeds: Seeds,
 ) -> Iterator[ScoredRollout]:
-    """Sampled from the policy as it stands when the batch is asked for: the data is always on-policy."""
+    """Sampled from the policy as it stands when the batch is asked for, unless the config asks for the reference."""
     n = config.samples_per_prompt
     order, rng = seeds.torch("prompts"), seeds.torch("sampling", policy.device)
     for rows in islice(functional.shuffled_batches(len(prompts), config.batch_size // n, order), updates):
         chosen = [prompts[i] for i in rows.tolist()]
-        rollout = policy.generate(chosen, Sampling(temperature=config.temperature), n=n, rng=rng)
+        rollout = policy.generate(
+            chosen, Sampling(temperature=config.temperature), n=n, role=config.samples_from, rng=rng
+        )
         yield ScoredRollout(rollout, checked_scores(reward, rollout.samples))
 
 
-def preference_batches(
-    policy: Policy, pairs: Sequence[PreferencePair], config: OptimizerConfig, *, updates: int, seeds: Seeds
-) -> Iterator[PreferenceBatch]:
+@dataclass(frozen=True)
+class PairData:
+    """All pairs that an algorithm will learn from, tokenised, with the reference's log-probabilities where it uses them.
+
+    `counts`: pairs kept; pairs of which a response was cut at the policy's limit; pairs dropped because cutting made the
+    two responses equal."""
+
+    pairs: PreferenceBatch
+    counts: Mapping[str, int]
+
+
+def pair_data(policy: Policy, pairs: Sequence[PreferencePair], config: PreferenceConfig) -> PairData:
+    """Tokenises pairs, and asks the reference about each response once."""
     if not pairs:
         raise UserError("No ranking has two different responses of different rank: there is nothing to learn from.")
     prompts = [pair.prompt for pair in pairs]
-    chosen = policy.encode(prompts, [p.chosen for p in pairs], finished=[p.finished[0] for p in pairs]).sequences
-    rejected = policy.encode(prompts, [p.rejected for p in pairs], finished=[p.finished[1] for p in pairs]).sequences
+    chosen = policy.encode(prompts, [p.chosen for p in pairs], finished=[p.finished[0] for p in pairs])
+    rejected = policy.encode(prompts, [p.rejected for p in pairs], finished=[p.finished[1] for p in pairs])
+    different = ~equal_rows(chosen.sequences, rejected.sequences).cpu()
+    ended = torch.tensor([p.finished for p in pairs])
+    cut = (ended[:, 0] & ~chosen.finished.cpu()) | (ended[:, 1] & ~rejected.finished.cpu())
+    kept = different.nonzero().squeeze(1)
+    counts = {
+        "pairs": len(kept),
+        "pairs_truncated": int((cut & different).sum()),
+        "pairs_dropped": int((~different).sum()),
+    }
+    if not len(kept):
+        raise UserError(
+            f"All {len(pairs)} pairs are alike once cut at model.max_response_tokens={policy.max_response_tokens}: raise it."
+        )
     known = [p.probability for p in pairs if p.probability is not None]
-    probability = torch.tensor(known) if len(known) == len(pairs) else None
-    batches = functional.shuffled_batches(len(pairs), config.batch_size, seeds.torch("order"))
+    probability = torch.tensor(known, device=policy.device) if len(known) == len(pairs) else None
+    data = PreferenceBatch(chosen.sequences, rejected.sequences, probability).select(kept.to(policy.device))
+    if config.uses_reference:
+        ref_chosen, ref_rejected = reference_logprobs(policy, data.chosen), reference_logprobs(policy, data.rejected)
+        data = dataclasses.replace(data, ref_chosen=ref_chosen, ref_rejected=ref_rejected)
+    return PairData(data, counts)
+
+
+def equal_rows(left: Sequences, right: Sequences) -> Tensor:
+    """[B] bool: whether the two responses of a row are the same tokens."""
+    width = min(left.response_ids.shape[1], right.response_ids.shape[1])
+    same = (left.response_ids[:, :width] == right.response_ids[:, :width]) | ~left.response_mask[:, :width]
+    return same.all(1) & (left.response_mask.sum(1) == right.response_mask.sum(1))
+
+
+def reference_logprobs(policy: Policy, sequences: Sequences) -> Tensor:
+    """[B]: log pi_ref of each response."""
+    with torch.no_grad():
+        scores = policy.logprobs(sequences, role=REFERENCE).logprobs
+    return functional.masked_sum(scores, sequences.response_mask, dim=1)
+
+
+def preference_batches(
+    data: PairData, config: OptimizerConfig, *, updates: int, seeds: Seeds
+) -> Iterator[PreferenceBatch]:
+    batches = functional.shuffled_batches(len(data.pairs), config.batch_size, seeds.torch("order"))
     for rows in islice(batches, updates):
-        labels = probability[rows] if probability is not None else None
-        yield PreferenceBatch(chosen.select(rows), rejected.select(rows), labels)
+        yield data.pairs.select(rows.to(data.pairs.chosen.response_ids.device))
 
 
 def checked_scores(reward: RewardSource, samples: Samples) -> Tensor:
@@ -90,8 +149,8 @@ def checked_scores(reward: RewardSource, samples: Samples) -> Tensor:
     return functional.require_finite("the reward", scores.detach().float(), hint="Check the reward source.")
 
 
-def labelled_pairs(rankings: Sequence[Ranking], annotator: Annotator) -> list[PreferencePair]:
-    """All pairs of the rankings, each with the annotator's own probability where it is known."""
+def labelled_pairs(rankings: Sequence[Ranking], annotator: Annotator, which: str = "all") -> list[PreferencePair]:
+    """All pairs of the rankings (or best_worst), each with the annotator's own probability where it is known."""
     return [
         PreferencePair(
             pair.prompt,
@@ -101,7 +160,7 @@ def labelled_pairs(rankings: Sequence[Ranking], annotator: Annotator) -> list[Pr
             pair.finished,
         )
         for ranking in rankings
-        for pair in functional.ranking_to_pairs(ranking)
+        for pair in functional.ranking_to_pairs(ranking, which)
     ]
 
 

@@ -192,13 +192,16 @@ def micro_batches(sequences: Sequences, rows: Tensor, size: int) -> Iterator[Ten
     yield from rows[lengths[rows].argsort(stable=True)].split(size)
 
 
-def ranking_to_pairs(ranking: Ranking) -> list[PreferencePair]:
-    """All pairs of a ranking with different ranks (ties and identical responses give none), best first."""
+def ranking_to_pairs(ranking: Ranking, which: str = "all") -> list[PreferencePair]:
+    """The pairs of a ranking with different ranks, best first: all of them, or best_worst (one of the best against one of
+    the worst). Ties and identical responses give none."""
     order = sorted(range(len(ranking.ranks)), key=lambda k: ranking.ranks[k])
     ended = ranking.finished or (True,) * len(order)
+    compared = [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
+    if which == "best_worst":
+        compared = [(order[0], order[-1])]
     return [
         PreferencePair(ranking.prompt, ranking.responses[a], ranking.responses[b], finished=(ended[a], ended[b]))
-        for i, a in enumerate(order)
-        for b in order[i + 1 :]
+        for a, b in compared
         if ranking.ranks[a] != ranking.ranks[b] and ranking.responses[a] != ranking.responses[b]
     ]

@@ -21,6 +21,7 @@ class Consumes(enum.Enum):
     DEMONSTRATIONS = "demonstrations"
     ROLLOUTS = "rollouts"
     PREFERENCES = "preferences"
+    NOTHING = "nothing"  # it trains nothing: a rule for how a model is sampled
 
 
 class Split(enum.Enum):
@@ -145,6 +146,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def select(self, rows: Tensor) -> Samples:
+        """The given rows, trimmed as Sequences.select does."""
+        chosen = rows.tolist()
+        prompts, texts = (tuple(part[i] for i in chosen) for part in (self.prompts, self.texts))
+        return Samples(prompts, texts, self.sequences.select(rows), self.finished[rows])
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -170,11 +177,26 @@ class DemonstrationBatch:
 
 @dataclass(frozen=True)
 class PreferenceBatch:
-    """B pairs; row i of `chosen` and of `rejected` answer the same prompt. `probability` [B] or None: see PreferencePair."""
+    """B pairs; row i of `chosen` and of `rejected` answer the same prompt. `probability` [B] or None: see PreferencePair.
+
+    `ref_chosen`, `ref_rejected` [B] float32: the reference's log-probabilities of the responses, in nats, summed over their
+    tokens; None for an algorithm whose config says `uses_reference = False`."""
 
     chosen: Sequences
     rejected: Sequences
     probability: Tensor | None = None
+    ref_chosen: Tensor | None = None
+    ref_rejected: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def select(self, rows: Tensor) -> PreferenceBatch:
+        """The given rows, trimmed as Sequences.select does."""
+        known = (
+            part if part is None else part[rows] for part in (self.probability, self.ref_chosen, self.ref_rejected)
+        )
+        return PreferenceBatch(self.chosen.select(rows), self.rejected.select(rows), *known)
 
 
 @dataclass(frozen=True)
@@ -291,6 +313,19 @@ class RunFinished:
     directory: str
     status: str
     metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True)
+class ExactProblem:
+    """A world small enough to write down: X prompts and all of their Y completions. Tensors are [X, Y] float64.
+
+    `completions` are token ids, with EOS where a completion ends by itself; no two are alike. Every pair of responses is
+    preferred by Bradley-Terry on the rewards, P(y over y') = sigmoid(r(y) - r(y')), and rankings are drawn from the
+    reference."""
+
+    completions: tuple[tuple[int, ...], ...]
+    reference: Tensor
+    rewards: Tensor
 
 
 def expand(prompts: Sequence[Prompt], n: int) -> tuple[Prompt, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -162,13 +163,17 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         name = config.algo.component.name
         with display.stage(name) as note:
             pairs = (
-                labelled_pairs(rankings.train, annotator)
+                labelled_pairs(rankings.train, annotator, config.algo.config.pairs)
                 if consumes is Consumes.PREFERENCES and rankings and annotator
                 else []
             )
-            done = align(config.algo, policy, prompts, reward=reward, pairs=pairs, seeds=seeds.child(name), step=step)
+            aligned = align(
+                config.algo, policy, prompts, reward=reward, pairs=pairs, seeds=seeds.child(name), step=step
+            )
+            done = aligned.trained
             note.text = closing_figures(done.metrics) + (f"; stopped: {done.stopped}" if done.stopped else "")
         reports |= {f"{name}/updates": float(done.updates), f"{name}/optimizer_steps": float(done.optimizer_steps)}
+        reports |= {f"{name}/{reason}": float(count) for reason, count in aligned.counts.items()}
 
         # 5. What it did to the model: the saved checkpoint, on the same prompts, against the SFT model.
         with directory.writing():
@@ -179,6 +184,8 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
                 policy, checkpoint, questions,
                 evaluations=evaluations, settings=config.eval, data=data, reward=reward, baseline=baseline.generations,
                 seeds=seeds.child("evaluation"),
+                candidates=config.algo.config.candidates,
+                optimum=partial(config.algo.component.load().optimum, config.algo.config),
             )  # fmt: skip
             write_evaluation(directory, evaluated)
         return Outcome(evaluated.metrics, reports, data.counts(), speed(done, display.seconds[name]))

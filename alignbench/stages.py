@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from alignbench.config import RankingsSettings, RunConfig, Selected
-from alignbench.contracts import Annotator, DataSource, FittableRewardSource, OptimizerConfig, Policy, RewardSource
+from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, PreferenceConfig, RewardSource
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.experience import (
     Batch,
     collect_rankings,
     demonstration_batches,
     fitting,
+    pair_data,
     planned_updates,
     preference_batches,
     rollout_batches,
@@ -35,6 +36,14 @@ class Rankings:
 
     train: tuple[Ranking, ...]
     held_out: tuple[Ranking, ...]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What the algorithm did, and how many of the pairs it was given it could use."""
+
+    trained: Trained
+    counts: Mapping[str, int]
 
 
 def build(chosen: Selected, **wiring: Any) -> Any:
@@ -68,8 +77,8 @@ def needs_rankings(config: RunConfig) -> bool:
 
 
 def needs_reward(config: RunConfig) -> bool:
-    """Whether this run's algorithm is fed scores."""
-    return config.algo.config.consumes is Consumes.ROLLOUTS
+    """Whether this run's algorithm learns from scores, or chooses by them."""
+    return bool(config.algo.config.needs_scores)
 
 
 def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator | None) -> None:
@@ -194,15 +203,21 @@ def align(
     pairs: Sequence[PreferencePair],
     seeds: Seeds,
     step: Step,
-) -> Trained:
+) -> Aligned:
     """Runs the algorithm on the batches that it consumes: rollouts scored by `reward`, or recorded `pairs`."""
-    config: OptimizerConfig = chosen.config
+    config = chosen.config
+    if config.consumes is Consumes.NOTHING:
+        return Aligned(Trained(0, 0, 0, {}, None), {})
     batches: Iterator[Batch]
-    if reward is not None:
+    counts: Mapping[str, int] = {}
+    if isinstance(config, PreferenceConfig):
+        data = pair_data(policy, pairs, config)
+        counts, updates = data.counts, planned_updates(config, len(data.pairs))
+        batches = preference_batches(data, config, updates=updates, seeds=seeds)
+    else:
+        assert reward is not None, "it consumes rollouts"
         updates = planned_updates(config, len(prompts) * config.samples_per_prompt)
         batches = rollout_batches(policy, reward, prompts, config, updates=updates, seeds=seeds)
-    else:
-        updates = planned_updates(config, len(pairs))
-        batches = preference_batches(policy, pairs, config, updates=updates, seeds=seeds)
     optimizer = build(chosen, policy=policy, updates=updates, seeds=seeds)
-    return train(chosen.component.name, optimizer, batches, policy=policy, updates=updates, step=step)
+    trained = train(chosen.component.name, optimizer, batches, policy=policy, updates=updates, step=step)
+    return Aligned(trained, counts)

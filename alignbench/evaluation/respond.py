@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 
 from alignbench import functional
 from alignbench.contracts import REFERENCE, DataSource, Policy, RewardSource
+from alignbench.errors import UserError
 from alignbench.experience import checked_scores
-from alignbench.records import Generation, Prompt, Sampling
+from alignbench.records import Generation, Prompt, Samples, Sampling, Sequences
 
 
 def respond(
@@ -21,11 +23,37 @@ def respond(
     data: DataSource,
     reward: RewardSource | None,
     rng: torch.Generator,
+    candidates: int = 1,
 ) -> tuple[Generation, ...]:
-    """Samples n responses to each prompt and measures them.
+    """Samples n responses to each prompt and measures them; with `candidates`, each is the best of so many."""
+    samples = policy.generate(prompts, Sampling(temperature=temperature), n=n * candidates, rng=rng).samples
+    if candidates > 1:
+        if reward is None:
+            raise UserError("The best of several candidates needs a reward source to choose by.")
+        groups = checked_scores(reward, samples).reshape(-1, candidates)
+        # The first of equals: which of them comes first is chance already.
+        best = groups.argmax(1) + torch.arange(len(groups), device=groups.device) * candidates
+        samples = samples.select(best)
+    return measure(policy, samples, data=data, reward=reward)
 
-    Log-probabilities, KL and entropy are those of the model itself (temperature 1), whatever it was sampled at."""
-    samples = policy.generate(prompts, Sampling(temperature=temperature), n=n, rng=rng).samples
+
+def given_samples(policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> Samples:
+    """Responses that are given as token ids, EOS included where they end by themselves."""
+    tokenizer, asked = policy.tokenizer, policy.encode(prompts, [""] * len(prompts)).sequences
+    width = max(max(len(row) for row in responses), 1)
+    ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (width - len(row))] for row in responses])
+    mask = torch.arange(width)[None] < torch.tensor([len(row) for row in responses])[:, None]
+    sequences = Sequences(asked.prompt_ids, asked.prompt_mask, ids.to(policy.device), mask.to(policy.device))
+    texts = tuple(tokenizer.batch_decode([list(row) for row in responses], skip_special_tokens=True))
+    finished = torch.tensor([bool(row) and row[-1] == tokenizer.eos_token_id for row in responses])
+    return Samples(tuple(prompts), texts, sequences, finished.to(policy.device))
+
+
+def measure(
+    policy: Policy, samples: Samples, *, data: DataSource, reward: RewardSource | None
+) -> tuple[Generation, ...]:
+    """Measures responses. Log-probabilities, KL and entropy are those of the model itself (temperature 1), whatever they
+    were sampled at."""
     sequences, mask = samples.sequences, samples.sequences.response_mask
     with torch.no_grad():
         own = policy.logprobs(sequences, entropy=True)
@@ -43,18 +71,12 @@ def respond(
         scores,
         strict=True,
     )
-    return tuple(
-        Generation(
-            prompt,
-            row % n,
-            text,
-            tokens,
-            finished,
-            logprob,
-            ref_logprob,
-            entropy,
-            score,
-            data.judge(prompt, text, finished=finished),
+    seen: Counter[str] = Counter()
+    generations = []
+    for prompt, text, tokens, finished, logprob, ref_logprob, entropy, score in columns:
+        verdict = data.judge(prompt, text, finished=finished)
+        number, seen[prompt.id] = seen[prompt.id], seen[prompt.id] + 1
+        generations.append(
+            Generation(prompt, number, text, tokens, finished, logprob, ref_logprob, entropy, score, verdict)
         )
-        for row, (prompt, text, tokens, finished, logprob, ref_logprob, entropy, score) in enumerate(columns)
-    )
+    return tuple(generations)

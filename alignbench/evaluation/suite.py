@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from alignbench.config import EvalSettings
 from alignbench.contracts import DataSource, Evaluation, Policy, RewardSource, Subject
-from alignbench.evaluation.respond import respond
-from alignbench.records import ExampleScore, Generation, Metric, MetricSpec, Prompt
+from alignbench.evaluation.respond import given_samples, measure, respond
+from alignbench.records import ExactProblem, ExampleScore, Generation, Metric, MetricSpec, Prompt
 from alignbench.results.statistics import summarise
 from alignbench.seeds import Seeds
 
@@ -43,13 +45,27 @@ def evaluate(
     reward: RewardSource | None,
     baseline: tuple[Generation, ...] | None,
     seeds: Seeds,
+    candidates: int = 1,
+    optimum: Callable[[ExactProblem], Tensor | None] = lambda problem: None,
 ) -> Evaluated:
     """Evaluates the policy, whose weights are those of `checkpoint`. `baseline`: the SFT model's generations, or None
-    if this is the SFT model."""
+    if this is the SFT model; `candidates` and `optimum`: see Subject."""
 
     def sample(asked: Sequence[Prompt], n: int, name: str) -> tuple[Generation, ...]:
         rng = seeds.torch(name, policy.device)
-        return respond(policy, asked, n=n, temperature=settings.temperature, data=data, reward=reward, rng=rng)
+        return respond(
+            policy,
+            asked,
+            n=n,
+            temperature=settings.temperature,
+            data=data,
+            reward=reward,
+            rng=rng,
+            candidates=candidates,
+        )
+
+    def given(asked: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> tuple[Generation, ...]:
+        return measure(policy, given_samples(policy, asked, responses), data=data, reward=reward)
 
     generations = sample(prompts, settings.samples, "generations")
     extra: list[Generation] = []
@@ -66,7 +82,9 @@ def evaluate(
             extra.extend(found)
             return found
 
-        subject = Subject(checkpoint, generations, baseline or generations, policy.tokenizer, more)
+        subject = Subject(
+            checkpoint, generations, baseline or generations, policy.tokenizer, more, given, candidates, optimum
+        )
         specs.extend(evaluation.specs())
         scores.extend(evaluation.evaluate(subject))
     return Evaluated(generations, tuple(extra), tuple(scores), summarise(scores, specs))

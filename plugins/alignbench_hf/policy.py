@@ -100,7 +100,9 @@ class HFPolicy(Policy):
 
     # --- sampling ---
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, *, n: int = 1, rng: torch.Generator) -> Rollout:
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, n: int = 1, role: str = POLICY, rng: torch.Generator
+    ) -> Rollout:
         rows = expand(prompts, n)
         prompt_ids, prompt_mask = self._pad_prompts(rows)
         limit = min(sampling.max_new_tokens or self.max_response_tokens, self.max_response_tokens)
@@ -110,7 +112,7 @@ class HFPolicy(Policy):
         parts = Decoded(
             ids, torch.zeros_like(ids, dtype=torch.bool), torch.zeros(ids.shape, device=self.device), ids[:, 0] < 0
         )
-        with torch.no_grad(), self._roles.sampling(POLICY) as model, self._roles.computing():
+        with torch.no_grad(), self._roles.sampling(role) as model, self._roles.computing():
             for piece in order.split(self._config.generation_batch_size):
                 width = int(prompt_mask[piece].sum(1).max())
                 decoded = decode(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from alignbench import Consumes, OptimizerConfig, UserError, unknown_name
+from alignbench import RolloutConfig, UserError, unknown_name
 
 MISSING_EOS = ("subtract", "replace", "keep")
 VALUE_INIT = ("reward", "policy")
 
 
 @dataclass
-class PPOConfig(OptimizerConfig):
+class PPOConfig(RolloutConfig):
     """PPO with a per-token KL penalty to the frozen SFT model (arXiv 1707.06347, 1909.08593, 2203.02155)."""
-
-    consumes: ClassVar[Consumes] = Consumes.ROLLOUTS
 
     updates: int = 50
     """As in OptimizerConfig."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +16,11 @@ from hydra.core.config_store import ConfigStore
 from torch import Tensor
 
 from alignbench import (
-    Consumes,
     DataSource,
-    OptimizerConfig,
     Policy,
     PolicyOptimizer,
     PreferenceBatch,
+    PreferenceConfig,
     Register,
     RewardSource,
     RunFinished,
@@ -90,10 +89,8 @@ class FaultyConfig:
 
 
 @dataclass
-class ImitateConfig(OptimizerConfig):
+class ImitateConfig(PreferenceConfig):
     """Imitates the preferred response: the least algorithm that learns from preferences."""
-
-    consumes: ClassVar[Consumes] = Consumes.PREFERENCES
 
 
 class FaultyReward(RewardSource):

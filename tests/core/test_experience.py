@@ -15,6 +15,7 @@ from alignbench import (
     Demonstration,
     NonFiniteError,
     OptimizerConfig,
+    PreferenceConfig,
     PreferencePair,
     Prompt,
     Ranking,
@@ -31,6 +32,7 @@ from alignbench.experience import (
     demonstration_batches,
     fitting,
     labelled_pairs,
+    pair_data,
     planned_updates,
     preference_batches,
     rollout_batches,
@@ -77,7 +79,7 @@ class Recorded(Annotator):
 
 
 def rollouts(policy: tiny.HFPolicy, *, updates: int = 3, seeds: Seeds = SEEDS, **options: object):
-    config = OptimizerConfig(**{"batch_size": 4, **options})
+    config = RolloutConfig(**{"batch_size": 4, **options})
     return rollout_batches(policy, LENGTH, tiny.PROMPTS, config, updates=updates, seeds=seeds)
 
 
@@ -222,11 +224,61 @@ def pair(chosen: str, rejected: str, probability: float | None = 0.5, **more: ob
     return PreferencePair(tiny.prompt(chosen), chosen, rejected, probability, **more)  # type: ignore[arg-type]
 
 
+class Reading(PreferenceConfig):
+    """An algorithm that asks no reference."""
+
+    uses_reference = False
+
+
+def batches_of(pairs: Sequence[PreferencePair], policy: tiny.HFPolicy | None = None, *, size: int, updates: int = 1):
+    config = Reading(batch_size=size)
+    return preference_batches(pair_data(policy or tiny.scratch(), pairs, config), config, updates=updates, seeds=SEEDS)
+
+
+def test_pairs_bring_what_the_reference_thinks_of_them() -> None:
+    """The reference as it was frozen, summed over the tokens of each response, row by row."""
+    policy = tiny.scratch()
+    policy.freeze_reference()
+    pairs = [pair(c, r) for c, r in (("a b", "c"), ("d", "e f g"), ("h h", "a"))]
+    wanted = {
+        text: float(policy.logprobs(policy.encode([tiny.prompt(p.chosen)], [text]).sequences).logprobs.detach().sum())
+        for p in pairs
+        for text in (p.chosen, p.rejected)
+    }
+    tiny.move(policy)
+    data = pair_data(policy, pairs, PreferenceConfig(batch_size=3))
+    (batch,) = preference_batches(data, PreferenceConfig(batch_size=3), updates=1, seeds=SEEDS)
+    for side, found in ((batch.chosen, batch.ref_chosen), (batch.rejected, batch.ref_rejected)):
+        assert found is not None
+        texts = policy.tokenizer.batch_decode(
+            [row[: int(mask.sum())].tolist() for row, mask in zip(side.response_ids, side.response_mask, strict=True)],
+            skip_special_tokens=True,
+        )
+        torch.testing.assert_close(found, torch.tensor([wanted[text] for text in texts]), rtol=1e-5, atol=1e-5)
+
+
+def test_pairs_that_truncation_makes_alike_are_dropped_and_counted() -> None:
+    policy = tiny.scratch(max_response_tokens=3)
+    pairs = [pair("a", "b"), pair("a a a a", "a a a b"), pair("c c c c c", "d")]
+    data = pair_data(policy, pairs, Reading())
+    assert data.counts == {"pairs": 2, "pairs_truncated": 1, "pairs_dropped": 1}
+    assert len(data.pairs) == 2
+    with pytest.raises(UserError, match="max_response_tokens=3"):
+        pair_data(policy, pairs[1:2], Reading())
+
+
+def test_best_against_worst() -> None:
+    ranking = Ranking(tiny.prompt("a"), ("b", "c", "d"), (1, 0, 2))
+    assert [(p.chosen, p.rejected) for p in labelled_pairs([ranking], ByLength(), "best_worst")] == [("c", "d")]
+    with pytest.raises(UserError, match="all, best_worst"):
+        PreferenceConfig(pairs="some")
+
+
 def test_pairs_stay_together() -> None:
     pairs = [pair(c, r, i / 10) for i, (c, r) in enumerate(("ab", "cd", "ef", "gh"))]
     policy = tiny.scratch()
     ids = {letter: policy.tokenizer.convert_tokens_to_ids(letter) for letter in "abcdefgh"}
-    batches = list(preference_batches(policy, pairs, OptimizerConfig(batch_size=2), updates=2, seeds=SEEDS))
+    batches = list(batches_of(pairs, policy, size=2, updates=2))
     seen = []
     for batch in batches:
         assert torch.equal(batch.chosen.prompt_ids, batch.rejected.prompt_ids)
@@ -243,20 +295,20 @@ def test_pairs_stay_together() -> None:
 
 def test_responses_that_were_cut_off_get_no_end() -> None:
     pairs = [pair("a", "b", finished=(True, False))]
-    (batch,) = preference_batches(tiny.scratch(), pairs, OptimizerConfig(batch_size=1), updates=1, seeds=SEEDS)
+    (batch,) = batches_of(pairs, size=1)
     assert (batch.chosen.response_mask.sum(), batch.rejected.response_mask.sum()) == (2, 1)
 
 
 def test_probabilities_are_given_only_where_all_are_known() -> None:
     pairs = [pair("a", "b", 0.5), pair("c", "d", None)]
-    (batch,) = preference_batches(tiny.scratch(), pairs, OptimizerConfig(batch_size=2), updates=1, seeds=SEEDS)
+    (batch,) = batches_of(pairs, size=2)
     assert batch.probability is None
 
 
 def test_no_pairs_at_all() -> None:
     """Every ranking was a tie: without the check the batches would be sought for ever."""
     with pytest.raises(UserError, match="nothing to learn from"):
-        next(preference_batches(tiny.scratch(), [], OptimizerConfig(batch_size=2), updates=1, seeds=SEEDS))
+        pair_data(tiny.scratch(), [], PreferenceConfig())
 
 
 def test_labels_come_from_the_annotator_who_knows_what_was_cut_off() -> None:

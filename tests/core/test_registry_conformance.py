@@ -28,11 +28,13 @@ from alignbench import (
     Policy,
     PolicyOptimizer,
     PreferenceBatch,
+    PreferenceConfig,
     RewardSource,
+    RolloutConfig,
     Seeds,
     Tracker,
 )
-from alignbench.experience import Batch
+from alignbench.experience import Batch, reference_logprobs
 from alignbench.plugins import Component, Kind, registry
 from tests import tiny
 
@@ -61,7 +63,11 @@ def named(component: Component) -> str:
 
 
 EVERY = sorted(registry().components.values(), key=named)
-ALGORITHMS = [component for component in EVERY if component.kind is Kind.ALGORITHM]
+ALGORITHMS = [
+    component
+    for component in EVERY
+    if component.kind is Kind.ALGORITHM and component.config.consumes is not Consumes.NOTHING
+]
 every_component = pytest.mark.parametrize("component", EVERY, ids=named)
 every_algorithm = pytest.mark.parametrize("component", ALGORITHMS, ids=named)
 
@@ -130,7 +136,7 @@ def test_target_takes_its_config_and_the_wiring_of_its_kind(component: Component
 
 def small(component: Component, **changes: Any) -> OptimizerConfig:
     """The algorithm's defaults at a small size."""
-    size = {"updates": 4, "batch_size": 12, "micro_batch_size": 5, "learning_rate": 1e-2, "samples_per_prompt": 1}
+    size = {"updates": 4, "batch_size": 12, "micro_batch_size": 5, "learning_rate": 1e-2}
     return dataclasses.replace(component.config(), **(size | changes))  # type: ignore[call-overload]
 
 
@@ -144,7 +150,9 @@ def batch(policy: tiny.HFPolicy, consumes: Consumes, seed: int = 0) -> Batch:
     if consumes is Consumes.DEMONSTRATIONS:
         return DemonstrationBatch(encoded)
     rejected = policy.encode(prompts, ["h"] * len(prompts)).sequences
-    return PreferenceBatch(encoded, rejected, torch.linspace(0.5, 0.9, len(prompts)))
+    known = torch.linspace(0.5, 0.9, len(prompts))
+    ref = [reference_logprobs(policy, side) for side in (encoded, rejected)]
+    return PreferenceBatch(encoded, rejected, known, *ref)
 
 
 class Trial:
@@ -182,6 +190,8 @@ def equal(left: list[Tensor], right: list[Tensor]) -> bool:
 def test_algorithm_declares_what_it_consumes(component: Component) -> None:
     assert issubclass(component.config, OptimizerConfig)
     assert isinstance(component.config.consumes, Consumes)
+    assert issubclass(component.config, RolloutConfig) == (component.config.consumes is Consumes.ROLLOUTS)
+    assert issubclass(component.config, PreferenceConfig) == (component.config.consumes is Consumes.PREFERENCES)
     assert "consumes" not in {f.name for f in dataclasses.fields(component.config)}, "no user may change it"
 
 

@@ -44,7 +44,8 @@ def generation(to: Prompt, index: int = 0, response: str = "the answer", **measu
 
 def evaluate(evaluation: Evaluation, generations: list[Generation], baseline: list[Generation] | None = None):
     """metric -> example -> (value, cluster); checks what holds for every evaluation."""
-    subject = Subject(Path(), tuple(generations), tuple(baseline or generations), WordTokenizer(), lambda p, n: ())
+    same = tuple(baseline or generations)
+    subject = Subject(Path(), tuple(generations), same, WordTokenizer(), lambda p, n: (), lambda p, r: ())
     scores = evaluation.evaluate(subject)
     assert {s.metric for s in scores} <= {s.name for s in evaluation.specs()}
     found: dict[str, dict[str, tuple[float, str]]] = {}

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from alignbench import Consumes, OptimizerConfig
+from alignbench import RolloutConfig
 
 
 @dataclass
-class ReinforceConfig(OptimizerConfig):
+class ReinforceConfig(RolloutConfig):
     """REINFORCE with a batch-mean baseline and the KL penalty in the reward."""
-
-    consumes: ClassVar[Consumes] = Consumes.ROLLOUTS
 
     updates: int = 40
     """Batches of rollouts; each gives one optimizer step."""
