@@ -20,6 +20,7 @@ from alignbench import (
     Prompt,
     Ranking,
     RewardSource,
+    RolloutConfig,
     Samples,
     Sampling,
     Seeds,

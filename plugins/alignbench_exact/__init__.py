@@ -1,0 +1,1 @@
+"""A world small enough to write down every response: exact optima."""

@@ -1,0 +1,1 @@
+"""Policy gradients with a baseline from a group of responses: RLOO and GRPO."""

@@ -1,0 +1,1 @@
+"""Choosing the best of several responses: at inference, and to imitate it."""
