@@ -1,0 +1,113 @@
+"""What an algorithm reached, against what could be reached: every response is written down and nothing is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from alignbench import (
+    Direction,
+    Evaluation,
+    ExactProblem,
+    ExampleScore,
+    Generation,
+    MetricSpec,
+    Subject,
+    UserError,
+)
+from alignbench_exact.config import ExactEvaluationConfig
+from alignbench_exact.mathematics import best_of, kl, optimum, total_variation
+
+SPECS = (
+    MetricSpec("exact/total_variation", Direction.LOWER, "from pi* = pi_ref exp(r / beta) / Z, within [0, 1]"),
+    MetricSpec("exact/own_total_variation", Direction.LOWER, "from the algorithm's own optimum, within [0, 1]"),
+    MetricSpec("exact/kl_to_optimum", Direction.LOWER, "KL(pi || pi*), nats per response"),
+    MetricSpec("exact/objective", Direction.HIGHER, "J = E[r] - beta KL(pi || pi_ref), reward"),
+    MetricSpec("exact/objective_optimum", Direction.NEITHER, "J* = beta log Z, reward"),
+    MetricSpec("exact/objective_gap", Direction.LOWER, "J* - J, reward"),
+    MetricSpec("exact/kl", Direction.NEITHER, "KL(pi || pi_ref), nats per response"),
+    MetricSpec("exact/uncovered_mass", Direction.NEITHER, "probability of responses that no data ever showed"),
+)
+
+
+class ExactEvaluation(Evaluation):
+    """Left out for prompts of any other data source."""
+
+    def __init__(self, config: ExactEvaluationConfig) -> None:
+        self.config = config
+
+    def specs(self) -> Sequence[MetricSpec]:
+        return SPECS
+
+    def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
+        prompts = [group[0].prompt for group in subject.by_prompt()]
+        if not prompts or any({"length", "beta", "uncovered"} - set(prompt.info) for prompt in prompts):
+            return []
+        beta = float(prompts[0].info["beta"])
+        completions = every_completion(
+            len(subject.tokenizer), subject.tokenizer.eos_token_id, prompts[0].info["length"]
+        )
+        measured = [subject.measure([prompt] * len(completions), completions) for prompt in prompts]
+        problem = ExactProblem(
+            completions,
+            distribution(measured, lambda g: g.ref_logprob),
+            torch.tensor([[gold(g) for g in row] for row in measured], dtype=torch.double),
+        )
+        reached = distribution(measured, lambda g: g.logprob)
+        if subject.candidates > 1:
+            scores = torch.tensor([[chosen_by(g) for g in row] for row in measured], dtype=torch.double)
+            reached = best_of(subject.candidates, reached, scores)
+        best = optimum(problem, beta)
+        divergence = kl(reached, problem.reference)
+        objective = (reached * problem.rewards).sum(1) - beta * divergence
+        highest = (best * problem.rewards).sum(1) - beta * kl(best, problem.reference)
+        columns = {
+            "exact/total_variation": total_variation(reached, best),
+            "exact/kl_to_optimum": kl(reached, best),
+            "exact/objective": objective,
+            "exact/objective_optimum": highest,
+            "exact/objective_gap": highest - objective,
+            "exact/kl": divergence,
+        }
+        if (own := subject.optimum(problem)) is not None:
+            columns["exact/own_total_variation"] = total_variation(reached, own)
+        if any(prompt.info["uncovered"] for prompt in prompts):
+            hidden = [[(g.response, g.finished) in g.prompt.info["uncovered"] for g in row] for row in measured]
+            columns["exact/uncovered_mass"] = (reached * torch.tensor(hidden)).sum(1)
+        return [
+            ExampleScore(name, prompt.id, value, prompt.cluster)
+            for name, values in columns.items()
+            for prompt, value in zip(prompts, values.tolist(), strict=True)
+        ]
+
+
+def every_completion(vocabulary: int, eos: int, length: int) -> tuple[tuple[int, ...], ...]:
+    """Every response of at most `length` tokens: ended by EOS, or cut off."""
+    found: list[tuple[int, ...]] = []
+    prefixes: list[tuple[int, ...]] = [()]
+    for _ in range(length):
+        found += [(*prefix, eos) for prefix in prefixes]
+        prefixes = [(*prefix, token) for prefix in prefixes for token in range(vocabulary) if token != eos]
+    return tuple(found + prefixes)
+
+
+def distribution(measured: Sequence[Sequence[Generation]], of) -> Tensor:  # type: ignore[no-untyped-def]
+    """Probabilities of all responses, [X, Y] float64; they must sum to 1, else some response was not written down."""
+    found = torch.tensor([[of(g) for g in row] for row in measured], dtype=torch.double).exp()
+    if float((found.sum(1) - 1).abs().max()) > 1e-3:
+        raise UserError(
+            "The exact world's responses do not add up to 1: model.max_response_tokens must equal data.length."
+        )
+    return found / found.sum(1, keepdim=True)
+
+
+def gold(generation: Generation) -> float:
+    assert generation.verdict is not None, "the exact world knows the truth"
+    return generation.verdict.gold_reward
+
+
+def chosen_by(generation: Generation) -> float:
+    assert generation.proxy_reward is not None, "candidates are chosen by a score"
+    return generation.proxy_reward
