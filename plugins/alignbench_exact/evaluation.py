@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -45,10 +45,13 @@ class ExactEvaluation(Evaluation):
         prompts = [group[0].prompt for group in subject.by_prompt()]
         if not prompts or any({"length", "beta", "uncovered"} - set(prompt.info) for prompt in prompts):
             return []
-        beta = float(prompts[0].info["beta"])
-        completions = every_completion(
-            len(subject.tokenizer), subject.tokenizer.eos_token_id, prompts[0].info["length"]
-        )
+        beta, length = float(prompts[0].info["beta"]), int(prompts[0].info["length"])
+        if (longest := max(generation.tokens for generation in subject.generations)) > length:
+            raise UserError(
+                f"The model gives responses of {longest} tokens where data.length={length}: set model.max_response_tokens="
+                f"{length}, or choose model=micro."
+            )
+        completions = every_completion(len(subject.tokenizer), subject.tokenizer.eos_token_id, length)
         measured = [subject.measure([prompt] * len(completions), completions) for prompt in prompts]
         problem = ExactProblem(
             completions,
@@ -93,13 +96,10 @@ def every_completion(vocabulary: int, eos: int, length: int) -> tuple[tuple[int,
     return tuple(found + prefixes)
 
 
-def distribution(measured: Sequence[Sequence[Generation]], of) -> Tensor:  # type: ignore[no-untyped-def]
-    """Probabilities of all responses, [X, Y] float64; they must sum to 1, else some response was not written down."""
+def distribution(measured: Sequence[Sequence[Generation]], of: Callable[[Generation], float]) -> Tensor:
+    """Probabilities of all responses, [X, Y] float64; rows sum to 1."""
     found = torch.tensor([[of(g) for g in row] for row in measured], dtype=torch.double).exp()
-    if float((found.sum(1) - 1).abs().max()) > 1e-3:
-        raise UserError(
-            "The exact world's responses do not add up to 1: model.max_response_tokens must equal data.length."
-        )
+    assert float((found.sum(1) - 1).abs().max()) < 1e-3, "some response was not written down"
     return found / found.sum(1, keepdim=True)
 
 
