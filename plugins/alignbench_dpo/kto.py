@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from alignbench import REFERENCE, Policy, PreferenceBatch, Seeds, Sequences, UpdateReport, functional
+from alignbench import REFERENCE, Policy, PreferenceBatch, Seeds, Sequences, UpdateReport
 from alignbench_dpo.config import KTOConfig
 from alignbench_dpo.losses import kto_loss
 from alignbench_dpo.pairs import Objective, PairLearner, Side, summed_logprobs

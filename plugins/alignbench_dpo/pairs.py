@@ -36,7 +36,7 @@ class Side:
     @property
     def mean(self) -> Tensor:
         """log pi(y|x) / |y|, nats per token."""
-        return self.logprob / self.tokens
+        return self.logprob / self.tokens.clamp(min=1)
 
     @property
     def log_ratio(self) -> Tensor:
