@@ -39,6 +39,6 @@ class RLOO(GroupOptimizer):
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """A_i = R_i - mean of the other k - 1 rewards of the group, [N, k] (equation 8)."""
+    """A_i = R_i - mean of the other k - 1 rewards of the group, [N, k]."""
     others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
     return rewards - others

@@ -36,7 +36,7 @@ class BestOfN(PolicyOptimizer[Any]):
 
 
 def best_of_n(reference: Tensor, rewards: Tensor, n: int) -> Tensor:
-    """[X, Y]: P(y) = pi_ref(y) / p(level) * (F(r)^n - F(r-)^n), float64 (Beirami et al., arXiv 2401.01879, lemma 1).
+    """[X, Y]: P(y) = pi_ref(y) / p(level) * (F(r)^n - F(r-)^n), float64 (Beirami et al., arXiv 2401.01879).
 
     p(level) is the reference's mass on the responses of one reward, F and F- the mass at most and below it: the best
     level of n draws has F^n - F-^n, and within a level the first of equals is any of them in proportion to pi_ref.
