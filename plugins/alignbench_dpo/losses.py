@@ -19,7 +19,7 @@ def sigmoid_loss(margin: Tensor, beta: float, probability: Tensor | float = 1.0)
 
 
 def robust_loss(margin: Tensor, beta: float, flip_rate: float) -> Tensor:
-    """[-(1 - e) log s(beta h) + e log s(-beta h)] / (1 - 2 e) (arXiv 2403.00409, equation 12): its mean over labels
+    """[-(1 - e) log s(beta h) + e log s(-beta h)] / (1 - 2 e) (arXiv 2403.00409): its mean over labels
     flipped at rate e is the DPO loss of the true labels. That is the loss of a label (1 - e) / (1 - 2 e), beyond 1."""
     return sigmoid_loss(margin, beta, (1 - flip_rate) / (1 - 2 * flip_rate))
 
@@ -68,7 +68,7 @@ def simpo_loss(chosen_mean: Tensor, rejected_mean: Tensor, beta: float, gamma: f
 def kto_loss(
     chosen_ratio: Tensor, rejected_ratio: Tensor, z0: Tensor, beta: float, desirable: float, undesirable: float
 ) -> Tensor:
-    """The mean over both responses of lambda_y - v(x, y) (arXiv 2402.01306, equation 8): lambda_D (1 - s(beta (r - z0)))
+    """The mean over both responses of lambda_y - v(x, y) (arXiv 2402.01306): lambda_D (1 - s(beta (r - z0)))
     for the chosen and lambda_U (1 - s(beta (z0 - r))) for the rejected, r = log pi(y|x) / pi_ref(y|x)."""
     gain = desirable * torch.sigmoid(beta * (z0 - chosen_ratio))
     return 0.5 * (gain + undesirable * torch.sigmoid(beta * (rejected_ratio - z0)))

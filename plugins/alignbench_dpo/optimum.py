@@ -14,6 +14,6 @@ def bradley_terry_optimum(problem: ExactProblem, beta: float) -> Tensor:
 
 
 def identity_optimum(problem: ExactProblem, tau: float) -> Tensor:
-    """pi_ref(y|x) exp(P(y) / tau) / Z(x), P(y) = E_{y' ~ pi_ref}[s(r(x, y) - r(x, y'))] (arXiv 2310.12036, section 4)."""
+    """pi_ref(y|x) exp(P(y) / tau) / Z(x), P(y) = E_{y' ~ pi_ref}[s(r(x, y) - r(x, y'))] (arXiv 2310.12036)."""
     wins = torch.sigmoid(problem.rewards[:, :, None] - problem.rewards[:, None, :])
     return torch.softmax(problem.reference.log() + torch.einsum("xyz,xz->xy", wins, problem.reference) / tau, 1)

@@ -76,7 +76,7 @@ class PairLearner(PolicyOptimizer[Any]):
             objective = judge(chosen, rejected, part.probability)
             functional.require_finite("the preference loss", objective.loss.detach(), hint="Lower the learning rate.")
             # Divided by the pairs of the whole batch: the step does not depend on micro_batch_size.
-            (objective.loss.sum() / len(batch)).backward()  # type: ignore[no-untyped-call]
+            (objective.loss.sum() / len(batch)).backward()
             sums.update(measure(chosen, rejected, objective))
         norms = self._optimizer.step()
         means = {name: total / len(batch) for name, total in sums.items()}

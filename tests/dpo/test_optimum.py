@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -162,8 +163,8 @@ def test_no_optimum_is_claimed_where_theory_gives_none(algorithm: type[PolicyOpt
 
 # Training: a policy over 133 responses to two prompts, on sampled pairs
 
-UPDATES, BATCH = 150, 512
-SIZE = {"updates": UPDATES, "batch_size": BATCH, "micro_batch_size": BATCH, "learning_rate": 5e-3}
+UPDATES, BATCH = 100, 256
+SIZE = {"updates": UPDATES, "batch_size": BATCH, "micro_batch_size": BATCH, "learning_rate": 1e-2}
 
 
 @pytest.mark.parametrize(
@@ -176,15 +177,23 @@ SIZE = {"updates": UPDATES, "batch_size": BATCH, "micro_batch_size": BATCH, "lea
     ids=["dpo", "ipo", "online_dpo"],
 )
 def test_training_arrives_at_the_optimum(config: DPOConfig | IPOConfig | OnlineDPOConfig) -> None:
-    """FIGURES"""
-    policy = tiny.scratch(0, max_response_tokens=2, num_layers=1, hidden_size=32, intermediate_size=64)
+    """In total variation the distance falls to a quarter or a third, and the optima of half and of twice the coefficient
+    are further away. The start is near uniform: of responses that the reference never gives, pairs say nothing."""
+    shape = {"num_layers": 1, "hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.2}
+    policy = tiny.scratch(0, max_response_tokens=2, **shape)
     policy.freeze_reference()
     reference = distribution(policy, REFERENCE)
     rng = torch.Generator().manual_seed(0)
     rewards = torch.randn(reference.shape, generator=rng, dtype=torch.float64)
     kind = {DPOConfig: DPO, IPOConfig: IPO, OnlineDPOConfig: OnlineDPO}[type(config)]
-    optimum = kind.optimum(config, ExactProblem(tuple(RESPONSES), reference, rewards))
-    assert optimum is not None
+    name = "tau" if kind is IPO else "beta"
+    optimum, half, twice = (
+        kind.optimum(
+            dataclasses.replace(config, **{name: factor * getattr(config, name)}),
+            ExactProblem(tuple(RESPONSES), reference, rewards),
+        )
+        for factor in (1.0, 0.5, 2.0)
+    )
     start = total_variation(reference, optimum)
     assert start > 0.15
 
@@ -193,8 +202,10 @@ def test_training_arrives_at_the_optimum(config: DPOConfig | IPOConfig | OnlineD
     feed = rollouts(policy, rewards, rng) if online else preferences(policy, reference, rewards, rng)
     for batch in islice(feed, UPDATES):
         algorithm.update(batch)
-    print("TV", start, total_variation(distribution(policy), optimum))
-    assert total_variation(distribution(policy), optimum) < 0.25 * start
+    trained = distribution(policy)
+    left = total_variation(trained, optimum)
+    assert left < 0.4 * start
+    assert left < min(total_variation(trained, half), total_variation(trained, twice)) - 0.01
 
 
 def preferences(
