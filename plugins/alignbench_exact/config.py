@@ -21,7 +21,7 @@ class ExactDataConfig:
     """Different prompts. They are trained on and evaluated on alike: what is measured is optimisation."""
     world_seed: int = 0
     """Draws rewards and the demonstrator: the world is the same whatever the run's seed."""
-    train_prompts: int = 512
+    train_prompts: int = 1024
     """Training prompts: the contexts, over and over."""
     demonstrations: int = 8192
     """Demonstrations, drawn with the run's seed."""

@@ -52,13 +52,17 @@ class ExactEvaluation(Evaluation):
                 f"{length}, or choose model=micro."
             )
         completions = every_completion(len(subject.tokenizer), subject.tokenizer.eos_token_id, length)
-        measured = [subject.measure([prompt] * len(completions), completions) for prompt in prompts]
-        problem = ExactProblem(
-            completions,
+        measured = [list(subject.measure([prompt] * len(completions), completions)) for prompt in prompts]
+        reference, reached = (
             distribution(measured, lambda g: g.ref_logprob),
-            torch.tensor([[gold(g) for g in row] for row in measured], dtype=torch.double),
+            distribution(measured, lambda g: g.logprob),
         )
-        reached = distribution(measured, lambda g: g.logprob)
+        possible = (reference > 0).any(0)  # a policy may rule tokens out
+        measured = [[g for g, kept in zip(row, possible.tolist(), strict=True) if kept] for row in measured]
+        reference, reached = reference[:, possible], reached[:, possible]
+        completions = tuple(y for y, kept in zip(completions, possible.tolist(), strict=True) if kept)
+        rewards = torch.tensor([[gold(g) for g in row] for row in measured], dtype=torch.double)
+        problem = ExactProblem(completions, reference, rewards)
         if subject.candidates > 1:
             scores = torch.tensor([[chosen_by(g) for g in row] for row in measured], dtype=torch.double)
             reached = best_of(subject.candidates, reached, scores)

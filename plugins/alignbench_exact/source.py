@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LETTERS = "abcdefghijkl"
 RANKED = 4  # responses of a recorded ranking
-DEMONSTRATOR_SD = 0.7  # of the demonstrator's logits: the reference is uneven, and nothing in it is rare
+DEMONSTRATOR_SD = 0.5  # of the demonstrator's logits: the reference is uneven, and nothing in it is rare
 END = ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alignbench import UserError
 
@@ -19,6 +19,9 @@ class PolicyConfig:
     """Responses sampled at once: memory and speed only."""
     scoring_batch_size: int = 128
     """Rows per forward pass without gradients: memory and speed only."""
+    suppress_tokens: list[str] = field(default_factory=list)
+    """Tokens that no response may hold, as in transformers' generation config: their probability is 0 in sampling and in
+    every log-probability."""
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""

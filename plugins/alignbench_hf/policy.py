@@ -27,7 +27,7 @@ from alignbench import (
     unknown_name,
 )
 from alignbench_hf.config import PolicyConfig
-from alignbench_hf.roles import Roles, check_output_layer
+from alignbench_hf.roles import Model, Roles, check_output_layer
 from alignbench_hf.sampling import Decoded, decode
 from alignbench_hf.scalar import HEADS, HFScalarRole
 
@@ -52,6 +52,7 @@ class HFPolicy(Policy):
         self._config, self._roles = config, roles
         self._scalars: dict[str, HFScalarRole] = {}
         self._formatted: dict[tuple[object, ...], list[int]] = {}
+        self._suppressed = token_ids(tokenizer, config.suppress_tokens).to(device)
         model = roles.use(POLICY)
         check_output_layer(model, model.base_model, model.get_output_embeddings())
 
@@ -117,7 +118,7 @@ class HFPolicy(Policy):
                 width = int(prompt_mask[piece].sum(1).max())
                 decoded = decode(
                     model.base_model,
-                    model.get_output_embeddings(),
+                    self._output(model),
                     prompt_ids[piece, -width:],
                     prompt_mask[piece, -width:],
                     sampling,
@@ -150,7 +151,12 @@ class HFPolicy(Policy):
             hidden = model.base_model(
                 input_ids=ids, attention_mask=attention, position_ids=position, use_cache=False
             ).last_hidden_state
-        return hidden[:, sequences.prompt_ids.shape[1] - 1 :], model.get_output_embeddings()
+        return hidden[:, sequences.prompt_ids.shape[1] - 1 :], self._output(model)
+
+    def _output(self, model: Model) -> nn.Module:
+        """The output layer of a role's model, without the suppressed tokens."""
+        layer: nn.Module = model.get_output_embeddings()
+        return SuppressedOutput(layer, self._suppressed) if len(self._suppressed) else layer
 
     def logprobs(
         self, sequences: Sequences, *, role: str = POLICY, temperature: float = 1.0, entropy: bool = False
@@ -213,6 +219,30 @@ class HFPolicy(Policy):
 
     def load(self, path: Path) -> None:
         self._roles.load(path)
+
+
+class SuppressedOutput(nn.Module):
+    """An output layer that never gives some tokens. Not minus infinity: times a probability of 0 that would be NaN."""
+
+    def __init__(self, layer: nn.Module, suppressed: Tensor) -> None:
+        super().__init__()
+        self._layer, self._suppressed = layer, suppressed
+        self.weight = layer.get_parameter("weight")
+
+    def forward(self, states: Tensor) -> Tensor:
+        logits: Tensor = self._layer(states)
+        return logits.index_fill(-1, self._suppressed, -1e9)
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> Tensor:
+    """Ids of tokens by name. Raises UserError for one that the tokenizer does not have, or that must stay possible."""
+    known = tokenizer.get_vocab()
+    for token in tokens:
+        if token not in known:
+            raise UserError(f"model.suppress_tokens: {token!r} is no token of this model's tokenizer.")
+        if token == tokenizer.eos_token:
+            raise UserError(f"model.suppress_tokens: without {token!r} no response could end.")
+    return torch.tensor([known[token] for token in tokens], dtype=torch.long)
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device, *, left: bool) -> tuple[Tensor, Tensor]:

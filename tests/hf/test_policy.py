@@ -381,3 +381,28 @@ def test_models_that_cap_or_scale_their_logits_are_refused(make, size: float) ->
 def test_models_that_do_not_are_accepted() -> None:
     for model in (capped(None), scaled(1.0), tiny.base_model(), tiny.base_model(dtype=torch.bfloat16)):
         check_output_layer(model.eval(), model.base_model, model.get_output_embeddings())
+
+
+def test_suppressed_tokens_have_no_probability() -> None:
+    """Neither in sampling nor in log-probabilities, and what remains is renormalised."""
+    plain, policy = tiny.scratch(), tiny.scratch(suppress_tokens=["a", "<pad>"])
+    ids = policy.tokenizer.convert_tokens_to_ids(["a", "<pad>"])
+    rollout = policy.generate(tiny.PROMPTS, Sampling(), n=40, rng=torch.Generator().manual_seed(0))
+    sequences, mask = rollout.samples.sequences, rollout.samples.sequences.response_mask
+    assert not torch.isin(sequences.response_ids[mask], torch.tensor(ids)).any()
+    with torch.no_grad():
+        scores = policy.logprobs(sequences, entropy=True)
+        whole = plain.logprobs(sequences).logprobs
+    assert scores.entropy is not None
+    assert torch.isfinite(scores.entropy).all()
+    torch.testing.assert_close(scores.logprobs, rollout.logprobs, rtol=1e-4, atol=1e-5)
+    assert bool((scores.logprobs[mask] > whole[mask]).all())
+    with torch.no_grad():
+        shown = policy.encode(tiny.PROMPTS[:1], ["a b"]).sequences
+        assert float(policy.logprobs(shown).logprobs[0, 0]) < -1e6
+
+
+@pytest.mark.parametrize(("tokens", "message"), [(["zebra"], "'zebra' is no token"), (["<eos>"], "could end")])
+def test_tokens_that_cannot_be_suppressed(tokens: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny.scratch(suppress_tokens=tokens)
