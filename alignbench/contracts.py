@@ -190,6 +190,10 @@ class Annotator(ABC):  # noqa: B024 (which method it needs depends on samples_re
 class RewardSource(ABC):
     """One raw scalar per response. Built with: policy, data, seeds."""
 
+    @classmethod
+    def check_data(cls, config: Any, data: DataSource) -> None:  # noqa: B027 (most serve any data)
+        """Raises UserError where this data cannot serve it. Called before a model is loaded."""
+
     @abstractmethod
     def score(self, samples: Samples) -> Tensor:
         """[B] float32 on the device of `samples`; no gradient. Raises NonFiniteError rather than return NaN or infinity."""
@@ -309,6 +313,11 @@ class PreferenceConfig(OptimizerConfig):
 
     pairs: str = "all"
     """The pairs of a ranking: all of them, or best_worst (the first against the last)."""
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether it learns from the annotator's own P(chosen preferred); refused where the annotator knows none."""
+        return False
 
     def __post_init__(self) -> None:
         super().__post_init__()

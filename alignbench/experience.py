@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +23,7 @@ from alignbench.errors import UserError
 from alignbench.records import (
     Demonstration,
     DemonstrationBatch,
+    Message,
     PreferenceBatch,
     PreferencePair,
     Prompt,
@@ -91,31 +91,45 @@ class PairData:
 
 
 def pair_data(policy: Policy, pairs: Sequence[PreferencePair], config: PreferenceConfig) -> PairData:
-    """Tokenises pairs, and asks the reference about each response once."""
+    """Tokenises pairs and asks the reference; a response that stands in several pairs is read once."""
     if not pairs:
         raise UserError("No ranking has two different responses of different rank: there is nothing to learn from.")
-    prompts = [pair.prompt for pair in pairs]
-    chosen = policy.encode(prompts, [p.chosen for p in pairs], finished=[p.finished[0] for p in pairs])
-    rejected = policy.encode(prompts, [p.rejected for p in pairs], finished=[p.finished[1] for p in pairs])
-    different = ~equal_rows(chosen.sequences, rejected.sequences).cpu()
-    ended = torch.tensor([p.finished for p in pairs])
-    cut = (ended[:, 0] & ~chosen.finished.cpu()) | (ended[:, 1] & ~rejected.finished.cpu())
-    kept = different.nonzero().squeeze(1)
+    # One row for each different response to a prompt, and the rows of each pair's chosen and rejected response.
+    rows: dict[tuple[tuple[Message, ...], str, bool], int] = {}
+    prompts: list[Prompt] = []
+
+    def row(pair: PreferencePair, text: str, finished: bool) -> int:
+        found = rows.setdefault((pair.prompt.messages, text, finished), len(rows))
+        if found == len(prompts):
+            prompts.append(pair.prompt)
+        return found
+
+    chosen = torch.tensor([row(p, p.chosen, p.finished[0]) for p in pairs], device=policy.device)
+    rejected = torch.tensor([row(p, p.rejected, p.finished[1]) for p in pairs], device=policy.device)
+    texts, ended = [text for _, text, _ in rows], [end for _, _, end in rows]
+    samples = policy.encode(prompts, texts, finished=ended)
+    different = ~equal_rows(samples.sequences.select(chosen), samples.sequences.select(rejected))
+    cut = torch.tensor(ended, device=policy.device) & ~samples.finished
     counts = {
-        "pairs": len(kept),
-        "pairs_truncated": int((cut & different).sum()),
+        "pairs": int(different.sum()),
+        "pairs_truncated": int(((cut[chosen] | cut[rejected]) & different).sum()),
         "pairs_dropped": int((~different).sum()),
     }
-    if not len(kept):
+    if not counts["pairs"]:
         raise UserError(
             f"All {len(pairs)} pairs are alike once cut at model.max_response_tokens={policy.max_response_tokens}: raise it."
         )
+    chosen, rejected = chosen[different], rejected[different]
     known = [p.probability for p in pairs if p.probability is not None]
-    probability = torch.tensor(known, device=policy.device) if len(known) == len(pairs) else None
-    data = PreferenceBatch(chosen.sequences, rejected.sequences, probability).select(kept.to(policy.device))
-    if config.uses_reference:
-        ref_chosen, ref_rejected = reference_logprobs(policy, data.chosen), reference_logprobs(policy, data.rejected)
-        data = dataclasses.replace(data, ref_chosen=ref_chosen, ref_rejected=ref_rejected)
+    probability = torch.tensor(known, device=policy.device)[different] if len(known) == len(pairs) else None
+    ref = reference_logprobs(policy, samples.sequences) if config.uses_reference else None
+    data = PreferenceBatch(
+        samples.sequences.select(chosen),
+        samples.sequences.select(rejected),
+        probability,
+        None if ref is None else ref[chosen],
+        None if ref is None else ref[rejected],
+    )
     return PairData(data, counts)
 
 

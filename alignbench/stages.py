@@ -89,11 +89,23 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
         raise UserError(f"{algo} learns from demonstrations, and {source} has none: choose another algo or data.")
     if not data.prompts(Split.TRAIN) or not data.prompts(Split.EVALUATION):
         raise UserError(f"{source} has no training or no evaluation prompts: there is nothing to respond to.")
+    if needs_reward(config):
+        config.reward.component.load().check_data(config.reward.config, data)
+    if annotator and getattr(config.algo.config, "needs_probabilities", False) and not knows_probabilities(annotator):
+        raise UserError(
+            f"{algo} is to learn from the annotator's own probabilities, and annotator={config.annotator.label} knows none: "
+            "set algo.soft_labels=false, or choose an annotator that does."
+        )
     if annotator and not annotator.samples_responses and not annotator.recorded():
         raise UserError(
             f"{algo} needs rankings, and annotator={config.annotator.label} has none for {source}: choose an annotator "
             "that ranks samples, or data with recorded rankings."
         )
+
+
+def knows_probabilities(annotator: Annotator) -> bool:
+    """Whether it says more than the contract's default, which is that it does not know."""
+    return type(annotator).preference is not Annotator.preference
 
 
 def fit_window(policy: Policy, prompts: Sequence[Prompt], what: str, display: Display) -> list[Prompt]:

@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import PreferenceConfig, RolloutConfig, UserError, unknown_name
+from alignbench import MISSING_EOS, PreferenceConfig, RolloutConfig, UserError, unknown_name
 
 LOSSES = ("sigmoid", "hinge", "ipo", "robust")
 LABELS = ("hard", "soft")
-MISSING_EOS = ("subtract", "replace", "keep")
 
 
 @dataclass
@@ -47,6 +46,10 @@ class DPOConfig(PairwiseConfig):
         require_positive("algo.beta", self.beta)
         check_loss(self.loss, self.label_smoothing, soft="algo.soft_labels=true" if self.soft_labels else "")
 
+    @property
+    def needs_probabilities(self) -> bool:
+        return self.soft_labels
+
 
 @dataclass
 class IPOConfig(PairwiseConfig):
@@ -61,6 +64,10 @@ class IPOConfig(PairwiseConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("algo.tau", self.tau)
+
+    @property
+    def needs_probabilities(self) -> bool:
+        return self.soft_labels
 
 
 @dataclass

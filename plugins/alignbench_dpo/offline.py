@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alignbench import ExactProblem, Policy, Seeds, UserError
+from alignbench import ExactProblem, Policy, Seeds, UserError, functional
 from alignbench_dpo.config import DPOConfig, IPOConfig, ORPOConfig, SimPOConfig
 from alignbench_dpo.losses import dpo_loss, ipo_loss, log_odds, orpo_loss, simpo_loss
-from alignbench_dpo.optimum import bradley_terry_optimum, identity_optimum
+from alignbench_dpo.optimum import identity_optimum
 from alignbench_dpo.pairs import Objective, PairwiseOptimizer, Side
 
 
@@ -30,7 +30,7 @@ class DPO(PairwiseOptimizer):
             return identity_optimum(problem, config.beta) if config.pairs == "all" else None
         unbiased = config.soft_labels or config.pairs == "all"
         plain = config.loss in ("sigmoid", "robust") and config.label_smoothing == 0
-        return bradley_terry_optimum(problem, config.beta) if unbiased and plain else None
+        return functional.kl_optimum(problem.reference, problem.rewards, config.beta) if unbiased and plain else None
 
     def judge(self, chosen: Side, rejected: Side, probability: Tensor | None) -> Objective:
         config = self._config

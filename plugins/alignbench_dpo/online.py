@@ -19,7 +19,6 @@ from alignbench import (
 )
 from alignbench_dpo.config import OnlineDPOConfig
 from alignbench_dpo.losses import dpo_loss
-from alignbench_dpo.optimum import bradley_terry_optimum
 from alignbench_dpo.pairs import Objective, PairLearner, Side
 
 
@@ -45,13 +44,12 @@ class OnlineDPO(PairLearner):
         not matter that the policy which is trained also draws the pairs.
 
         None with hard labels: the better response always wins, so that no finite margin is enough; for the other losses,
-        whose optimum moves with the policy that draws the pairs; and where scores are not the rewards (a rule for
-        missing EOS) or the policy is not what is sampled (a temperature other than 1)."""
-        exact = config.loss == "sigmoid" and config.labels == "soft" and config.temperature == 1
-        unchanged = config.missing_eos == "keep" or (
-            config.missing_eos == "subtract" and not config.missing_eos_penalty
-        )
-        return bradley_terry_optimum(problem, config.beta) if exact and unchanged else None
+        whose optimum moves with the policy that draws the pairs; and where the policy is not what is sampled (a
+        temperature other than 1)."""
+        if config.loss != "sigmoid" or config.labels != "soft" or config.temperature != 1:
+            return None
+        scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
+        return None if scores is None else functional.kl_optimum(problem.reference, scores, config.beta)
 
     def update(self, batch: ScoredRollout) -> UpdateReport:
         config, samples = self._config, batch.rollout.samples
@@ -59,7 +57,7 @@ class OnlineDPO(PairLearner):
 
         # 1. Scores, lowered where a response was cut off; the best and the worst of each prompt.
         functional.require_finite("the reward", batch.scores, hint="Check the reward source.")
-        scores = shape_scores(batch.scores, samples.finished, config.missing_eos, config.missing_eos_penalty)
+        scores = functional.shape_scores(batch.scores, samples.finished, config.missing_eos, config.missing_eos_penalty)
         pairs = best_and_worst(scores, config.samples_per_prompt)
 
         # 2. The reference's log-probabilities, and the KL of the sampled responses in nats per response.
@@ -108,12 +106,3 @@ def best_and_worst(scores: Tensor, samples_per_prompt: int) -> Pairs:
     differ = groups.max(1).values > groups.min(1).values
     best, worst = first + groups.argmax(1), first + groups.argmin(1)
     return Pairs(best[differ], worst[differ], ties=int((~differ).sum()))
-
-
-def shape_scores(scores: Tensor, finished: Tensor, rule: str, penalty: float) -> Tensor:
-    """The missing-EOS rule, as in PPO: [B] scores of responses that were cut off are lowered, replaced or kept."""
-    if rule == "subtract":
-        return torch.where(finished, scores, scores - penalty)
-    if rule == "replace":
-        return torch.where(finished, scores, torch.full_like(scores, -penalty))
-    return scores

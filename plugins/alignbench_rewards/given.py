@@ -8,19 +8,20 @@ from torch import Tensor
 from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, Split, UserError
 from alignbench_rewards.config import GoldConfig, LengthConfig
 
-UNKNOWN = (
-    "reward=gold needs data that judges every response, and this data does not know the truth: choose reward=learned, or "
-    "data=world."
-)
+UNKNOWN = "reward=gold needs data that knows the truth about every response, and {} does not: choose reward=learned."
 
 
 class GoldReward(RewardSource):
-    """The gold reward of the data source's verdict. Data without truth is refused when it is built, not at an update."""
+    """The gold reward of the data source's verdict."""
 
     def __init__(self, config: GoldConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         self._data = data
+
+    @classmethod
+    def check_data(cls, config: GoldConfig, data: DataSource) -> None:
         for prompt in data.prompts(Split.TRAIN)[:1]:
-            self._verdict(prompt, "", True)
+            if data.judge(prompt, "", finished=True) is None:
+                raise UserError(UNKNOWN.format(type(data).__name__))
 
     def score(self, samples: Samples) -> Tensor:
         rows = zip(samples.prompts, samples.texts, samples.finished.tolist(), strict=True)
@@ -30,7 +31,7 @@ class GoldReward(RewardSource):
     def _verdict(self, prompt: Prompt, text: str, finished: bool) -> float:
         verdict = self._data.judge(prompt, text, finished=finished)
         if verdict is None:
-            raise UserError(UNKNOWN)
+            raise UserError(UNKNOWN.format(type(self._data).__name__))
         return verdict.gold_reward
 
 

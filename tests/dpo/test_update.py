@@ -12,7 +12,7 @@ from alignbench_dpo.config import DPOConfig, IPOConfig, KTOConfig, OnlineDPOConf
 from alignbench_dpo.kto import KTO, mismatch
 from alignbench_dpo.losses import kto_loss, log_odds, orpo_loss
 from alignbench_dpo.offline import DPO, IPO, ORPO, SimPO
-from alignbench_dpo.online import OnlineDPO, best_and_worst, shape_scores
+from alignbench_dpo.online import OnlineDPO, best_and_worst
 from alignbench_hf.policy import HFPolicy
 from torch import Tensor
 
@@ -299,13 +299,6 @@ def test_best_and_worst_of_each_prompt() -> None:
     scores = torch.tensor([1.0, 3.0, 2.0, 5.0, 5.0, 5.0, 0.0, -1.0, 0.0])
     found = best_and_worst(scores, 3)
     assert (found.best.tolist(), found.worst.tolist(), found.ties) == ([1, 6], [0, 7], 1)
-
-
-def test_missing_eos_rules() -> None:
-    scores, finished = torch.tensor([2.0, 3.0]), torch.tensor([True, False])
-    assert shape_scores(scores, finished, "subtract", 1.5).tolist() == [2.0, 1.5]
-    assert shape_scores(scores, finished, "replace", 1.5).tolist() == [2.0, -1.5]
-    assert shape_scores(scores, finished, "keep", 1.5).tolist() == [2.0, 3.0]
 
 
 def test_ties_are_counted_and_left_out() -> None:

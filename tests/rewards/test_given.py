@@ -38,9 +38,10 @@ def test_gold_is_the_verdict_of_the_data() -> None:
     assert scores.tolist() == [102.0, 1.0, -7.0]
 
 
-def test_gold_refuses_data_without_truth_when_it_is_built() -> None:
-    with pytest.raises(UserError, match="reward=gold needs data that judges every response"):
-        GoldReward(GoldConfig(), policy=tiny.scratch(), data=Untold(), seeds=Seeds(0))
+def test_gold_refuses_data_without_truth() -> None:
+    GoldReward.check_data(GoldConfig(), Truth())
+    with pytest.raises(UserError, match="needs data that knows the truth about every response, and Untold does not"):
+        GoldReward.check_data(GoldConfig(), Untold())
 
 
 @pytest.mark.parametrize("scale", [0.1, -2.0])
