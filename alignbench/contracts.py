@@ -190,8 +190,8 @@ class Annotator(ABC):  # noqa: B024 (which method it needs depends on samples_re
 class RewardSource(ABC):
     """One raw scalar per response. Built with: policy, data, seeds."""
 
-    @classmethod
-    def check_data(cls, config: Any, data: DataSource) -> None:  # noqa: B027 (most serve any data)
+    @classmethod  # noqa: B027 (most serve any data)
+    def check_data(cls, config: Any, data: DataSource) -> None:
         """Raises UserError where this data cannot serve it. Called before a model is loaded."""
 
     @abstractmethod

@@ -19,6 +19,7 @@ from alignbench.errors import NonFiniteError
 from alignbench.records import ExactProblem, PreferencePair, Ranking, Sequences
 
 _LOWER = "Lower the learning rate."
+_SAME_REWARD = 1e-9  # of its size
 
 
 def masked_sum(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
@@ -147,6 +148,23 @@ def exact_scores(problem: ExactProblem, rule: str, penalty: float) -> Tensor | N
 def kl_optimum(reference: Tensor, rewards: Tensor, kl_coef: float) -> Tensor:
     """pi_ref exp(r / kl_coef) / Z, [X, Y]: what maximises E[r] - kl_coef KL(pi || pi_ref) over all distributions."""
     return torch.softmax(reference.log() + rewards / kl_coef, dim=1)
+
+
+def best_of_n(reference: Tensor, rewards: Tensor, n: int) -> Tensor:
+    """[X, Y]: P(y) = pi_ref(y) / p(level) * (F(r)^n - F(r-)^n), float64 (Beirami et al., arXiv 2401.01879).
+
+    p(level) is the reference's mass on the responses of one reward, F and F- the mass at most and below it: the best
+    level of n draws has F^n - F-^n, and within a level the first of equals is any of them in proportion to pi_ref.
+    Rewards closer than 1e-9 of their size are equal: sums in another order must not break a tie."""
+    ordered, order = rewards.double().sort(dim=1)
+    gap = ordered.diff(dim=1) > _SAME_REWARD * ordered[:, 1:].abs().clamp(min=1.0)
+    level = torch.nn.functional.pad(gap.long().cumsum(1), (1, 0))
+    prior = reference.double().gather(1, order)
+    mass = torch.zeros_like(prior).scatter_add_(1, level, prior)  # column l: level l; empty ones have 0
+    reached = mass.cumsum(1)
+    won = reached**n - (reached - mass).clamp(min=0.0) ** n
+    share = torch.where(mass > 0, won / mass, 0.0).gather(1, level) * prior
+    return torch.zeros_like(share).scatter(1, order, share)
 
 
 def best_of_n_kl_bound(n: int) -> float:

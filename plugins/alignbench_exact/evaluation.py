@@ -16,9 +16,10 @@ from alignbench import (
     MetricSpec,
     Subject,
     UserError,
+    functional,
 )
 from alignbench_exact.config import ExactEvaluationConfig
-from alignbench_exact.mathematics import best_of, kl, optimum, total_variation
+from alignbench_exact.mathematics import kl, total_variation
 
 SPECS = (
     MetricSpec("exact/total_variation", Direction.LOWER, "from pi* = pi_ref exp(r / beta) / Z, within [0, 1]"),
@@ -65,8 +66,8 @@ class ExactEvaluation(Evaluation):
         problem = ExactProblem(completions, reference, rewards)
         if subject.candidates > 1:
             scores = torch.tensor([[chosen_by(g) for g in row] for row in measured], dtype=torch.double)
-            reached = best_of(subject.candidates, reached, scores)
-        best = optimum(problem, beta)
+            reached = functional.best_of_n(reached, scores, subject.candidates)
+        best = functional.kl_optimum(reference, rewards, beta)
         divergence = kl(reached, problem.reference)
         objective = (reached * problem.rewards).sum(1) - beta * divergence
         highest = (best * problem.rewards).sum(1) - beta * kl(best, problem.reference)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alignbench import REFERENCE, ExactProblem, Policy, PolicyOptimizer, ScoredRollout, Seeds, UpdateReport, functional
-from alignbench_selection.best_of_n import best_of_n
+from alignbench.functional import best_of_n
 from alignbench_selection.config import RejectionSamplingConfig
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from alignbench_exact.annotator import ExactAnnotator
 from alignbench_exact.config import ExactAnnotatorConfig, ExactDataConfig, ExactEvaluationConfig
 from alignbench_exact.evaluation import ExactEvaluation, every_completion
-from alignbench_exact.mathematics import best_of, kl, optimum, total_variation
+from alignbench_exact.mathematics import kl, total_variation
 from alignbench_exact.source import ExactData
 from alignbench_hf.build import build_scratch
 from alignbench_hf.config import ScratchConfig
@@ -22,7 +21,7 @@ from alignbench_world.config import WorldConfig
 from alignbench_world.source import WorldData
 from torch import Tensor
 
-from alignbench import ExactProblem, Samples, Sampling, Seeds, Split, UserError
+from alignbench import ExactProblem, Samples, Sampling, Seeds, Split, UserError, functional
 from alignbench.config import EvalSettings
 from alignbench.contracts import RewardSource
 from alignbench.evaluation.suite import evaluate
@@ -58,7 +57,7 @@ def random_problem(seed: int = 0) -> ExactProblem:
 def test_nothing_is_above_the_optimum(beta: float) -> None:
     """Its value is beta log Z, and any other distribution falls short of it by beta KL(pi || pi*)."""
     problem = random_problem()
-    best = optimum(problem, beta)
+    best = functional.kl_optimum(problem.reference, problem.rewards, beta)
 
     def objective(pi: Tensor) -> Tensor:
         return (pi * problem.rewards).sum(1) - beta * kl(pi, problem.reference)
@@ -74,18 +73,6 @@ def test_distances() -> None:
     assert float(total_variation(left, right)) == pytest.approx(0.5)
     assert float(kl(left, right)) == pytest.approx(math.log(2))
     assert float(total_variation(left, left)) == float(kl(left, left)) == 0.0
-
-
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_best_of_n_against_every_draw(n: int) -> None:
-    """Ties included: responses 1 and 3 score the same, and the first that is drawn is kept."""
-    p = torch.tensor([[0.1, 0.3, 0.4, 0.2]]).double()
-    scores = torch.tensor([[2.0, 1.0, 0.0, 1.0]]).double()
-    wanted = torch.zeros(4).double()
-    for draw in itertools.product(range(4), repeat=n):
-        best = max(draw, key=lambda y: float(scores[0, y]))  # the first of equals
-        wanted[best] += math.prod(float(p[0, y]) for y in draw)
-    torch.testing.assert_close(best_of(n, p, scores)[0], wanted)
 
 
 # The world
@@ -236,7 +223,12 @@ def test_best_of_n_is_measured_as_the_distribution_that_it_samples() -> None:
     policy = micro(data)
     one, several = (
         run(policy, data),
-        run(policy, data, candidates=4, optimum=lambda problem: best_of(4, problem.reference, problem.rewards)),
+        run(
+            policy,
+            data,
+            candidates=4,
+            optimum=lambda problem: functional.best_of_n(problem.reference, problem.rewards, 4),
+        ),
     )
     bound = math.log(4) - 3 / 4
     assert all(0 < value <= bound for value in several["kl"])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from alignbench_selection.best_of_n import BestOfN, best_of_n
+from alignbench_selection.best_of_n import BestOfN
 from alignbench_selection.config import BestOfNConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alignbench import Consumes, DataSource, ExactProblem, Prompt, RewardSource, Samples, Seeds, Split, UserError
 from alignbench.evaluation.respond import respond
-from alignbench.functional import best_of_n_kl_bound
+from alignbench.functional import best_of_n, best_of_n_kl_bound
 from tests import tiny
 
 property_test = settings(deadline=None, derandomize=True, max_examples=60)

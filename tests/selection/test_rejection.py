@@ -9,7 +9,6 @@ import math
 import pytest
 import torch
 from alignbench_hf.policy import HFPolicy
-from alignbench_selection.best_of_n import best_of_n
 from alignbench_selection.config import RejectionSamplingConfig
 from alignbench_selection.rejection import RejectionSampling, best_rows
 from omegaconf import OmegaConf
@@ -26,6 +25,7 @@ from alignbench import (
     UserError,
 )
 from alignbench.experience import rollout_batches
+from alignbench.functional import best_of_n
 from tests import tiny
 
 K = 3
