@@ -18,6 +18,7 @@ from torch import Tensor
 from alignbench import (
     POLICY,
     REFERENCE,
+    ExactProblem,
     Policy,
     PolicyOptimizer,
     ScoredRollout,
@@ -51,6 +52,25 @@ class ClippedLoss:
 
 class PPO(PolicyOptimizer[ScoredRollout]):
     """One update: shape the rewards, estimate advantages, then epochs x minibatches clipped steps."""
+
+    @classmethod
+    def optimum(cls, config: PPOConfig, problem: ExactProblem) -> Tensor | None:
+        """pi*(y|x) = pi_ref(y|x) exp(r(x, y) / kl_coef) / Z(x); none without a penalty, or with one that adapts."""
+        if config.kl_coef == 0 or config.kl_target > 0:
+            return None
+        return torch.softmax(problem.reference.log() + problem.rewards / config.kl_coef, 1)
+
+    @classmethod
+    def exact_settings(cls) -> Mapping[str, object]:
+        """One on-policy step per batch on unbiased advantages of the scores as they are."""
+        return {
+            "epochs": 1,
+            "minibatches": 1,
+            "gae_lambda": 1.0,
+            "value_coef": 1.0,
+            "clip_value": 0.0,
+            "missing_eos": "keep",
+        }
 
     def __init__(self, config: PPOConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         check(config)
