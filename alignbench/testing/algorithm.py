@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignbench.contracts import POLICY, PreferenceConfig, RolloutConfig
+from alignbench.contracts import POLICY, RolloutConfig
 from alignbench.errors import NonFiniteError
 from alignbench.functional import learning_rate_at, sequence_kl
 from alignbench.plugins import Component
@@ -40,7 +40,7 @@ among the 16 responses of a batch costs a tenth."""
 
 # Options that mean the same wherever they occur: the kit sets them where a check needs them.
 COEFFICIENTS = ("kl_coef", "beta", "tau")
-TELLING = (*COEFFICIENTS, "gamma", "gae_lambda", "label_smoothing", "temperature")
+TELLING = (*COEFFICIENTS, "gamma", "gae_lambda", "label_smoothing")
 ONE_STEP = {"epochs": 1, "minibatches": 1}
 
 check = CheckList()
@@ -336,7 +336,7 @@ def options_have_an_effect(component: Component, seed: int) -> None:
     for _ in range(2):
         plain.update(batch)
     for name in names:
-        value = TEMPERATURE if name == "temperature" else getattr(default, name)
+        value = getattr(default, name)
         other = Trial(component, seed, **{name: 0.5 * value})
         for _ in range(2):
             other.update(batch)
@@ -355,5 +355,3 @@ def supported(component: Component) -> bool:
     consumes = getattr(component.config, "consumes", None)
     return isinstance(consumes, Consumes) and consumes is not Consumes.NOTHING
 
-
-__all__ = ["COEFFICIENTS", "PreferenceConfig", "check", "supported"]

@@ -52,6 +52,7 @@ WIRING: dict[Kind, tuple[str, ...]] = {
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "scipy", "sklearn", "pandas", "polars", "lm_eval")
 
 check = CheckList()
+check_algorithm = CheckList()
 
 
 @check(causes="no docstring at the config, a long one without a first line, or a field without a docstring below it.")
@@ -125,11 +126,9 @@ def target_keeps_its_contract(component: Component, seed: int) -> None:
         raise PropertyBroken("The config has a second default in the signature: its own defaults are the only ones.")
 
 
-@check(causes="a base of its own in place of RolloutConfig or PreferenceConfig, or `consumes` without ClassVar.")
+@check_algorithm(causes="a base of its own in place of RolloutConfig or PreferenceConfig, or `consumes` without ClassVar.")
 def algorithm_declares_what_it_consumes(component: Component, seed: int) -> None:
     """An algorithm's config names what it is fed and derives from the base that belongs to it."""
-    if component.kind is not Kind.ALGORITHM:
-        raise NotApplicable("it is no algorithm")
     consumes = getattr(component.config, "consumes", None)
     if not isinstance(consumes, Consumes):
         raise PropertyBroken(f"`consumes` is {consumes!r}.")

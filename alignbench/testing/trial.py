@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from alignbench.testing.checks import PropertyBroken
 from alignbench.testing.tabular import TabularPolicy, disguise
 from alignbench.testing.world import World
 
+T = TypeVar("T")
 ROWS = 16
 TEMPERATURE = 0.8
 """Not 1, so that a temperature that is forgotten shows."""
@@ -177,7 +178,8 @@ def permuted(batch: Batch, rng: torch.Generator, *, group: int = 1) -> Batch:
     return batch.select(rows)
 
 
-def snapshot(batch: Batch) -> Batch:
+def snapshot(batch: T) -> T:
+    """A copy that shares nothing, to compare with."""
     return copy.deepcopy(batch)
 
 

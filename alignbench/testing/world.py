@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from alignbench.contracts import POLICY, Annotator, DataSource
+from alignbench.contracts import POLICY, Annotator, DataSource, RewardSource
 from alignbench.experience import reference_logprobs
 from alignbench.records import (
     Demonstration,
@@ -31,7 +31,7 @@ from alignbench.records import (
     Verdict,
 )
 from alignbench.seeds import Seeds
-from alignbench.testing.tabular import EOS, LETTERS, PAD, TabularPolicy
+from alignbench.testing.tabular import EOS, LETTERS, TabularPolicy
 
 _TEXTS = [" ".join(word) for size in (1, 3, 2) for word in itertools.product(LETTERS, repeat=size)]
 
@@ -65,13 +65,14 @@ class World:
         rewards = torch.randn(prompts, len(completions), generator=self.seeds.torch("rewards")).double()
         self.problem = ExactProblem(completions, self.distribution(self._start), rewards)
 
-    def policy(self, *, moved: float = 0.0) -> TabularPolicy:
-        """A policy that stands at the reference, or `moved` away from it by noise on its logits. It brings a scalar role
-        "reward" of random numbers, as a run brings its reward model."""
+    def policy(self, *, moved: float = 0.0, reward_role: bool = True) -> TabularPolicy:
+        """A policy that stands at the reference, or `moved` away from it by noise on its logits. With `reward_role` it
+        brings a scalar role "reward" of random numbers, as a run brings its reward model."""
         policy = self._start.clone()
-        role = policy.scalar("reward")
         with torch.no_grad():
-            role.table.copy_(torch.randn(role.table.shape, generator=self.seeds.torch("reward role")))
+            if reward_role:
+                table = policy.scalar("reward").table
+                table.copy_(torch.randn(table.shape, generator=self.seeds.torch("reward role")))
             noise = torch.randn(policy.logits.shape, generator=self.seeds.torch("moved"))
             policy.logits.add_(moved * noise)
         return policy
@@ -181,10 +182,10 @@ class World:
 
 
 class WorldData(DataSource):
-    """The world as a data source: every prompt for training, and the truth about every response."""
+    """The world as a data source: every prompt for training and, where it `judges`, the truth about every response."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, *, judges: bool = True) -> None:
+        self._world, self._judges = world, judges
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         return self._world.prompts
@@ -194,11 +195,23 @@ class WorldData(DataSource):
         return [Demonstration(prompt, text) for prompt in self._world.prompts for text in texts]
 
     def judge(self, prompt: Prompt, response: str, *, finished: bool) -> Verdict | None:
+        if not self._judges:
+            return None
         reward = self._world.reward(prompt, response, finished)
         return Verdict(reward, correct=reward > 0, agrees=reward < 0 if prompt.opinion is Opinion.WRONG else None)
 
     def counts(self) -> Mapping[str, int]:
         return {"prompts": len(self._world.prompts)}
+
+
+class WorldReward(RewardSource):
+    """The known reward as a reward source."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def score(self, samples: Samples) -> Tensor:
+        return self._world.rewards_of(samples)
 
 
 class BradleyTerry(Annotator):
@@ -232,5 +245,3 @@ def exact_kl(left: Tensor, right: Tensor) -> float:
     """KL(left || right) in nats per response, the mean over prompts."""
     return float((left * (left.clamp(min=1e-300).log() - right.clamp(min=1e-300).log())).sum(1).mean())
 
-
-__all__ = ["PAD", "BradleyTerry", "World", "WorldData", "exact_kl", "make_prompts", "total_variation"]
