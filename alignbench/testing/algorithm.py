@@ -169,11 +169,12 @@ def goes_on_from_its_state(component: Component, seed: int) -> None:
 @check(causes="a mean over the micro-batch in place of the batch, or a normalisation within the micro-batch.")
 def micro_batches_change_memory_alone(component: Component, seed: int) -> None:
     """micro_batch_size makes no difference beyond rounding."""
-    whole, pieces = Trial(component, seed), Trial(component, seed, micro_batch_size=5)
-    for trial in (whole, pieces):
-        for _ in range(2):
-            trial.update()
-    _same(whole, pieces, "micro_batch_size=5 instead of the whole batch")
+    for size in (5, 1):
+        whole, pieces = Trial(component, seed), Trial(component, seed, micro_batch_size=size)
+        for trial in (whole, pieces):
+            for _ in range(2):
+                trial.update()
+        _same(whole, pieces, f"micro_batch_size={size} instead of the whole batch")
 
 
 @check(causes="token ids compared with EOS or PAD in place of a mask, or a tensor read beyond the mask.")

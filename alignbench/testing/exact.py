@@ -20,7 +20,7 @@ from alignbench.testing.world import World, exact_kl, total_variation
 BOUNDS = {Consumes.ROLLOUTS: 0.05, Consumes.PREFERENCES: 0.02, Consumes.DEMONSTRATIONS: 0.05}
 """Total variation within which an algorithm reaches its optimum, by what it learns from. Without `soft_labels`,
 preferences are as noisy as rollouts, and have their bound."""
-ROWS = 512
+ROWS = 256
 
 check = CheckList()
 
@@ -116,7 +116,7 @@ def coefficient_pulls_to_the_reference(component: Component, seed: int) -> None:
     world = World(seed)
 
     def kl(value: float) -> float:
-        config = exact_config(component, rows=256, updates=40, **dict.fromkeys(names, value))
+        config = exact_config(component, rows=128, updates=40, **dict.fromkeys(names, value))
         return exact_kl(trained(component, world, seed, config), world.problem.reference)
 
     weak, strong = kl(0.1), kl(10.0)
@@ -131,7 +131,7 @@ def rewards_rise(component: Component, seed: int) -> None:
         raise NotApplicable("it learns neither from scores nor from pairs")
     world = World(seed)
     coefficients = {name: getattr(component.config(), name) for name in COEFFICIENTS if has(component, name)}
-    config = exact_config(component, rows=256, updates=40, **coefficients)
+    config = exact_config(component, rows=128, updates=40, **coefficients)
     start, end = (
         world.expected_reward(p) for p in (world.problem.reference, trained(component, world, seed, config))
     )
