@@ -69,7 +69,7 @@ def nothing_else_moves(component: Component, seed: int) -> None:
         raise PropertyBroken("The reference's log-probabilities changed in two updates.")
     mine, theirs = (policy.role("reward").table for policy in (trial.policy, roles))
     if not torch.equal(mine, theirs):
-        raise PropertyBroken(f"The scalar role 'reward' changed by {float((mine - theirs).abs().max()):.2g}.")
+        raise PropertyBroken(f"The scalar role 'reward' changed by {float((mine - theirs).detach().abs().max()):.2g}.")
 
 
 @check(causes="an operation in place (+=, masked_fill_, clamp_) on a tensor of the batch.")
