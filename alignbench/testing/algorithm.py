@@ -41,7 +41,7 @@ among the 16 responses of a batch costs a tenth."""
 # Options that mean the same wherever they occur: the kit sets them where a check needs them.
 COEFFICIENTS = ("kl_coef", "beta", "tau")
 TELLING = (*COEFFICIENTS, "gamma", "gae_lambda", "label_smoothing")
-ONE_STEP = {"epochs": 1, "minibatches": 1}
+ONE_STEP: dict[str, Any] = {"epochs": 1, "minibatches": 1}
 
 check = CheckList()
 
@@ -108,10 +108,12 @@ def reports_the_steps_it_makes(component: Component, seed: int) -> None:
         raise PropertyBroken(f"It reports {reported} steps in two updates and made {len(made)}.")
 
 
-@check(causes="minibatches whose gradients are summed into one step, an epoch loop that returns early, a lost remainder.")
+@check(
+    causes="minibatches whose gradients are summed into one step, an epoch loop that returns early, a lost remainder."
+)
 def steps_for_every_minibatch(component: Component, seed: int) -> None:
     """An update makes epochs x minibatches optimizer steps."""
-    asked = {"epochs": 3, "minibatches": 2}
+    asked: dict[str, Any] = {"epochs": 3, "minibatches": 2}
     if not any(has(component, name) for name in asked):
         raise NotApplicable("its config has neither epochs nor minibatches")
     wanted = math.prod(number for name, number in asked.items() if has(component, name))
@@ -147,7 +149,7 @@ def same_seed_same_updates(component: Component, seed: int) -> None:
 @check(causes="something left out of state_dict: the shuffling generator, a controller's value, a network, a counter.")
 def goes_on_from_its_state(component: Component, seed: int) -> None:
     """Built anew and given its state, from a file, it goes on bit for bit as if never stopped."""
-    adaptive = {"minibatches": 2, "lr_schedule": "cosine", "kl_target": 0.05, "kl_horizon": 100.0}
+    adaptive: dict[str, Any] = {"minibatches": 2, "lr_schedule": "cosine", "kl_target": 0.05, "kl_horizon": 100.0}
     trial = Trial(component, seed, **adaptive)
     for _ in range(2):
         trial.update()
@@ -163,7 +165,9 @@ def goes_on_from_its_state(component: Component, seed: int) -> None:
                 f"{one[names[0]]}."
             )
         if not torch.equal(trial.weights(), resumed.weights()):
-            raise PropertyBroken(f"{update + 1} updates after the stop, the weights differ by {gap(trial, resumed):.2g}.")
+            raise PropertyBroken(
+                f"{update + 1} updates after the stop, the weights differ by {gap(trial, resumed):.2g}."
+            )
 
 
 @check(causes="a mean over the micro-batch in place of the batch, or a normalisation within the micro-batch.")
@@ -215,10 +219,14 @@ def _same(left: Trial, right: Trial, what: str) -> None:
     if not bool(torch.isfinite(right.weights()).all()):
         raise PropertyBroken(f"{what} gave weights that are not finite.")
     if (share := gap(left, right)) > ROUNDING:
-        raise PropertyBroken(f"{what} changed the weights by {share:.2g} of the movement; rounding is below {ROUNDING:g}.")
+        raise PropertyBroken(
+            f"{what} changed the weights by {share:.2g} of the movement; rounding is below {ROUNDING:g}."
+        )
 
 
-@check(causes="an optimizer that is built with the learning rate and never asked for the schedule, or asked once a step.")
+@check(
+    causes="an optimizer that is built with the learning rate and never asked for the schedule, or asked once a step."
+)
 def learning_rate_follows_its_schedule(component: Component, seed: int) -> None:
     """The policy's learning rate at every step is that of lr_schedule and warmup_updates at its update."""
     updates, warmup = 6, 2
@@ -293,7 +301,9 @@ def kl_is_in_nats_per_response(component: Component, seed: int) -> None:
     shown = batch.rollout.samples.sequences
     heat = trial.config.temperature
     with torch.no_grad():
-        mine, theirs = (trial.policy.logprobs(shown, role=r, temperature=heat).logprobs for r in ("policy", "reference"))
+        mine, theirs = (
+            trial.policy.logprobs(shown, role=r, temperature=heat).logprobs for r in ("policy", "reference")
+        )
     wanted = float(sequence_kl(mine, theirs, shown.response_mask).mean())
     metrics = trial.update(batch).metrics
     if "kl" not in metrics:
@@ -302,13 +312,15 @@ def kl_is_in_nats_per_response(component: Component, seed: int) -> None:
         raise PropertyBroken(f"`kl` is {metrics['kl']:.4f}, and the batch's is {wanted:.4f} nats per response.")
 
 
-@check(causes="config.temperature left out of one of: policy, reference, the log-probabilities before and after a step.")
+@check(
+    causes="config.temperature left out of one of: policy, reference, the log-probabilities before and after a step."
+)
 def temperature_divides_the_logits(component: Component, seed: int) -> None:
     """At temperature T the gradient is that of the logits / T at temperature 1, divided by T."""
     if not issubclass(component.config, RolloutConfig):
         raise NotApplicable("its batches are not sampled")
     # One small step with a large adam_eps is a step along the gradient.
-    linear = {"learning_rate": 1.0, "adam_eps": 1e3, "max_grad_norm": 0.0, "lr_schedule": "constant", **ONE_STEP}
+    linear: dict[str, Any] = {"learning_rate": 1.0, "adam_eps": 1e3, "max_grad_norm": 0.0, "lr_schedule": "constant", **ONE_STEP}
     warm = Trial(component, seed, **linear)
     plain = Trial(component, seed, temperature=1.0, **linear)
     plain.policy.scale_logits(1 / TEMPERATURE)
@@ -355,4 +367,3 @@ def supported(component: Component) -> bool:
     """Whether there is anything to update."""
     consumes = getattr(component.config, "consumes", None)
     return isinstance(consumes, Consumes) and consumes is not Consumes.NOTHING
-

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import typing
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -74,12 +75,17 @@ def config_is_documented(component: Component, seed: int) -> None:
             if isinstance(statement, ast.AnnAssign) and "ClassVar" not in ast.unparse(statement.annotation):
                 text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
                 if not text:
-                    raise PropertyBroken(f"{schema.__name__}.{ast.unparse(statement.target)} has no docstring below it.")
+                    raise PropertyBroken(
+                        f"{schema.__name__}.{ast.unparse(statement.target)} has no docstring below it."
+                    )
 
 
-@check(causes="a field type that OmegaConf does not know, a field without default, or __post_init__ that changes fields.")
+@check(
+    causes="a field type that OmegaConf does not know, a field without default, or __post_init__ that changes fields."
+)
 def config_round_trips(component: Component, seed: int) -> None:
     """The defaults survive OmegaConf and YAML: what a user overrides and what a result records is what was run."""
+    schema: Any = component.config
     try:
         default = component.config()
         text = OmegaConf.to_yaml(OmegaConf.structured(component.config))
@@ -88,7 +94,7 @@ def config_round_trips(component: Component, seed: int) -> None:
         raise PropertyBroken(f"{component.config.__name__} cannot be made: {' '.join(str(error).split())}.") from error
     if type(again) is not component.config or again != default:
         raise PropertyBroken(f"{default} came back as {again}.")
-    if "component" in {field.name for field in dataclasses.fields(component.config)}:
+    if "component" in {field.name for field in dataclasses.fields(schema)}:
         raise PropertyBroken("A field is named `component`: the core keeps the component's name there.")
 
 
@@ -96,8 +102,7 @@ def config_round_trips(component: Component, seed: int) -> None:
 def config_imports_nothing_heavy(component: Component, seed: int) -> None:
     """Importing the config imports no torch and the like: every `--help` imports every plugin."""
     code = (
-        f"import sys; import {component.config.__module__}\n"
-        f"print('HEAVY', *sorted(set({HEAVY!r}) & set(sys.modules)))"
+        f"import sys; import {component.config.__module__}\nprint('HEAVY', *sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
@@ -107,7 +112,9 @@ def config_imports_nothing_heavy(component: Component, seed: int) -> None:
         raise PropertyBroken(f"Importing {component.config.__module__} imports {', '.join(heavy)}.")
 
 
-@check(causes="a missing base class or abstract method, a keyword argument too few, or a second default for the config.")
+@check(
+    causes="a missing base class or abstract method, a keyword argument too few, or a second default for the config."
+)
 def target_keeps_its_contract(component: Component, seed: int) -> None:
     """The target makes an object of its kind's base class from its config and the wiring of its kind."""
     target, contract = component.load(), CONTRACTS[component.kind]
@@ -126,7 +133,9 @@ def target_keeps_its_contract(component: Component, seed: int) -> None:
         raise PropertyBroken("The config has a second default in the signature: its own defaults are the only ones.")
 
 
-@check_algorithm(causes="a base of its own in place of RolloutConfig or PreferenceConfig, or `consumes` without ClassVar.")
+@check_algorithm(
+    causes="a base of its own in place of RolloutConfig or PreferenceConfig, or `consumes` without ClassVar."
+)
 def algorithm_declares_what_it_consumes(component: Component, seed: int) -> None:
     """An algorithm's config names what it is fed and derives from the base that belongs to it."""
     consumes = getattr(component.config, "consumes", None)

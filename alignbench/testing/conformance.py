@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
+from alignbench.check import resolve
 from alignbench.plugins import Component, Kind
 from alignbench.testing import algorithm, config, evaluation, exact, reward
 from alignbench.testing.checks import Check, Result, run_checks
-from alignbench.check import resolve
 
 CONFIG_CHECKS = tuple(config.check.checks)
 DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
@@ -70,4 +70,3 @@ class EvaluationConformance(Conformance):
     """Every check of an evaluation."""
 
     checks = (*CONFIG_CHECKS, *EVALUATION_CHECKS)
-

@@ -133,7 +133,9 @@ def same_generations_same_scores(component: Component, seed: int) -> None:
         raise NotApplicable(f"it cannot be used on the kit's data: {error}") from error
     _close(scores, again, "A second time")
     for name in ("generations", "baseline"):
-        if getattr(first, name) != getattr(second, name) or getattr(first, name) != getattr(Examined(seed).subject, name):
+        if getattr(first, name) != getattr(second, name) or getattr(first, name) != getattr(
+            Examined(seed).subject, name
+        ):
             raise PropertyBroken(f"The subject's {name} changed.")
 
 

@@ -69,7 +69,9 @@ def optimum_is_a_distribution(component: Component, seed: int) -> None:
     if optimum is None:
         raise NotApplicable("it names no optimum")
     if optimum.shape != problem.reference.shape or optimum.dtype != torch.float64:
-        raise PropertyBroken(f"It is {optimum.dtype} of shape {tuple(optimum.shape)}: float64 like `rewards` is wanted.")
+        raise PropertyBroken(
+            f"It is {optimum.dtype} of shape {tuple(optimum.shape)}: float64 like `rewards` is wanted."
+        )
     off = float((optimum.sum(1) - 1).abs().max())
     if not (bool((optimum >= 0).all()) and off < 1e-6):
         raise PropertyBroken(f"Its least number is {float(optimum.min()):.2g} and its rows sum to 1 but for {off:.2g}.")
@@ -132,9 +134,7 @@ def rewards_rise(component: Component, seed: int) -> None:
     world = World(seed)
     coefficients = {name: getattr(component.config(), name) for name in COEFFICIENTS if has(component, name)}
     config = exact_config(component, rows=128, updates=40, **coefficients)
-    start, end = (
-        world.expected_reward(p) for p in (world.problem.reference, trained(component, world, seed, config))
-    )
+    start, end = (world.expected_reward(p) for p in (world.problem.reference, trained(component, world, seed, config)))
     if not end > start + 0.1:
         raise PropertyBroken(f"It went from {start:.3f} to {end:.3f}, in standard deviations of the reward.")
 

@@ -109,7 +109,9 @@ def scores_are_one_number_a_response(component: Component, seed: int) -> None:
     """`score` gives [B] finite float32 numbers on the device of the samples, without gradient."""
     _, fresh, scores = scored(component, seed)
     if scores.shape != (len(fresh),) or scores.dtype != torch.float32:
-        raise PropertyBroken(f"The scores are {scores.dtype} of shape {tuple(scores.shape)} for {len(fresh)} responses.")
+        raise PropertyBroken(
+            f"The scores are {scores.dtype} of shape {tuple(scores.shape)} for {len(fresh)} responses."
+        )
     if scores.device != fresh.sequences.response_ids.device or scores.requires_grad:
         raise PropertyBroken(f"The scores are on {scores.device}, with requires_grad={scores.requires_grad}.")
     if not bool(torch.isfinite(scores).all()):
@@ -214,7 +216,9 @@ def saved_and_loaded_it_scores_alike(component: Component, seed: int) -> None:
     _close(scores, other.score(fresh), "Saving and loading")
 
 
-@check(causes="a scale that is read before the shift, the samples of the wrong policy, or a variance in place of its root.")
+@check(
+    causes="a scale that is read before the shift, the samples of the wrong policy, or a variance in place of its root."
+)
 def normalised_on_its_baseline(component: Component, seed: int) -> None:
     """With `normalise`, scores of the baseline have mean 0 and standard deviation 1."""
     config: Any = component.config()

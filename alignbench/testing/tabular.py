@@ -158,7 +158,6 @@ class TabularPolicy(Policy):
         rows = torch.tensor([self._codes[_code(row)] for row in known.values()])[which]
         return rows, ids, ids != PAD
 
-
     def states(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """The row of the table of each prompt, [B], and the state before each response token and after the last one,
         [B, R + 1]. What stands at padding is not looked at; states there are 0."""

@@ -153,7 +153,9 @@ def disguised(batch: Batch, *, left: int = 0, right: int = 0, rng: torch.Generat
         old = batch.rollout.samples
         samples = dataclasses.replace(old, sequences=disguise(old.sequences, left=left, right=right, rng=rng))
         logprobs = torch.nn.functional.pad(batch.rollout.logprobs, (0, right))
-        return dataclasses.replace(batch, rollout=dataclasses.replace(batch.rollout, samples=samples, logprobs=logprobs))
+        return dataclasses.replace(
+            batch, rollout=dataclasses.replace(batch.rollout, samples=samples, logprobs=logprobs)
+        )
     if isinstance(batch, DemonstrationBatch):
         return DemonstrationBatch(disguise(batch.sequences, left=left, right=right, rng=rng))
     # The two sides are padded unlike each other: they are two batches of sequences.
@@ -163,8 +165,10 @@ def disguised(batch: Batch, *, left: int = 0, right: int = 0, rng: torch.Generat
 
 def permuted(batch: Batch, rng: torch.Generator, *, group: int = 1) -> Batch:
     """The same rows in another order; `group` neighbours stay together, in another order among themselves."""
-    size = len(batch.rollout.samples) if isinstance(batch, ScoredRollout) else len(
-        batch.sequences if isinstance(batch, DemonstrationBatch) else batch
+    size = (
+        len(batch.rollout.samples)
+        if isinstance(batch, ScoredRollout)
+        else len(batch.sequences if isinstance(batch, DemonstrationBatch) else batch)
     )
     order = torch.randperm(size // group, generator=rng)
     rows = (order[:, None] * group + torch.randperm(group, generator=rng)[None]).flatten()

@@ -6,6 +6,7 @@ distribution it should converge to, not with a curve that looks right.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -131,8 +132,7 @@ class World:
         """Pairs of different responses drawn from the reference; which one is preferred is drawn by Bradley-Terry, and
         `probability` is what it was drawn with."""
         first, second = (
-            torch.multinomial(self.problem.reference.repeat(8 * rows, 1), 1, generator=rng).squeeze(1)
-            for _ in range(2)
+            torch.multinomial(self.problem.reference.repeat(4 * rows, 1), 1, generator=rng).squeeze(1) for _ in range(2)
         )
         row = torch.arange(len(first)) % len(self.prompts)
         kept = (first != second).nonzero().squeeze(1)[:rows]
@@ -140,9 +140,12 @@ class World:
         wins = torch.sigmoid(self.problem.rewards[row, first] - self.problem.rewards[row, second])
         flipped = torch.rand(len(row), generator=rng, dtype=torch.float64) > wins
         chosen, rejected = torch.where(flipped, second, first), torch.where(flipped, first, second)
-        sides = [self._responses(row, columns) for columns in (chosen, rejected)]
-        known = [reference_logprobs(self._start, side) if reference else None for side in sides]
-        return PreferenceBatch(*sides, torch.where(flipped, 1 - wins, wins).float(), *known)
+        better, worse = self._responses(row, chosen), self._responses(row, rejected)
+        batch = PreferenceBatch(better, worse, torch.where(flipped, 1 - wins, wins).float())
+        if not reference:
+            return batch
+        known = [reference_logprobs(self._start, side) for side in (better, worse)]
+        return dataclasses.replace(batch, ref_chosen=known[0], ref_rejected=known[1])
 
     def demonstrations(self, rows: int, rng: torch.Generator) -> DemonstrationBatch:
         """Responses drawn from `demonstrator`."""
@@ -161,7 +164,7 @@ class World:
     def text(self, column: int) -> tuple[str, bool]:
         """A response as text, and whether it ended by itself."""
         ids = self.problem.completions[column]
-        return self._start.tokenizer.decode(ids, skip_special_tokens=True), EOS in ids  # type: ignore[return-value]
+        return self._start.tokenizer.decode(ids, skip_special_tokens=True), EOS in ids
 
     def rankings(self, count: int, responses: int, rng: torch.Generator, annotator: BradleyTerry) -> list[Ranking]:
         """Responses drawn from the reference, ranked by the annotator."""
@@ -230,9 +233,7 @@ class BradleyTerry(Annotator):
     def preference(
         self, prompt: Prompt, first: str, second: str, *, finished: tuple[bool, bool] = (True, True)
     ) -> float | None:
-        left, right = (
-            self._world.reward(prompt, r, end) for r, end in zip((first, second), finished, strict=True)
-        )
+        left, right = (self._world.reward(prompt, r, end) for r, end in zip((first, second), finished, strict=True))
         return float(torch.sigmoid(torch.tensor(left - right)))
 
 
@@ -244,4 +245,3 @@ def total_variation(left: Tensor, right: Tensor) -> float:
 def exact_kl(left: Tensor, right: Tensor) -> float:
     """KL(left || right) in nats per response, the mean over prompts."""
     return float((left * (left.clamp(min=1e-300).log() - right.clamp(min=1e-300).log())).sum(1).mean())
-
