@@ -1,0 +1,119 @@
+"""Online DPO: the policy samples, a score chooses the pair, and DPO's loss learns from it (OAIF, arXiv 2402.04792)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignbench import (
+    REFERENCE,
+    ExactProblem,
+    Policy,
+    PreferenceBatch,
+    ScoredRollout,
+    Seeds,
+    UpdateReport,
+    functional,
+)
+from alignbench_dpo.config import OnlineDPOConfig
+from alignbench_dpo.losses import dpo_loss
+from alignbench_dpo.optimum import bradley_terry_optimum
+from alignbench_dpo.pairs import Objective, PairLearner, Side
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows of a rollout: `best[i]` scores above `worst[i]`, [pairs]; `ties` prompts gave none."""
+
+    best: Tensor
+    worst: Tensor
+    ties: int
+
+
+class OnlineDPO(PairLearner):
+    """One step per rollout, on the best and the worst response to each prompt."""
+
+    def __init__(self, config: OnlineDPOConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
+        super().__init__(config, policy, updates, temperature=config.temperature)
+        self._config = config
+
+    @classmethod
+    def optimum(cls, config: OnlineDPOConfig, problem: ExactProblem) -> Tensor | None:
+        """pi_ref exp(r / beta) / Z for the sigmoid loss with soft labels: it meets every pair's own optimum, so it does
+        not matter that the policy which is trained also draws the pairs.
+
+        None with hard labels: the better response always wins, so that no finite margin is enough; for the other losses,
+        whose optimum moves with the policy that draws the pairs; and where scores are not the rewards (a rule for
+        missing EOS) or the policy is not what is sampled (a temperature other than 1)."""
+        exact = config.loss == "sigmoid" and config.labels == "soft" and config.temperature == 1
+        unchanged = config.missing_eos == "keep" or (
+            config.missing_eos == "subtract" and not config.missing_eos_penalty
+        )
+        return bradley_terry_optimum(problem, config.beta) if exact and unchanged else None
+
+    def update(self, batch: ScoredRollout) -> UpdateReport:
+        config, samples = self._config, batch.rollout.samples
+        sequences, mask = samples.sequences, samples.sequences.response_mask.bool()
+
+        # 1. Scores, lowered where a response was cut off; the best and the worst of each prompt.
+        functional.require_finite("the reward", batch.scores, hint="Check the reward source.")
+        scores = shape_scores(batch.scores, samples.finished, config.missing_eos, config.missing_eos_penalty)
+        pairs = best_and_worst(scores, config.samples_per_prompt)
+
+        # 2. The reference's log-probabilities, and the KL of the sampled responses in nats per response.
+        with torch.no_grad():
+            ref = self._policy.logprobs(sequences, role=REFERENCE, temperature=config.temperature).logprobs
+        ref_logprobs = functional.masked_sum(ref, mask, dim=1)
+        metrics = {
+            "reward": float(batch.scores.mean()),
+            "kl": float(functional.sequence_kl(batch.rollout.logprobs, ref, mask).mean()),
+            "length": float(mask.sum(1).float().mean()),
+            "eos_rate": float(samples.finished.float().mean()),
+            "pairs": float(len(pairs.best)),
+            "ties": float(pairs.ties),
+            "learning_rate": self._optimizer.next_update(),
+        }
+
+        # 3. One step on the pairs, if there are any.
+        if not len(pairs.best):
+            return UpdateReport({**metrics, "loss": 0.0}, optimizer_steps=0)
+        preferences = PreferenceBatch(
+            sequences.select(pairs.best),
+            sequences.select(pairs.worst),
+            torch.sigmoid(scores[pairs.best] - scores[pairs.worst]) if config.labels == "soft" else None,
+            ref_logprobs[pairs.best],
+            ref_logprobs[pairs.worst],
+        )
+        gap = float((scores[pairs.best] - scores[pairs.worst]).mean())
+        return UpdateReport({**metrics, "score_gap": gap, **self._step(preferences, self._judge)}, optimizer_steps=1)
+
+    def _judge(self, chosen: Side, rejected: Side, probability: Tensor | None) -> Objective:
+        config = self._config
+        loss = dpo_loss(
+            chosen.log_ratio - rejected.log_ratio,
+            config.beta,
+            loss=config.loss,
+            label_smoothing=config.label_smoothing,
+            probability=probability,
+        )
+        return Objective(loss, config.beta * chosen.log_ratio, config.beta * rejected.log_ratio)
+
+
+def best_and_worst(scores: Tensor, samples_per_prompt: int) -> Pairs:
+    """The first of the highest and of the lowest scores of each prompt; prompts whose scores are all equal give no pair."""
+    groups = scores.reshape(-1, samples_per_prompt)
+    first = torch.arange(len(groups), device=scores.device) * samples_per_prompt
+    differ = groups.max(1).values > groups.min(1).values
+    best, worst = first + groups.argmax(1), first + groups.argmin(1)
+    return Pairs(best[differ], worst[differ], ties=int((~differ).sum()))
+
+
+def shape_scores(scores: Tensor, finished: Tensor, rule: str, penalty: float) -> Tensor:
+    """The missing-EOS rule, as in PPO: [B] scores of responses that were cut off are lowered, replaced or kept."""
+    if rule == "subtract":
+        return torch.where(finished, scores, scores - penalty)
+    if rule == "replace":
+        return torch.where(finished, scores, torch.full_like(scores, -penalty))
+    return scores

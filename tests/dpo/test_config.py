@@ -1,0 +1,78 @@
+"""What the configs refuse, before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from alignbench_dpo.config import DPOConfig, IPOConfig, KTOConfig, OnlineDPOConfig, ORPOConfig, SimPOConfig
+
+from alignbench import PreferenceConfig, UserError
+
+OFFLINE = (DPOConfig, IPOConfig, KTOConfig, ORPOConfig, SimPOConfig)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: DPOConfig(beta=0.0), "algo.beta=0.0"),
+        (lambda: DPOConfig(beta=float("inf")), "algo.beta=inf"),
+        (lambda: DPOConfig(loss="sigmod"), "Did you mean 'sigmoid'"),
+        (lambda: DPOConfig(label_smoothing=0.5), "algo.label_smoothing=0.5"),
+        (lambda: DPOConfig(label_smoothing=-0.1, loss="robust"), "algo.label_smoothing=-0.1"),
+        (lambda: DPOConfig(label_smoothing=0.1, loss="hinge"), "algo.loss=hinge"),
+        (lambda: DPOConfig(label_smoothing=0.1, loss="ipo"), "algo.loss=ipo"),
+        (lambda: DPOConfig(soft_labels=True, loss="hinge"), "algo.soft_labels=true"),
+        (lambda: DPOConfig(soft_labels=True, loss="robust"), "algo.soft_labels=true"),
+        (lambda: DPOConfig(soft_labels=True, label_smoothing=0.1), "algo.label_smoothing=0"),
+        (lambda: DPOConfig(pairs="best"), "pairs 'best'"),
+        (lambda: IPOConfig(tau=-1.0), "algo.tau=-1.0"),
+        (lambda: ORPOConfig(orpo_lambda=-0.1), "algo.orpo_lambda=-0.1"),
+        (lambda: SimPOConfig(beta=0.0), "algo.beta=0.0"),
+        (lambda: SimPOConfig(gamma=float("nan")), "algo.gamma=nan"),
+        (lambda: KTOConfig(beta=-0.1), "algo.beta=-0.1"),
+        (lambda: KTOConfig(batch_size=1), "algo.batch_size=1"),
+        (lambda: KTOConfig(desirable_weight=-1.0), "algo.desirable_weight=-1.0"),
+        (lambda: KTOConfig(desirable_weight=0.0, undesirable_weight=0.0), "not both 0"),
+        (lambda: OnlineDPOConfig(samples_per_prompt=1), "algo.samples_per_prompt=1"),
+        (lambda: OnlineDPOConfig(beta=0.0), "algo.beta=0.0"),
+        (lambda: OnlineDPOConfig(labels="sof"), "Did you mean 'soft'"),
+        (lambda: OnlineDPOConfig(labels="soft", loss="hinge"), "algo.labels=soft"),
+        (lambda: OnlineDPOConfig(labels="soft", label_smoothing=0.1), "algo.labels=soft"),
+        (lambda: OnlineDPOConfig(missing_eos="subtrac"), "Did you mean 'subtract'"),
+        (lambda: OnlineDPOConfig(missing_eos_penalty=float("nan")), "algo.missing_eos_penalty=nan"),
+    ],
+)
+def test_refused(make: Callable[[], object], says: str) -> None:
+    with pytest.raises(UserError) as error:
+        make()
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DPOConfig(label_smoothing=0.1),
+        lambda: DPOConfig(loss="robust", label_smoothing=0.1),
+        lambda: DPOConfig(loss="ipo", soft_labels=True),
+        lambda: DPOConfig(batch_size=1),
+        lambda: ORPOConfig(orpo_lambda=0.0),
+        lambda: SimPOConfig(gamma=0.0),
+        lambda: KTOConfig(undesirable_weight=0.0),
+        lambda: OnlineDPOConfig(loss="ipo", labels="soft"),
+        lambda: OnlineDPOConfig(samples_per_prompt=4),
+    ],
+)
+def test_accepted(make: Callable[[], object]) -> None:
+    make()
+
+
+@pytest.mark.parametrize("config", OFFLINE)
+def test_recorded_pairs_are_read_once_by_default(config: type[PreferenceConfig]) -> None:
+    assert (config().updates, config().passes) == (0, 1.0)
+
+
+@pytest.mark.parametrize("config", OFFLINE)
+def test_who_asks_for_the_reference(config: type[PreferenceConfig]) -> None:
+    assert config.uses_reference == (config not in (ORPOConfig, SimPOConfig))
