@@ -5,6 +5,7 @@ Importing it does not import torch.
 """
 
 from alignbench.contracts import (
+    MISSING_EOS,
     POLICY,
     REFERENCE,
     AlgorithmConfig,
@@ -60,6 +61,7 @@ from alignbench.seeds import Seeds
 __version__ = "0.1.0"
 
 __all__ = [
+    "MISSING_EOS",
     "POLICY",
     "REFERENCE",
     "AlgorithmConfig",

@@ -43,6 +43,7 @@ POLICY = "policy"
 REFERENCE = "reference"
 LR_SCHEDULES = ("constant", "linear", "cosine")
 PAIRS = ("all", "best_worst")
+MISSING_EOS = ("subtract", "replace", "keep")
 
 Batch = TypeVar("Batch", contravariant=True)
 

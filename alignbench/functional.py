@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from alignbench.contracts import OptimizerConfig
 from alignbench.errors import NonFiniteError
-from alignbench.records import PreferencePair, Ranking, Sequences
+from alignbench.records import ExactProblem, PreferencePair, Ranking, Sequences
 
 _LOWER = "Lower the learning rate."
 
@@ -98,6 +99,60 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 def sequence_kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
     """KL in the unit used everywhere: nats per response, [B], the sum over response tokens of log pi - log pi_ref."""
     return masked_sum(kl_k1(logprobs, ref_logprobs), mask, dim=1)
+
+
+@dataclass(frozen=True)
+class ClippedLoss:
+    """A loss summed over its elements, and over how many of them the clipping took hold."""
+
+    total: Tensor
+    clipped: Tensor
+
+
+def policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_ratio: float
+) -> ClippedLoss:
+    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), summed over the mask (arXiv 1707.06347, equation 7).
+
+    [B, R] with a ratio per token, or [B, 1] with one per response. While nothing has moved its gradient is that of
+    -A log pi."""
+    ratio = torch.exp(logprobs - old_logprobs)
+    plain = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
+    return ClippedLoss(masked_sum(torch.maximum(plain, clipped), mask), ((clipped > plain) & mask).sum())
+
+
+def shape_scores(scores: Tensor, finished: Tensor, rule: str, penalty: float) -> Tensor:
+    """The missing-EOS rule: scores of responses that were cut off are lowered, replaced or kept (see MISSING_EOS)."""
+    if rule == "subtract":
+        return torch.where(finished, scores, scores - penalty)
+    if rule == "replace":
+        return torch.where(finished, scores, torch.full_like(scores, -penalty))
+    return scores
+
+
+def exact_scores(problem: ExactProblem, rule: str, penalty: float) -> Tensor | None:
+    """[X, Y]: the rewards of an exact problem after the missing-EOS rule. Completions shorter than the longest ended by
+    themselves, so that their last token is EOS; None where no completion is shorter and the rule needs to know."""
+    if rule == "keep" or (rule == "subtract" and penalty == 0):
+        return problem.rewards
+    longest = max(len(completion) for completion in problem.completions)
+    ends = {completion[-1] for completion in problem.completions if len(completion) < longest}
+    if len(ends) != 1:
+        return None
+    finished = torch.tensor([completion[-1] in ends for completion in problem.completions])
+    return shape_scores(problem.rewards, finished.to(problem.rewards.device), rule, penalty)
+
+
+def kl_optimum(reference: Tensor, rewards: Tensor, kl_coef: float) -> Tensor:
+    """pi_ref exp(r / kl_coef) / Z, [X, Y]: what maximises E[r] - kl_coef KL(pi || pi_ref) over all distributions."""
+    return torch.softmax(reference.log() + rewards / kl_coef, dim=1)
+
+
+def best_of_n_kl_bound(n: int) -> float:
+    """log n - (n - 1) / n, nats per response: KL(best of n || the sampled model) is at most this, and equals it where no
+    response has weight or ties (Beirami et al., arXiv 2401.01879)."""
+    return math.log(n) - (n - 1) / n
 
 
 def learning_rate_at(update: int, *, updates: int, schedule: str, warmup: int) -> float:
@@ -183,6 +238,12 @@ def shuffled_batches(rows: int, size: int, generator: torch.Generator) -> Iterat
             order = torch.cat([order, torch.randperm(rows, generator=generator)])
         yield order[:size]
         order = order[size:]
+
+
+def minibatches(rows: int, *, epochs: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Row indices for epochs x count optimizer steps: every epoch sees each row once, in an order of its own."""
+    for _ in range(epochs):
+        yield from torch.randperm(rows, generator=generator).chunk(count)
 
 
 def micro_batches(sequences: Sequences, rows: Tensor, size: int) -> Iterator[Tensor]:

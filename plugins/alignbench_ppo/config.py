@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignbench import RolloutConfig, UserError, unknown_name
+from alignbench import MISSING_EOS, RolloutConfig, UserError, unknown_name
 
-MISSING_EOS = ("subtract", "replace", "keep")
 VALUE_INIT = ("reward", "policy")
 
 

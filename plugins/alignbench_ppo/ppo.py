@@ -27,7 +27,7 @@ from alignbench import (
     UpdateReport,
     functional,
 )
-from alignbench.functional import masked_mean, masked_sum, require_finite
+from alignbench.functional import ClippedLoss, masked_mean, masked_sum, policy_loss, require_finite, shape_scores
 from alignbench_ppo.config import PPOConfig, check
 
 
@@ -40,14 +40,6 @@ class Experience:
     values: Tensor
     advantages: Tensor
     returns: Tensor
-
-
-@dataclass(frozen=True)
-class ClippedLoss:
-    """A loss summed over tokens, and over how many of them the clipping took hold."""
-
-    total: Tensor
-    clipped: Tensor
 
 
 class PPO(PolicyOptimizer[ScoredRollout]):
@@ -81,6 +73,16 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         self._optimizer = functional.ScheduledAdamW(config, roles, updates)
         self._shuffle = seeds.torch("minibatches")
         self._kl_coef = config.kl_coef
+
+    @classmethod
+    def optimum(cls, config: PPOConfig, problem: ExactProblem) -> Tensor | None:
+        """pi_ref exp(r / kl_coef) / Z, the optimum of E[r] - kl_coef KL. None where the objective is another (discounting,
+        rewards whitened by the batch, a moving coefficient, another temperature) or has no finite optimum (kl_coef=0)."""
+        plain = config.gamma == 1 and not config.whiten_rewards and config.temperature == 1
+        if not plain or config.kl_target > 0 or config.kl_coef == 0:
+            return None
+        scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
+        return None if scores is None else functional.kl_optimum(problem.reference, scores, config.kl_coef)
 
     def update(self, batch: ScoredRollout) -> UpdateReport:
         config, samples = self._config, batch.rollout.samples
@@ -136,9 +138,11 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         """Makes epochs x minibatches optimizer steps; returns the mean over them of what each step measured."""
         totals: Counter[str] = Counter()
         rows, steps = len(experience.sequences), self._config.epochs * self._config.minibatches
-        for _ in range(self._config.epochs):
-            for minibatch in torch.randperm(rows, generator=self._shuffle).chunk(self._config.minibatches):
-                totals.update(self._step(experience, minibatch))
+        parts = functional.minibatches(
+            rows, epochs=self._config.epochs, count=self._config.minibatches, generator=self._shuffle
+        )
+        for minibatch in parts:
+            totals.update(self._step(experience, minibatch))
         return {name: total / steps for name, total in totals.items()}
 
     def _step(self, experience: Experience, minibatch: Tensor) -> dict[str, float]:
@@ -190,15 +194,6 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         self._shuffle.set_state(state["shuffle"])
 
 
-def shape_scores(scores: Tensor, finished: Tensor, rule: str, penalty: float) -> Tensor:
-    """The missing-EOS rule: [B] scores of responses that were cut off are lowered, replaced or kept."""
-    if rule == "subtract":
-        return torch.where(finished, scores, scores - penalty)
-    if rule == "replace":
-        return torch.where(finished, scores, torch.full_like(scores, -penalty))
-    return scores
-
-
 def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """[B, R]: r_t = -kl_coef (log pi - log pi_ref), plus the score at the last response token."""
     rewards = torch.where(mask, -kl_coef * functional.kl_k1(logprobs, ref_logprobs), torch.zeros_like(logprobs))
@@ -222,16 +217,6 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
         advantages[:, t] = following
         next_value = values[:, t]
     return advantages, advantages + values
-
-
-def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_ratio: float
-) -> ClippedLoss:
-    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), summed over response tokens (arXiv 1707.06347, equation 7)."""
-    ratio = torch.exp(logprobs - old_logprobs)
-    plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
-    return ClippedLoss(masked_sum(torch.maximum(plain, clipped), mask), ((clipped > plain) & mask).sum())
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_value: float) -> ClippedLoss:

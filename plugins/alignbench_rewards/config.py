@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from alignbench import OptimizerConfig, unknown_name
+from alignbench import OptimizerConfig, UserError, unknown_name
 
 LOSS_NAMES = ("bradley_terry", "plackett_luce")
 
@@ -32,3 +33,22 @@ class LearnedConfig(OptimizerConfig):
         super().__post_init__()
         if self.loss not in LOSS_NAMES:
             raise unknown_name("reward.loss", self.loss, LOSS_NAMES)
+
+
+@dataclass
+class GoldConfig:
+    """The data's own gold reward: what an algorithm does where the reward cannot be hacked."""
+
+
+@dataclass
+class LengthConfig:
+    """The number of tokens and nothing else: a control for what length alone explains (arXiv 2310.03716)."""
+
+    scale: float = 0.1
+    """Reward per response token, EOS included; below 0 it rewards brevity."""
+
+    def __post_init__(self) -> None:
+        if self.scale == 0 or not math.isfinite(self.scale):
+            raise UserError(
+                f"reward.scale={self.scale} must be a number other than 0: every response would score alike."
+            )

@@ -49,7 +49,8 @@ class Diversity(Evaluation):
 
         sampled = spread(several, self.config.self_bleu_prompts)
         return [
-            *per_group("diversity/entropy", groups, entropy),
+            # The best of several responses do not come from the distribution whose entropy is known.
+            *(per_group("diversity/entropy", groups, entropy) if subject.candidates == 1 else []),
             *per_group("diversity/distinct_2", several, lambda group: distinct(tokens(group), 2)),
             *per_group("diversity/ead", several, lambda group: ead(tokens(group), vocabulary)),
             *per_group("diversity/self_bleu", sampled, lambda group: self_bleu(tokens(group))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignbench import Direction, Evaluation, ExampleScore, MetricSpec, Subject
+from alignbench import Direction, Evaluation, ExampleScore, MetricSpec, Subject, functional
 from alignbench_suite.config import OptimizationConfig
 from alignbench_suite.scores import gold_reward, per_prompt
 
@@ -19,6 +19,7 @@ class Optimization(Evaluation):
             MetricSpec("optimization/proxy_reward", Direction.HIGHER, "proxy reward per response"),
             MetricSpec("optimization/gold_reward", Direction.HIGHER, "gold reward per response"),
             MetricSpec("optimization/kl", Direction.NEITHER, "nats per response"),
+            MetricSpec("optimization/kl_bound", Direction.NEITHER, "nats per response, an upper bound"),
             MetricSpec("optimization/length", Direction.NEITHER, "tokens per response"),
             MetricSpec("optimization/finished", Direction.HIGHER, "share of responses that ended by themselves"),
         )
@@ -28,8 +29,15 @@ class Optimization(Evaluation):
         return [
             *per_prompt("optimization/proxy_reward", groups, lambda g: g.proxy_reward),
             *per_prompt("optimization/gold_reward", groups, gold_reward),
-            # The k1 estimator: unbiased, and negative on some responses as it should be (Schulman 2020).
-            *per_prompt("optimization/kl", groups, lambda g: g.logprob - g.ref_logprob),
+            *self.divergence(subject),
             *per_prompt("optimization/length", groups, lambda g: float(g.tokens)),
             *per_prompt("optimization/finished", groups, lambda g: float(g.finished)),
         ]
+
+    def divergence(self, subject: Subject) -> list[ExampleScore]:
+        """The k1 estimator of the KL: unbiased, and negative on some responses as it should be (Schulman 2020). The best of
+        n responses are not samples of the checkpoint: of their KL a bound is known, and no log-probability."""
+        if subject.candidates > 1:
+            bound = functional.best_of_n_kl_bound(subject.candidates)
+            return per_prompt("optimization/kl_bound", subject.by_prompt(), lambda g: bound)
+        return per_prompt("optimization/kl", subject.by_prompt(), lambda g: g.logprob - g.ref_logprob)

@@ -135,14 +135,21 @@ def test_target_takes_its_config_and_the_wiring_of_its_kind(component: Component
 
 
 def small(component: Component, **changes: Any) -> OptimizerConfig:
-    """The algorithm's defaults at a small size."""
-    size = {"updates": 4, "batch_size": 12, "micro_batch_size": 5, "learning_rate": 1e-2}
+    """The algorithm's defaults at a small size; groups of responses keep theirs."""
+    size = {"updates": 4, "batch_size": len(tiny.PROMPTS) * responses(component.config())}
+    size |= {"micro_batch_size": 5, "learning_rate": 1e-2}
     return dataclasses.replace(component.config(), **(size | changes))  # type: ignore[call-overload]
 
 
-def batch(policy: tiny.HFPolicy, consumes: Consumes, seed: int = 0) -> Batch:
+def responses(config: Any) -> int:
+    """To each prompt of a batch: as many as the algorithm compares, at least two."""
+    return max(getattr(config, "samples_per_prompt", 1), 2)
+
+
+def batch(policy: tiny.HFPolicy, config: OptimizerConfig, seed: int = 0) -> Batch:
+    consumes = config.consumes
     if consumes is Consumes.ROLLOUTS:
-        return tiny.scored(policy, seed=seed)
+        return tiny.scored(policy, n=responses(config), seed=seed)
     rng = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(tiny.PROMPTS), generator=rng).tolist() * 2
     prompts = [tiny.PROMPTS[i] for i in order]
@@ -161,10 +168,9 @@ class Trial:
     def __init__(self, component: Component, *, adapters: bool = False, seed: int = 0, **changes: Any) -> None:
         self.policy = tiny.adapters() if adapters else tiny.scratch()
         self.policy.freeze_reference()
-        config = small(component, **changes)
-        self.consumes: Consumes = component.config.consumes
+        self.config = small(component, **changes)
         self.optimizer: PolicyOptimizer[Any] = component.load()(
-            config, policy=self.policy, updates=4, seeds=Seeds(seed)
+            self.config, policy=self.policy, updates=4, seeds=Seeds(seed)
         )
         self.updates = 0
         self.fixed = tiny.sequences(self.policy)
@@ -172,7 +178,7 @@ class Trial:
 
     def update(self) -> Any:
         self.updates += 1
-        return self.optimizer.update(batch(self.policy, self.consumes, seed=self.updates))
+        return self.optimizer.update(batch(self.policy, self.config, seed=self.updates))
 
     def weights(self) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in self.policy.trainable()]
@@ -244,7 +250,7 @@ def test_same_seed_same_updates(component: Component) -> None:
 
 @every_algorithm
 def test_micro_batches_change_memory_alone(component: Component) -> None:
-    whole, pieces = Trial(component, micro_batch_size=12), Trial(component, micro_batch_size=5)
+    whole, pieces = Trial(component, micro_batch_size=64), Trial(component, micro_batch_size=5)
     one, other = whole.update(), pieces.update()
     assert one.optimizer_steps == other.optimizer_steps
     for left, right in zip(whole.weights(), pieces.weights(), strict=True):

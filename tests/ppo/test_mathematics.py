@@ -12,14 +12,14 @@ from alignbench_ppo.ppo import (
     adapt_kl_coef,
     explained_variance,
     gae,
-    policy_loss,
-    shape_scores,
     token_rewards,
     value_loss,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
+from alignbench.functional import policy_loss, shape_scores
 
 property_test = settings(deadline=None, derandomize=True, max_examples=60)
 GARBAGE = 1e6

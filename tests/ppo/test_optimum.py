@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 import torch
 from alignbench_hf.policy import HFPolicy
 from alignbench_ppo.config import PPOConfig
 from alignbench_ppo.ppo import PPO
 from torch import Tensor
 
-from alignbench import REFERENCE, Sampling, ScoredRollout, Seeds, Sequences
+from alignbench import REFERENCE, ExactProblem, Sampling, ScoredRollout, Seeds, Sequences
 from tests import tiny
 
 TOKENS, VOCABULARY, BATCH = 2, 12, 256
@@ -84,3 +85,30 @@ def test_ppo_reaches_the_exact_optimum(seed: int = 0) -> None:
     trained = distribution(policy)
     assert total_variation(trained, optimum) < 0.07
     assert min(total_variation(trained, half), total_variation(trained, twice)) > 0.1
+
+
+@pytest.mark.parametrize(
+    "changes, known",
+    [
+        ({}, True),
+        ({"gae_lambda": 0.5, "epochs": 2}, True),
+        ({"gamma": 0.9}, False),
+        ({"whiten_rewards": True}, False),
+        ({"kl_target": 6.0}, False),
+        ({"kl_coef": 0.0}, False),
+        ({"temperature": 0.5}, False),
+    ],
+)
+@pytest.mark.parametrize("rule", ["keep", "subtract", "replace"])
+def test_its_optimum_is_that_of_the_penalised_reward(changes: dict[str, float], known: bool, rule: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.softmax(torch.randn(2, len(RESPONSES), generator=generator, dtype=torch.float64), 1)
+    rewards = torch.randn(reference.shape, generator=generator, dtype=torch.float64)
+    settings = PPOConfig(**({"kl_coef": 0.3, "missing_eos": rule, "missing_eos_penalty": 2.0} | changes))
+    found = PPO.optimum(settings, ExactProblem(tuple(RESPONSES), reference, rewards))
+    assert (found is not None) == known
+    if found is not None:
+        cut = torch.tensor([response[-1] != tiny.EOS for response in RESPONSES])
+        shaped = {"keep": rewards, "subtract": rewards - 2.0 * cut, "replace": torch.where(cut, -2.0, rewards)}[rule]
+        weights = reference * torch.exp(shaped / 0.3)
+        torch.testing.assert_close(found, weights / weights.sum(1, keepdim=True))

@@ -42,10 +42,17 @@ def generation(to: Prompt, index: int = 0, response: str = "the answer", **measu
     return Generation(prompt=to, index=index, response=response, **fields)  # type: ignore[arg-type]
 
 
-def evaluate(evaluation: Evaluation, generations: list[Generation], baseline: list[Generation] | None = None):
+def evaluate(
+    evaluation: Evaluation,
+    generations: list[Generation],
+    baseline: list[Generation] | None = None,
+    candidates: int = 1,
+):
     """metric -> example -> (value, cluster); checks what holds for every evaluation."""
     same = tuple(baseline or generations)
-    subject = Subject(Path(), tuple(generations), same, WordTokenizer(), lambda p, n: (), lambda p, r: ())
+    subject = Subject(
+        Path(), tuple(generations), same, WordTokenizer(), lambda p, n: (), lambda p, r: (), candidates=candidates
+    )
     scores = evaluation.evaluate(subject)
     assert {s.metric for s in scores} <= {s.name for s in evaluation.specs()}
     found: dict[str, dict[str, tuple[float, str]]] = {}
@@ -239,10 +246,24 @@ class TestOptimization:
             "optimization/finished",
         }
 
+    def test_of_the_best_of_several_a_bound_of_the_kl_is_known(self):
+        """log n - (n - 1) / n nats at n = 8; log-probabilities of the checkpoint say nothing of what was chosen."""
+        found = evaluate(OPTIMIZATION, [generation(prompt("p"))], candidates=8)
+        assert found["optimization/kl_bound"] == {"p": (pytest.approx(2.0794415 - 0.875), "")}
+        assert found.keys() == {"optimization/kl_bound", "optimization/length", "optimization/finished"}
+
+
+def test_the_entropy_of_the_checkpoint_is_not_that_of_its_best():
+    group = [generation(prompt("p"), i, response=text) for i, text in enumerate(("a b", "a c"))]
+    alone, best = evaluate(DIVERSITY, group), evaluate(DIVERSITY, group, candidates=2)
+    assert alone.keys() - best.keys() == {"diversity/entropy"}
+    assert all(alone[name] == best[name] for name in best)
+
 
 def test_every_metric_is_named_by_its_family_and_says_which_way_is_better():
     specs = [s for e in (HELPFULNESS, SYCOPHANCY, DIVERSITY, OPTIMIZATION) for s in e.specs()]
-    assert len({s.name for s in specs}) == len(specs) == 16
-    assert {s.name for s in specs if s.direction is Direction.NEITHER} == {"optimization/kl", "optimization/length"}
+    assert len({s.name for s in specs}) == len(specs) == 17
+    neither = {"optimization/kl", "optimization/kl_bound", "optimization/length"}
+    assert {s.name for s in specs if s.direction is Direction.NEITHER} == neither
     lower = {"sycophancy/agreement", "sycophancy/accuracy_drop", "diversity/self_bleu"}
     assert {s.name for s in specs if s.direction is Direction.LOWER} == lower
