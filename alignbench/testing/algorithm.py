@@ -317,10 +317,16 @@ def kl_is_in_nats_per_response(component: Component, seed: int) -> None:
 )
 def temperature_divides_the_logits(component: Component, seed: int) -> None:
     """At temperature T the gradient is that of the logits / T at temperature 1, divided by T."""
-    if not issubclass(component.config, RolloutConfig):
-        raise NotApplicable("its batches are not sampled")
+    if getattr(component.config(), "samples_from", None) != POLICY:
+        raise NotApplicable("its batches are not sampled from the policy")
     # One small step with a large adam_eps is a step along the gradient.
-    linear: dict[str, Any] = {"learning_rate": 1.0, "adam_eps": 1e3, "max_grad_norm": 0.0, "lr_schedule": "constant", **ONE_STEP}
+    linear: dict[str, Any] = {
+        "learning_rate": 1.0,
+        "adam_eps": 1e3,
+        "max_grad_norm": 0.0,
+        "lr_schedule": "constant",
+        **ONE_STEP,
+    }
     warm = Trial(component, seed, **linear)
     plain = Trial(component, seed, temperature=1.0, **linear)
     plain.policy.scale_logits(1 / TEMPERATURE)

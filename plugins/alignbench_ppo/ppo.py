@@ -45,25 +45,6 @@ class Experience:
 class PPO(PolicyOptimizer[ScoredRollout]):
     """One update: shape the rewards, estimate advantages, then epochs x minibatches clipped steps."""
 
-    @classmethod
-    def optimum(cls, config: PPOConfig, problem: ExactProblem) -> Tensor | None:
-        """pi*(y|x) = pi_ref(y|x) exp(r(x, y) / kl_coef) / Z(x); none without a penalty, or with one that adapts."""
-        if config.kl_coef == 0 or config.kl_target > 0:
-            return None
-        return torch.softmax(problem.reference.log() + problem.rewards / config.kl_coef, 1)
-
-    @classmethod
-    def exact_settings(cls) -> Mapping[str, object]:
-        """One on-policy step per batch on unbiased advantages of the scores as they are."""
-        return {
-            "epochs": 1,
-            "minibatches": 1,
-            "gae_lambda": 1.0,
-            "value_coef": 1.0,
-            "clip_value": 0.0,
-            "missing_eos": "keep",
-        }
-
     def __init__(self, config: PPOConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         check(config)
         self._config, self._policy = config, policy
@@ -83,6 +64,17 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             return None
         scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
         return None if scores is None else functional.kl_optimum(problem.reference, scores, config.kl_coef)
+
+    @classmethod
+    def exact_settings(cls) -> Mapping[str, object]:
+        """One on-policy step per batch on unbiased advantages."""
+        return {
+            "epochs": 1,
+            "minibatches": 1,
+            "gae_lambda": 1.0,
+            "value_coef": 1.0,
+            "clip_value": 0.0,
+        }
 
     def update(self, batch: ScoredRollout) -> UpdateReport:
         config, samples = self._config, batch.rollout.samples
