@@ -35,7 +35,7 @@ def exact_config(component: Component, *, rows: int = ROWS, updates: int | None 
     if unknown := sorted(name for name in own if not has(component, name)):
         raise PropertyBroken(f"exact_settings names options that {component.config.__name__} does not have: {unknown}.")
     consumes: Consumes = component.config.consumes  # type: ignore[attr-defined]
-    run = {
+    run: dict[str, Any] = {
         "updates": UPDATES[consumes],
         "learning_rate": RATES[consumes],
         "lr_schedule": "linear",
@@ -71,7 +71,8 @@ def telling_coefficient(component: Component, config: Any, problem: ExactProblem
 def optimum_is_a_distribution(component: Component, seed: int) -> None:
     """`optimum` gives the probability of every response to every prompt."""
     problem = World(seed).problem
-    optimum = component.load().optimum(component.config(), problem)
+    still = component.config.consumes is Consumes.NOTHING  # type: ignore[attr-defined]
+    optimum = component.load().optimum(component.config() if still else exact_config(component), problem)
     if optimum is None:
         raise NotApplicable("it names no optimum")
     if optimum.shape != problem.reference.shape or optimum.dtype != torch.float64:
