@@ -72,6 +72,16 @@ def nothing_else_moves(component: Component, seed: int) -> None:
         raise PropertyBroken(f"The scalar role 'reward' changed by {float((mine - theirs).detach().abs().max()):.2g}.")
 
 
+@check(causes="losses of two roles added and sent back together, or no torch.no_grad() around what is only measured.")
+def roles_take_turns(component: Component, seed: int) -> None:
+    """Each role's result is sent back before another role is asked for with gradients: they may share a base."""
+    trial = Trial(component, seed, micro_batch_size=5)
+    for _ in range(2):
+        trial.update()
+    if trial.policy.out_of_turn:
+        raise PropertyBroken(f"It asked for {trial.policy.out_of_turn}.")
+
+
 @check(causes="an operation in place (+=, masked_fill_, clamp_) on a tensor of the batch.")
 def batch_stays_as_it_was(component: Component, seed: int) -> None:
     """An update changes nothing in the batch that it is given."""

@@ -60,8 +60,8 @@ class LetterTokenizer:
 class TabularScalar(ScalarRole):
     """One number for every prompt and every beginning of a response, finished responses included."""
 
-    def __init__(self, policy: TabularPolicy, table: Tensor) -> None:
-        self._policy = policy
+    def __init__(self, policy: TabularPolicy, name: str, table: Tensor) -> None:
+        self._policy, self.name = policy, name
         self.table = torch.nn.Parameter(table)
 
     def values(self, sequences: Sequences) -> Tensor:
@@ -69,7 +69,8 @@ class TabularScalar(ScalarRole):
         lengths = sequences.response_mask.sum(1, keepdim=True)
         columns = torch.arange(states.shape[1])[None]
         undefined = GARBAGE * (1.0 + columns) * torch.where(prompts % 2 == 0, 1.0, -1.0)[:, None]
-        return torch.where(columns <= lengths, self.table[prompts[:, None], states], undefined)
+        values = torch.where(columns <= lengths, self.table[prompts[:, None], states], undefined)
+        return self._policy.watched(self.name, values)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [self.table]
@@ -104,6 +105,8 @@ class TabularPolicy(Policy):
         self.logits = torch.nn.Parameter(spread * torch.randn(shape, generator=seeds.torch("logits")))
         self._reference: Tensor | None = None
         self._scalars: dict[str, TabularScalar] = {}
+        self._asked: list[str] = []
+        self.out_of_turn = ""
 
     @staticmethod
     def _nodes(levels: int) -> int:
@@ -225,11 +228,25 @@ class TabularPolicy(Policy):
         inside = sequences.response_mask.bool()
         table = torch.log_softmax(self._table(role) / temperature, -1)
         where = (prompts[:, None], torch.where(inside, states[:, :-1], 0))
-        chosen = torch.where(inside, table[(*where, self.actions(sequences))], 0.0)
+        chosen = self.watched(role, torch.where(inside, table[(*where, self.actions(sequences))], 0.0))
         if not entropy:
             return TokenScores(chosen)
         spread = -(table.exp() * table).sum(-1).detach()
         return TokenScores(chosen, torch.where(inside, spread[where], 0.0))
+
+    def watched(self, role: str, result: Tensor) -> Tensor:
+        """Notes in `out_of_turn` where another role was asked for with gradients before this result's backward pass:
+        roles may be adapters on one base, and the pass then runs through the wrong one."""
+        if result.requires_grad:
+            self._asked.append(role)
+            since = len(self._asked)
+
+            def backward(gradient: Tensor) -> None:
+                if others := [name for name in self._asked[since:] if name != role]:
+                    self.out_of_turn = f"{others[0]!r} before the backward pass of {role!r}"
+
+            result.register_hook(backward)
+        return result
 
     # Roles and files
 
@@ -245,7 +262,7 @@ class TabularPolicy(Policy):
             table = self._scalars[init_from].table.detach().clone()
         else:
             raise unknown_name("scalar role", init_from, (POLICY, *self._scalars))
-        self._scalars[name] = TabularScalar(self, table)
+        self._scalars[name] = TabularScalar(self, name, table)
         return self._scalars[name]
 
     def scalars(self) -> tuple[str, ...]:

@@ -66,6 +66,7 @@ FAULTS = (
     Fault("steps reported by a formula that is wrong", PPO, "UpdateReport(metrics, self._optimizer.steps - steps_before, stop)", "UpdateReport(metrics, config.epochs * 2, stop)", "reports_the_steps_it_makes"),
     Fault("learning rate never scheduled", PPO, "self._optimizer.steps, self._optimizer.next_update()", "self._optimizer.steps, config.learning_rate", "learning_rate_follows_its_schedule"),
     Fault("reward model trained as the value network", PPO, 'self._value = policy.scalar("value", init_from="reward" if from_reward else POLICY)', 'self._value = policy._scalars["reward"]', "nothing_else_moves"),
+    Fault("value network asked before the policy's backward pass", PPO, "            new = self._policy.logprobs(sequences, temperature=config.temperature).logprobs\n", "            new = self._policy.logprobs(sequences, temperature=config.temperature).logprobs\n            self._value.values(sequences)\n", "roles_take_turns"),
     # State, seeds, reports
     Fault("adapted kl_coef left out of the state", PPO, 'self._kl_coef = state["kl_coef"]', "pass", "goes_on_from_its_state"),
     Fault("shuffling left out of the state", PPO, 'self._shuffle.set_state(state["shuffle"])', "pass", "goes_on_from_its_state"),
