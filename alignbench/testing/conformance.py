@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from alignbench.check import resolve
 from alignbench.plugins import Component, Kind
 from alignbench.testing import algorithm, config, evaluation, exact, reward
-from alignbench.testing.checks import Check, Result, run_checks
+from alignbench.testing.checks import Check, NotApplicable, Result, run_checks
 
 CONFIG_CHECKS = tuple(config.check.checks)
 DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
@@ -48,14 +48,17 @@ class Conformance:
 
 def _as_test(each: Check) -> Callable[[Conformance, Component | str], None]:
     def test(self: Conformance, component: Component | str) -> None:
-        each.run(resolve(component) if isinstance(component, str) else component, self.seed)
+        found = resolve(component) if isinstance(component, str) else component
+        if each not in checks_of(found):
+            raise NotApplicable(f"not made of {found.kind.value}={found.name}")
+        each.run(found, self.seed)
 
     test.__doc__ = each.says
     return test
 
 
 class AlgorithmConformance(Conformance):
-    """Every check of an algorithm."""
+    """Every check of an algorithm. Of one that trains nothing, those of its config and its optimum are made."""
 
     checks = (*CONFIG_CHECKS, *ALGORITHM_CHECKS)
 

@@ -68,11 +68,13 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TESTS = """
-import sys
-assert "pytest" not in sys.modules or __name__ != "__main__"
-
 import pytest
-from alignbench.testing import EvaluationConformance, RewardConformance
+from alignbench.testing import AlgorithmConformance, EvaluationConformance, RewardConformance
+
+class TestBestOfN(AlgorithmConformance):
+    @pytest.fixture
+    def component(self):
+        return "best_of_n"
 
 class TestHelpfulness(EvaluationConformance):
     @pytest.fixture
@@ -93,8 +95,9 @@ def test_classes_to_subclass(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout
-    tests = len(conformance.EvaluationConformance.checks) + len(conformance.RewardConformance.checks)
-    assert f"{tests - 5} passed, 5 skipped" in done.stdout
+    kinds = (kit.AlgorithmConformance, kit.EvaluationConformance, kit.RewardConformance)
+    skipped = 5 + len(conformance.ALGORITHM_CHECKS) - len(conformance.STILL_CHECKS)
+    assert f"{sum(len(kind.checks) for kind in kinds) - skipped} passed, {skipped} skipped" in done.stdout
 
 
 def test_the_kit_imports_no_test_framework() -> None:
@@ -172,4 +175,4 @@ def test_a_target_that_is_refused() -> None:
             found.run(replace(resolve("ppo"), target=target), 0)
 
 
-assert torch  # the config module of these tests is heavy on purpose
+assert torch  # heavy, so that these configs are
