@@ -76,4 +76,10 @@ def _compare(arguments: Sequence[str]) -> int:
     return compare(arguments)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"plugins": _plugins, "compare": _compare}
+def _check(arguments: Sequence[str]) -> int:
+    from alignbench.check import main as check
+
+    return check(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"plugins": _plugins, "compare": _compare, "check": _check}

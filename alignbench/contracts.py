@@ -337,6 +337,11 @@ class PolicyOptimizer(ABC, Generic[Batch]):
         None where theory gives none. The exact world and the conformance kit measure the algorithm against it."""
         return None
 
+    @classmethod
+    def exact_settings(cls) -> Mapping[str, object]:
+        """Options, by name, under which `optimum` is reached, where the defaults trade it for something else."""
+        return {}
+
     @abstractmethod
     def update(self, batch: Batch) -> UpdateReport:
         """One update. Raises NonFiniteError before stepping if a reward, a loss or a gradient is not finite."""

@@ -6,6 +6,8 @@ prompts up, dividing by the length lets long wrong responses off lightly.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,11 @@ class GRPO(GroupOptimizer):
     def optimum(cls, config: GRPOConfig, problem: ExactProblem) -> Tensor | None:
         """See `grpo_optimum`."""
         return grpo_optimum(config, problem)
+
+    @classmethod
+    def exact_settings(cls) -> Mapping[str, object]:
+        """With the KL in the reward, where it prices what a token leads to as well."""
+        return {"kl_in": "reward"}
 
     @property
     def _kl_in_reward(self) -> bool:

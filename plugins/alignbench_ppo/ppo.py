@@ -65,6 +65,17 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
         return None if scores is None else functional.kl_optimum(problem.reference, scores, config.kl_coef)
 
+    @classmethod
+    def exact_settings(cls) -> Mapping[str, object]:
+        """One on-policy step per batch on unbiased advantages."""
+        return {
+            "epochs": 1,
+            "minibatches": 1,
+            "gae_lambda": 1.0,
+            "value_coef": 1.0,
+            "clip_value": 0.0,
+        }
+
     def update(self, batch: ScoredRollout) -> UpdateReport:
         config, samples = self._config, batch.rollout.samples
         sequences, mask = samples.sequences, samples.sequences.response_mask.bool()

@@ -39,7 +39,7 @@ def fresh(*arguments: str) -> tuple[int, set[str], float]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="measures CPU time")
-@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["algo=nope"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["check"], ["algo=nope"]], ids=" ".join)
 def test_questions_are_answered_at_once(arguments: list[str]) -> None:
     code, modules, seconds = fresh(*arguments)
     assert code == (2 if "nope" in arguments[0] else 0)

@@ -30,6 +30,7 @@ from alignbench import (
     UserError,
     functional,
 )
+from alignbench.testing import AlgorithmConformance, RewardConformance
 
 SOURCE = Path(__file__).parent / "alignbench_example"
 
@@ -49,6 +50,20 @@ except PackageNotFoundError:
 installed = pytest.mark.skipif(
     missing, reason="alignbench-example is not installed: pip install --no-deps tests/third_party/alignbench_example"
 )
+
+
+@installed
+class TestReinforce(AlgorithmConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "reinforce"
+
+
+@installed
+class TestKeyword(RewardConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "reward=keyword"
 
 
 def command(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from alignbench import REFERENCE, Policy, PolicyOptimizer, ScoredRollout, Seeds, UpdateReport, functional
+from alignbench import REFERENCE, ExactProblem, Policy, PolicyOptimizer, ScoredRollout, Seeds, UpdateReport, functional
 from alignbench_example.config import ReinforceConfig
 
 
@@ -22,6 +22,13 @@ class Reinforce(PolicyOptimizer[ScoredRollout]):
     def __init__(self, config: ReinforceConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         self._config, self._policy = config, policy
         self._optimizer = functional.ScheduledAdamW(config, {"policy": policy.trainable()}, updates)
+
+    @classmethod
+    def optimum(cls, config: ReinforceConfig, problem: ExactProblem) -> torch.Tensor | None:
+        """pi_ref exp(r / kl_coef) / Z: what maximises J, where it is finite."""
+        if config.kl_coef == 0 or config.temperature != 1:
+            return None
+        return torch.softmax(problem.reference.log() + problem.rewards / config.kl_coef, 1)
 
     def update(self, batch: ScoredRollout) -> UpdateReport:
         config, rollout, sequences = self._config, batch.rollout, batch.rollout.samples.sequences

@@ -1,0 +1,75 @@
+"""The checks that each kind of component is held to, and how to run them: as a command does, or as tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+from alignbench.check import resolve
+from alignbench.plugins import Component, Kind
+from alignbench.testing import algorithm, config, evaluation, exact, reward
+from alignbench.testing.checks import Check, NotApplicable, Result, run_checks
+
+CONFIG_CHECKS = tuple(config.check.checks)
+DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
+ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *algorithm.check.checks, *exact.check.checks)
+REWARD_CHECKS = tuple(reward.check.checks)
+EVALUATION_CHECKS = tuple(evaluation.check.checks)
+# What trains nothing has no update to check.
+STILL_CHECKS = (*DECLARATION_CHECKS, *(c for c in exact.check.checks if c.name.startswith("optimum_")))
+
+
+def checks_of(component: Component) -> tuple[Check, ...]:
+    """Every check that is made of a component. Kinds that have none of their own are held to those of their config."""
+    if component.kind is Kind.ALGORITHM:
+        return (*CONFIG_CHECKS, *(ALGORITHM_CHECKS if algorithm.supported(component) else STILL_CHECKS))
+    own = {Kind.REWARD: REWARD_CHECKS, Kind.EVALUATION: EVALUATION_CHECKS}
+    return (*CONFIG_CHECKS, *own.get(component.kind, ()))
+
+
+def check(component: Component | str, *, seed: int = 0) -> Iterator[Result]:
+    """Checks a component, given by itself or by name ("ppo", or "reward=learned"), and yields each result as it comes."""
+    found = resolve(component) if isinstance(component, str) else component
+    return run_checks(checks_of(found), found, seed)
+
+
+class Conformance:
+    """Base of the test classes below: subclass one of them in a test file and give it a fixture `component`, the name
+    of a registered component ("ppo", "reward=learned") or a Component. Each check is then a test of its own."""
+
+    seed: ClassVar[int] = 0
+    checks: ClassVar[Sequence[Check]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for each in cls.__dict__.get("checks", ()):
+            setattr(cls, f"test_{each.name}", _as_test(each))
+
+
+def _as_test(each: Check) -> Callable[[Conformance, Component | str], None]:
+    def test(self: Conformance, component: Component | str) -> None:
+        found = resolve(component) if isinstance(component, str) else component
+        if each not in checks_of(found):
+            raise NotApplicable(f"not made of {found.kind.value}={found.name}")
+        each.run(found, self.seed)
+
+    test.__doc__ = each.says
+    return test
+
+
+class AlgorithmConformance(Conformance):
+    """Every check of an algorithm. Of one that trains nothing, those of its config and its optimum are made."""
+
+    checks = (*CONFIG_CHECKS, *ALGORITHM_CHECKS)
+
+
+class RewardConformance(Conformance):
+    """Every check of a reward source."""
+
+    checks = (*CONFIG_CHECKS, *REWARD_CHECKS)
+
+
+class EvaluationConformance(Conformance):
+    """Every check of an evaluation."""
+
+    checks = (*CONFIG_CHECKS, *EVALUATION_CHECKS)

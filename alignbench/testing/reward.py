@@ -1,0 +1,231 @@
+"""Checks of a reward source: what a score is, what it must not depend on, and what fitting must give."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignbench.contracts import FittableRewardSource, RewardSource
+from alignbench.errors import UserError
+from alignbench.functional import ranking_to_pairs
+from alignbench.plugins import Component
+from alignbench.records import FitReport, Samples, Sampling
+from alignbench.seeds import Seeds
+from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
+from alignbench.testing.tabular import TabularPolicy, disguise
+from alignbench.testing.trial import changed_fields, snapshot
+from alignbench.testing.world import BradleyTerry, World, WorldData
+
+RANKINGS, HELD_OUT, RESPONSES, BASELINE = 192, 64, 4, 256
+ACCURACY = 0.58
+"""Of held-out pairs: chance is 0.5, and Bradley-Terry's own noise leaves 0.63 to 0.77 to the true reward."""
+
+check = CheckList()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A reward source ready to score, and what it was made from."""
+
+    world: World
+    policy: TabularPolicy
+    source: RewardSource
+    baseline: Samples
+    report: FitReport | None
+    progress: tuple[tuple[int, int], ...]
+
+
+@functools.lru_cache(maxsize=2)
+def fitted(component: Component, seed: int) -> Fitted:
+    """Built and, where it can be, fitted to rankings by Bradley-Terry on the known reward."""
+    return make(component, seed)
+
+
+def make(component: Component, seed: int) -> Fitted:
+    world = World(seed)
+    policy = world.policy(reward_role=False)
+    source = build(component, world, policy, seed)
+    baseline = samples(world, policy, BASELINE, "baseline")
+    if not isinstance(source, FittableRewardSource):
+        return Fitted(world, policy, source, baseline, None, ())
+    annotator = BradleyTerry(world, seeds=world.seeds)
+    rng = world.seeds.torch("rankings")
+    train, held_out = (world.rankings(count, RESPONSES, rng, annotator) for count in (RANKINGS, HELD_OUT))
+    seen: list[tuple[int, int]] = []
+    report = source.fit(
+        train,
+        held_out,
+        baseline,
+        annotator=annotator,
+        progress=lambda update, updates, metrics: seen.append((update, updates)),
+    )
+    return Fitted(world, policy, source, baseline, report, tuple(seen))
+
+
+def build(component: Component, world: World, policy: TabularPolicy, seed: int) -> RewardSource:
+    """The source with its own defaults, at a size and a learning rate that suit a table."""
+    known = {field.name for field in dataclasses.fields(component.config)}
+    size = {"updates": 60, "batch_size": 32, "micro_batch_size": 32, "learning_rate": 0.1, "lr_schedule": "linear"}
+    try:
+        config = dataclasses.replace(component.config(), **{n: v for n, v in size.items() if n in known})
+        made: RewardSource = component.load()(
+            config, policy=policy, data=WorldData(world), seeds=Seeds(seed).child("reward")
+        )
+    except UserError as error:
+        raise NotApplicable(f"it cannot be built on the kit's data: {error}") from error
+    return made
+
+
+def samples(world: World, policy: TabularPolicy, rows: int, name: str) -> Samples:
+    return policy.generate(world.asked(rows), Sampling(), rng=world.seeds.torch(name)).samples
+
+
+def scored(component: Component, seed: int) -> tuple[Fitted, Samples, Tensor]:
+    """Fresh responses with their scores."""
+    made = fitted(component, seed)
+    fresh = samples(made.world, made.policy, 32, "fresh")
+    try:
+        return made, fresh, made.source.score(fresh)
+    except UserError as error:
+        raise NotApplicable(f"it cannot score the kit's data: {error}") from error
+
+
+def _close(one: Tensor, other: Tensor, what: str) -> None:
+    scale = max(float(one.abs().max()), 1.0)
+    if one.shape != other.shape or not float((one - other).abs().max()) <= 1e-5 * scale:
+        raise PropertyBroken(f"{what} changed a score by {float((one - other).abs().max()):.2g}.")
+
+
+@check(causes="a missing .float(), torch.no_grad() or squeeze, or the wrong device.")
+def scores_are_one_number_a_response(component: Component, seed: int) -> None:
+    """`score` gives [B] finite float32 numbers on the device of the samples, without gradient."""
+    _, fresh, scores = scored(component, seed)
+    if scores.shape != (len(fresh),) or scores.dtype != torch.float32:
+        raise PropertyBroken(
+            f"The scores are {scores.dtype} of shape {tuple(scores.shape)} for {len(fresh)} responses."
+        )
+    if scores.device != fresh.sequences.response_ids.device or scores.requires_grad:
+        raise PropertyBroken(f"The scores are on {scores.device}, with requires_grad={scores.requires_grad}.")
+    if not bool(torch.isfinite(scores).all()):
+        raise PropertyBroken(f"{int((~torch.isfinite(scores)).sum())} of {len(scores)} scores are not finite.")
+
+
+@check(causes="dropout, a random choice without a seed, training mode, or an operation in place.")
+def scoring_changes_nothing(component: Component, seed: int) -> None:
+    """Scoring twice gives the same scores, and leaves the samples and the policy as they were."""
+    made, fresh, scores = scored(component, seed)
+    before, weights = snapshot(fresh), made.policy.logits.detach().clone()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1)
+        _close(scores, made.source.score(fresh), "A second look")
+    if names := changed_fields(before, fresh):
+        raise PropertyBroken(f"Scoring changed {', '.join(names)}.")
+    if not torch.equal(weights, made.policy.logits):
+        raise PropertyBroken("Scoring changed the policy's weights.")
+
+
+@check(causes="scores normalised within the batch, or rows sorted and not put back.")
+def scores_do_not_depend_on_the_batch(component: Component, seed: int) -> None:
+    """A response's score is the same in another order, and in a smaller batch."""
+    made, fresh, scores = scored(component, seed)
+    order = torch.randperm(len(fresh), generator=made.world.seeds.torch("order"))
+    _close(scores[order], made.source.score(fresh.select(order)), "Another order")
+    some = order[:5]
+    _close(scores[some], made.source.score(fresh.select(some)), "A smaller batch")
+
+
+@check(causes="the last column taken for the last token, or a mean over all columns.")
+def scores_do_not_depend_on_padding(component: Component, seed: int) -> None:
+    """More padding on either side, and other tokens at padding, change no score."""
+    made, fresh, scores = scored(component, seed)
+    rng = made.world.seeds.torch("garbage")
+    for left, right in ((0, 0), (2, 0), (0, 3)):
+        other = dataclasses.replace(fresh, sequences=disguise(fresh.sequences, left=left, right=right, rng=rng))
+        _close(scores, made.source.score(other), f"{left} columns of padding at prompts and {right} at responses")
+
+
+def _fittable(component: Component, seed: int) -> Fitted:
+    made = fitted(component, seed)
+    if made.report is None:
+        raise NotApplicable("it is not fitted")
+    return made
+
+
+@check(causes="the sign of the loss, ranks read the wrong way round (0 is best), or the score of the wrong token.")
+def fitting_predicts_rankings(component: Component, seed: int) -> None:
+    """Fitted to rankings by Bradley-Terry, it predicts held-out pairs better than chance."""
+    made = _fittable(component, seed)
+    world = made.world
+    annotator = BradleyTerry(world, seeds=world.seeds.child("held out"))
+    rankings = world.rankings(256, RESPONSES, world.seeds.torch("held out"), annotator)
+    pairs = [pair for ranking in rankings for pair in ranking_to_pairs(ranking)]
+    asked, ended = [p.prompt for p in pairs], [p.finished for p in pairs]
+    better = made.policy.encode(asked, [p.chosen for p in pairs], finished=[e[0] for e in ended])
+    worse = made.policy.encode(asked, [p.rejected for p in pairs], finished=[e[1] for e in ended])
+    margin = made.source.score(better) - made.source.score(worse)
+    accuracy = float((margin > 0).float().mean() + 0.5 * (margin == 0).float().mean())
+    if not accuracy >= ACCURACY:
+        raise PropertyBroken(f"Its accuracy on {len(pairs)} held-out pairs is {accuracy:.3f}: at least {ACCURACY}.")
+
+
+@check(causes="progress called with an update that starts at 0 or only at the end, or a figure that is NaN.")
+def fitting_is_reported(component: Component, seed: int) -> None:
+    """`progress` is called after each step, counting from 1, and the report's figures are finite."""
+    made = _fittable(component, seed)
+    numbers = [update for update, _ in made.progress]
+    if numbers != list(range(1, len(numbers) + 1)) or not numbers or numbers[-1] != made.progress[-1][1]:
+        shown = made.progress[:2] + made.progress[-1:]
+        raise PropertyBroken(f"progress(update, updates) was called {len(numbers)} times: {shown} ...")
+    assert made.report is not None
+    for name, value in made.report.metrics.items():
+        if not math.isfinite(value):
+            raise PropertyBroken(f"The figure {name!r} is {value}.")
+
+
+@check(causes="torch's global generator, or the order of a set.")
+def fitting_is_repeatable(component: Component, seed: int) -> None:
+    """The same seeds give the same scores bit for bit, whatever the global generators hold."""
+    _, fresh, scores = scored(component, seed)
+    _fittable(component, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1)
+        again = make(component, seed).source.score(fresh)
+    if not torch.equal(scores, again):
+        raise PropertyBroken(f"A score differs by {float((scores - again).abs().max()):.2g}.")
+
+
+@check(causes="normalisation or a head that is left out of save, or loaded into a copy.")
+def saved_and_loaded_it_scores_alike(component: Component, seed: int) -> None:
+    """Saved, built anew and loaded, it gives the same scores."""
+    made, fresh, scores = scored(component, seed)
+    _fittable(component, seed)
+    assert isinstance(made.source, FittableRewardSource)
+    other = build(component, made.world, made.world.policy(reward_role=False), seed)
+    assert isinstance(other, FittableRewardSource)
+    with tempfile.TemporaryDirectory() as folder:
+        made.source.save(Path(folder))
+        other.load(Path(folder))
+    _close(scores, other.score(fresh), "Saving and loading")
+
+
+@check(
+    causes="a scale that is read before the shift, the samples of the wrong policy, or a variance in place of its root."
+)
+def normalised_on_its_baseline(component: Component, seed: int) -> None:
+    """With `normalise`, scores of the baseline have mean 0 and standard deviation 1."""
+    config: Any = component.config()
+    if not getattr(config, "normalise", False):
+        raise NotApplicable("its config has no `normalise`, or does without it")
+    made = _fittable(component, seed)
+    scores = made.source.score(made.baseline).double()
+    mean, deviation = float(scores.mean()), float(scores.std(correction=0))
+    if abs(mean) > 1e-3 or abs(deviation - 1) > 1e-2:
+        raise PropertyBroken(f"They have mean {mean:.3g} and standard deviation {deviation:.3g}.")

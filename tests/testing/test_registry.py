@@ -1,0 +1,19 @@
+"""Everything that is registered is held to the kit: a new plugin is tested here by being registered."""
+
+from __future__ import annotations
+
+import pytest
+
+from alignbench.plugins import Component, registry
+from alignbench.testing import Check, checks_of
+
+CASES = [
+    pytest.param(component, check, id=f"{component.kind.value}={component.name}-{check.name}")
+    for _, component in sorted(registry().components.items(), key=lambda item: (item[0][0].value, item[0][1]))
+    for check in checks_of(component)
+]
+
+
+@pytest.mark.parametrize(("component", "check"), CASES)
+def test_it_conforms(component: Component, check: Check) -> None:
+    check.run(component, 0)
