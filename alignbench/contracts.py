@@ -334,7 +334,8 @@ class PolicyOptimizer(ABC, Generic[Batch]):
     @classmethod
     def optimum(cls, config: Any, problem: ExactProblem) -> Tensor | None:
         """The distribution that this algorithm, with exactly these settings, converges to where everything is known:
-        [X, Y] float64, rows sum to 1. None where theory gives none for them. The exact world and the conformance kit measure the algorithm against it."""
+        [X, Y] float64, rows sum to 1. None where theory gives none for them. The exact world and the conformance kit
+        measure the algorithm against it."""
         return None
 
     @classmethod
