@@ -16,6 +16,7 @@ from alignbench.results.runs import BrokenRun, StoredRun
 from alignbench.results.statistics import NORMAL_95, interval_over_seeds
 
 COMPONENTS = ("model", "data", "annotator", "reward")
+SFT_PARTS = ("pretrain", "sft", "model", "data", "eval")  # what an SFT model and its responses depend on
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Group:
 
 def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> Table:
     """One row per configuration, SFT models first. What is unfinished, mixed or broken is said, not averaged."""
-    finished = [run for run in runs if run.record.status is Status.FINISHED]
+    finished = _without_copies([run for run in runs if run.record.status is Status.FINISHED])
     groups, notes = _grouped(finished)
     rows = [_row(group, label) for group, label in zip(groups, _labels(groups), strict=True)]
     rows.sort(key=lambda row: (not row.baseline, [_natural(part) for part in row.label]))
@@ -108,6 +109,26 @@ def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
                 notes.append(f"{name}, seed {seed}: run {len(repeats)} times. {what} latest is shown.")
         groups.append(_Group(tuple(chosen)))
     return groups, notes
+
+
+def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Leaves out SFT rows of runs without a reward where a run with one brings the same SFT model: beside DPO it cannot
+    tell the proxy reward, beside PPO it can. Copies that disagree stay, and stand apart."""
+    scored: dict[tuple[object, ...], list[StoredRun]] = defaultdict(list)
+    for run in runs:
+        if run.record.baseline and run.record.identity.reward:
+            scored[_sft_model(run)].append(run)
+
+    def copied(run: StoredRun) -> bool:
+        twins = scored[_sft_model(run)] if run.record.baseline and not run.record.identity.reward else []
+        return any(not _disagree(run.record.metrics, twin.record.metrics) for twin in twins)
+
+    return [run for run in runs if not copied(run)]
+
+
+def _sft_model(run: StoredRun) -> tuple[object, ...]:
+    parts = sorted((key, str(value)) for key, value in run.settings.items() if key.partition(".")[0] in SFT_PARTS)
+    return (run.record.identity.seed, *parts)
 
 
 def _disagree(one: Mapping[str, Metric], other: Mapping[str, Metric]) -> bool:

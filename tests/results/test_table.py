@@ -78,6 +78,26 @@ def dpo(seed: int = 0) -> dict:
 
 
 class TestRows:
+    def test_an_sft_model_without_a_proxy_reward_is_one_with_its_copy_that_has_one(self, tmp_path):
+        metrics = {"helpfulness/accuracy": Metric(0.5, 0.05, 100, HIGHER)}
+        proxy = metrics | {"optimization/proxy_reward": Metric(0.1, 0.05, 100, HIGHER)}
+        for seed in (0, 1):
+            write(tmp_path, dpo(seed), baseline=True, metrics=metrics, config_hash="without")
+            write(tmp_path, ppo(seed=seed), baseline=True, metrics=proxy, reward="learned", config_hash="with")
+        (only,) = table_of(tmp_path).rows
+        assert only.seeds == (0, 1)
+        assert set(only.cells) == set(proxy)
+
+    def test_an_sft_model_that_differs_is_no_copy(self, tmp_path):
+        proxy = {"optimization/proxy_reward": Metric(0.1, 0.05, 100, HIGHER)}
+        same = {"helpfulness/accuracy": Metric(0.5, 0.05, 100, HIGHER)}
+        write(tmp_path, ppo(), baseline=True, metrics=proxy | same, reward="learned", config_hash="with")
+        other = {"helpfulness/accuracy": Metric(0.6, 0.05, 100, HIGHER)}
+        write(tmp_path, dpo(), baseline=True, metrics=other, config_hash="other numbers")
+        write(tmp_path, dpo() | {"eval": {"prompts": 5}}, baseline=True, metrics=same, config_hash="other prompts")
+        write(tmp_path, dpo(seed=1), baseline=True, metrics=same, config_hash="another seed")
+        assert len(table_of(tmp_path).rows) == 4
+
     def test_the_sft_row_comes_first_and_once(self, tmp_path):
         write_with_baseline(tmp_path, ppo(), 0.75)
         write_with_baseline(tmp_path, dpo(), 0.625)

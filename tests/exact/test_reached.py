@@ -1,0 +1,37 @@
+"""The commands of docs/exact.md: how near each algorithm comes to its own optimum, within the bound that the page states."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from alignbench.app import load_config
+from alignbench.run import run
+
+PI_STAR, OWN = "exact/total_variation", "exact/own_total_variation"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algo", "metric", "bound"),
+    [
+        ("ppo", PI_STAR, 0.02),
+        ("dpo", PI_STAR, 0.005),
+        ("rloo", PI_STAR, 0.05),
+        ("grpo", PI_STAR, 0.05),
+        ("online_dpo", PI_STAR, 0.05),
+        ("ipo", OWN, 0.02),
+        ("rejection_sampling", OWN, 0.08),
+        ("best_of_n", OWN, 1e-6),
+    ],
+)
+def test_reaches_its_optimum(tmp_path: Path, algo: str, metric: str, bound: float) -> None:
+    directory = run(load_config(["experiment=exact", f"algo={algo}", f"results_dir={tmp_path}"]))
+    start = json.loads((directory / "sft" / "result.json").read_text())["metrics"][PI_STAR]["value"]
+    assert start > 0.3, "the reference is far away"
+    reached = json.loads((directory / "result.json").read_text())["metrics"]
+    assert reached[metric]["value"] <= bound
+    if algo != "best_of_n":
+        assert reached["exact/kl"]["value"] > 0
