@@ -106,7 +106,7 @@ FAULTS = (
     Fault("weights decayed by hand", SFT, "norms = self._optimizer.step()", "norms = self._optimizer.step()\n        [p.data.mul_(0.99) for p in self._policy.trainable()]", "without_learning_rate_nothing_moves"),
     Fault("no step", SFT, "norms = self._optimizer.step()", 'norms = {"policy": 0.0}', "policy_moves"),
     # Best-of-n
-    Fault("probability of being reached, not of being best", BEST_OF_N, "won = reached**n - (reached - mass).clamp(min=0.0) ** n", "won = reached**n", "optimum_is_a_distribution"),
+    Fault("a distribution that does not sum to 1", BEST_OF_N, "functional.best_of_n(problem.reference, problem.rewards, config.n)", "functional.best_of_n(problem.reference, problem.rewards, config.n) * config.n", "optimum_is_a_distribution"),
     Fault("the worst of n", BEST_OF_N, "best_of_n(problem.reference, problem.rewards, config.n)", "best_of_n(problem.reference, -problem.rewards, config.n)", "optimum_is_that_of_its_candidates"),
     # The learned reward
     Fault("score read at the last column", LEARNED, "values.gather(1, sequences.response_mask.sum(1, keepdim=True).long()).squeeze(1)", "values[:, -1]", "scores_do_not_depend_on_padding"),
