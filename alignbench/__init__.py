@@ -5,27 +5,23 @@ Importing it does not import torch.
 """
 
 from alignbench.contracts import (
-    MISSING_EOS,
-    POLICY,
-    REFERENCE,
-    AlgorithmConfig,
     Annotator,
     DataSource,
     Evaluation,
     FittableRewardSource,
-    OptimizerConfig,
     Policy,
     PolicyOptimizer,
-    PreferenceConfig,
     RewardSource,
-    RolloutConfig,
     ScalarRole,
     Subject,
     Tracker,
 )
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, hookimpl
+from alignbench.optimizer_config import MISSING_EOS, AlgorithmConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.records import (
+    POLICY,
+    REFERENCE,
     Consumes,
     Demonstration,
     DemonstrationBatch,

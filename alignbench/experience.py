@@ -10,17 +10,11 @@ import torch
 from torch import Tensor
 
 from alignbench import functional
-from alignbench.contracts import (
-    REFERENCE,
-    Annotator,
-    OptimizerConfig,
-    Policy,
-    PreferenceConfig,
-    RewardSource,
-    RolloutConfig,
-)
+from alignbench.contracts import Annotator, Policy, RewardSource
 from alignbench.errors import UserError
+from alignbench.optimizer_config import OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.records import (
+    REFERENCE,
     Demonstration,
     DemonstrationBatch,
     Message,

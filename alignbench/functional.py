@@ -14,8 +14,8 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
-from alignbench.contracts import OptimizerConfig
 from alignbench.errors import NonFiniteError
+from alignbench.optimizer_config import OptimizerConfig
 from alignbench.records import ExactProblem, PreferencePair, Ranking, Sequences
 
 _LOWER = "Lower the learning rate."
@@ -148,6 +148,16 @@ def exact_scores(problem: ExactProblem, rule: str, penalty: float) -> Tensor | N
 def kl_optimum(reference: Tensor, rewards: Tensor, kl_coef: float) -> Tensor:
     """pi_ref exp(r / kl_coef) / Z, [X, Y]: what maximises E[r] - kl_coef KL(pi || pi_ref) over all distributions."""
     return torch.softmax(reference.log() + rewards / kl_coef, dim=1)
+
+
+def total_variation(left: Tensor, right: Tensor) -> Tensor:
+    """Half the L1 distance between distributions that are written down, [X, Y] -> [X]."""
+    return 0.5 * (left - right).abs().sum(1)
+
+
+def kl_divergence(left: Tensor, right: Tensor) -> Tensor:
+    """KL(left || right) in nats, [X, Y] -> [X]; what `left` never gives counts nothing."""
+    return torch.where(left > 0, left * (left.log() - right.log()), torch.zeros_like(left)).sum(1)
 
 
 def best_of_n(reference: Tensor, rewards: Tensor, n: int) -> Tensor:

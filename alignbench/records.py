@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+POLICY = "policy"
+REFERENCE = "reference"
+
+
 class Consumes(enum.Enum):
     """What an optimizer is fed."""
 

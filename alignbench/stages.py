@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from alignbench.config import RankingsSettings, RunConfig, Selected
-from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, PreferenceConfig, RewardSource
+from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.experience import (
     Batch,
@@ -21,6 +21,7 @@ from alignbench.experience import (
     preference_batches,
     rollout_batches,
 )
+from alignbench.optimizer_config import PreferenceConfig
 from alignbench.progress import Display
 from alignbench.records import Consumes, Demonstration, FitReport, PreferencePair, Prompt, Ranking, Sampling, Split
 from alignbench.seeds import Seeds
@@ -91,10 +92,12 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
         raise UserError(f"{source} has no training or no evaluation prompts: there is nothing to respond to.")
     if needs_reward(config):
         config.reward.component.load().check_data(config.reward.config, data)
-    if annotator and getattr(config.algo.config, "needs_probabilities", False) and not knows_probabilities(annotator):
+    chosen = config.algo.config
+    asks = chosen.needs_probabilities if isinstance(chosen, PreferenceConfig) else ""
+    if annotator and asks and not knows_probabilities(annotator):
         raise UserError(
-            f"{algo} is to learn from the annotator's own probabilities, and annotator={config.annotator.label} knows none: "
-            "set algo.soft_labels=false, or choose an annotator that does."
+            f"{algo} is to learn from the annotator's own probabilities ({asks}), and annotator={config.annotator.label} "
+            "knows none: change that setting, or choose an annotator that does."
         )
     if annotator and not annotator.samples_responses and not annotator.recorded():
         raise UserError(

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 
 from alignbench import functional
-from alignbench.contracts import REFERENCE, DataSource, Policy, RewardSource
+from alignbench.contracts import DataSource, Policy, RewardSource
 from alignbench.errors import UserError
 from alignbench.experience import checked_scores
-from alignbench.records import Generation, Prompt, Samples, Sampling, Sequences
+from alignbench.records import REFERENCE, Generation, Prompt, Samples, Sampling, Sequences
 
 
 def respond(

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignbench.contracts import POLICY, RolloutConfig
 from alignbench.errors import NonFiniteError
 from alignbench.functional import learning_rate_at, sequence_kl
+from alignbench.optimizer_config import RolloutConfig
 from alignbench.plugins import Component
-from alignbench.records import Consumes, PreferenceBatch, ScoredRollout
+from alignbench.records import POLICY, Consumes, PreferenceBatch, ScoredRollout
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.trial import (
@@ -35,8 +35,8 @@ from alignbench.testing.trial import (
 )
 
 ROUNDING = 1e-3
-"""The share of a movement that summing in another order may cost. Over eight seeds rounding was at most 1e-4 (KTO), else
-2e-6; faults cost a hundredth and more."""
+"""The share of a movement that summing in another order may cost. Rounding stays far below
+it (KTO's is the largest), faults lie above."""
 
 # Options that mean the same wherever they occur: the kit sets them where a check needs them.
 COEFFICIENTS = ("kl_coef", "beta", "tau")

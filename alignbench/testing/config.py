@@ -15,19 +15,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignbench.contracts import (
-    AlgorithmConfig,
-    Annotator,
-    DataSource,
-    Evaluation,
-    OptimizerConfig,
-    Policy,
-    PolicyOptimizer,
-    PreferenceConfig,
-    RewardSource,
-    RolloutConfig,
-    Tracker,
-)
+from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, PolicyOptimizer, RewardSource, Tracker
+from alignbench.optimizer_config import AlgorithmConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.plugins import Component, Kind
 from alignbench.records import Consumes
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken

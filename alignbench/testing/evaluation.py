@@ -9,11 +9,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from alignbench.contracts import POLICY, REFERENCE, Evaluation, Subject
+from alignbench.contracts import Evaluation, Subject
 from alignbench.errors import UserError
 from alignbench.evaluation.respond import measure
 from alignbench.plugins import Component
-from alignbench.records import Direction, ExampleScore, Generation, MetricSpec, Prompt, Samples, Sampling
+from alignbench.records import (
+    POLICY,
+    REFERENCE,
+    Direction,
+    ExampleScore,
+    Generation,
+    MetricSpec,
+    Prompt,
+    Samples,
+    Sampling,
+)
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.world import World, WorldData, WorldReward

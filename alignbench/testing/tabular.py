@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from alignbench.contracts import POLICY, REFERENCE, Policy, ScalarRole
+from alignbench.contracts import Policy, ScalarRole
 from alignbench.errors import UserError, unknown_name
-from alignbench.records import Prompt, Rollout, Samples, Sampling, Sequences, TokenScores, expand
+from alignbench.records import POLICY, REFERENCE, Prompt, Rollout, Samples, Sampling, Sequences, TokenScores, expand
 from alignbench.seeds import Seeds
 
 if TYPE_CHECKING:

@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from alignbench.contracts import POLICY, Annotator, DataSource, RewardSource
-from alignbench.experience import reference_logprobs
+from alignbench import functional
+from alignbench.contracts import Annotator, DataSource, RewardSource
+from alignbench.experience import collect_rankings, reference_logprobs
 from alignbench.records import (
+    POLICY,
     Demonstration,
     DemonstrationBatch,
     ExactProblem,
@@ -169,14 +171,7 @@ class World:
     def rankings(self, count: int, responses: int, rng: torch.Generator, annotator: BradleyTerry) -> list[Ranking]:
         """Responses drawn from the reference, ranked by the annotator."""
         asked = self.asked(count)
-        samples = self._start.generate(asked, Sampling(), n=responses, rng=rng).samples
-        ended = samples.finished.tolist()
-        rankings = []
-        for i, prompt in enumerate(asked):
-            rows = slice(i * responses, (i + 1) * responses)
-            texts, finished = samples.texts[rows], tuple(ended[rows])
-            rankings.append(Ranking(prompt, texts, annotator.rank(prompt, texts, finished=finished), finished))
-        return rankings
+        return collect_rankings(self._start, annotator, asked, responses=responses, temperature=1.0, rng=rng)
 
     def reward(self, prompt: Prompt, response: str, finished: bool) -> float:
         """The known reward of one response given as text."""
@@ -239,9 +234,9 @@ class BradleyTerry(Annotator):
 
 def total_variation(left: Tensor, right: Tensor) -> float:
     """Half the sum of absolute differences, the mean over prompts."""
-    return float(0.5 * (left - right).abs().sum(1).mean())
+    return float(functional.total_variation(left, right).mean())
 
 
 def exact_kl(left: Tensor, right: Tensor) -> float:
     """KL(left || right) in nats per response, the mean over prompts."""
-    return float((left * (left.clamp(min=1e-300).log() - right.clamp(min=1e-300).log())).sum(1).mean())
+    return float(functional.kl_divergence(left, right).mean())

@@ -47,8 +47,8 @@ class DPOConfig(PairwiseConfig):
         check_loss(self.loss, self.label_smoothing, soft="algo.soft_labels=true" if self.soft_labels else "")
 
     @property
-    def needs_probabilities(self) -> bool:
-        return self.soft_labels
+    def needs_probabilities(self) -> str:
+        return "algo.soft_labels=true" if self.soft_labels else ""
 
 
 @dataclass
@@ -66,8 +66,8 @@ class IPOConfig(PairwiseConfig):
         require_positive("algo.tau", self.tau)
 
     @property
-    def needs_probabilities(self) -> bool:
-        return self.soft_labels
+    def needs_probabilities(self) -> str:
+        return "algo.soft_labels=true" if self.soft_labels else ""
 
 
 @dataclass

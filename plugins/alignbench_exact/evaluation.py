@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,12 +15,13 @@ from alignbench import (
     ExampleScore,
     Generation,
     MetricSpec,
+    Prompt,
     Subject,
     UserError,
     functional,
 )
+from alignbench.functional import kl_divergence, total_variation
 from alignbench_exact.config import ExactEvaluationConfig
-from alignbench_exact.mathematics import kl, total_variation
 
 SPECS = (
     MetricSpec("exact/total_variation", Direction.LOWER, "from pi* = pi_ref exp(r / beta) / Z, within [0, 1]"),
@@ -52,28 +54,15 @@ class ExactEvaluation(Evaluation):
                 f"The model gives responses of {longest} tokens where data.length={length}: set model.max_response_tokens="
                 f"{length}, or choose model=micro."
             )
-        completions = every_completion(len(subject.tokenizer), subject.tokenizer.eos_token_id, length)
-        measured = [list(subject.measure([prompt] * len(completions), completions)) for prompt in prompts]
-        reference, reached = (
-            distribution(measured, lambda g: g.ref_logprob),
-            distribution(measured, lambda g: g.logprob),
-        )
-        possible = (reference > 0).any(0)  # a policy may rule tokens out
-        measured = [[g for g, kept in zip(row, possible.tolist(), strict=True) if kept] for row in measured]
-        reference, reached = reference[:, possible], reached[:, possible]
-        completions = tuple(y for y, kept in zip(completions, possible.tolist(), strict=True) if kept)
-        rewards = torch.tensor([[gold(g) for g in row] for row in measured], dtype=torch.double)
-        problem = ExactProblem(completions, reference, rewards)
-        if subject.candidates > 1:
-            scores = torch.tensor([[chosen_by(g) for g in row] for row in measured], dtype=torch.double)
-            reached = functional.best_of_n(reached, scores, subject.candidates)
-        best = functional.kl_optimum(reference, rewards, beta)
-        divergence = kl(reached, problem.reference)
+        world = written_down(subject, prompts, length)
+        problem, reached = world.problem, world.reached
+        best = functional.kl_optimum(problem.reference, problem.rewards, beta)
+        divergence = kl_divergence(reached, problem.reference)
         objective = (reached * problem.rewards).sum(1) - beta * divergence
-        highest = (best * problem.rewards).sum(1) - beta * kl(best, problem.reference)
+        highest = (best * problem.rewards).sum(1) - beta * kl_divergence(best, problem.reference)
         columns = {
             "exact/total_variation": total_variation(reached, best),
-            "exact/kl_to_optimum": kl(reached, best),
+            "exact/kl_to_optimum": kl_divergence(reached, best),
             "exact/objective": objective,
             "exact/objective_optimum": highest,
             "exact/objective_gap": highest - objective,
@@ -81,14 +70,40 @@ class ExactEvaluation(Evaluation):
         }
         if (own := subject.optimum(problem)) is not None:
             columns["exact/own_total_variation"] = total_variation(reached, own)
-        if any(prompt.info["uncovered"] for prompt in prompts):
-            hidden = [[(g.response, g.finished) in g.prompt.info["uncovered"] for g in row] for row in measured]
-            columns["exact/uncovered_mass"] = (reached * torch.tensor(hidden)).sum(1)
+        if bool(world.uncovered.any()):
+            columns["exact/uncovered_mass"] = (reached * world.uncovered).sum(1)
         return [
             ExampleScore(name, prompt.id, value, prompt.cluster)
             for name, values in columns.items()
             for prompt, value in zip(prompts, values.tolist(), strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class Enumerated:
+    """The world, the distribution that the checkpoint gives [X, Y], and whether a response is uncovered [X, Y]."""
+
+    problem: ExactProblem
+    reached: Tensor
+    uncovered: Tensor
+
+
+def written_down(subject: Subject, prompts: Sequence[Prompt], length: int) -> Enumerated:
+    """Every response to every prompt; those that a policy rules out (`model.suppress_tokens`) are left out."""
+    completions = every_completion(len(subject.tokenizer), subject.tokenizer.eos_token_id, length)
+    measured = [subject.measure([prompt] * len(completions), completions) for prompt in prompts]
+    reference, reached = (distribution(measured, of) for of in (lambda g: g.ref_logprob, lambda g: g.logprob))
+    if subject.candidates > 1:
+        scores = torch.tensor([[chosen_by(g) for g in row] for row in measured], dtype=torch.double)
+        reached = functional.best_of_n(reached, scores, subject.candidates)
+    rewards = torch.tensor([[gold(g) for g in row] for row in measured], dtype=torch.double)
+    uncovered = torch.tensor(
+        [[(g.response, g.finished) in g.prompt.info["uncovered"] for g in row] for row in measured]
+    )
+    possible = (reference > 0).any(0)
+    kept = tuple(y for y, can in zip(completions, possible.tolist(), strict=True) if can)
+    problem = ExactProblem(kept, reference[:, possible], rewards[:, possible])
+    return Enumerated(problem, reached[:, possible], uncovered[:, possible])
 
 
 def every_completion(vocabulary: int, eos: int, length: int) -> tuple[tuple[int, ...], ...]:

@@ -176,7 +176,7 @@ def hh(path: Path, rows: int = 30) -> Path:
                 "data.held_out_rows=5",
                 "annotator=recorded",
             ],
-            ["annotator=recorded knows none", "algo.soft_labels=false"],
+            ["annotator=recorded knows none", "algo.soft_labels=true"],
         ),
         (["tracker=trackio"], ["tracker=trackio", "pip install"]),
     ],

@@ -11,7 +11,6 @@ import torch
 from alignbench_exact.annotator import ExactAnnotator
 from alignbench_exact.config import ExactAnnotatorConfig, ExactDataConfig, ExactEvaluationConfig
 from alignbench_exact.evaluation import ExactEvaluation, every_completion
-from alignbench_exact.mathematics import kl, total_variation
 from alignbench_exact.source import ExactData
 from alignbench_hf.build import build_scratch
 from alignbench_hf.config import ScratchConfig
@@ -60,19 +59,19 @@ def test_nothing_is_above_the_optimum(beta: float) -> None:
     best = functional.kl_optimum(problem.reference, problem.rewards, beta)
 
     def objective(pi: Tensor) -> Tensor:
-        return (pi * problem.rewards).sum(1) - beta * kl(pi, problem.reference)
+        return (pi * problem.rewards).sum(1) - beta * functional.kl_divergence(pi, problem.reference)
 
     log_z = (problem.reference * (problem.rewards / beta).exp()).sum(1).log()
     torch.testing.assert_close(objective(best), beta * log_z)
     other = random_problem(seed=1).reference
-    torch.testing.assert_close(objective(best) - objective(other), beta * kl(other, best))
+    torch.testing.assert_close(objective(best) - objective(other), beta * functional.kl_divergence(other, best))
 
 
 def test_distances() -> None:
     left, right = torch.tensor([[0.5, 0.5, 0.0]]).double(), torch.tensor([[0.25, 0.25, 0.5]]).double()
-    assert float(total_variation(left, right)) == pytest.approx(0.5)
-    assert float(kl(left, right)) == pytest.approx(math.log(2))
-    assert float(total_variation(left, left)) == float(kl(left, left)) == 0.0
+    assert float(functional.total_variation(left, right)) == pytest.approx(0.5)
+    assert float(functional.kl_divergence(left, right)) == pytest.approx(math.log(2))
+    assert float(functional.total_variation(left, left)) == float(functional.kl_divergence(left, left)) == 0.0
 
 
 # The world

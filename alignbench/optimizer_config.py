@@ -1,0 +1,118 @@
+"""The options that algorithms have in common, spelled the same everywhere: what their configs derive from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alignbench.errors import UserError, unknown_name
+from alignbench.records import POLICY, Consumes
+
+LR_SCHEDULES = ("constant", "linear", "cosine")
+PAIRS = ("all", "best_worst")
+MISSING_EOS = ("subtract", "replace", "keep")
+
+
+@dataclass
+class AlgorithmConfig:
+    """What the core asks of every algorithm's config, trained or not."""
+
+    consumes: ClassVar[Consumes]
+
+    @property
+    def candidates(self) -> int:
+        """Responses drawn for each response given, of which the one with the highest score is given (best-of-n)."""
+        return 1
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether a reward source must be there."""
+        return self.consumes is Consumes.ROLLOUTS or self.candidates > 1
+
+
+@dataclass
+class OptimizerConfig(AlgorithmConfig):
+    """Options of everything that is trained, spelled the same everywhere. An algorithm's config dataclass derives from
+    it, or from RolloutConfig or PreferenceConfig."""
+
+    updates: int = 100
+    """How many batches the algorithm is given. 0 with `passes` set: as many as the data needs."""
+    passes: float = 0.0
+    """Passes over the data, for algorithms that consume recorded data; used where `updates` is 0."""
+    batch_size: int = 64
+    """Responses (or demonstrations, or pairs) per update."""
+    micro_batch_size: int = 64
+    """Rows per forward and backward pass: memory only, the result is the same up to floating-point order."""
+    learning_rate: float = 1e-5
+    """Of AdamW, at its highest."""
+    lr_schedule: str = "linear"
+    """constant, linear (to 0) or cosine (to 0), over all updates."""
+    warmup_updates: int = 0
+    """Updates over which the learning rate rises linearly from 0."""
+    weight_decay: float = 0.0
+    """Of AdamW, decoupled from the gradient; 0: none."""
+    adam_eps: float = 1e-5
+    """1e-5 as in OpenAI's RLHF code: torch's 1e-8 makes the first updates larger (arXiv 2403.17031)."""
+    max_grad_norm: float = 1.0
+    """Gradient norm limit per role; 0: none."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work before anything is built. A subclass with rules of its own calls this one first."""
+        for name in ("batch_size", "micro_batch_size"):
+            if (value := getattr(self, name)) < 1:
+                raise UserError(f"{name}={value} must be at least 1.")
+        if self.updates < 0 or (self.updates == 0 and not self.passes > 0):
+            raise UserError(f"updates={self.updates} and passes={self.passes}: one of them must be above 0.")
+        if not (self.learning_rate >= 0 and math.isfinite(self.learning_rate)):
+            raise UserError(f"learning_rate={self.learning_rate} must be a number from 0 up.")
+        if self.lr_schedule not in LR_SCHEDULES:
+            raise unknown_name("lr_schedule", self.lr_schedule, LR_SCHEDULES)
+
+
+@dataclass
+class RolloutConfig(OptimizerConfig):
+    """Options of every algorithm that learns from scored samples."""
+
+    consumes: ClassVar[Consumes] = Consumes.ROLLOUTS
+    samples_from: ClassVar[str] = POLICY
+    """Who is sampled: POLICY as it stands, or the frozen REFERENCE. A config may make it a field or a property."""
+
+    samples_per_prompt: int = 1
+    """Responses sampled for each prompt of a rollout, neighbours in it; batch_size must be a multiple of it."""
+    temperature: float = 1.0
+    """Of sampling, and of every log-probability that is compared with it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples_per_prompt < 1:
+            raise UserError(f"samples_per_prompt={self.samples_per_prompt} must be at least 1.")
+        if self.batch_size % self.samples_per_prompt:
+            raise UserError(
+                f"batch_size={self.batch_size} must be a multiple of samples_per_prompt={self.samples_per_prompt}."
+            )
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise UserError(f"temperature={self.temperature} must be above 0.")
+
+
+@dataclass
+class PreferenceConfig(OptimizerConfig):
+    """Options of every algorithm that learns from pairs of ranked responses."""
+
+    consumes: ClassVar[Consumes] = Consumes.PREFERENCES
+    uses_reference: ClassVar[bool] = True
+    """Whether batches bring the reference's log-probabilities, computed once for all pairs."""
+
+    pairs: str = "all"
+    """The pairs of a ranking: all of them, or best_worst (the first against the last)."""
+
+    @property
+    def needs_probabilities(self) -> str:
+        """The setting by which it learns from the annotator's own P(chosen preferred), refused where the annotator knows
+        none; empty: it does not."""
+        return ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs not in PAIRS:
+            raise unknown_name("pairs", self.pairs, PAIRS)
