@@ -137,8 +137,7 @@ def equal_rows(left: Sequences, right: Sequences) -> Tensor:
 def reference_logprobs(policy: Policy, sequences: Sequences) -> Tensor:
     """[B]: log pi_ref of each response."""
     with torch.no_grad():
-        scores = policy.logprobs(sequences, role=REFERENCE).logprobs
-    return functional.masked_sum(scores, sequences.response_mask, dim=1)
+        return functional.summed_logprobs(policy, sequences, role=REFERENCE)
 
 
 def preference_batches(

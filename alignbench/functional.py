@@ -14,9 +14,10 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from alignbench.contracts import Policy
 from alignbench.errors import NonFiniteError
 from alignbench.optimizer_config import OptimizerConfig
-from alignbench.records import ExactProblem, PreferencePair, Ranking, Sequences
+from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
 
 _LOWER = "Lower the learning rate."
 _SAME_REWARD = 1e-9  # of its size
@@ -79,6 +80,12 @@ def token_logprobs(
         torch.cat(logprobs).reshape(targets.shape),
         torch.cat(entropies).reshape(targets.shape) if entropy else None,
     )
+
+
+def summed_logprobs(policy: Policy, sequences: Sequences, *, role: str = POLICY, temperature: float = 1.0) -> Tensor:
+    """[B]: log-probabilities of whole responses, nats."""
+    scores = policy.logprobs(sequences, role=role, temperature=temperature).logprobs
+    return masked_sum(scores, sequences.response_mask, dim=1)
 
 
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from alignbench import REFERENCE, Policy, PreferenceBatch, Seeds, Sequences, UpdateReport
+from alignbench import REFERENCE, Policy, PreferenceBatch, Seeds, Sequences, UpdateReport, functional
 from alignbench_dpo.config import KTOConfig
 from alignbench_dpo.losses import kto_loss
-from alignbench_dpo.pairs import Objective, PairLearner, Side, summed_logprobs
+from alignbench_dpo.pairs import Objective, PairLearner, Side
 
 
 class KTO(PairLearner):
@@ -28,7 +28,7 @@ class KTO(PairLearner):
         z0 = torch.zeros((), device=batch.chosen.response_ids.device)
         if mismatched is not None:
             with torch.no_grad():
-                ratios = summed_logprobs(self._policy, mismatched) - summed_logprobs(
+                ratios = functional.summed_logprobs(self._policy, mismatched) - functional.summed_logprobs(
                     self._policy, mismatched, role=REFERENCE
                 )
             z0 = ratios.mean().clamp(min=0)

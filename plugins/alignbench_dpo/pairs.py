@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from alignbench import (
-    POLICY,
     OptimizerConfig,
     Policy,
     PolicyOptimizer,
@@ -84,7 +83,7 @@ class PairLearner(PolicyOptimizer[Any]):
         return {**means, "gradient_norm": norms["policy"], "tokens": float(tokens)}
 
     def _side(self, sequences: Sequences, ref_logprob: Tensor | None) -> Side:
-        logprob = summed_logprobs(self._policy, sequences, temperature=self._temperature)
+        logprob = functional.summed_logprobs(self._policy, sequences, temperature=self._temperature)
         return Side(logprob, sequences.response_mask.sum(1), ref_logprob)
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,12 +106,6 @@ class PairwiseOptimizer(PairLearner):
     def update(self, batch: PreferenceBatch) -> UpdateReport:
         learning_rate = self._optimizer.next_update()
         return UpdateReport({**self._step(batch, self.judge), "learning_rate": learning_rate}, optimizer_steps=1)
-
-
-def summed_logprobs(policy: Policy, sequences: Sequences, *, role: str = POLICY, temperature: float = 1.0) -> Tensor:
-    """[B]: log-probabilities of whole responses, nats."""
-    scores = policy.logprobs(sequences, role=role, temperature=temperature).logprobs
-    return functional.masked_sum(scores, sequences.response_mask, dim=1)
 
 
 def measure(chosen: Side, rejected: Side, objective: Objective) -> dict[str, float]:
