@@ -17,6 +17,7 @@ from alignbench.plugins import Component, Kind, registry
 PPO, SFT, DPO, IPO, RLOO = "algo=ppo", "algo=sft", "algo=dpo", "algo=ipo", "algo=rloo"
 LEARNED, BEST_OF_N = "reward=learned", "algo=best_of_n"
 HELPFULNESS, OPTIMIZATION = "evaluation=helpfulness", "evaluation=optimization"
+SUMMED = "functional.summed_logprobs(self._policy, sequences, temperature=self._temperature)"
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ FAULTS = (
     Fault("soft labels of the other response", DPO, "probability=known(probability) if", "probability=1 - known(probability) if", "reaches_its_optimum"),
     Fault("label smoothing with soft labels", DPO, "1 - label_smoothing if probability is None else probability", "1 - label_smoothing if probability is None else 0.9 * probability + 0.05", "reaches_its_optimum", "alignbench_dpo.losses"),
     Fault("no reference", DPO, "return self.logprob - self.ref_logprob", "return self.logprob - 0 * self.ref_logprob", "reaches_its_optimum", "alignbench_dpo.pairs"),
-    Fault("mean over tokens in place of the sum", DPO, "functional.masked_sum(scores, sequences.response_mask, dim=1)", "functional.masked_mean(scores, sequences.response_mask, dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
-    Fault("last token of a response left out", DPO, "functional.masked_sum(scores, sequences.response_mask, dim=1)", "functional.masked_sum(scores[:, :-1], sequences.response_mask[:, 1:], dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
-    Fault("end of a response not counted", DPO, "functional.masked_sum(scores, sequences.response_mask, dim=1)", "functional.masked_sum(scores, sequences.response_ids != 1, dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
+    Fault("mean over tokens in place of the sum", DPO, SUMMED, "functional.masked_mean(self._policy.logprobs(sequences, temperature=self._temperature).logprobs, sequences.response_mask, dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
+    Fault("last token of a response left out", DPO, SUMMED, "functional.masked_sum(self._policy.logprobs(sequences, temperature=self._temperature).logprobs[:, :-1], sequences.response_mask[:, 1:], dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
+    Fault("end of a response not counted", DPO, SUMMED, "functional.masked_sum(self._policy.logprobs(sequences, temperature=self._temperature).logprobs, sequences.response_ids != 1, dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
     Fault("loss divided by the pairs of a micro-batch", DPO, "(objective.loss.sum() / len(batch)).backward()", "objective.loss.mean().backward()", "micro_batches_change_memory_alone", "alignbench_dpo.pairs"),
     Fault("reference of another pair", DPO, "self._side(part.rejected, part.ref_rejected)", "self._side(part.rejected, part.ref_rejected.roll(1))", "order_makes_no_difference", "alignbench_dpo.pairs"),
     Fault("learning rate scheduled once", DPO, "learning_rate = self._optimizer.next_update()", "learning_rate = self._optimizer.next_update() if not self._optimizer.steps else 0.0", "learning_rate_follows_its_schedule", "alignbench_dpo.pairs"),
