@@ -109,9 +109,13 @@ def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
         seed=settings.seed,
         device=settings.device,
         results_dir=settings.results_dir,
+        cache=settings.cache,
+        cache_dir=settings.cache_dir,
+        resume=settings.resume,
         **slots,
         rankings=settings.rankings,
         eval=settings.eval,
+        budget=settings.budget,
         evaluations=evaluations,
         yaml=OmegaConf.to_yaml(cfg),
         hash=config_hash(OmegaConf.to_container(cfg)),  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignbench.errors import UserError
+from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Component
 
 
@@ -61,6 +61,27 @@ class EvalSettings:
         _require_temperature("eval", self.temperature)
 
 
+@dataclass
+class BudgetSettings:
+    """What an algorithm may cost; 0: no bound. It ends with the update that reaches the first bound, so that different
+    algorithms can be compared at equal cost. SFT, rankings and the reward model are shared and stand outside of it."""
+
+    samples: int = 0
+    """Responses that it learns from; each side of a pair counts."""
+    tokens: int = 0
+    """Tokens of those responses."""
+    seconds: float = 0.0
+    """Wall time of its training, sampling and scoring included."""
+
+    def __post_init__(self) -> None:
+        for name, bound in vars(self).items():
+            if not (bound >= 0 and math.isfinite(bound)):
+                raise UserError(f"budget.{name}={bound} must be 0 (no bound) or more.")
+
+
+RESUME = ("unfinished", "finished", "never")
+
+
 def _require_temperature(where: str, value: float) -> None:
     if not (value > 0 and math.isfinite(value)):
         raise UserError(f"{where}.temperature={value} must be above 0.")
@@ -68,11 +89,18 @@ def _require_temperature(where: str, value: float) -> None:
 
 @dataclass
 class Settings:
-    """The plain keys of the configuration. Component groups stand beside them."""
+    """The plain keys of the configuration. Component groups stand beside them.
+
+    `cache`: whether stages are kept for other runs, in `cache_dir` (empty: $ALIGNBENCH_CACHE/stages, else
+    ~/.cache/alignbench/stages). `resume`: the same command again goes on with its unfinished run; `finished` also leaves
+    a finished one as it is, so that a sweep is picked up; `never` always starts a new run."""
 
     seed: int = 0
     device: str = "auto"
     results_dir: str = "results/runs"
+    cache: bool = True
+    cache_dir: str = ""
+    resume: str = "unfinished"
     algo: Any = None
     sft: Any = None
     pretrain: Any = None
@@ -83,6 +111,11 @@ class Settings:
     tracker: Any = None
     rankings: RankingsSettings = field(default_factory=RankingsSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+
+    def __post_init__(self) -> None:
+        if self.resume not in RESUME:
+            raise unknown_name("resume", self.resume, RESUME)
 
 
 @dataclass(frozen=True)
@@ -104,6 +137,9 @@ class RunConfig:
     seed: int
     device: str
     results_dir: str
+    cache: bool
+    cache_dir: str
+    resume: str
     algo: Selected
     sft: Selected
     pretrain: Selected
@@ -114,6 +150,7 @@ class RunConfig:
     tracker: Selected
     rankings: RankingsSettings
     eval: EvalSettings
+    budget: BudgetSettings
     evaluations: tuple[Selected, ...]
     yaml: str
     hash: str

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from alignbench.records import (
     POLICY,
@@ -192,6 +192,19 @@ class RewardSource(ABC):
         """[B] float32 on the device of `samples`; no gradient. Raises NonFiniteError rather than return NaN or infinity."""
 
 
+class Progress(Protocol):
+    """`progress(update, updates, metrics, state)`, called after each optimizer step of a fit. `state()` gives all that
+    `fit(..., state=)` needs to go on from there, as tensors and plain values; without it a killed fit starts again."""
+
+    def __call__(
+        self,
+        update: int,
+        updates: int,
+        metrics: Mapping[str, float],
+        state: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None: ...
+
+
 class FittableRewardSource(RewardSource):
     """A reward source that is fitted to rankings before it can score."""
 
@@ -203,10 +216,11 @@ class FittableRewardSource(RewardSource):
         baseline: Samples,
         *,
         annotator: Annotator,
-        progress: Callable[[int, int, Mapping[str, float]], None],
+        progress: Progress,
+        state: Mapping[str, Any] | None = None,
     ) -> FitReport:
         """Trains on `rankings`, reports on `held_out`, and normalises itself on `baseline` (samples of the SFT model).
-        Calls `progress(update, updates, metrics)` after each optimizer step."""
+        Calls `progress` after each optimizer step; `state` is what an earlier, unfinished fit gave it last."""
 
     @abstractmethod
     def save(self, path: Path) -> None: ...

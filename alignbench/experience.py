@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -45,11 +45,18 @@ def fitting(policy: Policy, prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def demonstration_batches(
-    policy: Policy, demonstrations: Sequence[Demonstration], config: OptimizerConfig, *, updates: int, seeds: Seeds
+    policy: Policy,
+    demonstrations: Sequence[Demonstration],
+    config: OptimizerConfig,
+    *,
+    updates: int,
+    seeds: Seeds,
+    start: int = 0,
 ) -> Iterator[DemonstrationBatch]:
+    """Batches `start` to `updates`."""
     sequences = policy.encode([d.prompt for d in demonstrations], [d.response for d in demonstrations]).sequences
     batches = functional.shuffled_batches(len(demonstrations), config.batch_size, seeds.torch("order"))
-    for rows in islice(batches, updates):
+    for rows in islice(batches, start, updates):
         yield DemonstrationBatch(sequences.select(rows))
 
 
@@ -61,12 +68,15 @@ def rollout_batches(
     *,
     updates: int,
     seeds: Seeds,
+    start: int = 0,
 ) -> Iterator[ScoredRollout]:
-    """Sampled from the policy as it stands when the batch is asked for, unless the config asks for the reference."""
+    """Batches `start` to `updates`, sampled from the policy as it stands when the batch is asked for, unless the config
+    asks for the reference. Each batch has a generator of its own: what it draws depends on its number alone."""
     n = config.samples_per_prompt
-    order, rng = seeds.torch("prompts"), seeds.torch("sampling", policy.device)
-    for rows in islice(functional.shuffled_batches(len(prompts), config.batch_size // n, order), updates):
+    order = functional.shuffled_batches(len(prompts), config.batch_size // n, seeds.torch("prompts"))
+    for update, rows in enumerate(islice(order, start, updates), start):
         chosen = [prompts[i] for i in rows.tolist()]
+        rng = seeds.torch(f"sampling {update}", policy.device)
         rollout = policy.generate(
             chosen, Sampling(temperature=config.temperature), n=n, role=config.samples_from, rng=rng
         )
@@ -84,8 +94,17 @@ class PairData:
     counts: Mapping[str, int]
 
 
-def pair_data(policy: Policy, pairs: Sequence[PreferencePair], config: PreferenceConfig) -> PairData:
-    """Tokenises pairs and asks the reference; a response that stands in several pairs is read once."""
+Reference = Callable[[Policy, Sequences], Tensor]
+
+
+def pair_data(
+    policy: Policy,
+    pairs: Sequence[PreferencePair],
+    config: PreferenceConfig,
+    *,
+    reference: Reference | None = None,
+) -> PairData:
+    """Tokenises pairs and asks the reference, or whoever remembers it; a response of several pairs is read once."""
     if not pairs:
         raise UserError("No ranking has two different responses of different rank: there is nothing to learn from.")
     # One row for each different response to a prompt, and the rows of each pair's chosen and rejected response.
@@ -116,7 +135,8 @@ def pair_data(policy: Policy, pairs: Sequence[PreferencePair], config: Preferenc
     chosen, rejected = chosen[different], rejected[different]
     known = [p.probability for p in pairs if p.probability is not None]
     probability = torch.tensor(known, device=policy.device)[different] if len(known) == len(pairs) else None
-    ref = reference_logprobs(policy, samples.sequences) if config.uses_reference else None
+    ask = reference or reference_logprobs
+    ref = ask(policy, samples.sequences) if config.uses_reference else None
     data = PreferenceBatch(
         samples.sequences.select(chosen),
         samples.sequences.select(rejected),
@@ -141,10 +161,11 @@ def reference_logprobs(policy: Policy, sequences: Sequences) -> Tensor:
 
 
 def preference_batches(
-    data: PairData, config: OptimizerConfig, *, updates: int, seeds: Seeds
+    data: PairData, config: OptimizerConfig, *, updates: int, seeds: Seeds, start: int = 0
 ) -> Iterator[PreferenceBatch]:
+    """Batches `start` to `updates`."""
     batches = functional.shuffled_batches(len(data.pairs), config.batch_size, seeds.torch("order"))
-    for rows in islice(batches, updates):
+    for rows in islice(batches, start, updates):
         yield data.pairs.select(rows.to(data.pairs.chosen.response_ids.device))
 
 

@@ -6,20 +6,25 @@ import contextlib
 import dataclasses
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from filelock import Timeout
+from omegaconf import OmegaConf
+
+from alignbench import distributed
 from alignbench.config import RunConfig, Selected
 from alignbench.contracts import Tracker
-from alignbench.errors import AlignbenchError
+from alignbench.errors import AlignbenchError, UserError
 from alignbench.plugins import registry
 from alignbench.progress import Display
 from alignbench.records import Metric, RunFinished, RunStarted, RunStep
 from alignbench.results import environment
-from alignbench.results.directory import RunDirectory
+from alignbench.results.directory import RESULT, RunDirectory
 from alignbench.results.record import Cost, Identity, RunRecord, Status
-from alignbench.training import Step
 
 
 def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: bool, reward: bool) -> Identity:
@@ -40,21 +45,82 @@ def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: 
     )
 
 
-def start(config: RunConfig, *, annotator: bool, reward: bool) -> tuple[RunDirectory, RunRecord]:
-    """Creates the run's directory, with a record that says it is running; the flags are those of `identity`."""
-    directory = RunDirectory.create(
-        Path(config.results_dir),
-        algo=config.algo.label,
-        model=config.model.label,
-        data=config.data.label,
-        seed=config.seed,
-        config_hash=config.hash,
-    )
-    who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
-    record = RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who)
-    directory.write_config(config.yaml)
-    directory.write_record(record)
-    return directory, record
+@dataclass(frozen=True)
+class Begun:
+    """A run that may work in its directory. `record` says that it is running; or that it is finished, and left alone."""
+
+    directory: RunDirectory
+    record: RunRecord
+    resumed: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.record.status is Status.FINISHED
+
+
+@contextlib.contextmanager
+def begun(config: RunConfig, *, annotator: bool, reward: bool, again: Path | None = None) -> Iterator[Begun]:
+    """The run's directory, locked while the context lasts: `again`, or one of the same settings and seed that a killed or
+    interrupted run left unfinished, or a new one. The flags are those of `identity`."""
+    if not distributed.is_main():
+        path = distributed.agreed(lambda: Path())
+        record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+        yield Begun(RunDirectory(path), record)
+        return
+    with contextlib.ExitStack() as held:
+        found = _resumable(config, [again] if again else candidates(config), held, explicit=again is not None)
+        if found is None:
+            directory = RunDirectory.create(
+                Path(config.results_dir),
+                algo=config.algo.label,
+                model=config.model.label,
+                data=config.data.label,
+                seed=config.seed,
+                config_hash=config.hash,
+            )
+            held.enter_context(directory.lock())
+            who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
+            found = Begun(directory, RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who))
+            directory.write_config(config.yaml)
+            directory.keep_config(config.yaml)
+        if not found.finished:
+            found.directory.write_record(found.record)
+        distributed.agreed(lambda: found.directory.path)
+        yield found
+
+
+def candidates(config: RunConfig) -> list[Path]:
+    """Directories of runs with these settings and this seed, the latest first."""
+    if config.resume == "never" or not Path(config.results_dir).is_dir():
+        return []
+    name = RunDirectory.name_of(config.algo.label, config.model.label, config.data.label, config.seed, config.hash)
+    return sorted(Path(config.results_dir).glob(f"????????-??????-{name}*"), reverse=True)
+
+
+def _resumable(config: RunConfig, paths: Sequence[Path], held: contextlib.ExitStack, *, explicit: bool) -> Begun | None:
+    """The first of these runs that is finished (and may stay so) or that nobody works on; its lock goes into `held`."""
+    for path in paths:
+        directory = RunDirectory(path)
+        try:
+            record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+        except (OSError, UserError):
+            continue
+        if record.identity.config_hash != config.hash:
+            continue
+        if record.status is Status.FINISHED:
+            if config.resume == "finished" and not explicit:
+                return Begun(directory, record)
+            continue
+        if record.status is Status.FAILED and not explicit:
+            continue
+        lock = directory.lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # it is not killed: it runs
+            continue
+        held.callback(lock.release)
+        return Begun(directory, dataclasses.replace(record, status=Status.RUNNING, error=None), resumed=True)
+    return None
 
 
 @contextlib.contextmanager
@@ -80,13 +146,24 @@ def finish(
     metrics: Mapping[str, Metric],
     reports: Mapping[str, float],
     counts: Mapping[str, int],
+    ended: str | None,
+    reused: Mapping[str, str],
     cost: Cost,
 ) -> RunRecord:
     """Writes the record of a run that ended well."""
     done = dataclasses.replace(
-        record, status=Status.FINISHED, metrics=metrics, reports=reports, counts=counts, cost=cost
+        record,
+        status=Status.FINISHED,
+        metrics=metrics,
+        reports=reports,
+        counts=counts,
+        ended=ended,
+        reused=dict(reused),
+        cost=cost,
     )
     directory.write_record(done)
+    if distributed.is_main():
+        directory.tidy()
     announce(directory, done)
     return done
 
@@ -136,19 +213,59 @@ def _end(directory: RunDirectory, record: RunRecord, display: Display, status: S
     announce(directory, ended)
 
 
-def steps(directory: RunDirectory, tracker: Tracker, display: Display) -> Step:
+class _NoTracker(Tracker):
+    """Of the processes that do not write."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def tracker(config: RunConfig, directory: RunDirectory) -> Tracker:
+    if not distributed.is_main():
+        return _NoTracker()
+    settings = OmegaConf.to_container(OmegaConf.create(config.yaml))
+    chosen = config.tracker
+    made: Tracker = chosen.component.load()(
+        chosen.config, directory=directory.path, run_name=directory.run_id, settings=settings
+    )
+    return made
+
+
+class Curves:
     """What follows every update: a line in train.jsonl, the tracker, the hooks, the bar."""
-    total = 0
 
-    def step(stage: str, update: int, updates: int, metrics: Mapping[str, float]) -> None:
-        nonlocal total
-        total += 1
-        directory.append_training(stage, update, metrics)
-        tracker.log({f"{stage}/{name}": value for name, value in metrics.items()}, total)
-        registry().manager.hook.run_step(event=RunStep(str(directory.path), stage, update, metrics))
-        display.step(update, updates, metrics)
+    def __init__(self, directory: RunDirectory, tracker: Tracker, display: Display) -> None:
+        self._directory, self._tracker, self._display = directory, tracker, display
+        self._lines = directory.training()  # those of a resumed run
+        self._reached = {line["stage"]: line["update"] for line in self._lines}
 
-    return step
+    def step(self, stage: str, update: int, updates: int, metrics: Mapping[str, float]) -> None:
+        self._append(stage, update, metrics)
+        registry().manager.hook.run_step(event=RunStep(str(self._directory.path), stage, update, metrics))
+        self._display.step(update, updates, metrics)
+
+    def save(self, folder: Path, stages: Sequence[str]) -> None:
+        """The lines of these stages, beside what the stages made."""
+        RunDirectory(folder).rewrite_training(line for line in self._lines if line["stage"] in stages)
+
+    def replay(self, folder: Path) -> None:
+        """The lines of stages that another run has made, unless they are here already."""
+        lines = RunDirectory(folder).training()
+        if [line for line in self._lines if line["stage"] in {line["stage"] for line in lines}] != lines:
+            for line in lines:
+                metrics = {name: value for name, value in line.items() if name not in ("stage", "update")}
+                self._append(line["stage"], line["update"], metrics)
+
+    def _append(self, stage: str, update: int, metrics: Mapping[str, Any]) -> None:
+        """A resumed run repeats what came after its checkpoint: those lines make place."""
+        if update <= self._reached.get(stage, 0):
+            self._lines = [line for line in self._lines if line["stage"] != stage or line["update"] < update]
+            self._directory.rewrite_training(self._lines)
+        self._reached[stage] = update
+        self._lines.append(self._directory.append_training(stage, update, metrics))
+        known = {name: value for name, value in metrics.items() if value is not None}
+        self._tracker.log({f"{stage}/{name}": value for name, value in known.items()}, len(self._lines))
 
 
 def announce_start(config: RunConfig, directory: RunDirectory) -> None:

@@ -23,10 +23,11 @@ class StageNote:
 
 @dataclass
 class Display:
-    """Writes to the terminal, and keeps the seconds of each stage."""
+    """Writes to the terminal, and keeps the seconds of each stage and which stages another run had made."""
 
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     seconds: dict[str, float] = field(default_factory=dict)
+    reused: dict[str, str] = field(default_factory=dict)
     _bar: tuple[Progress, TaskID] | None = None
 
     @contextlib.contextmanager

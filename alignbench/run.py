@@ -9,15 +9,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from alignbench import lifecycle
+from alignbench import distributed, lifecycle, shared
 from alignbench.config import RunConfig
 from alignbench.contracts import Annotator, DataSource, Evaluation, FittableRewardSource, Policy, RewardSource, Tracker
 from alignbench.errors import NonFiniteError
-from alignbench.evaluation.suite import Evaluated, evaluate, evaluation_prompts
+from alignbench.evaluation import stored
+from alignbench.evaluation.suite import evaluate, evaluation_prompts
 from alignbench.experience import labelled_pairs
+from alignbench.lifecycle import Begun
 from alignbench.progress import Display, closing_figures
 from alignbench.records import Consumes, Metric, Split
 from alignbench.results import environment
@@ -28,16 +29,16 @@ from alignbench.seeds import Seeds
 from alignbench.stages import (
     align,
     build,
-    fit_reward,
     fit_window,
-    gather_rankings,
-    imitate,
     needs_rankings,
     needs_reward,
     pick_device,
     refuse_impossible,
 )
 from alignbench.training import Trained
+
+COUNTED = ("updates", "optimizer_steps", "samples", "tokens")
+"""What a run's record reports of the algorithm's training."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,31 @@ class Outcome:
     metrics: Mapping[str, Metric]
     reports: Mapping[str, float]
     counts: Mapping[str, int]
+    ended: str | None
     tokens_per_second: float
 
 
-def run(config: RunConfig) -> Path:
-    """Carries out one run, prints its table and returns its directory."""
+def run(config: RunConfig, *, again: Path | None = None) -> Path:
+    """Carries out one run, or what is left of it, prints its table and returns its directory."""
     display = Display()
-    environment.reset_peak_memory()
-    directory, record = lifecycle.start(config, annotator=needs_rankings(config), reward=needs_reward(config))
+    with distributed.joined(config.device):
+        environment.reset_peak_memory()
+        with lifecycle.begun(
+            config, annotator=needs_rankings(config), reward=needs_reward(config), again=again
+        ) as begun:
+            directory = begun.directory
+            if not begun.finished:
+                _carry_out(config, begun, display)
+        if distributed.is_main():
+            print_table([directory.path], Console())
+            print(f"\nThe run lies in {directory.path}")
+    return directory.path
+
+
+def _carry_out(config: RunConfig, begun: Begun, display: Display) -> None:
+    directory, record = begun.directory, begun.record
+    if begun.resumed:
+        display.say(f"going on with {directory.path}")
     with lifecycle.ending(directory, record, display):
         lifecycle.announce_start(config, directory)
         outcome = pipeline(config, directory, display)
@@ -64,11 +82,10 @@ def run(config: RunConfig) -> Path:
             metrics=outcome.metrics,
             reports=outcome.reports,
             counts=outcome.counts,
+            ended=outcome.ended,
+            reused=display.reused,
             cost=Cost(dict(display.seconds), outcome.tokens_per_second, environment.peak_memory_bytes()),
         )
-    print_table([directory.path], Console())
-    print(f"\nThe run lies in {directory.path}")
-    return directory.path
 
 
 def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Outcome:
@@ -86,13 +103,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             annotator = build(config.annotator, data=data, seeds=seeds.child("annotator"))
         refuse_impossible(config, data, annotator)
         note.text = ", ".join(f"{count} {reason}" for reason, count in data.counts().items() if count)
-    tracker: Tracker = build(
-        config.tracker,
-        directory=directory.path,
-        run_name=directory.run_id,
-        settings=OmegaConf.to_container(OmegaConf.create(config.yaml)),
-    )
-    step = lifecycle.steps(directory, tracker, display)
+    tracker = lifecycle.tracker(config, directory)
     with display.stage("model") as note:
         policy: Policy = build(config.model, tokenizer=data.tokenizer(), device=device, seeds=seeds.child("model"))
         note.text = f"{sum(p.numel() for p in policy.trainable()):,} trainable parameters on {device}"
@@ -100,59 +111,47 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
     held_out = fit_window(policy, data.prompts(Split.EVALUATION), "evaluation", display)
     questions = evaluation_prompts(held_out, config.eval)
     evaluations: list[Evaluation] = [build(chosen) for chosen in config.evaluations]
+    bench = shared.workbench(config, directory, display, tracker, device)
 
     with closing_tracker(tracker), keeping_last_good(policy, directory):
         # 1. Supervised fine-tuning. A model without pretraining first learns what a real base model brings along.
-        if not policy.pretrained and data.lessons():
-            with display.stage("pretrain") as note:
-                seeds_here = seeds.child("pretrain")
-                done = imitate("pretrain", config.pretrain, data.lessons(), policy, seeds=seeds_here, step=step)
-                note.text = closing_figures(done.metrics)
-        imitates = consumes is Consumes.DEMONSTRATIONS
-        start = config.algo if imitates else config.sft
-        if data.demonstrations():
-            with display.stage("sft") as note:
-                done = imitate("sft", start, data.demonstrations(), policy, seeds=seeds.child("sft"), step=step)
-                note.text = closing_figures(done.metrics)
+        sft_key = shared.sft_key(config, data, policy, device)
+        done = shared.sft(bench, config, data, policy, sft_key)
         policy.freeze_reference()
+        imitates = consumes is Consumes.DEMONSTRATIONS
         home = directory if imitates else directory.baseline()
-        with home.writing():
-            checkpoint = policy.save(home.path)
+        checkpoint = saved(policy, home)
 
         # 2. Rankings of the SFT model's responses (or recorded ones), and a reward source that has learnt from them.
         rankings = None
         if annotator is not None:
-            with display.stage("rankings") as note:
-                ids = frozenset(prompt.id for prompt in held_out)
-                rankings = gather_rankings(
-                    config.rankings, annotator, policy, prompts, ids, seeds=seeds.child("rankings")
-                )
-                directory.write_rankings(rankings.train, rankings.held_out, annotator=config.annotator.label)
-                note.text = f"{len(rankings.train)} to learn from, {len(rankings.held_out)} held out"
+            rankings_key = shared.rankings_key(sft_key, config, prompts)
+            rankings = shared.rankings(bench, config, annotator, policy, prompts, held_out, rankings_key)
+            directory.write_rankings(rankings.train, rankings.held_out, annotator=config.annotator.label)
         reward: RewardSource | None = None
+        reward_key = shared.component_key(config.reward)
         if needs_reward(config):
             reward = build(config.reward, policy=policy, data=data, seeds=seeds.child("reward"))
         if isinstance(reward, FittableRewardSource) and rankings is not None and annotator is not None:
-            with display.stage("reward") as note:
-                fitted = fit_reward(
-                    reward, rankings, policy, prompts, annotator, seeds=seeds.child("reward"), step=step
-                )
-                with directory.writing("reward"):
-                    reward.save(directory.path / "reward")
-                reports |= {f"reward/{name}": value for name, value in fitted.metrics.items()}
-                note.text = fitted.summary
+            reward_key = shared.reward_key(sft_key, config, rankings, prompts)
+            fitted = shared.reward(bench, reward, rankings, policy, prompts, annotator, reward_key)
+            reports |= {f"reward/{name}": value for name, value in fitted.metrics.items()}
 
         # 3. The SFT model's own row: the baseline of every comparison.
         policy.load(checkpoint)
-        with display.stage("evaluate sft"):
-            baseline = evaluate(
-                policy, checkpoint, questions,
-                evaluations=evaluations, settings=config.eval, data=data, reward=reward, baseline=None,
-                seeds=seeds.child("evaluation"),
-            )  # fmt: skip
-            write_evaluation(home, baseline)
+        measure = partial(
+            evaluate,
+            policy, checkpoint, questions,
+            evaluations=evaluations, settings=config.eval, data=data, reward=reward, baseline=None,
+            seeds=seeds.child("evaluation"),
+        )  # fmt: skip
+        baseline = shared.evaluated_sft(
+            bench, home, measure, questions, config.eval.samples, evaluations,
+            shared.evaluation_key(sft_key, reward_key if reward else "", config, questions),
+        )  # fmt: skip
         if imitates:
-            return Outcome(baseline.metrics, reports, data.counts(), speed(done, display.seconds["sft"]))
+            trained = done or Trained()
+            return Outcome(baseline.metrics, reports, data.counts(), trained.stopped, speed(trained))
         lifecycle.finish_baseline(
             config, home,
             metrics=baseline.metrics, counts=data.counts(), seconds=display.seconds,
@@ -168,16 +167,18 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
                 else []
             )
             aligned = align(
-                config.algo, policy, prompts, reward=reward, pairs=pairs, seeds=seeds.child(name), step=step
-            )
-            done = aligned.trained
-            note.text = closing_figures(done.metrics) + (f"; stopped: {done.stopped}" if done.stopped else "")
-        reports |= {f"{name}/updates": float(done.updates), f"{name}/optimizer_steps": float(done.optimizer_steps)}
+                config.algo, policy, prompts,
+                reward=reward, pairs=pairs, seeds=seeds.child(name), step=bench.curves.step, budget=config.budget,
+                checkpoints=bench.checkpoints, reference=shared.reference(bench, sft_key),
+            )  # fmt: skip
+            trained = aligned.trained
+            note.text = closing_figures(trained.metrics) + (f"; stopped: {trained.stopped}" if trained.stopped else "")
+        display.seconds[name] = max(display.seconds[name], trained.seconds)  # what came before a kill counts
+        reports |= {f"{name}/{what}": float(getattr(trained, what)) for what in COUNTED}
         reports |= {f"{name}/{reason}": float(count) for reason, count in aligned.counts.items()}
 
         # 5. What it did to the model: the saved checkpoint, on the same prompts, against the SFT model.
-        with directory.writing():
-            checkpoint = policy.save(directory.path)
+        checkpoint = saved(policy, directory)
         policy.load(checkpoint)
         with display.stage(f"evaluate {name}"):
             evaluated = evaluate(
@@ -187,8 +188,15 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
                 candidates=config.algo.config.candidates,
                 optimum=partial(config.algo.component.load().optimum, config.algo.config),
             )  # fmt: skip
-            write_evaluation(directory, evaluated)
-        return Outcome(evaluated.metrics, reports, data.counts(), speed(done, display.seconds[name]))
+            stored.save(evaluated, directory.path)
+        return Outcome(evaluated.metrics, reports, data.counts(), trained.stopped, speed(trained))
+
+
+def saved(policy: Policy, directory: RunDirectory) -> Path:
+    """The policy's folder in a run's directory, written by the main process and there for all."""
+    with directory.writing():
+        path = distributed.agreed(lambda: policy.save(directory.path))
+    return path
 
 
 @contextlib.contextmanager
@@ -210,12 +218,6 @@ def keeping_last_good(policy: Policy, directory: RunDirectory) -> Iterator[None]
         raise NonFiniteError(f"{error} The weights of the last good update are in {path}.") from error
 
 
-def write_evaluation(directory: RunDirectory, evaluated: Evaluated) -> None:
-    """The files that every metric can be computed from again."""
-    directory.write_generations([*evaluated.generations, *evaluated.extra])
-    directory.write_examples(evaluated.scores)
-
-
-def speed(done: Trained, seconds: float) -> float:
+def speed(done: Trained) -> float:
     """Response tokens per second of a training stage, sampling included."""
-    return done.tokens / max(seconds, 1e-9)
+    return done.tokens / max(done.seconds, 1e-9)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from alignbench.config import RankingsSettings, RunConfig, Selected
+from alignbench.checkpoints import Checkpoints, NoCheckpoints
+from alignbench.config import BudgetSettings, RankingsSettings, RunConfig, Selected
 from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.experience import (
     Batch,
+    Reference,
     collect_rankings,
     demonstration_batches,
     fitting,
@@ -25,7 +28,7 @@ from alignbench.optimizer_config import PreferenceConfig
 from alignbench.progress import Display
 from alignbench.records import Consumes, Demonstration, FitReport, PreferencePair, Prompt, Ranking, Sampling, Split
 from alignbench.seeds import Seeds
-from alignbench.training import Step, Trained, train
+from alignbench.training import NO_BUDGET, Step, Trained, train
 
 NORMALISATION_SAMPLES = 512
 """Responses of the SFT model that a fitted reward source is normalised on."""
@@ -133,6 +136,7 @@ def imitate(
     *,
     seeds: Seeds,
     step: Step,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Trains on demonstrations: the lessons of a model without pretraining, and supervised fine-tuning."""
     usable = [d for d in demonstrations if policy.prompt_tokens(d.prompt) <= policy.max_prompt_tokens]
@@ -140,8 +144,11 @@ def imitate(
         raise UserError(f"{stage}: no demonstration fits model.max_prompt_tokens={policy.max_prompt_tokens}.")
     updates = planned_updates(chosen.config, len(usable))
     optimizer = build(chosen, policy=policy, updates=updates, seeds=seeds)
-    batches = demonstration_batches(policy, usable, chosen.config, updates=updates, seeds=seeds)
-    return train(stage, optimizer, batches, policy=policy, updates=updates, step=step)
+    batches = partial(demonstration_batches, policy, usable, chosen.config, updates=updates, seeds=seeds)
+    return train(
+        stage, optimizer, lambda start: batches(start=start),
+        policy=policy, updates=updates, step=step, checkpoints=checkpoints,
+    )  # fmt: skip
 
 
 def gather_rankings(
@@ -191,20 +198,29 @@ def fit_reward(
     *,
     seeds: Seeds,
     step: Step,
+    checkpoints: Checkpoints | None = None,
 ) -> FitReport:
     """Fits a reward source to the rankings and normalises it on fresh samples of the SFT model."""
     done = 0
+    checkpoints = checkpoints or NoCheckpoints()
 
-    def progress(update: int, updates: int, metrics: Mapping[str, float]) -> None:
+    def progress(
+        update: int, updates: int, metrics: Mapping[str, float], state: Callable[[], Mapping[str, Any]] | None = None
+    ) -> None:
         nonlocal done
         step("reward", update, updates, metrics)
         done = update
+        if state:
+            checkpoints.keep("reward", update, state, last=update == updates)
 
     rows = torch.randperm(len(prompts), generator=seeds.torch("prompts"))[:NORMALISATION_SAMPLES].tolist()
     rng = seeds.torch("sampling", policy.device)
     baseline = policy.generate([prompts[i] for i in rows], Sampling(), rng=rng).samples
     try:
-        return reward.fit(rankings.train, rankings.held_out, baseline, annotator=annotator, progress=progress)
+        return reward.fit(
+            rankings.train, rankings.held_out, baseline,
+            annotator=annotator, progress=progress, state=checkpoints.restore("reward"),
+        )  # fmt: skip
     except NonFiniteError as error:
         raise NonFiniteError(f"reward, after update {done}: {error}") from error
 
@@ -218,21 +234,27 @@ def align(
     pairs: Sequence[PreferencePair],
     seeds: Seeds,
     step: Step,
+    budget: BudgetSettings = NO_BUDGET,
+    checkpoints: Checkpoints | None = None,
+    reference: Reference | None = None,
 ) -> Aligned:
     """Runs the algorithm on the batches that it consumes: rollouts scored by `reward`, or recorded `pairs`."""
     config = chosen.config
     if config.consumes is Consumes.NOTHING:
-        return Aligned(Trained(0, 0, 0, {}, None), {})
-    batches: Iterator[Batch]
+        return Aligned(Trained(), {})
+    batches: Callable[..., Iterator[Batch]]
     counts: Mapping[str, int] = {}
     if isinstance(config, PreferenceConfig):
-        data = pair_data(policy, pairs, config)
+        data = pair_data(policy, pairs, config, reference=reference)
         counts, updates = data.counts, planned_updates(config, len(data.pairs))
-        batches = preference_batches(data, config, updates=updates, seeds=seeds)
+        batches = partial(preference_batches, data, config)
     else:
         assert reward is not None, "it consumes rollouts"
         updates = planned_updates(config, len(prompts) * config.samples_per_prompt)
-        batches = rollout_batches(policy, reward, prompts, config, updates=updates, seeds=seeds)
+        batches = partial(rollout_batches, policy, reward, prompts, config)
     optimizer = build(chosen, policy=policy, updates=updates, seeds=seeds)
-    trained = train(chosen.component.name, optimizer, batches, policy=policy, updates=updates, step=step)
+    trained = train(
+        chosen.component.name, optimizer, lambda start: batches(updates=updates, seeds=seeds, start=start),
+        policy=policy, updates=updates, step=step, budget=budget, checkpoints=checkpoints,
+    )  # fmt: skip
     return Aligned(trained, counts)

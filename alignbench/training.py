@@ -1,63 +1,113 @@
-"""The training loop of every stage: batches in, updates out, each one logged."""
+"""The training loop of every stage: batches in, updates out, each one logged, all of it resumable."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
+from alignbench.checkpoints import Checkpoints, NoCheckpoints
+from alignbench.config import BudgetSettings
 from alignbench.contracts import Policy, PolicyOptimizer
 from alignbench.errors import NonFiniteError
 from alignbench.experience import Batch
-from alignbench.records import DemonstrationBatch, ScoredRollout
+from alignbench.records import DemonstrationBatch, PreferenceBatch, ScoredRollout
 
 Step = Callable[[str, int, int, Mapping[str, float]], None]
 """step(stage, update, updates, metrics), called after every update."""
+Batches = Callable[[int], Iterable[Batch]]
+"""batches(done): those that come after the first `done`."""
+NO_BUDGET = BudgetSettings()
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training stage did. `tokens` counts the response tokens that it was fed."""
+    """What a training stage has done. `samples` counts the responses and `tokens` the response tokens that it was fed,
+    `seconds` the time it took, `metrics` are those of the last update; `stopped` says what ended it before its last update."""
 
-    updates: int
-    optimizer_steps: int
-    tokens: int
-    metrics: Mapping[str, float]
-    stopped: str | None
+    updates: int = 0
+    optimizer_steps: int = 0
+    samples: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    stopped: str | None = None
 
 
 def train(
     stage: str,
     optimizer: PolicyOptimizer[Any],
-    batches: Iterable[Batch],
+    batches: Batches,
     *,
     policy: Policy,
     updates: int,
     step: Step,
+    budget: BudgetSettings = NO_BUDGET,
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Feeds the optimizer until the batches end or it asks to stop. A reward, loss, gradient or weight that is not
-    finite stops the stage and says at which update; the policy is then as the last good update left it."""
-    done, steps, tokens = 0, 0, 0
-    metrics: Mapping[str, float] = {}
-    stopped = None
+    """Feeds the optimizer until the batches end, a budget is spent or it asks to stop. A reward, loss, gradient or weight
+    that is not finite stops the stage and says at which update; the policy is then as the last good update left it.
+
+    Where there is a checkpoint of this stage it goes on from there, with the same result as if it had never stopped."""
+    checkpoints = checkpoints or NoCheckpoints()
+    done = Trained()
+    if state := checkpoints.restore(stage):
+        done = _restored(state, policy, optimizer)
+    before, start = done.seconds, time.perf_counter()
     try:
-        for batch in batches:
+        for batch in batches(done.updates) if not done.stopped else ():
             with _undone_unless_finite(policy):
                 report = optimizer.update(batch)
-                metrics = report.metrics
-                if odd := [name for name, value in metrics.items() if not math.isfinite(value)]:
-                    raise NonFiniteError(f"{odd[0]} is {metrics[odd[0]]}. Lower the learning rate.")
-            done, steps, tokens = done + 1, steps + report.optimizer_steps, tokens + count(batch)
-            step(stage, done, updates, metrics)
-            if stopped := report.stop:
+                if odd := [name for name, value in report.metrics.items() if not math.isfinite(value)]:
+                    raise NonFiniteError(f"{odd[0]} is {report.metrics[odd[0]]}. Lower the learning rate.")
+            done = Trained(
+                done.updates + 1,
+                done.optimizer_steps + report.optimizer_steps,
+                done.samples + samples(batch),
+                done.tokens + tokens(batch),
+                before + time.perf_counter() - start,
+                dict(report.metrics),
+            )
+            done = dataclasses.replace(done, stopped=report.stop or spent(budget, done))
+            step(stage, done.updates, updates, done.metrics)
+            ended = bool(done.stopped) or done.updates == updates
+            checkpoints.keep(stage, done.updates, partial(_state, done, policy, optimizer), last=ended)
+            if done.stopped:
                 break
     except NonFiniteError as error:
-        raise NonFiniteError(f"{stage}, update {done + 1} of {updates}: {error}") from error
-    return Trained(done, steps, tokens, metrics, stopped)
+        raise NonFiniteError(f"{stage}, update {done.updates + 1} of {updates}: {error}") from error
+    return done
+
+
+def spent(budget: BudgetSettings, done: Trained) -> str | None:
+    """The first bound of the budget that has been reached, as the user set it."""
+    for name, bound in vars(budget).items():
+        if bound and getattr(done, name) >= bound:
+            return f"budget.{name}={bound:g}"
+    return None
+
+
+def _state(done: Trained, policy: Policy, optimizer: PolicyOptimizer[Any]) -> dict[str, Any]:
+    return {
+        "trained": dataclasses.asdict(done),
+        "weights": [parameter.detach() for parameter in policy.trainable()],
+        "optimizer": optimizer.state_dict(),
+    }
+
+
+def _restored(state: Mapping[str, Any], policy: Policy, optimizer: PolicyOptimizer[Any]) -> Trained:
+    with torch.no_grad():
+        for parameter, saved in zip(policy.trainable(), state["weights"], strict=True):
+            parameter.copy_(saved)
+    optimizer.load_state_dict(state["optimizer"])
+    return Trained(**state["trained"])
 
 
 @contextlib.contextmanager
@@ -75,7 +125,14 @@ def _undone_unless_finite(policy: Policy) -> Iterator[None]:
         raise
 
 
-def count(batch: Batch) -> int:
+def samples(batch: Batch) -> int:
+    """Responses of a batch; a pair has two."""
+    if isinstance(batch, DemonstrationBatch):
+        return len(batch.sequences)
+    return 2 * len(batch) if isinstance(batch, PreferenceBatch) else len(batch.scores)
+
+
+def tokens(batch: Batch) -> int:
     """Response tokens of a batch."""
     if isinstance(batch, DemonstrationBatch):
         return int(batch.sequences.response_mask.sum())

@@ -10,12 +10,16 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from alignbench import distributed
 from alignbench.errors import AlignbenchError, UserError
 from alignbench.records import ExampleScore, Generation, Ranking
 from alignbench.results.record import RunRecord
@@ -28,6 +32,9 @@ TRAINING = "train.jsonl"
 RANKINGS = "rankings.jsonl"
 BASELINE = "sft"
 """Sub-folder with the same files for the SFT model that the run started from."""
+CHECKPOINTS = "checkpoint"
+LOCK = ".lock"
+"""What only an unfinished run has."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,8 @@ class RunDirectory:
     ) -> RunDirectory:
         """Makes `<date>-<algo>-<model>-<data>-s<seed>-<hash>`, the date in UTC; a name that is taken gets -2, -3..."""
         date = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%d-%H%M%S")
-        name = "-".join([date, _safe(algo), _safe(model), _safe(data), f"s{seed}", _safe(config_hash[:8])])
-        with _file_errors(results_dir):
+        name = f"{date}-{cls.name_of(algo, model, data, seed, config_hash)}"
+        with file_errors(results_dir):
             results_dir.mkdir(parents=True, exist_ok=True)
             for attempt in itertools.count(1):
                 path = results_dir / (name if attempt == 1 else f"{name}-{attempt}")
@@ -60,6 +67,11 @@ class RunDirectory:
                     return cls(path)
         raise AssertionError("unreachable")
 
+    @staticmethod
+    def name_of(algo: str, model: str, data: str, seed: int, config_hash: str) -> str:
+        """What follows the date in a directory's name."""
+        return "-".join([_safe(algo), _safe(model), _safe(data), f"s{seed}", _safe(config_hash[:8])])
+
     @property
     def run_id(self) -> str:
         return self.path.name
@@ -67,7 +79,7 @@ class RunDirectory:
     def baseline(self) -> RunDirectory:
         """The nested directory of the SFT model."""
         path = self.path / BASELINE
-        with _file_errors(path):
+        with file_errors(path):
             path.mkdir(exist_ok=True)
         return RunDirectory(path)
 
@@ -78,12 +90,56 @@ class RunDirectory:
     def write_config(self, yaml: str) -> None:
         self._write(CONFIG, yaml)
 
-    def append_training(self, stage: str, update: int, metrics: Mapping[str, float]) -> None:
-        """One line of train.jsonl. Opened for each line: what is written survives whatever ends the run."""
-        line = {"stage": stage, "update": update, **{name: _finite(float(value)) for name, value in metrics.items()}}
+    def keep_config(self, yaml: str) -> None:
+        """A second copy beside the checkpoints: a resume is refused where config.yaml is no longer the same."""
+        path = self.path / CHECKPOINTS
+        with file_errors(path):
+            path.mkdir(exist_ok=True)
+        RunDirectory(path).write_config(yaml)
+
+    def append_training(self, stage: str, update: int, metrics: Mapping[str, float | None]) -> dict[str, Any]:
+        """One line of train.jsonl, which is returned. Opened for each line: what is written survives whatever ends the run."""
+        numbers = {name: _finite(None if value is None else float(value)) for name, value in metrics.items()}
+        line = {"stage": stage, "update": update, **numbers}
+        if not distributed.is_main():
+            return line
         path = self.path / TRAINING
-        with _file_errors(path), path.open("a", encoding="utf-8") as file:
+        with file_errors(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return line
+
+    def training(self) -> list[dict[str, Any]]:
+        """The lines of train.jsonl. The last one may be torn, where the run was killed while it was written: left out."""
+        try:
+            text = (self.path / TRAINING).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def rewrite_training(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """train.jsonl anew, where a resumed run repeats what was written after its checkpoint."""
+        self._write(TRAINING, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+    def copy(self, source: Path, name: str) -> None:
+        """A file or folder that a stage has written elsewhere."""
+        target = self.path / name
+        if not distributed.is_main():
+            return
+        with file_errors(target):
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                self._write(name, source.read_bytes())
+
+    def lock(self) -> FileLock:
+        """Held by the process that runs here: the operating system drops it, however that process ends."""
+        return FileLock(self.path / LOCK)
+
+    def tidy(self) -> None:
+        """Removes what only an unfinished run needs."""
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
+            (self.path / LOCK).unlink(missing_ok=True)
 
     def write_examples(self, scores: Sequence[ExampleScore]) -> None:
         """examples.parquet with the columns metric, example, cluster and value: what paired tests use."""
@@ -131,16 +187,18 @@ class RunDirectory:
 
     def writing(self, name: str = "") -> contextlib.AbstractContextManager[None]:
         """Around whatever else is written into this directory, such as a model: its errors as one line for the user."""
-        return _file_errors(self.path / name)
+        return file_errors(self.path / name)
 
     def _write(self, name: str, content: str | bytes) -> None:
         """Through a temporary file: a reader finds the old content or the new, and a full disk never leaves half of it.
 
         backslashreplace: a lone surrogate in a response becomes its JSON escape, not an error."""
+        if not distributed.is_main():
+            return
         path = self.path / name
         encoded = content.encode(errors="backslashreplace") if isinstance(content, str) else content
         temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
-        with _file_errors(path):
+        with file_errors(path):
             try:
                 with temporary.open("wb") as file:
                     file.write(encoded)
@@ -183,21 +241,22 @@ def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("._")[:40] or "unnamed"
 
 
-_ADVICE = {
-    errno.ENOSPC: "the disk is full. Free some space, or choose another folder with results_dir=",
-    errno.EDQUOT: "your disk quota is used up. Free some space, or choose another folder with results_dir=",
-    errno.EACCES: "no permission. Choose another folder with results_dir=",
-    errno.EPERM: "no permission. Choose another folder with results_dir=",
-    errno.EROFS: "the file system is read-only. Choose another folder with results_dir=",
-    errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another folder with results_dir=",
-    errno.EEXIST: "it is a file, not a folder. Choose another folder with results_dir=",
-    errno.ENAMETOOLONG: "the name is too long. Choose another folder with results_dir=",
+_REASONS = {
+    errno.ENOSPC: "the disk is full: free some space, or {}",
+    errno.EDQUOT: "your disk quota is used up: free some space, or {}",
+    errno.EACCES: "no permission: {}",
+    errno.EPERM: "no permission: {}",
+    errno.EROFS: "the file system is read-only: {}",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: {}",
+    errno.EEXIST: "it is a file, not a folder: {}",
+    errno.ENAMETOOLONG: "the name is too long: {}",
 }
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
+def file_errors(path: Path, advice: str = "choose another folder with results_dir=") -> Iterator[None]:
+    """Errors of the file system as one line for the user; `advice` says how to write elsewhere."""
     try:
         yield
     except Exception as error:
@@ -205,8 +264,9 @@ def _file_errors(path: Path) -> Iterator[None]:
         if number is None:
             raise
         kind = AlignbenchError if number in _OUT_OF_SPACE else UserError
+        text = _REASONS.get(number)
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise kind(f"Cannot write {path}: {_ADVICE.get(number, f'{reason}.')}") from error
+        raise kind(f"Cannot write {path}: {text.format(advice) if text else f'{reason}.'}") from error
 
 
 def _error_number(error: Exception) -> int | None:

@@ -15,7 +15,8 @@ from typing import Any
 from alignbench.errors import UserError
 from alignbench.records import Metric
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: `ended` and `reused`."""
 
 
 class Status(enum.Enum):
@@ -58,6 +59,8 @@ class Cost:
 class RunRecord:
     """One run, or the SFT model that it started from (`baseline`). `error`: the one line that a failed run ended with.
 
+    `ended` is what ended training before its last update, such as a bound of the budget; `reused` are stages that were
+    taken from another run (stage -> that run): their seconds are what they cost there.
     `counts` are rows of data read, kept and set aside; `reports` figures of stages that are not evaluation, such as a
     reward model's held-out accuracy."""
 
@@ -69,6 +72,8 @@ class RunRecord:
     counts: Mapping[str, int] = field(default_factory=dict)
     reports: Mapping[str, float] = field(default_factory=dict)
     baseline: bool = False
+    ended: str | None = None
+    reused: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
     schema_version: int = SCHEMA_VERSION
 
@@ -90,7 +95,10 @@ class RunRecord:
             raise UserError(
                 f"schema version {version} is newer than this alignbench reads ({SCHEMA_VERSION}): update alignbench"
             )
+        if version < 2:
+            raw = {"ended": None, "reused": {}, **raw}
         record: RunRecord = _decode(cls, raw, "")
+        record = dataclasses.replace(record, schema_version=SCHEMA_VERSION)
         if unknown := [name for name, metric in record.metrics.items() if math.isnan(metric.value)]:
             raise UserError(f"no value for {', '.join(unknown)}")
         return record

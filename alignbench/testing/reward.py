@@ -65,7 +65,7 @@ def make(component: Component, seed: int) -> Fitted:
         held_out,
         baseline,
         annotator=annotator,
-        progress=lambda update, updates, metrics: seen.append((update, updates)),
+        progress=lambda update, updates, metrics, state=None: seen.append((update, updates)),
     )
     return Fitted(world, policy, source, baseline, report, tuple(seen))
 

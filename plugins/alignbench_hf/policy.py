@@ -107,6 +107,7 @@ class HFPolicy(Policy):
         rows = expand(prompts, n)
         prompt_ids, prompt_mask = self._pad_prompts(rows)
         limit = min(sampling.max_new_tokens or self.max_response_tokens, self.max_response_tokens)
+        chances = torch.rand(len(rows), limit, generator=rng, dtype=torch.float64, device=self.device)
         # Longest prompts first: rows of one batch then have about the same length and share little padding.
         order = prompt_mask.sum(1).argsort(descending=True, stable=True)
         ids = torch.full((len(rows), limit), self.tokenizer.pad_token_id, dtype=torch.long, device=self.device)
@@ -125,7 +126,7 @@ class HFPolicy(Policy):
                     max_new_tokens=limit,
                     eos=self.tokenizer.eos_token_id,
                     pad=self.tokenizer.pad_token_id,
-                    rng=rng,
+                    chances=chances[piece],
                 )
                 parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask
                 parts.logprobs[piece], parts.finished[piece] = decoded.logprobs, decoded.finished

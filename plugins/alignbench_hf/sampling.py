@@ -1,4 +1,4 @@
-"""The decoding loop: samples from a causal language model under an explicit generator.
+"""The decoding loop: samples from a causal language model with explicit randomness.
 
 transformers' `generate` draws from torch's global generator and does not return the log-probabilities of what it
 drew at the sampling temperature; both matter here.
@@ -39,9 +39,12 @@ def decode(
     max_new_tokens: int,
     eos: int,
     pad: int,
-    rng: torch.Generator,
+    chances: Tensor,
 ) -> Decoded:
-    """Samples until EOS or `max_new_tokens`. `prompt_ids` and `prompt_mask` are [B, P], left-padded."""
+    """Samples until EOS or `max_new_tokens`. `prompt_ids` and `prompt_mask` are [B, P], left-padded.
+
+    `chances` [B, max_new_tokens] within [0, 1): all of the randomness. Made for a whole rollout before it is cut into
+    batches, it gives a row the same tokens whatever batch, or process, the row is decoded in."""
     rows = prompt_ids.shape[0]
     device = prompt_ids.device
     ids = torch.full((rows, max_new_tokens), pad, dtype=torch.long, device=device)
@@ -58,7 +61,7 @@ def decode(
             input_ids=step_ids, attention_mask=attention, position_ids=position, past_key_values=cache, use_cache=True
         ).last_hidden_state  # type: ignore[attr-defined]
         logits = output(states[:, -1].contiguous()).float() / sampling.temperature
-        token, logprob = draw(logits, sampling, rng)
+        token, logprob = draw(logits, sampling, chances[alive, step])
         going = ~finished[alive]
         here = alive[going]
         ids[here, step], mask[here, step], logprobs[here, step] = token[going], True, logprob[going]
@@ -76,8 +79,11 @@ def decode(
     return Decoded(ids, mask, logprobs, finished)
 
 
-def draw(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One token a row from [B, V] logits, and its log-probability under the distribution before top-k and top-p."""
+def draw(logits: Tensor, sampling: Sampling, chances: Tensor) -> tuple[Tensor, Tensor]:
+    """One token a row from [B, V] logits, and its log-probability under the distribution before top-k and top-p.
+
+    By inversion: the first token at which the cumulative probability exceeds the row's chance in [0, 1). In float64: over
+    a vocabulary of 50,000 a float32 sum would give the last tokens the wrong share."""
     logprobs = torch.log_softmax(logits, -1)
     if bool(torch.isnan(logprobs).any()):  # multinomial would end in a device-side assertion
         raise NonFiniteError("the model's logits are NaN or infinite. Lower the learning rate.")
@@ -89,5 +95,7 @@ def draw(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> tuple[Tens
         ordered, index = kept.sort(-1, descending=True)
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
         kept = kept.masked_fill((before >= sampling.top_p).gather(-1, index.argsort(-1)), -torch.inf)
-    token = torch.multinomial(kept.softmax(-1), 1, generator=rng)
+    reached = kept.double().softmax(-1).cumsum(-1)
+    below = chances.double()[:, None] * reached[:, -1:]
+    token = torch.searchsorted(reached, below, right=True).clamp(max=logits.shape[-1] - 1)
     return token.squeeze(1), logprobs.gather(-1, token).squeeze(1)

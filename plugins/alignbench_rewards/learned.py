@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from alignbench import (
     FitReport,
     FittableRewardSource,
     Policy,
+    Progress,
     Ranking,
     Samples,
     Seeds,
@@ -50,12 +54,13 @@ class LearnedReward(FittableRewardSource):
         baseline: Samples,
         *,
         annotator: Annotator,
-        progress: Callable[[int, int, Mapping[str, float]], None],
+        progress: Progress,
+        state: Mapping[str, Any] | None = None,
     ) -> FitReport:
         usable, held_out = with_pairs(rankings), with_pairs(held_out)
         if not usable:
             raise UserError("No ranking has two different responses of different rank: there is nothing to learn from.")
-        self._train(usable, progress)
+        self._train(usable, progress, state)
         self._shift, self._scale = 0.0, 1.0
         if self._config.normalise:
             raw = self.score(baseline)
@@ -66,12 +71,13 @@ class LearnedReward(FittableRewardSource):
         metrics |= self._figures(held_out, baseline, annotator)
         return FitReport(metrics, summary(metrics))
 
-    def _train(self, rankings: Sequence[Ranking], progress: Callable[[int, int, Mapping[str, float]], None]) -> None:
+    def _train(self, rankings: Sequence[Ranking], progress: Progress, state: Mapping[str, Any] | None) -> None:
         config, size = self._config, self._config.batch_size
         updates = config.updates or max(round(config.passes * len(rankings) / size), 1)
         optimizer = functional.ScheduledAdamW(config, {"reward": self._role.parameters()}, updates)
         batches = functional.shuffled_batches(len(rankings), size, self._seeds.torch("order"))
-        for update, rows in zip(range(updates), batches, strict=False):
+        done = self._restore(optimizer, state) if state else 0
+        for update, rows in enumerate(islice(batches, done, updates), done + 1):
             batch = [rankings[i] for i in rows.tolist()]
             optimizer.next_update()
             optimizer.zero_grad()
@@ -85,7 +91,20 @@ class LearnedReward(FittableRewardSource):
                 part_loss.backward()
                 loss += float(part_loss.detach())
             norms = optimizer.step()
-            progress(update + 1, updates, {"loss": loss, "gradient_norm": norms["reward"]})
+            figures = {"loss": loss, "gradient_norm": norms["reward"]}
+            progress(update, updates, figures, partial(self._state, optimizer, update))
+
+    def _state(self, optimizer: functional.ScheduledAdamW, update: int) -> dict[str, Any]:
+        weights = [parameter.detach() for parameter in self._role.parameters()]
+        return {"update": update, "weights": weights, "optimizer": optimizer.state_dict()}
+
+    def _restore(self, optimizer: functional.ScheduledAdamW, state: Mapping[str, Any]) -> int:
+        """Puts back what `_state` gave; the number of updates that were done."""
+        with torch.no_grad():
+            for parameter, saved in zip(self._role.parameters(), state["weights"], strict=True):
+                parameter.copy_(saved)
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["update"])
 
     def _encode(self, rankings: Sequence[Ranking]) -> Samples:
         prompts = [ranking.prompt for ranking in rankings for _ in ranking.responses]

@@ -1,0 +1,117 @@
+"""Several processes for one run, one per GPU (or per core, with gloo), started by `torchrun -m alignbench`.
+
+All of them run the same program on the same global batches. The work inside a batch is divided: each process takes its
+share of the rows wherever a pass goes over rows (`share`), results without gradients are put together by a sum, and
+gradients are summed before each step (`functional.ScheduledAdamW`). So an algorithm that sums its loss over
+`functional.micro_batches` and divides by the whole batch needs to know nothing of this. Only the main process writes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from alignbench.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+T = TypeVar("T")
+
+
+def _group() -> Any:
+    """torch.distributed where several processes are joined, else None. Never imports torch: commands that only read use this too."""
+    found = sys.modules.get("torch.distributed")
+    return found if found is not None and found.is_available() and found.is_initialized() else None
+
+
+def rank() -> int:
+    group = _group()
+    return int(group.get_rank()) if group else 0
+
+
+def world_size() -> int:
+    group = _group()
+    return int(group.get_world_size()) if group else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes."""
+    return rank() == 0
+
+
+def share(rows: Tensor) -> Tensor:
+    """This process's rows: every n-th, so that rows sorted by length are spread evenly."""
+    return rows[rank() :: world_size()]
+
+
+def add_up(*tensors: Tensor) -> None:
+    """Replaces each tensor by its sum over all processes."""
+    if group := _group():
+        for tensor in tensors:
+            group.all_reduce(tensor)
+
+
+def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Sums gradients over all processes; one that saw none of the rows counts as zero."""
+    if _group():
+        import torch
+
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            add_up(parameter.grad)
+
+
+def total(figures: Mapping[str, float]) -> Counter[str]:
+    """Figures that each process summed over its own rows, summed over all rows. Every process must name the same ones."""
+    if not (group := _group()):
+        return Counter(figures)
+    parts: list[Mapping[str, float] | None] = [None] * world_size()
+    group.all_gather_object(parts, dict(figures))
+    found: Counter[str] = Counter()
+    for part in parts:
+        found.update(part or {})
+    return found
+
+
+def agreed(decide: Callable[[], T]) -> T:
+    """What the main process decides, in all of them."""
+    if not (group := _group()):
+        return decide()
+    answer: list[Any] = [decide() if is_main() else None]
+    group.broadcast_object_list(answer)
+    return answer[0]  # type: ignore[no-any-return]
+
+
+def wait_for_all() -> None:
+    if group := _group():
+        group.barrier()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Joins the processes that torchrun started; alone it does nothing.
+
+    The size is checked: some launchers start one process where two were asked for, and say nothing."""
+    wanted = int(os.environ.get("WORLD_SIZE", "1"))
+    if wanted == 1:
+        yield
+        return
+    import torch
+
+    gpu = device != "cpu" and torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if gpu else "gloo")
+    try:
+        if torch.distributed.get_world_size() != wanted:
+            raise UserError(f"{torch.distributed.get_world_size()} of {wanted} processes joined: start with torchrun.")
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
