@@ -82,4 +82,22 @@ def _check(arguments: Sequence[str]) -> int:
     return check(arguments)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"plugins": _plugins, "compare": _compare, "check": _check}
+def _resume(arguments: Sequence[str]) -> int:
+    from alignbench.resume import main as resume
+
+    return resume(arguments)
+
+
+def _cache(arguments: Sequence[str]) -> int:
+    from alignbench.cache import main as cache
+
+    return cache(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "plugins": _plugins,
+    "compare": _compare,
+    "check": _check,
+    "resume": _resume,
+    "cache": _cache,
+}

@@ -66,10 +66,11 @@ def _read(path: Path) -> StoredRun:
         record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
     except UserError as error:
         raise UserError(f"{RESULT}: {error}") from error
-    return StoredRun(path, record, _settings(path / CONFIG))
+    return StoredRun(path, record, read_settings(path / CONFIG))
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """A resolved configuration with dotted names; empty where there is no file."""
     import yaml  # type: ignore[import-untyped]
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where libyaml is there
