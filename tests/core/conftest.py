@@ -27,6 +27,7 @@ def deterministic_switch() -> Iterator[None]:
 def command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs one command in this process, in a folder of its own; results go to `tmp_path / "runs"`."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALIGNBENCH_CACHE", str(tmp_path / "cache"))
 
     def run(*arguments: str) -> Done:
         plain = arguments and "=" not in arguments[0] and not arguments[0].startswith("-")
@@ -62,8 +63,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     results = tmp_path_factory.mktemp("finished")
     out, err = io.StringIO(), io.StringIO()
     with harness.installed() as plugin, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = harness.run_command(
-            [*SMALL, "algo.updates=3", "reward.updates=2", "tracker=tensorboard", f"results_dir={results}"]
-        )
+        cache = tmp_path_factory.mktemp("cache")
+        options = ["algo.updates=3", "reward.updates=2", "tracker=tensorboard"]
+        code = harness.run_command([*SMALL, *options, f"results_dir={results}", f"cache_dir={cache}"])
     (path,) = results.iterdir()
     return Finished(path, Done(code, out.getvalue(), err.getvalue()), plugin.heard)

@@ -355,19 +355,19 @@ def test_full_disk(small: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
-def test_model_that_cannot_be_written(small: Command, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_written(small: Command, tmp_path: Path) -> None:
     """A real refusal by the operating system, in a library's own writer: one line, and a record that says so."""
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        done = small()
+        done = small("pretrain.updates=1", "sft.updates=1")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert done.code in (1, 2)
     (error,) = done.errors
-    assert re.search(r"Cannot write .*sft.*too large", error)
+    assert re.search(r"Cannot write .*pretrain.*too large", error)
     (run,) = records(tmp_path / "runs")
     assert (run["status"], run["metrics"]) == ("failed", {})
 

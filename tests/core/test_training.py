@@ -18,7 +18,7 @@ from alignbench import (
     ScoredRollout,
     UpdateReport,
 )
-from alignbench.training import Trained, count, train
+from alignbench.training import Trained, tokens, train
 from tests import tiny
 
 Move = Callable[[tiny.HFPolicy, int], UpdateReport]
@@ -64,7 +64,7 @@ def go(policy: tiny.HFPolicy, then: Move, updates: int = 4) -> tuple[Trained, St
     done = train(
         "stage",
         Moving(policy, then),
-        [batch] * updates,
+        lambda done: [batch] * (updates - done),
         policy=policy,
         updates=updates,
         step=lambda *a: steps.append(a),
@@ -76,7 +76,7 @@ def fails(policy: tiny.HFPolicy, then: Move, match: str) -> Steps:
     steps: Steps = []
     batch = DemonstrationBatch(tiny.sequences(policy))
     with pytest.raises(NonFiniteError, match=match) as caught:
-        train("stage", Moving(policy, then), [batch] * 4, policy=policy, updates=4, step=lambda *a: steps.append(a))
+        train("stage", Moving(policy, then), lambda done: [batch] * 4, policy=policy, updates=4, step=lambda *a: steps.append(a))
     assert "\n" not in str(caught.value)
     return steps
 
@@ -100,7 +100,7 @@ def test_an_optimizer_may_stop_early() -> None:
 
 def test_nothing_to_do() -> None:
     done, steps = go(tiny.scratch(), good, updates=0)
-    assert (done, steps) == (Trained(0, 0, 0, {}, None), [])
+    assert (done, steps) == (Trained(), [])
 
 
 @pytest.mark.parametrize("at", [1, 3])
@@ -152,7 +152,7 @@ def test_a_batch_that_cannot_be_made_is_named_by_the_update_that_needed_it() -> 
         raise NonFiniteError("the reward is NaN.")
 
     with pytest.raises(NonFiniteError, match=r"^stage, update 2 of 4: the reward is NaN\.$"):
-        train("stage", Moving(policy, good), batches(), policy=policy, updates=4, step=lambda *_: None)
+        train("stage", Moving(policy, good), lambda done: batches(), policy=policy, updates=4, step=lambda *_: None)
 
 
 def test_other_errors_are_left_alone() -> None:
@@ -169,8 +169,8 @@ def test_tokens_of_every_kind_of_batch() -> None:
     sequences = scored.rollout.samples.sequences
     responses = int(sequences.response_mask.sum())
     assert 0 < responses < sequences.response_ids.numel(), "there is padding that must not count"
-    assert count(DemonstrationBatch(sequences)) == responses
-    assert count(ScoredRollout(scored.rollout, scored.scores)) == responses
-    assert count(PreferenceBatch(sequences, sequences.select(slice(0, 1)))) == responses + int(
+    assert tokens(DemonstrationBatch(sequences)) == responses
+    assert tokens(ScoredRollout(scored.rollout, scored.scores)) == responses
+    assert tokens(PreferenceBatch(sequences, sequences.select(slice(0, 1)))) == responses + int(
         sequences.response_mask[0].sum()
     )

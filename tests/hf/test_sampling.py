@@ -25,8 +25,12 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def chances(rows: int, seed: int = 0) -> Tensor:
+    return torch.rand(rows, generator=rng(seed), dtype=torch.float64)
+
+
 def frequencies(logits: Tensor, sampling: Sampling) -> Tensor:
-    tokens, _ = draw(logits.expand(DRAWS, -1), sampling, rng())
+    tokens, _ = draw(logits.expand(DRAWS, -1), sampling, chances(DRAWS))
     return torch.bincount(tokens, minlength=logits.shape[-1]) / DRAWS
 
 
@@ -54,7 +58,7 @@ def test_top_k_and_top_p_keep_what_transformers_keeps(values: list[int], top_k: 
     if top_p < 1:
         warpers.append(TopPLogitsWarper(top_p))
     allowed = torch.softmax(warpers(torch.zeros(1, 1, dtype=torch.long), logits), -1)[0]
-    tokens, logprobs = draw(logits.expand(2000, -1), Sampling(top_k=top_k, top_p=top_p), rng())
+    tokens, logprobs = draw(logits.expand(2000, -1), Sampling(top_k=top_k, top_p=top_p), chances(2000))
     drawn = torch.bincount(tokens, minlength=len(values)) > 0
     assert not (drawn & (allowed == 0)).any()
     assert drawn[allowed > 0.02].all()
@@ -70,13 +74,13 @@ def test_top_p_renormalises_after_top_k() -> None:
     assert frequencies(logits, Sampling(top_k=0, top_p=0.6))[1] == pytest.approx(0.375, abs=0.02)
 
 
-def test_draw_repeats_under_a_seed_and_leaves_the_global_generator_alone() -> None:
-    logits = torch.randn(50, 9, generator=rng(1))
-    state = torch.random.get_rng_state()
-    first, second = draw(logits, Sampling(), rng(2))[0], draw(logits, Sampling(), rng(2))[0]
-    assert torch.equal(first, second)
-    assert not torch.equal(first, draw(logits, Sampling(), rng(3))[0])
-    assert torch.equal(torch.random.get_rng_state(), state)
+def test_draw_inverts_the_cumulative_distribution() -> None:
+    """.25 .5 0 .25: each chance falls to the first token that the sum has passed; what has no probability is never drawn."""
+    logits = torch.tensor([[0.25, 0.5, 0.0, 0.25]]).log().clamp(min=-1e9)
+    asked = torch.tensor([0.0, 0.24, 0.26, 0.74, 0.76, 1 - 2**-53], dtype=torch.float64)
+    tokens, logprobs = draw(logits.expand(len(asked), -1), Sampling(), asked)
+    assert tokens.tolist() == [0, 0, 1, 1, 3, 3]
+    torch.testing.assert_close(logprobs, logits[0, tokens])
 
 
 # Whole responses
@@ -89,6 +93,19 @@ def generate(policy: HFPolicy, seed: int = 0, n: int = 8, **options: object) -> 
 @pytest.fixture(params=["scratch", "adapters"])
 def policy(request: pytest.FixtureRequest) -> HFPolicy:
     return getattr(tiny, request.param)()
+
+
+@pytest.mark.parametrize("size", [1, 3, 256])
+def test_a_row_gets_the_same_tokens_whatever_batch_it_is_decoded_in(size: int) -> None:
+    whole, parts = generate(tiny.scratch()), generate(tiny.scratch(generation_batch_size=size))
+    assert whole.samples.texts == parts.samples.texts
+    torch.testing.assert_close(whole.logprobs, parts.logprobs, atol=1e-5, rtol=1e-5)
+
+
+def test_sampling_leaves_the_global_generator_alone() -> None:
+    state = torch.random.get_rng_state()
+    generate(tiny.scratch())
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_responses_repeat_under_a_seed(policy: HFPolicy) -> None:

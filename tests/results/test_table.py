@@ -289,7 +289,7 @@ class TestCompare:
         write(tmp_path, ppo(), 0.75)
         cut, newer, absent, config = (write(tmp_path, ppo(seed=s), 0.1).path for s in (1, 2, 3, 4))
         (cut / "result.json").write_text((cut / "result.json").read_text()[:200])
-        newer_text = (newer / "result.json").read_text().replace('"schema_version": 1', '"schema_version": 99')
+        newer_text = (newer / "result.json").read_text().replace('"schema_version": 2', '"schema_version": 99')
         (newer / "result.json").write_text(newer_text)
         (absent / "result.json").unlink()
         (config / "config.yaml").write_text("a: [")
