@@ -208,6 +208,9 @@ class Progress(Protocol):
 class FittableRewardSource(RewardSource):
     """A reward source that is fitted to rankings before it can score."""
 
+    shares_batches: ClassVar[bool] = False
+    """As in PolicyOptimizer; rankings are shared out by `functional.own_pieces`."""
+
     @abstractmethod
     def fit(
         self,
@@ -234,6 +237,11 @@ class PolicyOptimizer(ABC, Generic[Batch]):
 
     It loads no model, reads no file, writes no result. Built with: policy, updates (how many batches will come), seeds.
     """
+
+    shares_batches: ClassVar[bool] = False
+    """Whether several processes may share its batches: its loss is a sum over `functional.micro_batches` divided by the
+    whole batch, its steps are ScheduledAdamW's, its figures go through `functional.across_processes`, and what it asks
+    without gradients it asks of whole batches. A run on several processes is refused otherwise."""
 
     @classmethod
     def optimum(cls, config: Any, problem: ExactProblem) -> Tensor | None:

@@ -8,6 +8,7 @@ gradients are summed before each step (`functional.ScheduledAdamW`). So an algor
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections import Counter
@@ -60,11 +61,9 @@ def add_up(*tensors: Tensor) -> None:
 def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Sums gradients over all processes; one that saw none of the rows counts as zero."""
     if _group():
-        import torch
-
         for parameter in parameters:
             if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = parameter.detach().new_zeros(parameter.shape)
             add_up(parameter.grad)
 
 
@@ -106,12 +105,17 @@ def joined(device: str) -> Iterator[None]:
     import torch
 
     gpu = device != "cpu" and torch.cuda.is_available()
-    if gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("nccl" if gpu else "gloo")
-    try:
-        if torch.distributed.get_world_size() != wanted:
-            raise UserError(f"{torch.distributed.get_world_size()} of {wanted} processes joined: start with torchrun.")
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
+    if not torch.distributed.is_initialized():  # the runs of a sweep share one group
+        if gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.distributed.init_process_group("nccl" if gpu else "gloo")
+        atexit.register(torch.distributed.destroy_process_group)
+    if world_size() != wanted:
+        raise UserError(f"{world_size()} of {wanted} processes joined: start them with torchrun.")
+    yield
+
+
+def peer_was_lost(error: BaseException) -> bool:
+    """Whether this is how a process learns that another one is gone."""
+    text = str(error).lower()
+    return world_size() > 1 and isinstance(error, RuntimeError) and any(w in text for w in ("gloo", "peer", "nccl"))

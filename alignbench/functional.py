@@ -6,6 +6,7 @@ Masks are [B, R] bool or {0, 1}, True at response tokens. Log-probabilities and 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from alignbench import distributed
 from alignbench.contracts import Policy
 from alignbench.errors import NonFiniteError
 from alignbench.optimizer_config import OptimizerConfig
@@ -250,6 +252,7 @@ class ScheduledAdamW:
         limit = self._config.max_grad_norm if self._config.max_grad_norm > 0 else math.inf
         norms = {}
         for group in self._optimizer.param_groups:
+            distributed.add_up_gradients(group["params"])
             parameters = [p for p in group["params"] if p.grad is not None]
             norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
             norms[group["name"]] = float(require_finite(f"the {group['name']} gradient norm", norm, hint=_LOWER))
@@ -282,10 +285,30 @@ def minibatches(rows: int, *, epochs: int, count: int, generator: torch.Generato
 
 
 def micro_batches(sequences: Sequences, rows: Tensor, size: int) -> Iterator[Tensor]:
-    """`rows` in pieces of at most `size`, rows of like length together, so that little of a piece is padding."""
+    """`rows` in pieces of at most `size`, rows of like length together, so that little of a piece is padding.
+
+    Where several processes share a run, the rows of this one: sums over them are put together by `across_processes`, and
+    gradients by ScheduledAdamW."""
     lengths = sequences.prompt_mask.sum(1) + sequences.response_mask.sum(1)
     rows = rows.to(lengths.device)
-    yield from rows[lengths[rows].argsort(stable=True)].split(size)
+    yield from own_pieces(rows[lengths[rows].argsort(stable=True)], size)
+
+
+def add_up(*tensors: Tensor) -> None:
+    """Puts together what each process computed of its own rows and left at zero elsewhere."""
+    distributed.add_up(*tensors)
+
+
+def own_pieces(rows: Tensor, size: int) -> Iterator[Tensor]:
+    """This process's share of `rows` (all of them, where there is but one process), at most `size` at a time."""
+    own = distributed.share(rows)
+    if len(own):
+        yield from own.split(size)
+
+
+def across_processes(sums: Mapping[str, float]) -> Counter[str]:
+    """Sums over the rows of `micro_batches`, over the rows of all processes."""
+    return distributed.total(sums)
 
 
 def ranking_to_pairs(ranking: Ranking, which: str = "all") -> list[PreferencePair]:

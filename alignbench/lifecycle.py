@@ -134,6 +134,11 @@ def ending(directory: RunDirectory, record: RunRecord, display: Display) -> Iter
             display.say(f"interrupted; what there is lies in {directory.path}")
             raise
         except BaseException as error:
+            if distributed.peer_was_lost(error):
+                _end(directory, record, display, Status.INTERRUPTED, "another process of this run ended")
+                raise AlignbenchError(
+                    f"another process of this run ended; what there is lies in {directory.path}"
+                ) from error
             reason = str(error) if isinstance(error, AlignbenchError) else f"{type(error).__name__}: {error}"
             _end(directory, record, display, Status.FAILED, reason.splitlines()[0] if reason else "unknown")
             raise
@@ -200,6 +205,8 @@ def finish_baseline(
 
 def announce(directory: RunDirectory, record: RunRecord) -> None:
     """Tells the plugins how the run ended."""
+    if not distributed.is_main():
+        return
     event = RunFinished(str(directory.path), record.status.value, record.metrics)
     registry().manager.hook.run_finished(event=event)
 
@@ -242,7 +249,8 @@ class Curves:
 
     def step(self, stage: str, update: int, updates: int, metrics: Mapping[str, float]) -> None:
         self._append(stage, update, metrics)
-        registry().manager.hook.run_step(event=RunStep(str(self._directory.path), stage, update, metrics))
+        if distributed.is_main():
+            registry().manager.hook.run_step(event=RunStep(str(self._directory.path), stage, update, metrics))
         self._display.step(update, updates, metrics)
 
     def save(self, folder: Path, stages: Sequence[str]) -> None:
@@ -270,6 +278,8 @@ class Curves:
 
 def announce_start(config: RunConfig, directory: RunDirectory) -> None:
     """Tells the plugins that a run begins."""
+    if not distributed.is_main():
+        return
     names = {"algo": config.algo.label, "model": config.model.label, "data": config.data.label}
     registry().manager.hook.run_started(event=RunStarted(str(directory.path), seed=config.seed, **names))
 

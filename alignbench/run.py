@@ -54,8 +54,8 @@ class Outcome:
 
 def run(config: RunConfig, *, again: Path | None = None) -> Path:
     """Carries out one run, or what is left of it, prints its table and returns its directory."""
-    display = Display()
     with distributed.joined(config.device):
+        display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()))
         environment.reset_peak_memory()
         with lifecycle.begun(
             config, annotator=needs_rankings(config), reward=needs_reward(config), again=again

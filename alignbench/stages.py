@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from alignbench import distributed
 from alignbench.checkpoints import Checkpoints, NoCheckpoints
 from alignbench.config import BudgetSettings, RankingsSettings, RunConfig, Selected
 from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
@@ -93,6 +94,18 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
         raise UserError(f"{algo} learns from demonstrations, and {source} has none: choose another algo or data.")
     if not data.prompts(Split.TRAIN) or not data.prompts(Split.EVALUATION):
         raise UserError(f"{source} has no training or no evaluation prompts: there is nothing to respond to.")
+    if distributed.world_size() > 1:
+        used = [
+            ("algo", config.algo),
+            ("sft", config.sft),
+            *([("reward", config.reward)] if needs_reward(config) else []),
+        ]
+        for slot, chosen in used:
+            if not getattr(chosen.component.load(), "shares_batches", True):
+                raise UserError(
+                    f"{slot}={chosen.label} cannot share its batches among {distributed.world_size()} processes "
+                    "(shares_batches is False): run it in one."
+                )
     if needs_reward(config):
         config.reward.component.load().check_data(config.reward.config, data)
     chosen = config.algo.config

@@ -60,6 +60,8 @@ Judge = Callable[[Side, Side, Tensor | None], Objective]
 class PairLearner(PolicyOptimizer[Any]):
     """AdamW on the policy, one step per batch of pairs, gathered over micro-batches; whatever makes the pairs."""
 
+    shares_batches = True
+
     def __init__(self, config: OptimizerConfig, policy: Policy, updates: int, *, temperature: float = 1.0) -> None:
         self._policy, self._micro_batch_size, self._temperature = policy, config.micro_batch_size, temperature
         self._optimizer = functional.ScheduledAdamW(config, {"policy": policy.trainable()}, updates)
@@ -78,6 +80,7 @@ class PairLearner(PolicyOptimizer[Any]):
             (objective.loss.sum() / len(batch)).backward()
             sums.update(measure(chosen, rejected, objective))
         norms = self._optimizer.step()
+        sums = functional.across_processes(sums)
         means = {name: total / len(batch) for name, total in sums.items()}
         tokens = batch.chosen.response_mask.sum() + batch.rejected.response_mask.sum()
         return {**means, "gradient_norm": norms["policy"], "tokens": float(tokens)}

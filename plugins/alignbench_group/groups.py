@@ -46,6 +46,8 @@ class PartLoss:
 class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
     """One update: compare the responses to each prompt, then epochs x minibatches clipped steps."""
 
+    shares_batches = True
+
     def __init__(self, config: GroupConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         self._config, self._policy = config, policy
         self._optimizer = functional.ScheduledAdamW(config, {"policy": policy.trainable()}, updates)
@@ -116,7 +118,7 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
 
     def _step(self, experience: Experience, minibatch: Tensor) -> dict[str, float]:
         """One optimizer step on the mean loss of a minibatch's responses, gathered over micro-batches."""
-        loss = clipped = ratios = 0.0
+        sums: Counter[str] = Counter()
         self._optimizer.zero_grad()
         for rows in functional.micro_batches(experience.sequences, minibatch, self._config.micro_batch_size):
             part = experience.select(rows)
@@ -124,10 +126,12 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
             found = self._loss(new, part)
             require_finite("the policy loss", found.total.detach(), hint="Lower the learning rate.")
             (found.total / len(minibatch)).backward()  # type: ignore[no-untyped-call]
-            loss += float(found.total.detach()) / len(minibatch)
-            clipped, ratios = clipped + float(found.clipped), ratios + float(found.ratios)
+            sums["loss"] += float(found.total.detach()) / len(minibatch)
+            sums.update(clipped=float(found.clipped), ratios=float(found.ratios))
         norms = self._optimizer.step()
-        return {"loss": loss, "clip_fraction": clipped / ratios, "gradient_norm": norms["policy"]}
+        sums = functional.across_processes(sums)
+        clip_fraction = sums["clipped"] / sums["ratios"]
+        return {"loss": sums["loss"], "clip_fraction": clip_fraction, "gradient_norm": norms["policy"]}
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self._optimizer.state_dict(), "shuffle": self._shuffle.get_state()}

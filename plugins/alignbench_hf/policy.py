@@ -110,12 +110,11 @@ class HFPolicy(Policy):
         chances = torch.rand(len(rows), limit, generator=rng, dtype=torch.float64, device=self.device)
         # Longest prompts first: rows of one batch then have about the same length and share little padding.
         order = prompt_mask.sum(1).argsort(descending=True, stable=True)
-        ids = torch.full((len(rows), limit), self.tokenizer.pad_token_id, dtype=torch.long, device=self.device)
-        parts = Decoded(
-            ids, torch.zeros_like(ids, dtype=torch.bool), torch.zeros(ids.shape, device=self.device), ids[:, 0] < 0
-        )
+        ids = torch.zeros((len(rows), limit), dtype=torch.long, device=self.device)
+        finished = torch.zeros(len(rows), dtype=torch.long, device=self.device)
+        parts = Decoded(ids, torch.zeros_like(ids), torch.zeros(ids.shape, device=self.device), finished)
         with torch.no_grad(), self._roles.sampling(role) as model, self._roles.computing():
-            for piece in order.split(self._config.generation_batch_size):
+            for piece in functional.own_pieces(order, self._config.generation_batch_size):
                 width = int(prompt_mask[piece].sum(1).max())
                 decoded = decode(
                     model.base_model,
@@ -128,11 +127,14 @@ class HFPolicy(Policy):
                     pad=self.tokenizer.pad_token_id,
                     chances=chances[piece],
                 )
-                parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask
-                parts.logprobs[piece], parts.finished[piece] = decoded.logprobs, decoded.finished
-        keep = max(int(parts.mask.sum(1).max()), 1)
-        sequences = Sequences(prompt_ids, prompt_mask, parts.ids[:, :keep], parts.mask[:, :keep])
-        samples = Samples(rows, self._texts(sequences), sequences, parts.finished)
+                parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask.long()
+                parts.logprobs[piece], parts.finished[piece] = decoded.logprobs, decoded.finished.long()
+        functional.add_up(parts.ids, parts.mask, parts.logprobs, parts.finished)
+        mask = parts.mask.bool()
+        keep = max(int(mask.sum(1).max()), 1)
+        ids = parts.ids.masked_fill(~mask, self.tokenizer.pad_token_id)
+        sequences = Sequences(prompt_ids, prompt_mask, ids[:, :keep], mask[:, :keep])
+        samples = Samples(rows, self._texts(sequences), sequences, parts.finished.bool())
         return Rollout(samples, parts.logprobs[:, :keep], sampling.temperature)
 
     def _texts(self, sequences: Sequences) -> tuple[str, ...]:
@@ -176,6 +178,7 @@ class HFPolicy(Policy):
                 logprobs[rows, :width] = part.logprobs
                 if entropies is not None and part.entropy is not None:
                     entropies[rows, :width] = part.entropy
+        functional.add_up(logprobs, *([] if entropies is None else [entropies]))
         return TokenScores(logprobs, entropies)
 
     def _logprobs(self, sequences: Sequences, role: str, temperature: float, entropy: bool) -> TokenScores:

@@ -75,6 +75,7 @@ class HFScalarRole(ScalarRole):
         for rows in functional.micro_batches(sequences, torch.arange(len(sequences)), self._batch_size):
             part = self._values(sequences.select(rows))
             result[rows, : part.shape[1]] = part
+        functional.add_up(result)
         return result
 
     def _values(self, sequences: Sequences) -> Tensor:

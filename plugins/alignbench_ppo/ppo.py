@@ -45,6 +45,8 @@ class Experience:
 class PPO(PolicyOptimizer[ScoredRollout]):
     """One update: shape the rewards, estimate advantages, then epochs x minibatches clipped steps."""
 
+    shares_batches = True
+
     def __init__(self, config: PPOConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         check(config)
         self._config, self._policy = config, policy
@@ -167,6 +169,7 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             sums["value_clip_fraction"] += float(value.clipped / tokens)
             sums["approx_kl"] += float(masked_sum(functional.kl_k3(old, new.detach()), mask) / tokens)
         norms = self._optimizer.step()
+        sums = functional.across_processes(sums)
         return {**sums, "policy_gradient_norm": norms["policy"], "value_gradient_norm": norms["value"]}
 
     def state_dict(self) -> dict[str, Any]:

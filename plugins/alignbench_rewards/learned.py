@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -33,6 +34,8 @@ from alignbench_rewards.losses import LOSSES, annotator_ceiling, index_pairs, pa
 
 class LearnedReward(FittableRewardSource):
     """A scalar role on the policy's base, started from the SFT weights. It reads the policy's own tokens."""
+
+    shares_batches = True
 
     def __init__(self, config: LearnedConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         if config.loss not in LOSSES:
@@ -81,17 +84,17 @@ class LearnedReward(FittableRewardSource):
             batch = [rankings[i] for i in rows.tolist()]
             optimizer.next_update()
             optimizer.zero_grad()
-            loss = 0.0
-            for start in range(0, len(batch), config.micro_batch_size):
-                part = batch[start : start + config.micro_batch_size]
+            sums: Counter[str] = Counter()
+            for chosen in functional.own_pieces(torch.arange(len(batch)), config.micro_batch_size):
+                part = [batch[i] for i in chosen.tolist()]
                 part_loss = LOSSES[config.loss](self._raw(part), part) / len(batch)
                 functional.require_finite(
                     "the reward model's loss", part_loss.detach(), hint="Lower reward.learning_rate."
                 )
                 part_loss.backward()
-                loss += float(part_loss.detach())
+                sums["loss"] += float(part_loss.detach())
             norms = optimizer.step()
-            figures = {"loss": loss, "gradient_norm": norms["reward"]}
+            figures = {"loss": functional.across_processes(sums)["loss"], "gradient_norm": norms["reward"]}
             progress(update, updates, figures, partial(self._state, optimizer, update))
 
     def _state(self, optimizer: functional.ScheduledAdamW, update: int) -> dict[str, Any]:

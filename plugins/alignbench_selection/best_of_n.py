@@ -15,6 +15,8 @@ class BestOfN(PolicyOptimizer[Any]):
     """Nothing to train: it consumes nothing, so the core never builds or updates it and evaluates the SFT model with
     `config.candidates` responses to choose from. It is a class for the sake of its `optimum`."""
 
+    shares_batches = True
+
     def __init__(self, config: BestOfNConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ class RejectionSampling(PolicyOptimizer[ScoredRollout]):
 
     It is summed over a response's tokens and averaged over responses. Divided by the tokens of the batch instead, batches
     of long winners would weigh less than batches of short ones, and the optimum would no longer be best-of-n."""
+
+    shares_batches = True
 
     def __init__(self, config: RejectionSamplingConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         self._config, self._policy = config, policy
@@ -37,19 +40,19 @@ class RejectionSampling(PolicyOptimizer[ScoredRollout]):
         groups = batch.scores.reshape(-1, self._config.samples_per_prompt)
         winners = best_rows(groups)
         chosen = samples.sequences.select(winners)
-        loss = 0.0
+        sums: Counter[str] = Counter()
         self._optimizer.zero_grad()
         for rows in functional.micro_batches(chosen, torch.arange(len(chosen)), self._config.micro_batch_size):
             part = chosen.select(rows)
             part_loss = -functional.masked_sum(self._policy.logprobs(part).logprobs, part.response_mask) / len(chosen)
             functional.require_finite("the loss", part_loss.detach(), hint="Lower the learning rate.")
             part_loss.backward()
-            loss += float(part_loss.detach())
+            sums["loss"] += float(part_loss.detach())
         norms = self._optimizer.step()
         metrics = {
             "reward": float(batch.scores.mean()),
             "best_reward": float(batch.scores[winners].mean()),
-            "loss": loss,
+            "loss": functional.across_processes(sums)["loss"],
             "length": float(chosen.response_mask.sum(1).float().mean()),
             "eos_rate": float(samples.finished[winners].float().mean()),
             "groups_without_spread": float((groups.amax(1) == groups.amin(1)).float().mean()),

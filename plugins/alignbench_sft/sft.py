@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from alignbench_sft.config import SFTConfig
 class SFT(PolicyOptimizer[DemonstrationBatch]):
     """One optimizer step per batch on the mean negative log-likelihood of a response token."""
 
+    shares_batches = True
+
     def __init__(self, config: SFTConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         self._config, self._policy = config, policy
         self._optimizer = functional.ScheduledAdamW(config, {"policy": policy.trainable()}, updates)
@@ -23,17 +26,17 @@ class SFT(PolicyOptimizer[DemonstrationBatch]):
         sequences = batch.sequences
         tokens = sequences.response_mask.sum()
         self._optimizer.zero_grad()
-        loss = 0.0
+        sums: Counter[str] = Counter()
         for rows in functional.micro_batches(sequences, torch.arange(len(sequences)), self._config.micro_batch_size):
             part = sequences.select(rows)
             # Divided by the tokens of the whole batch: the step does not depend on micro_batch_size.
             part_loss = -functional.masked_sum(self._policy.logprobs(part).logprobs, part.response_mask) / tokens
             functional.require_finite("the SFT loss", part_loss.detach(), hint="Lower the learning rate.")
             part_loss.backward()
-            loss += float(part_loss.detach())
+            sums["loss"] += float(part_loss.detach())
         norms = self._optimizer.step()
         metrics = {
-            "loss": loss,
+            "loss": functional.across_processes(sums)["loss"],
             "gradient_norm": norms["policy"],
             "learning_rate": learning_rate,
             "tokens": float(tokens),

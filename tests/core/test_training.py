@@ -76,7 +76,14 @@ def fails(policy: tiny.HFPolicy, then: Move, match: str) -> Steps:
     steps: Steps = []
     batch = DemonstrationBatch(tiny.sequences(policy))
     with pytest.raises(NonFiniteError, match=match) as caught:
-        train("stage", Moving(policy, then), lambda done: [batch] * 4, policy=policy, updates=4, step=lambda *a: steps.append(a))
+        train(
+            "stage",
+            Moving(policy, then),
+            lambda done: [batch] * 4,
+            policy=policy,
+            updates=4,
+            step=lambda *a: steps.append(a),
+        )
     assert "\n" not in str(caught.value)
     return steps
 
