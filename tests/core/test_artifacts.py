@@ -1,0 +1,228 @@
+"""Stage artifacts: made once, read as sealed or not at all, whoever else is at work."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alignbench.artifacts import MANIFEST, Store, artifacts, fault_of, remove
+from alignbench.errors import AlignbenchError
+from tests.core.harness import Command, records
+
+
+def make(text: str = "made", calls: list[str] | None = None) -> Callable[[], Callable[[Path], None]]:
+    def work() -> Callable[[Path], None]:
+        if calls is not None:
+            calls.append(text)
+
+        def write(folder: Path) -> None:
+            (folder / "deep").mkdir()
+            (folder / "deep" / "file").write_text(text)
+
+        return write
+
+    return work
+
+
+def read(folder: Path, made_by: str) -> tuple[str, str]:
+    return (folder / "deep" / "file").read_text(), made_by
+
+
+def test_made_once_and_read_by_all(tmp_path: Path) -> None:
+    calls: list[str] = []
+    assert Store(tmp_path, "first").once("sft", "abc", make(calls=calls), read) == ("made", "")
+    assert Store(tmp_path, "second").once("sft", "abc", make(calls=calls), read) == ("made", "first")
+    assert Store(tmp_path, "third").once("sft", "other", make("x", calls), read) == ("x", "")
+    assert calls == ["made", "x"]
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "deep" / "file"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(folder: Path) -> None:
+    (folder / "deep" / "file").write_text("madf")
+
+
+def lose(folder: Path) -> None:
+    (folder / "deep" / "file").unlink()
+
+
+def add(folder: Path) -> None:
+    (folder / "more").write_text("")
+
+
+def unseal(folder: Path) -> None:
+    (folder / MANIFEST).write_text("{")
+
+
+def other_version(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, "deep/file is damaged"),
+        (flip, "deep/file is damaged"),
+        (lose, "deep/file is missing"),
+        (add, "more does not belong to it"),
+        (unseal, f"no readable {MANIFEST}"),
+        (other_version, "another version of alignbench"),
+    ],
+)
+def test_what_is_damaged_is_set_aside_said_and_made_again(
+    damage: Callable[[Path], None], reason: str, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    store = Store(tmp_path, "run", said.append)
+    store.once("sft", "abc", make(), read)
+    damage(tmp_path / "sft-abc")
+    assert store.once("sft", "abc", make("again"), read) == ("again", "")
+    (line,) = said
+    assert reason in line and "set aside" in line
+    broken, whole = sorted(artifacts(tmp_path), key=lambda a: not a.fault)
+    assert (broken.stage, whole.stage, broken.fault, whole.fault) == ("sft", "sft", "set aside", "")
+    assert not fault_of(whole.path)
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    def full(folder: Path) -> None:
+        (folder / "half").write_text("h")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(AlignbenchError, match=r"the disk is full.*cache_dir="):
+        Store(tmp_path).once("sft", "abc", lambda: full, read)
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert Store(tmp_path).once("sft", "abc", make(), read) == ("made", "")
+
+
+def test_leftovers_of_a_killed_process_are_no_artifact(tmp_path: Path) -> None:
+    (tmp_path / ".partial-sft-abc").mkdir()
+    (tmp_path / ".partial-sft-abc" / "junk").write_text("")
+    assert Store(tmp_path).once("sft", "abc", make(), read) == ("made", "")
+    assert not fault_of(tmp_path / "sft-abc")
+    assert [a.path.name for a in artifacts(tmp_path)] == ["sft-abc"]
+
+
+def _slow(root: str, log: str) -> None:
+    def work() -> Callable[[Path], None]:
+        with Path(log).open("a") as file:
+            file.write("begun\n")
+        time.sleep(0.5)
+        return make()()
+
+    assert Store(Path(root)).once("sft", "abc", work, read)[0] == "made"
+
+
+def test_processes_wait_for_the_one_that_makes_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=_slow, args=(str(tmp_path / "store"), str(log))) for _ in range(3)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(30)
+    assert [process.exitcode for process in both] == [0, 0, 0]
+    assert log.read_text() == "begun\n"
+
+
+def test_the_lock_of_a_dead_process_holds_nobody(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    process = multiprocessing.get_context("fork").Process(target=_slow, args=(str(tmp_path / "store"), str(log)))
+    process.start()
+    deadline = time.monotonic() + 30
+    while not log.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(30)
+    said: list[str] = []
+    assert Store(tmp_path / "store", say=said.append).once("sft", "abc", make(), read) == ("made", "")
+    assert said == []
+
+
+def test_pruning_spares_what_is_in_use(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.once("sft", "abc", make(), read)
+    (artifact,) = artifacts(tmp_path)
+
+    def while_read(folder: Path, made_by: str) -> bool:
+        return remove(artifact)
+
+    assert store.once("sft", "abc", make(), while_read) is False
+    assert remove(artifact) is True
+    assert artifacts(tmp_path) == []
+
+
+# In runs
+
+
+def test_a_second_run_reuses_what_the_first_made_and_gives_the_same(small: Command, tmp_path: Path) -> None:
+    first = small("resume=never")
+    second = small("resume=never", "algo.kl_coef=0.2")
+    third = small("resume=never", "cache=false")
+    assert (first.code, second.code, third.code) == (0, 0, 0), third.err
+    assert "reused" not in first.err + third.err
+    assert second.err.count("reused") == 4
+    by_order = sorted((tmp_path / "runs").iterdir())
+    runs = [records(path)[0] for path in by_order]
+    assert runs[0]["metrics"] == runs[2]["metrics"], "with and without a cache"
+    assert records(by_order[0])[1]["metrics"] == records(by_order[1])[1]["metrics"]
+    assert runs[1]["reused"] == dict.fromkeys(["sft", "rankings", "reward", "evaluate sft"], by_order[0].name)
+    assert runs[0]["reused"] == runs[2]["reused"] == {}
+    for stage in ("pretrain", "sft", "rankings", "reward", "evaluate sft"):
+        assert runs[1]["cost"]["seconds"][stage] == runs[0]["cost"]["seconds"][stage], "it costs what it cost"
+    shared = [line for line in (by_order[0] / "train.jsonl").read_text().splitlines() if '"ppo"' not in line]
+    assert shared == [line for line in (by_order[1] / "train.jsonl").read_text().splitlines() if '"ppo"' not in line]
+    for name in ("rankings.jsonl", "sft/generations.jsonl", "sft/examples.parquet", "reward/scalar.safetensors"):
+        assert (by_order[0] / name).read_bytes() == (by_order[1] / name).read_bytes()
+    assert not list((tmp_path / "runs").rglob("checkpoint"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reused"),
+    [
+        ("seed=1", 0),
+        ("sft.learning_rate=1e-4", 0),
+        ("data.demonstrations=99", 0),
+        ("annotator=honest", 1),
+        ("rankings.responses=2", 1),
+        ("reward.learning_rate=1e-4", 2),
+        ("eval.samples=1", 3),
+        ("algo.learning_rate=1e-4", 4),
+    ],
+)
+def test_what_goes_into_a_stage_names_it(small: Command, change: str, reused: int) -> None:
+    """The later a stage reads what was changed, the more of the others are reused."""
+    assert small("resume=never").code == 0
+    done = small("resume=never", change)
+    assert done.code == 0, done.err
+    assert done.err.count("reused") == reused
+
+
+def test_reference_logprobs_are_kept_under_the_tokens(small: Command, tmp_path: Path) -> None:
+    for beta in (0.1, 0.2):
+        assert small("algo=dpo", f"algo.beta={beta}").code == 0
+    stages = [artifact.stage for artifact in artifacts(tmp_path / "cache" / "stages")]
+    assert sorted(stages) == ["evaluation", "rankings", "reference", "sft"]
+
+
+def test_the_cache_is_listed_and_pruned(small: Command, command: Command) -> None:
+    assert small().code == 0
+    listed = command("cache")
+    assert listed.code == 0 and "4 artifacts" in listed.out and "evaluation" in listed.out
+    assert command("cache", "prune").code == 2, "it must be told what"
+    assert "Deleted 0 of 4" in command("cache", "prune", "--unused", "1h").out
+    assert "Deleted 4 of 4" in command("cache", "prune", "--all").out
+    assert "0 artifacts" in command("cache").out

@@ -1,0 +1,231 @@
+"""A run that was stopped goes on, and ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignbench import AlignbenchError, DemonstrationBatch
+from alignbench.checkpoints import Checkpoints
+from alignbench.config import BudgetSettings
+from alignbench.training import train
+from tests import tiny
+from tests.core.harness import Command, Plugin, records
+from tests.core.test_training import Moving, good, weights
+
+FILES = ("examples.parquet", "generations.jsonl", "train.jsonl", "rankings.jsonl", "sft/generations.jsonl")
+
+
+def only(folder: Path) -> Path:
+    (run,) = folder.iterdir()
+    return run
+
+
+def same(one: Path, other: Path) -> bool:
+    assert records(one)[0]["metrics"] == records(other)[0]["metrics"]
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in FILES)
+
+
+def stopped(small: Command, plugin: Plugin, stage: str, update: int, error: BaseException, *options: str) -> int:
+    plugin.raise_at = (stage, update, error)
+    try:
+        return small(*options).code
+    finally:
+        plugin.raise_at = None
+
+
+@pytest.mark.parametrize(
+    ("stage", "update", "again"),
+    [
+        ("pretrain", 2, "command"),
+        ("sft", 2, "resume"),
+        ("reward", 2, "command"),
+        ("ppo", 1, "resume"),
+        ("ppo", 2, "command"),
+    ],
+)
+def test_an_interrupted_run_goes_on(
+    stage: str, update: int, again: str, small: Command, command: Command, plugin: Plugin, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert small(f"results_dir={whole}", "cache=false", "reward.updates=2").code == 0
+    options = (f"results_dir={parts}", "cache=false", "reward.updates=2")
+    assert stopped(small, plugin, stage, update, KeyboardInterrupt(), *options) == 130
+    assert records(parts)[0]["status"] == "interrupted"
+    steps = len(plugin.heard.steps)
+    done = small(*options) if again == "command" else command("resume", str(only(parts)))
+    assert done.code == 0, done.err
+    assert "going on with" in done.err
+    assert same(only(whole), only(parts))
+    assert {p.name for p in only(parts).iterdir()} == {p.name for p in only(whole).iterdir()}
+    assert len(plugin.heard.steps) - steps < 9, "it does not begin again"
+
+
+def test_a_failed_run_goes_on_only_when_asked(small: Command, plugin: Plugin, command: Command, tmp_path: Path) -> None:
+    assert stopped(small, plugin, "ppo", 1, AlignbenchError("the disk is full")) == 1
+    failed = only(tmp_path / "runs")
+    assert command("resume", str(failed)).code == 0
+    assert records(failed)[0]["status"] == "finished"
+
+
+def test_the_same_command_starts_anew_after_a_failure_or_where_told(
+    small: Command, plugin: Plugin, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="a bug"):
+        stopped(small, plugin, "ppo", 1, ValueError("a bug"))
+    stopped(small, plugin, "ppo", 1, KeyboardInterrupt())
+    assert small("resume=never").code == 0
+    statuses = sorted(r["status"] for r in records(tmp_path / "runs") if not r["baseline"])
+    assert statuses == ["failed", "finished", "interrupted"]
+
+
+def test_a_sweep_is_picked_up_by_leaving_finished_runs_alone(small: Command, plugin: Plugin, tmp_path: Path) -> None:
+    assert small().code == 0
+    steps = len(plugin.heard.steps)
+    again = small("resume=finished")
+    assert again.code == 0 and "gold_reward" in again.out
+    assert len(plugin.heard.steps) == steps
+    assert small("resume=finished", "seed=1").code == 0
+    assert len([r for r in records(tmp_path / "runs") if not r["baseline"]]) == 2
+
+
+def test_a_finished_run_is_not_resumed(small: Command, command: Command, tmp_path: Path) -> None:
+    assert small().code == 0
+    done = command("resume", str(only(tmp_path / "runs")))
+    assert done.code == 2 and "is finished" in done.errors[0]
+    assert command("resume", "--results-dir", str(tmp_path / "runs")).out.startswith("Every run")
+
+
+def test_a_changed_config_is_refused_and_the_difference_shown(
+    small: Command, plugin: Plugin, command: Command, tmp_path: Path
+) -> None:
+    stopped(small, plugin, "ppo", 1, KeyboardInterrupt())
+    run = only(tmp_path / "runs")
+    assert f"{run}  interrupted" in command("resume", "--results-dir", str(tmp_path / "runs")).out
+    refused = command("resume", str(run), "algo.kl_coef=0.5")
+    assert refused.code == 2 and "algo.kl_coef=0.5 cannot be changed" in refused.errors[0]
+    text = (run / "config.yaml").read_text()
+    changed = re.sub(r"kl_coef: \S+", "kl_coef: 0.9", text, count=1)
+    assert changed != text
+    (run / "config.yaml").write_text(changed)
+    refused = command("resume", str(run))
+    assert refused.code == 2
+    assert "algo.kl_coef: 0.1 -> 0.9" in refused.errors[0]
+
+
+def test_a_folder_that_is_no_run(command: Command, tmp_path: Path) -> None:
+    done = command("resume", str(tmp_path))
+    assert done.code == 2 and "no run's directory" in done.errors[0]
+
+
+# Checkpoints
+
+
+def kept(folder: Path, key: str = "key", said: list[str] | None = None) -> Checkpoints:
+    return Checkpoints(folder, key, (said if said is not None else []).append)
+
+
+def test_the_latest_state_is_kept_and_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    assert kept(folder).restore("ppo") is None
+    for update in (1, 2, 10):
+        kept(folder).keep("ppo", update, lambda update=update: {"w": torch.full((2,), update), "n": update})  # type: ignore[misc]
+    state = kept(folder).restore("ppo")
+    assert state is not None and state["n"] == 10 and state["w"].tolist() == [10, 10]
+    assert kept(folder).restore("sft") is None
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_set_aside_and_said(damage: str, tmp_path: Path) -> None:
+    folder, said = tmp_path / "checkpoint", []
+    kept(folder).keep("ppo", 1, lambda: {"n": 1})
+    (path,) = folder.iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[:-10] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1]))
+    assert kept(folder, said=said).restore("ppo") is None
+    assert "damaged" in said[0] and "set aside" in said[0]
+    assert not list(folder.glob("*.pt"))
+
+
+def test_a_checkpoint_of_other_code_or_settings_is_not_read(tmp_path: Path) -> None:
+    folder, said = tmp_path / "checkpoint", []
+    kept(folder).keep("ppo", 1, lambda: {"n": 1})
+    assert kept(folder, key="other", said=said).restore("ppo") is None
+    assert "other code, versions or settings" in said[0]
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    """States are read with weights_only=True: what a plugin puts there must be tensors and plain values."""
+    folder = tmp_path / "checkpoint"
+    kept(folder).keep("ppo", 1, lambda: {"bad": Path("x")})
+    with pytest.raises(Exception, match="(?i)weights.only|unsupported"):
+        kept(folder).restore("ppo")
+
+
+def test_training_goes_on_where_it_was(tmp_path: Path) -> None:
+    policy = tiny.scratch()
+    batch = DemonstrationBatch(tiny.sequences(policy))
+
+    def go(policy: tiny.HFPolicy, updates: int, checkpoints: Checkpoints):  # type: ignore[no-untyped-def]
+        seen: list[int] = []
+
+        def batches(done: int) -> Iterator[DemonstrationBatch]:
+            for number in range(done, updates):
+                seen.append(number)
+                yield batch
+
+        done = train(
+            "sft", Moving(policy, good), batches,
+            policy=policy, updates=updates, step=lambda *_: None, checkpoints=checkpoints,
+        )  # fmt: skip
+        return done, seen
+
+    first, _ = go(policy, 3, kept(tmp_path / "c"))
+    other = tiny.scratch(seed=5)
+    second, seen = go(other, 5, kept(tmp_path / "c"))
+    assert seen == [3, 4]
+    assert (second.updates, second.optimizer_steps, second.tokens) == (5, 10, first.tokens // 3 * 5)
+    assert second.seconds > first.seconds
+    for one, two in zip(weights(policy), weights(other), strict=True):
+        torch.testing.assert_close(two, one + 2.0)
+
+
+# Budgets
+
+
+@pytest.mark.parametrize(
+    ("budget", "updates", "stopped_by"),
+    [
+        (BudgetSettings(), 4, None),
+        (BudgetSettings(samples=1), 1, "budget.samples=1"),
+        (BudgetSettings(samples=10**9, tokens=1), 1, "budget.tokens=1"),
+        (BudgetSettings(seconds=1e-9), 1, "budget.seconds=1e-09"),
+    ],
+)
+def test_a_budget_ends_training_with_the_update_that_reaches_it(
+    budget: BudgetSettings, updates: int, stopped_by: str | None
+) -> None:
+    policy = tiny.scratch()
+    batch = DemonstrationBatch(tiny.sequences(policy))
+    done = train(
+        "stage", Moving(policy, good), lambda done: [batch] * 4,
+        policy=policy, updates=4, step=lambda *_: None, budget=budget,
+    )  # fmt: skip
+    assert (done.updates, done.stopped) == (updates, stopped_by)
+
+
+def test_the_record_says_which_bound_ended_the_run(small: Command, tmp_path: Path) -> None:
+    """PPO at 16 responses an update, DPO at 16 pairs: equal budgets end at as many responses."""
+    assert small("budget.samples=32", "algo.updates=9").code == 0
+    assert small("budget.samples=32", "algo.updates=9", "algo=dpo").code == 0
+    runs = [r for r in records(tmp_path / "runs") if not r["baseline"]]
+    assert {r["ended"] for r in runs} == {"budget.samples=32"}
+    assert {r["reports"][f"{r['identity']['algo']}/samples"] for r in runs} == {32.0}
+    assert small("budget.samples=-1").code == 2
+    assert json.loads((next((tmp_path / "runs").iterdir()) / "result.json").read_text())["schema_version"] == 2
