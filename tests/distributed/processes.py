@@ -1,0 +1,116 @@
+"""What each of two processes does: one update of every algorithm that shares batches, and what a policy answers.
+
+    torchrun --nproc-per-node 2 tests/distributed/processes.py FILE
+
+Alone (without torchrun) it does the same in one process. What came out is written to FILE."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from alignbench import DemonstrationBatch, Sampling, Seeds, distributed, functional
+from alignbench.experience import pair_data, rollout_batches
+from alignbench.optimizer_config import OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.plugins import Component, Kind, registry
+from alignbench.records import Consumes, PreferencePair
+from alignbench.training import tokens
+from tests import tiny
+
+SIZES: Mapping[str, object] = {"batch_size": 12, "micro_batch_size": 5, "learning_rate": 1e-2, "updates": 2}
+
+
+def algorithms() -> list[Component]:
+    """Those that say that they share their batches."""
+    return [
+        c
+        for c in registry().of(Kind.ALGORITHM)
+        if c.load().shares_batches and c.config.consumes is not Consumes.NOTHING
+    ]
+
+
+def configured(component: Component) -> OptimizerConfig:
+    known = set(component.config.__dataclass_fields__)
+    sizes = {name: value for name, value in SIZES.items() if name in known}
+    more = {"samples_per_prompt": 4} if component.config().__dict__.get("samples_per_prompt", 1) > 1 else {}
+    return component.config(**{**sizes, **more})
+
+
+class Length:
+    def score(self, samples):  # type: ignore[no-untyped-def]
+        return samples.sequences.response_mask.sum(1).float() + samples.sequences.response_ids[:, 0].float() / 10
+
+
+def batches(policy: tiny.HFPolicy, config: OptimizerConfig) -> Iterator[object]:
+    if isinstance(config, RolloutConfig):
+        yield from rollout_batches(policy, Length(), tiny.PROMPTS, config, updates=2, seeds=Seeds(3))  # type: ignore[arg-type]
+    elif isinstance(config, PreferenceConfig):
+        words = [("a b", "c"), ("b", "d d d"), ("e f", "a a"), ("f", "b c d")]
+        pairs = [PreferencePair(p, *pair, probability=0.8) for p in tiny.PROMPTS for pair in words][
+            : config.batch_size + 1
+        ]
+        for _ in range(2):
+            yield pair_data(policy, pairs, config).pairs
+    else:
+        for _ in range(2):
+            yield DemonstrationBatch(tiny.sequences(policy))
+
+
+def updated(component: Component) -> dict[str, Tensor]:
+    """Weights, figures and what was fed, of two updates."""
+    policy, config = tiny.scratch(), configured(component)
+    policy.freeze_reference()
+    optimizer = component.load()(config, policy=policy, updates=2, seeds=Seeds(0))
+    found: dict[str, Tensor] = {}
+    for number, batch in enumerate(batches(policy, config)):
+        report = optimizer.update(batch)
+        found[f"{component.name}/{number}/tokens"] = torch.tensor(float(tokens(batch)))  # type: ignore[arg-type]
+        for name, value in report.metrics.items():
+            found[f"{component.name}/{number}/{name}"] = torch.tensor(value)
+    for i, parameter in enumerate(policy.trainable()):
+        found[f"{component.name}/weights/{i}"] = parameter.detach().clone()
+    return found
+
+
+def answers() -> dict[str, Tensor]:
+    """Sampling, scores without gradients and values, in batches that do not divide evenly."""
+    policy = tiny.scratch(generation_batch_size=3, scoring_batch_size=3)
+    rollout = policy.generate(tiny.PROMPTS[:5], Sampling(), n=1, rng=torch.Generator().manual_seed(0))
+    sequences = rollout.samples.sequences
+    role = policy.scalar("value")
+    with torch.no_grad():
+        role.head.read.weight.fill_(0.1)  # type: ignore[attr-defined]
+        scores = policy.logprobs(sequences, entropy=True)
+        values = role.values(sequences)
+    one = policy.generate(tiny.PROMPTS[:1], Sampling(), n=1, rng=torch.Generator().manual_seed(1))
+    assert scores.entropy is not None
+    return {
+        "ids": sequences.response_ids.float(),
+        "sampled": rollout.logprobs,
+        "finished": rollout.samples.finished.float(),
+        "logprobs": scores.logprobs,
+        "entropy": scores.entropy,
+        "values": functional.masked_sum(values[:, :-1], sequences.response_mask, 1),
+        "alone": one.samples.sequences.response_ids.float(),  # one row for two processes
+    }
+
+
+def main(path: str) -> None:
+    torch.set_num_threads(1)
+    with distributed.joined("cpu"):
+        found = answers()
+        for component in algorithms():
+            found |= updated(component)
+        if distributed.is_main():
+            save_file({name: tensor.contiguous() for name, tensor in found.items()}, path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
