@@ -3,9 +3,9 @@
     python benchmarks/many_runs.py                    10,000 run directories, each with its SFT model's row
     python benchmarks/many_runs.py --runs 100000
 
-The runs are synthetic: twenty configurations (algorithm by coefficient) with as many seeds as it takes; of every hundred, two
-were interrupted, two failed, one still runs and one was cut off by a full disk. `--limit-seconds` and `--limit-gib` make
-the exit code 1 where the comparison with an index needed more.
+The runs are synthetic: twenty configurations (algorithm by coefficient) with as many seeds as it takes. Of every hundred, two were
+interrupted, two failed, two still run and one was cut off by a full disk. `--limit-seconds` and `--limit-gib` make the exit
+code 1 where the comparison needed more when nothing had changed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ import yaml
 from alignbench import Direction, Metric
 from alignbench.results.directory import BASELINE, CONFIG, RESULT
 from alignbench.results.environment import config_hash, hardware, package_versions
-from alignbench.results.index import INDEX
+from alignbench.results.index import INDEX, SETTLED_NS
 from alignbench.results.record import Cost, Identity, RunRecord, Status
 
+COMMAND = "python -m alignbench compare --format csv --results-dir"
 COEFFICIENTS = dict.fromkeys(("ppo", "rloo", "grpo", "dpo"), (0.02, 0.05, 0.1, 0.2, 0.5))
 METRICS = (
     "helpfulness/gold_reward", "helpfulness/accuracy", "helpfulness/win_rate", "sycophancy/agreement",
@@ -49,8 +51,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000, help="run directories (default: %(default)s)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="make the runs here, or measure those that are here")
-    parser.add_argument("--limit-seconds", type=float, help="wall seconds, with an index")
-    parser.add_argument("--limit-gib", type=float, help="peak resident memory, GiB, with an index")
+    parser.add_argument("--limit-seconds", type=float, help="wall seconds, when nothing changed")
+    parser.add_argument("--limit-gib", type=float, help="peak resident memory, GiB, when nothing changed")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -58,14 +60,18 @@ def main() -> int:
         if not folder.is_dir() or not any(folder.iterdir()):
             make_runs(folder, arguments.runs)
         (folder / INDEX).unlink(missing_ok=True)
-        print(f"python -m alignbench compare --results-dir DIR --format csv: {arguments.runs} runs")
-        print(f"{'':<16} {'wall s':>8} {'user s':>8} {'system s':>9} {'peak GiB':>9}")
-        for name in ("without index", "with index"):
-            wall, usage = measured([sys.executable, "-m", "alignbench", "compare", "--results-dir", str(folder),
-                                    "--format", "csv"])  # fmt: skip
+        results = sorted(folder.glob(f"*/{RESULT}"))
+        time.sleep(SETTLED_NS / 1e9)
+        print(f"{COMMAND} DIR, {len(results)} run directories")
+        print(f"{'':<18} {'wall s':>8} {'user s':>8} {'system s':>9} {'peak GiB':>9}")
+        for name in ("no index", "one run changed", "nothing changed"):
+            if name == "one run changed":
+                results[0].touch()
+                time.sleep(SETTLED_NS / 1e9)
+            wall, usage = measured([sys.executable, *COMMAND.split()[1:], str(folder)])
             gib = usage.ru_maxrss / 2**20  # Linux counts in KiB
-            print(f"{name:<16} {wall:8.2f} {usage.ru_utime:8.2f} {usage.ru_stime:9.2f} {gib:9.2f}")
-        print(f"index            {(folder / INDEX).stat().st_size / 2**20:8.1f} MiB")
+            print(f"{name:<18} {wall:8.2f} {usage.ru_utime:8.2f} {usage.ru_stime:9.2f} {gib:9.2f}")
+        print(f"index of {(folder / INDEX).stat().st_size / 2**20:.0f} MiB")
     over = (arguments.limit_seconds and wall > arguments.limit_seconds) or (
         arguments.limit_gib and gib > arguments.limit_gib
     )
@@ -73,8 +79,6 @@ def main() -> int:
 
 
 def measured(command: list[str]) -> tuple[float, Any]:
-    import time
-
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)

@@ -36,8 +36,8 @@ class BrokenRun:
 def find_runs(paths: Iterable[Path]) -> tuple[list[StoredRun], list[BrokenRun]]:
     """The runs in `paths`, each a run directory or a folder of them, with the SFT model's row nested in each.
 
-    Raises UserError for a path that does not exist; a directory that cannot be read is returned as broken. Of a folder only
-    what is new is read, and remembered in its index."""
+    Raises UserError for a path that does not exist; a directory that cannot be read is returned as broken. Of a
+    folder only what changed is read, and remembered in its index."""
     found: dict[Path, StoredRun | BrokenRun] = {}
     for path in paths:
         for run in _runs_in(path):
@@ -86,6 +86,7 @@ def _stamps(path: Path) -> dict[str, Stamp]:
 
 
 def _read_all(folder: Path, stamps: Mapping[str, Stamp], known: Index) -> tuple[list[StoredRun | BrokenRun], Index]:
+    """The runs, those from `known` whose files are still the same, and the index that they make."""
     runs: list[StoredRun | BrokenRun] = []
     entries: dict[str, Entry] = {}
     settings = dict(known.settings)
@@ -134,9 +135,7 @@ def _settings(config: str) -> dict[str, Any]:
     try:
         flat = dict(_flatten(yaml.load(config, loader)))
         plain: dict[str, Any] = json.loads(json.dumps(flat, default=str))  # what an index can hold, and no more
-    except (
-        Exception
-    ) as error:  # PyYAML raises all kinds: ValueError for the date 2026-02-30, KeyError for `!!bool maybe`
+    except Exception as error:  # PyYAML raises all kinds: ValueError for 2026-02-30, KeyError for `!!bool maybe`
         raise UserError(f"{CONFIG} is not YAML") from error
     return plain
 

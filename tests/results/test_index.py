@@ -144,7 +144,7 @@ CHANGES = {
     "nothing": (lambda f: None, []),
     "added": (lambda f: write(f / "new"), ["new"]),
     "copied in": (lambda f: shutil.copytree(f / "nested", f / "copy"), ["copy", "copy/sft"]),
-    "removed": (lambda f: shutil.rmtree(f / "nested"), []),
+    "removed": (lambda f: [shutil.rmtree(f / name) for name in ("nested", "odd")], []),
     "renamed": (lambda f: (f / "good").rename(f / "better"), ["better"]),
     "finished": (lambda f: replace(f / "running", record()), ["running"]),
     "edited": (lambda f: same_size_same_time(f / "good" / "result.json"), ["good", "link"]),
@@ -170,7 +170,14 @@ def test_only_what_changed_is_read_again_and_the_answer_is_that_of_the_directori
     after = text_of(zoo)
     again, always = sorted(read), {str(run.path.relative_to(zoo)) for run in find_runs([zoo])[1]}
     assert [name for name in again if name not in always] == expected
+    read.clear()
+    kept = index.load(zoo)
+    assert text_of(zoo) == after and set(read) <= always, "what was read is remembered"
     assert after == afresh(zoo)
+    new = index.load(zoo)
+    assert repr(kept.entries) == repr(new.entries) and kept.settings.keys() == new.settings.keys(), (
+        "what is gone is not"
+    )
     assert (after == before) == (change in ("nothing", "touched"))
 
 
