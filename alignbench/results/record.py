@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import math
+import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +99,11 @@ class RunRecord:
             )
         if version < 2:
             raw = {"ended": None, "reused": {}, **raw}
-        record: RunRecord = _decode(cls, raw, "")
+        try:
+            kind: Any = cls
+            record: RunRecord = _decoder(kind)(raw)
+        except _MisfitError as error:
+            raise UserError(f"{'.'.join(error.where) or 'the record'} {error}") from error
         record = dataclasses.replace(record, schema_version=SCHEMA_VERSION)
         if unknown := [name for name, metric in record.metrics.items() if math.isnan(metric.value)]:
             raise UserError(f"no value for {', '.join(unknown)}")
@@ -116,44 +122,81 @@ def _encode(value: Any) -> Any:
     return value
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """`value` of JSON as a `kind`: a dataclass of this file, a mapping, an enum, an optional or a plain type."""
+class _MisfitError(Exception):
+    """A value of JSON that is not what it should be, and `where`: the names are gathered on the way out."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.where: list[str] = []
+
+
+@functools.cache
+def _decoder(kind: Any) -> Callable[[Any], Any]:
+    """Makes a value of JSON a `kind`: a dataclass of this file, a mapping, an enum, an optional or a plain type.
+
+    One for each kind, once: reading type hints costs more than all the rest of reading a record."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        (plain,) = (a for a in arguments if a is not types.NoneType)
-        return None if value is None else _decode(plain, value, where)
+        (plain,) = (_decoder(a) for a in arguments if a is not types.NoneType)
+        return lambda value: None if value is None else plain(value)
     if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(kind, value, where)
+        decoders = {name: _decoder(hint) for name, hint in typing.get_type_hints(kind).items()}
+        return functools.partial(_decode_dataclass, kind, decoders)
     if origin is Mapping:
-        if not isinstance(value, dict):
-            raise _wrong(where, "an object", value)
-        return {key: _decode(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return functools.partial(_decode_mapping, _decoder(arguments[1]))
     if isinstance(kind, enum.EnumMeta):
         members: Mapping[str, enum.Enum] = kind.__members__
-        choices = [str(member.value) for member in members.values()]
-        if value not in choices:
-            raise _wrong(where, " or ".join(choices), value)
-        return kind(value)
-    if kind is float:
-        if value is None:
-            return math.nan
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    raise _wrong(where, kind.__name__, value)
+        return functools.partial(_decode_member, {str(member.value): member for member in members.values()})
+    return _decode_float if kind is float else functools.partial(_decode_plain, kind)
 
 
-def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
+def _decode_dataclass(kind: Any, decoders: Mapping[str, Callable[[Any], Any]], value: Any) -> Any:
     if not isinstance(value, dict):
-        raise _wrong(where, "an object", value)
-    hints = typing.get_type_hints(kind)
-    if missing := sorted(hints.keys() - value.keys()):
-        raise UserError(f"{where.lstrip('.') or 'the record'} lacks {', '.join(missing)}")
-    if unknown := sorted(value.keys() - hints.keys()):
-        raise UserError(f"{where.lstrip('.') or 'the record'} has unknown fields: {', '.join(unknown)}")
-    return kind(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+        raise _wrong("an object", value)
+    if missing := sorted(decoders.keys() - value.keys()):
+        raise _MisfitError(f"lacks {', '.join(missing)}")
+    if unknown := sorted(value.keys() - decoders.keys()):
+        raise _MisfitError(f"has unknown fields: {', '.join(unknown)}")
+    return kind(**{name: _named(name, decode, value[name]) for name, decode in decoders.items()})
 
 
-def _wrong(where: str, expected: str, value: Any) -> UserError:
-    return UserError(f"{where.lstrip('.')} should be {expected}, not {json.dumps(value)[:60]}")
+def _decode_mapping(decode: Callable[[Any], Any], value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong("an object", value)
+    # Interned: thousands of records share a handful of names.
+    return {sys.intern(name): _named(name, decode, item) for name, item in value.items()}
+
+
+def _named(name: str, decode: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return decode(value)
+    except _MisfitError as error:
+        error.where.insert(0, name)
+        raise
+
+
+def _decode_member(members: Mapping[str, enum.Enum], value: Any) -> enum.Enum:
+    if not isinstance(value, str) or value not in members:
+        raise _wrong(" or ".join(members), value)
+    return members[value]
+
+
+def _decode_float(value: Any) -> float:
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong("float", value)
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        raise _wrong("float", value) from None
+
+
+def _decode_plain(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise _wrong(kind.__name__, value)
+    return value
+
+
+def _wrong(expected: str, value: Any) -> _MisfitError:
+    return _MisfitError(f"should be {expected}, not {json.dumps(value)[:60]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,13 +114,22 @@ def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
 def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """Leaves out SFT rows of runs without a reward where a run with one brings the same SFT model: beside DPO it cannot
     tell the proxy reward, beside PPO it can. Copies that disagree stay, and stand apart."""
+    models: dict[tuple[int, str], tuple[object, ...]] = {}
+
+    def model(run: StoredRun) -> tuple[object, ...]:
+        identity = run.record.identity
+        key = identity.seed, identity.config_hash
+        if key not in models:  # runs that differ in the algorithm alone share it
+            models[key] = _sft_model(run)
+        return models[key]
+
     scored: dict[tuple[object, ...], list[StoredRun]] = defaultdict(list)
     for run in runs:
         if run.record.baseline and run.record.identity.reward:
-            scored[_sft_model(run)].append(run)
+            scored[model(run)].append(run)
 
     def copied(run: StoredRun) -> bool:
-        twins = scored[_sft_model(run)] if run.record.baseline and not run.record.identity.reward else []
+        twins = scored[model(run)] if run.record.baseline and not run.record.identity.reward else []
         return any(not _disagree(run.record.metrics, twin.record.metrics) for twin in twins)
 
     return [run for run in runs if not copied(run)]
@@ -167,8 +176,9 @@ def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
         parts = [found[i] for found in differing if i in found]
         labels.append((group.identity.algo_label or group.identity.algo, *parts))
     for tie_break in (lambda g: f"{g.identity.plugin} {g.identity.plugin_version}", lambda g: g.identity.config_hash):
+        times = Counter(labels)
         labels = [
-            (*label, tie_break(group)) if labels.count(label) > 1 else label
+            (*label, tie_break(group)) if times[label] > 1 else label
             for label, group in zip(labels, groups, strict=True)
         ]
     return labels

@@ -101,6 +101,9 @@ def changed(*path: str, value: object = None, drop: bool = False) -> str:
         (changed("identity", "packages", value=[]), "identity.packages should be an object"),
         (changed("identity", "mood", value=1), "identity has unknown fields: mood"),
         (changed("baseline", value=1), "baseline should be bool"),
+        (changed("baseline", drop=True), "^the record lacks baseline$"),
+        (changed("metrics", "a/b", "value", value=10**400), "metrics.a/b.value should be float, not 1000"),
+        (changed("metrics", "a/b", value=[]), "^metrics.a/b should be an object"),
     ],
 )
 def test_anything_else_is_refused_and_named(text, message):
