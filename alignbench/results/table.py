@@ -6,9 +6,10 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from alignbench.errors import unknown_name
 from alignbench.records import Direction, Metric
 from alignbench.results.environment import NOT_HASHED
 from alignbench.results.record import Identity, Status
@@ -16,6 +17,8 @@ from alignbench.results.runs import BrokenRun, StoredRun
 from alignbench.results.statistics import NORMAL_95, interval_over_seeds
 
 COMPONENTS = ("model", "data", "annotator", "reward")
+PROXY, GOLD, GAP = "optimization/proxy_reward", "optimization/gold_reward", "optimization/proxy_gold_gap"
+"""The gap is proxy less gold: what a policy that exploits its reward model widens (Gao et al. 2022, arXiv 2210.10760)."""
 SFT_PARTS = ("pretrain", "sft", "model", "data", "eval")  # what an SFT model and its responses depend on
 
 
@@ -30,14 +33,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration. `label`: the algorithm, then what sets this row apart from others, one `key=value` each."""
+    """One configuration. `label`: the algorithm, then what sets this row apart from others, one `key=value` each.
+
+    `runs` are those that it stands for, one per seed; costs are means over them, None where no run knows them."""
 
     label: tuple[str, ...]
     identity: Identity  # of its first seed
     baseline: bool
     seeds: tuple[int, ...]
-    seconds: float  # mean over seeds
+    seconds: float
     cells: Mapping[str, Cell]
+    tokens_per_second: float | None = None
+    peak_memory_bytes: float | None = None
+    runs: tuple[StoredRun, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,16 +81,37 @@ def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> 
     """One row per configuration, SFT models first. What is unfinished, mixed or broken is said, not averaged."""
     finished = _without_copies([run for run in runs if run.record.status is Status.FINISHED])
     groups, notes = _grouped(finished)
-    rows = [_row(group, label) for group, label in zip(groups, _labels(groups), strict=True)]
+    rows = [make_row(group.runs, label) for group, label in zip(groups, _labels(groups), strict=True)]
     rows.sort(key=lambda row: (not row.baseline, [_natural(part) for part in row.label]))
     notes += _mixed([run for group in groups for run in group.runs])
     notes += [f"{run.path}: {run.reason}." for run in broken]
     return Table(
         rows=tuple(rows),
-        metrics=_metrics(finished),
+        metrics=_metrics(run for group in groups for run in group.runs),
         incomplete=tuple(_incomplete(run) for run in runs if run.record.status is not Status.FINISHED),
         notes=tuple(notes),
     )
+
+
+def baseline_row(row: Row, table: Table, name: str = "") -> Row | None:
+    """The row that `row` is compared with: the one labelled `name`, or the SFT model that it started from.
+
+    Of several SFT models the one that has most settings in common with it, and never one that was trained otherwise."""
+    choices = [other for other in table.rows if (" ".join(other.label) == name if name else other.baseline)]
+    if not choices and name and any(other.label[0] == name and other.baseline for other in table.rows):
+        return baseline_row(row, table)
+    if name and not choices:
+        raise unknown_name("row", name, [" ".join(other.label) for other in table.rows])
+    if name or row.baseline:
+        return choices[0] if choices else None
+    own = _trained_as(row.runs[0])
+    twins = [other for other in choices if _trained_as(other.runs[0]) == own]
+    settings = {key: str(value) for key, value in row.runs[0].settings.items()}
+
+    def in_common(other: Row) -> int:
+        return sum(settings.get(key) == str(value) for key, value in other.runs[0].settings.items())
+
+    return max(twins, key=in_common, default=None)
 
 
 def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
@@ -94,7 +123,7 @@ def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
     for run in sorted(runs, key=lambda run: run.path.parts):
         identity, baseline = run.record.identity, run.record.baseline
         plugin = () if baseline else (identity.algo, identity.plugin, identity.plugin_version)
-        by_row[baseline, *plugin, identity.config_hash][identity.seed].append(run)
+        by_row[baseline, *plugin, _version(identity), identity.config_hash][identity.seed].append(run)
     groups, notes = [], []
     for seeds in by_row.values():
         chosen = []
@@ -107,13 +136,15 @@ def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
                 what = "The numbers differ; the" if differ else "The"
                 name = shown.record.identity.algo
                 notes.append(f"{name}, seed {seed}: run {len(repeats)} times. {what} latest is shown.")
-        groups.append(_Group(tuple(chosen)))
+        groups.append(_Group(tuple(map(_with_gap, chosen))))
     return groups, notes
 
 
 def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """Leaves out SFT rows of runs without a reward where a run with one brings the same SFT model: beside DPO it cannot
     tell the proxy reward, beside PPO it can. Copies that disagree stay, and stand apart."""
+    if len({bool(run.record.identity.reward) for run in runs if run.record.baseline}) < 2:
+        return list(runs)
     models: dict[tuple[int, str], tuple[object, ...]] = {}
 
     def model(run: StoredRun) -> tuple[object, ...]:
@@ -136,16 +167,30 @@ def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
 
 
 def _sft_model(run: StoredRun) -> tuple[object, ...]:
-    parts = sorted((key, str(value)) for key, value in run.settings.items() if key.partition(".")[0] in SFT_PARTS)
-    return (run.record.identity.seed, *parts)
+    return (run.record.identity.seed, *_trained_as(run))
+
+
+def _trained_as(run: StoredRun) -> list[tuple[str, str]]:
+    return sorted((key, str(value)) for key, value in run.settings.items() if key.partition(".")[0] in SFT_PARTS)
+
+
+def _with_gap(run: StoredRun) -> StoredRun:
+    """With the proxy-gold gap beside its two rewards. Its standard error takes both rewards of each example to know."""
+    metrics = run.record.metrics
+    if PROXY not in metrics or GOLD not in metrics:
+        return run
+    proxy, gold = metrics[PROXY], metrics[GOLD]
+    gap = Metric(proxy.value - gold.value, math.nan, min(proxy.n, gold.n), Direction.NEITHER)
+    return replace(run, record=replace(run.record, metrics={**metrics, GAP: gap}))
 
 
 def _disagree(one: Mapping[str, Metric], other: Mapping[str, Metric]) -> bool:
     return any(one[name].value != other[name].value for name in one.keys() & other.keys())
 
 
-def _row(group: _Group, label: tuple[str, ...]) -> Row:
-    records = [run.record for run in group.runs]
+def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
+    """The runs of one configuration, one per seed, as a row."""
+    records = [run.record for run in runs]
     names = dict.fromkeys(name for record in records for name in record.metrics)
     cells = {}
     for name in names:
@@ -156,7 +201,22 @@ def _row(group: _Group, label: tuple[str, ...]) -> Row:
         cells[name] = Cell(math.fsum(values) / len(values), half, over_seeds)
     seconds = math.fsum(s for record in records for s in record.cost.seconds.values()) / len(records)
     seeds = tuple(record.identity.seed for record in records)
-    return Row(label, group.identity, group.baseline, seeds, seconds, cells)
+    return Row(
+        label,
+        records[0].identity,
+        records[0].baseline,
+        seeds,
+        seconds,
+        cells,
+        tokens_per_second=_mean([record.cost.tokens_per_second for record in records]),
+        peak_memory_bytes=_mean([record.cost.peak_memory_bytes for record in records]),
+        runs=tuple(runs),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
@@ -170,6 +230,7 @@ def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
             for kind in COMPONENTS
         ),
         *(_differing(_candidates(groups, key), key.removeprefix("algo.")) for key in _keys(groups)),
+        _differing({i: (_version(identity), None) for i, identity in identities}, "alignbench"),
     ]
     labels = []
     for i, group in enumerate(groups):
@@ -184,10 +245,20 @@ def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
     return labels
 
 
+_ABSENT = object()
+
+
+def _version(identity: Identity) -> str | None:
+    return identity.packages.get("alignbench")
+
+
 def _keys(groups: Sequence[_Group]) -> list[str]:
+    """Settings that are not the same everywhere: of a hundred a few, and only they are looked at row by row."""
     keys = dict.fromkeys(key for group in groups for key in group.first.settings)
     hidden = {*NOT_HASHED, "algo", *COMPONENTS}
-    return [key for key in keys if key not in hidden and key.partition(".")[0] not in NOT_HASHED]
+    shown = [key for key in keys if key not in hidden and key.partition(".")[0] not in NOT_HASHED]
+    settings = [group.first.settings for group in groups]
+    return [key for key in shown if any(s.get(key, _ABSENT) != settings[0].get(key, _ABSENT) for s in settings)]
 
 
 def _candidates(groups: Sequence[_Group], key: str) -> dict[int, tuple[Any, object]]:
@@ -217,7 +288,8 @@ def _text(value: Any) -> str:
 def _metrics(runs: Iterable[StoredRun]) -> dict[str, Direction]:
     """All metrics in the order of the run that has most of them, families kept together."""
     found: dict[str, dict[str, Direction]] = defaultdict(dict)
-    for run in sorted(runs, key=lambda run: -len(run.record.metrics)):
+    different = {tuple(run.record.metrics): run for run in runs}.values()
+    for run in sorted(different, key=lambda run: -len(run.record.metrics)):
         for name, metric in run.record.metrics.items():
             found[name.partition("/")[0]].setdefault(name, metric.direction)
     return {name: direction for family in found.values() for name, direction in family.items()}
@@ -231,13 +303,17 @@ def _incomplete(run: StoredRun) -> str:
 
 def _mixed(runs: Sequence[StoredRun]) -> list[str]:
     """One line on what was not the same everywhere, beside the configuration."""
-    versions: dict[str, set[str]] = defaultdict(set)
+    found: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         identity = run.record.identity
-        versions["git commit"].add((identity.git_commit or "none")[:12])
-        for package, version in identity.packages.items():
-            versions[package].add(version)
-    mixed = [f"{name} ({', '.join(sorted(found))})" for name, found in versions.items() if len(found) > 1]
+        found["git commit"].add((identity.git_commit or "none")[:12])
+        for name, value in {**identity.packages, **identity.hardware}.items():
+            found[name].add(value)
+        if "device" in run.settings:
+            found["device"].add(str(run.settings["device"]))
+        for name, count in run.record.counts.items():
+            found[f"number of {name}"].add(str(count))
+    mixed = [f"{name} ({', '.join(sorted(values))})" for name, values in found.items() if len(values) > 1]
     return [f"Not the same in all runs: {'; '.join(mixed)}."] if mixed else []
 
 
