@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from alignbench.errors import unknown_name
 from alignbench.records import Direction, Metric
 from alignbench.results.environment import NOT_HASHED
 from alignbench.results.record import Identity, Status
@@ -16,6 +17,8 @@ from alignbench.results.runs import BrokenRun, StoredRun
 from alignbench.results.statistics import NORMAL_95, interval_over_seeds
 
 COMPONENTS = ("model", "data", "annotator", "reward")
+PROXY, GOLD, GAP = "optimization/proxy_reward", "optimization/gold_reward", "optimization/proxy_gold_gap"
+"""The gap is proxy less gold: what a policy that exploits its reward model widens (Gao et al. 2022, arXiv 2210.10760)."""
 SFT_PARTS = ("pretrain", "sft", "model", "data", "eval")  # what an SFT model and its responses depend on
 
 
@@ -30,14 +33,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration. `label`: the algorithm, then what sets this row apart from others, one `key=value` each."""
+    """One configuration. `label`: the algorithm, then what sets this row apart from others, one `key=value` each.
+
+    `runs` are those that it stands for, one per seed; costs are means over them, None where no run knows them."""
 
     label: tuple[str, ...]
     identity: Identity  # of its first seed
     baseline: bool
     seeds: tuple[int, ...]
-    seconds: float  # mean over seeds
+    seconds: float
     cells: Mapping[str, Cell]
+    tokens_per_second: float | None = None
+    peak_memory_bytes: float | None = None
+    runs: tuple[StoredRun, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class _Group:
 
 def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> Table:
     """One row per configuration, SFT models first. What is unfinished, mixed or broken is said, not averaged."""
-    finished = _without_copies([run for run in runs if run.record.status is Status.FINISHED])
+    finished = _without_copies([_with_gap(run) for run in runs if run.record.status is Status.FINISHED])
     groups, notes = _grouped(finished)
     rows = [_row(group, label) for group, label in zip(groups, _labels(groups), strict=True)]
     rows.sort(key=lambda row: (not row.baseline, [_natural(part) for part in row.label]))
@@ -83,6 +91,27 @@ def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> 
         incomplete=tuple(_incomplete(run) for run in runs if run.record.status is not Status.FINISHED),
         notes=tuple(notes),
     )
+
+
+def baseline_row(row: Row, table: Table, name: str = "") -> Row | None:
+    """The row that `row` is compared with: the one labelled `name`, or the SFT model that it started from.
+
+    Of several SFT models the one that has most settings in common with it, and never one that was trained otherwise."""
+    choices = [other for other in table.rows if (" ".join(other.label) == name if name else other.baseline)]
+    if not choices and name and any(other.label[0] == name and other.baseline for other in table.rows):
+        return baseline_row(row, table)
+    if name and not choices:
+        raise unknown_name("row", name, [" ".join(other.label) for other in table.rows])
+    if name or row.baseline:
+        return choices[0] if choices else None
+    own = _trained_as(row.runs[0])
+    twins = [other for other in choices if _trained_as(other.runs[0]) == own]
+    settings = {key: str(value) for key, value in row.runs[0].settings.items()}
+
+    def in_common(other: Row) -> int:
+        return sum(settings.get(key) == str(value) for key, value in other.runs[0].settings.items())
+
+    return max(twins, key=in_common, default=None)
 
 
 def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
@@ -127,8 +156,21 @@ def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
 
 
 def _sft_model(run: StoredRun) -> tuple[object, ...]:
-    parts = sorted((key, str(value)) for key, value in run.settings.items() if key.partition(".")[0] in SFT_PARTS)
-    return (run.record.identity.seed, *parts)
+    return (run.record.identity.seed, *_trained_as(run))
+
+
+def _trained_as(run: StoredRun) -> list[tuple[str, str]]:
+    return sorted((key, str(value)) for key, value in run.settings.items() if key.partition(".")[0] in SFT_PARTS)
+
+
+def _with_gap(run: StoredRun) -> StoredRun:
+    """With the proxy-gold gap beside its two rewards. Its standard error takes both rewards of each example to know."""
+    metrics = run.record.metrics
+    if PROXY not in metrics or GOLD not in metrics:
+        return run
+    proxy, gold = metrics[PROXY], metrics[GOLD]
+    gap = Metric(proxy.value - gold.value, math.nan, min(proxy.n, gold.n), Direction.NEITHER)
+    return replace(run, record=replace(run.record, metrics={**metrics, GAP: gap}))
 
 
 def _disagree(one: Mapping[str, Metric], other: Mapping[str, Metric]) -> bool:
@@ -147,7 +189,22 @@ def _row(group: _Group, label: tuple[str, ...]) -> Row:
         cells[name] = Cell(math.fsum(values) / len(values), half, over_seeds)
     seconds = math.fsum(s for record in records for s in record.cost.seconds.values()) / len(records)
     seeds = tuple(record.identity.seed for record in records)
-    return Row(label, group.identity, group.baseline, seeds, seconds, cells)
+    return Row(
+        label,
+        group.identity,
+        group.baseline,
+        seeds,
+        seconds,
+        cells,
+        tokens_per_second=_mean([record.cost.tokens_per_second for record in records]),
+        peak_memory_bytes=_mean([record.cost.peak_memory_bytes for record in records]),
+        runs=group.runs,
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
@@ -167,8 +224,9 @@ def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
         parts = [found[i] for found in differing if i in found]
         labels.append((group.identity.algo_label or group.identity.algo, *parts))
     for tie_break in (lambda g: f"{g.identity.plugin} {g.identity.plugin_version}", lambda g: g.identity.config_hash):
+        times = Counter(labels)
         labels = [
-            (*label, tie_break(group)) if labels.count(label) > 1 else label
+            (*label, tie_break(group)) if times[label] > 1 else label
             for label, group in zip(labels, groups, strict=True)
         ]
     return labels

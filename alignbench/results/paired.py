@@ -1,0 +1,184 @@
+"""What differs between rows of the table, by how much, and how sure that is.
+
+Seeds and evaluation prompts are both samples of what a reader cares about: another training run, other prompts. A row's mean
+therefore varies by seeds and, inside them, by examples (whole clusters of those that belong together), and the spread of a
+difference is that of a hierarchical bootstrap over both (Davison & Hinkley 1997, section 3.8; the same prompts in every run:
+Owen 2007, arXiv 0712.1111):
+
+    spread^2 = max(V_seeds - V_both, 0) + V_examples
+
+V_seeds is the variance of a mean over seeds, V_examples the clustered variance of a mean over examples of what the seeds
+average to, and V_both the part of a seed's spread that is its own examples' noise: drawing seeds and then examples counts it
+twice, so seeds are drawn without it. That is two-way clustering (Cameron, Gelbach & Miller 2011). For a mean nothing
+has to be drawn: this is the limit of infinitely many draws, the ideal bootstrap (Efron & Tibshirani 1993, chapter 6).
+
+What makes a percentile bootstrap of three to ten seeds call noise a difference is not the spread but its quantile. The interval here is
+Student's t with the degrees of freedom of Welch and Satterthwaite (1946), which are few where seeds vary most:
+
+    df = spread^4 / (sum over sides of V_seeds^2 / (S - 1) + V_examples^2 / (G - 1))     S seeds, G clusters
+
+`benchmarks/aa_test.py` measures how often it calls noise a difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from alignbench.results.examples import Examples, Scores, read_examples
+from alignbench.results.runs import StoredRun
+from alignbench.results.table import Row, Table, baseline_row
+
+if TYPE_CHECKING:
+    from alignbench.results.examples import Floats, Integers
+
+LEVEL = 0.05
+EQUAL = 1e-9
+"""A difference that is smaller than this part of the two means is rounding."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`value` = the row's mean less the baseline's, with its 95% interval; `p_holm` is corrected for all differences of
+    one table (Holm 1979), and `significant` says whether it is below 5%.
+
+    `effect_size` is Cohen's d_av: `value` in standard deviations of a row's scores over examples, the root mean square of
+    the two rows' (Lakens 2013). `over_seeds`: whether the interval covers training noise; else it is over examples only.
+    `seeds` of each row were compared (of the row that has fewer), on `examples` that all of the runs have."""
+
+    row: tuple[str, ...]
+    baseline: tuple[str, ...]
+    metric: str
+    value: float
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+    effect_size: float
+    significant: bool
+    over_seeds: bool
+    seeds: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    value: float
+    spread: float
+    degrees: float
+    over_seeds: bool
+
+
+def differences(table: Table, baseline: str = "", examples: Examples | None = None) -> tuple[Difference, ...]:
+    """Each row against `baseline`, the label of a row; by default against the SFT model that the row started from.
+
+    Metrics that one of the two lacks, and rewards of different reward models, have none."""
+    if len(table.rows) < 2:
+        return ()
+    examples = examples or read_examples(run for row in table.rows for run in row.runs)
+    found = []
+    for row in table.rows:
+        other = baseline_row(row, table, baseline)
+        if other is None or other is row:
+            continue
+        for metric in table.metrics:
+            if metric in row.cells and metric in other.cells and metric in examples.scores:
+                found += _difference(row, other, metric, examples.scores[metric])
+    corrected = holm([d.p_value for d in found])
+    return tuple(replace(d, p_holm=p, significant=p < LEVEL) for d, p in zip(found, corrected, strict=True))
+
+
+def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[Difference]:
+    import numpy as np
+    from scipy.special import stdtr, stdtrit
+
+    a, b, paired = _matched(scores, row.runs, baseline.runs)
+    if not a or not b:
+        return []
+    found = estimate(scores.values[a], scores.values[b], scores.clusters, paired=paired)
+    if math.isnan(found.spread):
+        return []
+    half = found.spread * float(stdtrit(found.degrees, 0.975)) if found.spread else 0.0
+    p = 2 * float(stdtr(found.degrees, -abs(found.value) / found.spread)) if found.spread else float(found.value == 0)
+    deviation = math.sqrt(np.mean([np.nanvar(scores.values[side], axis=1).mean() for side in (a, b)]))
+    return [
+        Difference(
+            row.label,
+            baseline.label,
+            metric,
+            found.value,
+            found.value - half,
+            found.value + half,
+            p_value=p,
+            p_holm=p,
+            effect_size=found.value / deviation if deviation else math.nan,
+            significant=p < LEVEL,
+            over_seeds=found.over_seeds,
+            seeds=min(len(a), len(b)),
+            examples=int((~np.isnan(scores.values[[*a, *b]])).all(0).sum()),
+        )
+    ]
+
+
+def _matched(scores: Scores, one: Sequence[StoredRun], other: Sequence[StoredRun]) -> tuple[list[int], list[int], bool]:
+    """Which runs to compare, and whether run i of one side belongs to run i of the other: the same seed, hence the same SFT
+    model. A single shared seed is used only where a side has no second one."""
+    a, b = ({run.record.identity.seed: i for run in side for i in scores.of([run])} for side in (one, other))
+    shared = sorted(a.keys() & b.keys())
+    if len(shared) >= 2 or (shared and min(len(a), len(b)) == 1):
+        return [a[seed] for seed in shared], [b[seed] for seed in shared], True
+    return list(a.values()), list(b.values()), False
+
+
+def estimate(a: Floats, b: Floats, clusters: Integers, *, paired: bool) -> Estimate:
+    """The difference of the means of `a` and `b` [seed, example] with its spread, as the head of this file has it.
+
+    `paired`: row i of both is one seed. Examples are always paired: columns are the same prompts, NaN where one is missing."""
+    import numpy as np
+
+    mean_a, mean_b = np.nanmean(a, axis=1), np.nanmean(b, axis=1)
+    noise_a, noise_b = residuals(a, clusters), residuals(b, clusters)
+    sides = [(mean_a - mean_b, noise_a - noise_b)] if paired else [(mean_a, noise_a), (-mean_b, -noise_b)]
+    value = float(sum(means.mean() for means, _ in sides))
+    value = 0.0 if abs(value) <= EQUAL * max(abs(mean_a).max(), abs(mean_b).max()) else value
+    used = ~np.isnan(a).all(0) | ~np.isnan(b).all(0)
+    groups = len(np.unique(clusters[used]))
+    over_seeds = all(len(means) > 1 for means, _ in sides)
+    if groups < 2 and not over_seeds:
+        return Estimate(value, math.nan, math.nan, over_seeds)
+
+    correction = groups / (groups - 1) if groups > 1 else 0.0  # a single cluster says nothing about examples
+    by_examples = correction * float((sum(noise.mean(0) for _, noise in sides) ** 2).sum())
+    squares = by_examples**2 / max(groups - 1, 1)
+    if not over_seeds:
+        return Estimate(value, math.sqrt(by_examples), groups - 1, over_seeds)
+    by_seeds = [float(means.var(ddof=1)) / len(means) for means, _ in sides]
+    by_both = correction * sum(float((noise**2).sum()) / len(noise) ** 2 for _, noise in sides)
+    spread = max(sum(by_seeds) - by_both, 0) + by_examples
+    squares += sum(v**2 / (len(means) - 1) for v, (means, _) in zip(by_seeds, sides, strict=True))
+    return Estimate(value, math.sqrt(spread), spread**2 / squares if squares else math.inf, over_seeds)
+
+
+def residuals(values: Floats, clusters: Integers) -> Floats:
+    """What each cluster moves each seed's mean by, [seed, cluster]: the sum of (x - mean) over its examples, by n."""
+    import numpy as np
+
+    centred = np.nan_to_num(values - np.nanmean(values, axis=1, keepdims=True))
+    order = np.argsort(clusters, kind="stable")
+    starts = np.flatnonzero(np.diff(clusters[order], prepend=-1))
+    sums = np.add.reduceat(centred[:, order], starts, axis=1)
+    found: Floats = sums / (~np.isnan(values)).sum(1, keepdims=True)
+    return found
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979): the chance of one false alarm among all stays below the level."""
+    import numpy as np
+
+    order = np.argsort(p_values)
+    steps = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return [float(p) for p in corrected]
