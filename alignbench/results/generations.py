@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignbench.results.directory import GENERATIONS
-from alignbench.results.plots.data import json_lines, number, runs_of
+from alignbench.results.plots.data import json_lines, number
 from alignbench.results.plots.text import shown
 from alignbench.results.runs import StoredRun
 from alignbench.results.table import Row
@@ -56,12 +56,11 @@ class SideBySide:
         }
 
 
-def side_by_side(rows: Sequence[Row], runs: Sequence[StoredRun]) -> SideBySide:
+def side_by_side(rows: Sequence[Row]) -> SideBySide:
     """Of the first seed of each row. The prompts are those that most rows answered, drawn by a hash of their name: nobody
     picked them, and another comparison of the same data shows the same ones."""
-    found = [(row, members[0]) for row in rows if (members := runs_of(row, runs))][:MOST_ROWS]
-    answered = [_by_prompt(run) for _, run in found]
-    columns = [(row, answers) for (row, _), answers in zip(found, answered, strict=True) if answers]
+    found = [(row, _by_prompt(row.runs[0])) for row in rows[:MOST_ROWS]]
+    columns = [(row, answers) for row, answers in found if answers]
     counts = Counter(prompt for _, answers in columns for prompt in answers)
     common = [prompt for prompt, count in counts.items() if count == max(counts.values())]
     chosen = sorted(common, key=lambda name: hashlib.sha256(name.encode(errors="replace")).digest())[:MOST_PROMPTS]

@@ -25,7 +25,6 @@ from alignbench.results import render
 from alignbench.results.generations import side_by_side
 from alignbench.results.paired import Difference
 from alignbench.results.plots import draw
-from alignbench.results.plots.data import runs_of
 from alignbench.results.plots.text import metric_name, shown
 from alignbench.results.runs import StoredRun
 from alignbench.results.table import Row, Table
@@ -36,14 +35,14 @@ def write(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differe
     _write(path, page(runs, table, differences).encode())
 
 
-def save_plots(runs: Sequence[StoredRun], table: Table, differences: Sequence[Difference], folder: Path) -> list[Path]:
+def save_plots(table: Table, differences: Sequence[Difference], folder: Path) -> list[Path]:
     """Each plot as `<name>.png` and `<name>.svg`; one without data has no file."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot make the folder {folder}: {error.strerror}. Choose another folder.") from error
     written = []
-    for plot in draw(runs, table, differences):
+    for plot in draw(table, differences):
         if plot.figure is not None:
             for suffix, content in (("png", plot.png()), ("svg", plot.svg())):
                 _write(folder / f"{plot.name}.{suffix}", content)
@@ -54,7 +53,7 @@ def save_plots(runs: Sequence[StoredRun], table: Table, differences: Sequence[Di
 def page(runs: Sequence[StoredRun], table: Table, differences: Sequence[Difference]) -> str:
     """The report's HTML."""
     style, script = _file("style.css"), _file("script.js")
-    generations = side_by_side(table.rows, runs)
+    generations = side_by_side(table.rows)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
@@ -65,18 +64,19 @@ def page(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differen
         script_hash=_hash(script),
         table=table,
         worlds=dict.fromkeys((row.identity.model, row.identity.data) for row in table.rows),
-        evaluated=sum(len(row.seeds) for row in table.rows),
+        evaluated=sum(len(row.runs) for row in table.rows),
+        found=len(runs),
         cells=render._cells(table),
         arrows=render.ARROWS,
         caption=render.caption(table),
         remarks=render.remarks(table),
         metric_name=metric_name,
         differences=[_difference(d) for metric in table.metrics for d in differences if d.metric == metric],
-        plots=draw(runs, table, differences),
+        plots=draw(table, differences),
         image=_image,
         generations=generations,
         data=_json(generations.as_json()),
-        configurations=_configurations(table.rows, runs),
+        configurations=_configurations(table.rows),
     )
 
 
@@ -130,10 +130,9 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value is not None and value < 0.001 else _fixed(value)
 
 
-def _configurations(rows: Sequence[Row], runs: Sequence[StoredRun]) -> dict[str, Any]:
+def _configurations(rows: Sequence[Row]) -> dict[str, Any]:
     """Settings and versions that all rows share, once; of each row what is its own."""
-    members = {row.label: runs_of(row, runs) for row in rows}
-    settings = {label: dict(found[0].settings) if found else {} for label, found in members.items()}
+    settings = {row.label: dict(row.runs[0].settings) for row in rows}
     versions = {row.label: dict(row.identity.packages) for row in rows}
     shared_settings, shared_versions = _shared(settings), _shared(versions)
     return {
@@ -144,7 +143,7 @@ def _configurations(rows: Sequence[Row], runs: Sequence[StoredRun]) -> dict[str,
                 "label": " ".join(row.label),
                 "identity": row.identity,
                 "seeds": ", ".join(map(str, row.seeds)),
-                "runs": ["/".join(run.path.parts[-2 if row.baseline else -1 :]) for run in members[row.label]],
+                "runs": ["/".join(run.path.parts[-2 if row.baseline else -1 :]) for run in row.runs],
                 "hardware": "; ".join(f"{key}: {value}" for key, value in row.identity.hardware.items()),
                 "settings": _own(settings[row.label], shared_settings),
                 "versions": _own(versions[row.label], shared_versions),

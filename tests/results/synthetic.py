@@ -8,13 +8,12 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignbench.results.paired import Difference
-
 from alignbench import Direction, Generation, Message, Metric, Prompt, Verdict
 from alignbench.results.directory import RunDirectory
 from alignbench.results.environment import config_hash
+from alignbench.results.paired import Difference
 from alignbench.results.record import Cost, Identity, RunRecord, Status
-from alignbench.results.runs import StoredRun, find_runs
+from alignbench.results.runs import find_runs
 from alignbench.results.table import Table, build_table
 
 HIGHER, LOWER, NEITHER = Direction.HIGHER, Direction.LOWER, Direction.NEITHER
@@ -60,6 +59,7 @@ def write_run(
     status: Status = Status.FINISHED,
     error: str | None = None,
     noise: float = 0.02,
+    **identity,
 ) -> Path:
     """A run whose policy went to sqrt(KL) = d, with the row of its SFT model."""
     rng = random.Random(f"{algo} {settings} {seed}")
@@ -69,7 +69,7 @@ def write_run(
     )
     _write_model(
         directory, config, algo, seed, d + rng.gauss(0, noise), rng,
-        label=label, bound=bound, has_gold=has_gold, data=data, text=text, status=status, error=error,
+        label=label, bound=bound, has_gold=has_gold, data=data, text=text, status=status, error=error, **identity,
     )  # fmt: skip
     _write_model(
         directory.baseline(), {**config, "algo": None}, "sft", seed, 0.0, random.Random(seed),
@@ -91,6 +91,7 @@ def _write_model(
     directory: RunDirectory, config: dict, algo: str, seed: int, d: float, rng: random.Random,
     *, label: str = "", bound: bool = False, has_gold: bool = True, data: str = "world", text: str = "",
     baseline: bool = False, status: Status = Status.FINISHED, error: str | None = None,
+    packages: dict | None = None, hardware: dict | None = None, commit: str = "c0ffee",
 ) -> None:  # fmt: skip
     def near(value: float, direction: Direction) -> Metric:
         return Metric(value + rng.gauss(0, 0.01), 0.02, 600, direction)
@@ -110,12 +111,12 @@ def _write_model(
         metrics = {name: metric for name, metric in metrics.items() if "gold" not in name and "helpful" not in name}
     identity = Identity(
         algo=algo, plugin="alignbench", plugin_version="0.1.0", model="tiny", data=data, annotator="mild",
-        reward="learned", seed=seed, config_hash=config_hash(config), git_commit="c0ffee", algo_label=label,
-        packages={"torch": "2.13.0"}, hardware={"cpu": "synthetic"},
+        reward="learned", seed=seed, config_hash=config_hash(config), git_commit=commit, algo_label=label,
+        packages=packages or {"torch": "2.13.0"}, hardware=hardware or {"cpu": "synthetic"},
     )  # fmt: skip
     seconds = {"sft": 50.0, algo: 0.0 if baseline else 60.0 + 20 * d + rng.gauss(0, 4)}
     record = RunRecord(directory.run_id, status, identity, Cost(seconds), metrics, baseline=baseline, error=error)
-    directory.write_config(json.dumps(config))  # JSON is YAML
+    directory.write_config(json.dumps(config, ensure_ascii=False))  # JSON is YAML
     directory.write_record(record)
     directory.write_generations(
         Generation(
@@ -139,9 +140,8 @@ def write_sweep(folder: Path, seeds: Sequence[int] = (0, 1, 2)) -> None:
         write_run(folder, "dpo", {"beta": 0.1}, d=1.2, seed=seed)
 
 
-def read(folder: Path) -> tuple[list[StoredRun], Table]:
-    runs, broken = find_runs([folder])
-    return runs, build_table(runs, broken)
+def read(folder: Path) -> Table:
+    return build_table(*find_runs([folder]))
 
 
 def difference(row: tuple[str, ...], **changes) -> Difference:

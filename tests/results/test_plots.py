@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from alignbench.results.plots import draw
-from alignbench.results.plots.data import behind, runs_of, training
+from alignbench.results.plots.data import training
 from alignbench.results.plots.overoptimisation import Fit, Form, fit
 from alignbench.results.plots.style import PALETTE, Plot, Styles
 from alignbench.results.plots.text import shown
@@ -28,8 +28,8 @@ def sweep(tmp_path_factory):
 
 
 def plots(folder: Path, differences=()) -> dict[str, Plot]:
-    runs, table = read(folder)
-    return {plot.name: plot for plot in draw(runs, table, differences)}
+    table = read(folder)
+    return {plot.name: plot for plot in draw(table, differences)}
 
 
 def label(table: Table, start: str) -> tuple[str, ...]:
@@ -78,8 +78,8 @@ class TestOveroptimisation:
 
 class TestFrontier:
     def test_points_stand_at_the_square_root_of_their_kl(self, sweep):
-        runs, table = sweep
-        figure = draw(runs, table, [])[0].figure
+        table = sweep
+        figure = draw(table, [])[0].figure
         left, right = figure.axes
         assert "gold" in left.get_ylabel() and "proxy" in right.get_ylabel()
         assert "√ nats per response" in left.get_xlabel()
@@ -93,8 +93,8 @@ class TestFrontier:
                 ), row.label
 
     def test_each_algorithm_has_the_curve_of_its_kind(self, sweep):
-        runs, table = sweep
-        frontier = draw(runs, table, [])[0]
+        table = sweep
+        frontier = draw(table, [])[0]
         (best_of_n,) = [note for note in frontier.notes if note.startswith("best_of_n: ")]
         (ppo,) = [note for note in frontier.notes if note.startswith("ppo: ")]
         for note, form in ((best_of_n, "R = d (α − β d)"), (ppo, "R = d (α − β log d)")):
@@ -109,8 +109,8 @@ class TestFrontier:
         assert all(curve[0][1] == pytest.approx(SFT_GOLD, abs=0.02) for curve in curves)
 
     def test_the_way_of_training_is_drawn_where_it_was_logged(self, sweep):
-        runs, table = sweep
-        left, right = draw(runs, table, [])[0].figure.axes
+        table = sweep
+        left, right = draw(table, [])[0].figure.axes
         trained = [row for row in table.rows if row.label[0] in ("ppo", "dpo")]
         paths = [line for line in right.get_lines() if 1 < len(line.get_xydata()) < 200]
         assert len(paths) == len(trained)
@@ -134,8 +134,8 @@ class TestTraining:
             [line["reward"] for line in map(json.loads, (path / "train.jsonl").read_text().splitlines())]
             for path in paths
         ]
-        runs, table = read(tmp_path)
-        curve = training(runs_of(table.rows[1], runs))["reward"]
+        table = read(tmp_path)
+        curve = training(table.rows[1].runs)["reward"]
         assert curve.seeds == 3 and list(curve.updates) == [1, 2, 3, 4]
         for i, values in enumerate(zip(*logged, strict=True)):
             low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
@@ -143,8 +143,8 @@ class TestTraining:
 
     def test_one_seed_has_a_line_and_no_band(self, tmp_path):
         write_run(tmp_path, "ppo")
-        runs, table = read(tmp_path)
-        assert np.isnan(training(runs_of(table.rows[1], runs))["reward"].half).all()
+        table = read(tmp_path)
+        assert np.isnan(training(table.rows[1].runs)["reward"].half).all()
         reward = plots(tmp_path)["training"].figure.axes[0]
         assert reward.get_title(loc="left") == "reward" and len(reward.get_lines()) == 1
 
@@ -153,61 +153,45 @@ class TestTraining:
         with path.open("a") as file:
             file.write('{"stage": "sft", "update": 3, "loss": 9}\n[1]\n{"stage": "ppo", "update": 3, "loss": null}\n')
             file.write('{"stage": "ppo", "update": "4", "loss": 9}\n{"stage": "ppo", "upd')
-        runs, table = read(tmp_path)
-        loss = training(runs_of(table.rows[1], runs))["loss"]
+        table = read(tmp_path)
+        loss = training(table.rows[1].runs)["loss"]
         assert list(loss.updates) == [1, 2, 3]
         assert list(loss.mean[:2]) == [1.0, 0.5] and math.isnan(loss.mean[2])
 
     def test_seeds_are_averaged_over_the_updates_that_all_of_them_made(self, tmp_path):
         for seed, updates in enumerate((3, 5)):
             write_run(tmp_path, "ppo", seed=seed, updates=updates)
-        runs, table = read(tmp_path)
-        assert list(training(runs_of(table.rows[1], runs))["loss"].updates) == [1, 2, 3]
+        table = read(tmp_path)
+        assert list(training(table.rows[1].runs)["loss"].updates) == [1, 2, 3]
 
     def test_long_stages_are_thinned_to_means(self, tmp_path):
         write_run(tmp_path, "ppo", updates=1000)
-        runs, table = read(tmp_path)
-        curve = training(runs_of(table.rows[1], runs))["loss"]
+        table = read(tmp_path)
+        curve = training(table.rows[1].runs)["loss"]
         thin = curve.thinned(100)
         assert len(thin.updates) == 100
         assert thin.mean[0] == pytest.approx(np.mean([1 / i for i in range(1, 11)])) and thin.updates[0] == 5.5
 
 
-def test_the_runs_of_a_row_are_those_that_the_table_averaged(sweep, tmp_path):
-    runs, table = sweep
-    copied = [dataclasses.replace(run, path=tmp_path / "earlier" / run.path.name) for run in runs[:3]]
-    for row in table.rows:
-        values = [run.record.metrics["optimization/gold_reward"].value for run in runs_of(row, [*runs, *copied])]
-        assert len(values) == len(row.seeds) == 3
-        assert math.fsum(values) / 3 == pytest.approx(row.cells["optimization/gold_reward"].value)
-
-
-def test_each_row_knows_its_sft_models(sweep):
-    runs, table = sweep
-    for found in behind(table.rows, runs):
-        parents = {run.path for run in found.runs}
-        assert {run.path.parent for run in found.sft} == (set() if found.row.baseline else parents)
-
-
 class TestLook:
     def test_an_algorithm_has_one_colour_in_all_plots(self, sweep):
-        runs, table = sweep
+        table = sweep
         differences = [difference(row.label) for row in table.rows if not row.baseline]
         styles = Styles.of(table)
         colours = {row.label[0]: styles[row].colour for row in table.rows}
         assert len(set(colours.values())) == 4  # sft, best_of_n, dpo, ppo
-        for plot in draw(runs, table, differences):
+        for plot in draw(table, differences):
             drawn = {line.get_color() for axes in plot.figure.axes for line in axes.get_lines()}
             assert colours["ppo"] in drawn and drawn <= {*colours.values(), "#333333"}, plot.name
 
     def test_it_does_not_depend_on_the_order_or_the_number_of_rows_of_an_algorithm(self, sweep):
-        _, table = sweep
+        table = sweep
         fewer = [row for row in table.rows if " ".join(row.label) != "ppo kl_coef=0.09"]
         other = Styles.of(dataclasses.replace(table, rows=tuple(reversed(fewer))))
         assert all(other[row].colour == Styles.of(table)[row].colour for row in fewer)
 
     def test_rows_of_one_algorithm_and_algorithms_of_one_colour_differ_in_marker(self, sweep):
-        _, table = sweep
+        table = sweep
         row = table.rows[-1]
         many = tuple(dataclasses.replace(row, label=(f"algo{i:02}",)) for i in range(2 * len(PALETTE)))
         for rows in (table.rows, many):
@@ -217,10 +201,10 @@ class TestLook:
 
 class TestForest:
     def test_significant_differences_are_filled(self, sweep):
-        runs, table = sweep
+        table = sweep
         yes, no = label(table, "dpo"), label(table, "ppo")
         differences = [difference(yes, value=0.5), difference(no, value=0.1, low=-0.1, significant=False)]
-        (axes,) = draw(runs, table, differences)[1].figure.axes
+        (axes,) = draw(table, differences)[1].figure.axes
         faces = {
             line.get_xdata()[0]: line.get_markerfacecolor() for line in axes.get_lines() if line.get_marker() != "None"
         }
@@ -230,15 +214,15 @@ class TestForest:
         assert any(list(line.get_xdata()) == [0.0, 0.0] for line in axes.get_lines())  # no difference
 
     def test_an_interval_that_is_unknown_is_not_drawn(self, sweep):
-        runs, table = sweep
+        table = sweep
         unknown = difference(label(table, "dpo"), value=0.5, low=math.nan, high=math.nan)
-        (axes,) = draw(runs, table, [unknown])[1].figure.axes
+        (axes,) = draw(table, [unknown])[1].figure.axes
         assert any(list(line.get_xdata()) == [0.5, 0.5] for line in axes.get_lines())
 
     def test_several_baselines_are_named(self, sweep):
-        runs, table = sweep
+        table = sweep
         dpo, ppo = label(table, "dpo"), label(table, "ppo")
-        (axes,) = draw(runs, table, [difference(dpo), difference(ppo, baseline=dpo)])[1].figure.axes
+        (axes,) = draw(table, [difference(dpo), difference(ppo, baseline=dpo)])[1].figure.axes
         assert [text.get_text() for text in axes.get_yticklabels()] == ["dpo less sft", f"{' '.join(ppo)} less dpo"]
 
 
@@ -262,9 +246,9 @@ def test_a_comparison_gives_the_same_bytes_twice(tmp_path):
 def test_text_stays_text_in_every_plot(tmp_path):
     for i, text in enumerate([*HOSTILE, "_hidden"]):
         write_run(tmp_path, f"algo{i}", label=text, updates=2)
-    runs, table = read(tmp_path)
+    table = read(tmp_path)
     differences = [difference(row.label, baseline=(HOSTILE[0],)) for row in table.rows if not row.baseline]
-    for plot in draw(runs, table, differences):
+    for plot in draw(table, differences):
         root = ElementTree.fromstring(plot.svg())  # well-formed
         tags = {element.tag.rpartition("}")[2] for element in root.iter()}
         assert not tags & {"script", "img", "a", "foreignObject", "iframe"}

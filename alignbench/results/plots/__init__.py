@@ -7,17 +7,16 @@ from collections.abc import Sequence
 
 from alignbench.results.paired import Difference
 from alignbench.results.plots.curves import training_curves
-from alignbench.results.plots.data import RowRuns, behind
+from alignbench.results.plots.data import training
 from alignbench.results.plots.forest import forest
 from alignbench.results.plots.frontier import frontier
 from alignbench.results.plots.scatter import cost, trade_off
 from alignbench.results.plots.style import Plot, Styles, literal_text
 from alignbench.results.plots.text import shown
-from alignbench.results.runs import StoredRun
 from alignbench.results.table import Table
 
 
-def draw(runs: Sequence[StoredRun], table: Table, differences: Sequence[Difference]) -> list[Plot]:
+def draw(table: Table, differences: Sequence[Difference]) -> list[Plot]:
     """Every plot, in the order of a reader's questions; one without data says why.
 
     Rows of different data or models share no axis: each pair has its plots. An algorithm looks alike in all of them."""
@@ -27,7 +26,7 @@ def draw(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differen
     with literal_text():
         for i, (model, data) in enumerate(settings, start=1):
             rows = [row for row in table.rows if (row.identity.model, row.identity.data) == (model, data)]
-            found = _draw(dataclasses.replace(table, rows=tuple(rows)), behind(rows, runs), differences, styles)
+            found = _draw(dataclasses.replace(table, rows=tuple(rows)), differences, styles)
             if len(settings) > 1:
                 where = f"{shown(model, limit=60)} on {shown(data, limit=60)}"
                 found = [dataclasses.replace(p, name=f"{p.name}-{i}", title=f"{p.title}: {where}") for p in found]
@@ -35,12 +34,13 @@ def draw(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differen
     return plots
 
 
-def _draw(table: Table, rows: Sequence[RowRuns], differences: Sequence[Difference], styles: Styles) -> list[Plot]:
+def _draw(table: Table, differences: Sequence[Difference], styles: Styles) -> list[Plot]:
+    curves = {row.label: training(row.runs) for row in table.rows if not row.baseline}
     return [
-        frontier(rows, table, styles),
+        frontier(table, curves, styles),
         forest(differences, table, styles),
         trade_off("sycophancy", table, styles),
         trade_off("diversity", table, styles),
-        cost(rows, table, styles),
-        training_curves(rows, styles),
+        cost(table, styles),
+        training_curves(table, curves, styles),
     ]

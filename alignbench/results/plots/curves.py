@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from alignbench.results.plots.data import RowRuns
+from alignbench.results.plots.data import Curve
 from alignbench.results.plots.style import Plot, Styles, legend, new_figure
 from alignbench.results.plots.text import UNITS, metric_name
+from alignbench.results.table import Table
 
 FIRST = ("reward", "gold_reward", "objective", "kl", "entropy", "length", "loss", "policy_loss", "value_loss", "accuracy", "margin")  # fmt: skip
 HIDDEN = frozenset({"learning_rate", "tokens", "pairs"})
@@ -16,9 +17,9 @@ MOST_POINTS = 150
 TITLE = "Training curves"
 
 
-def training_curves(rows: Sequence[RowRuns], styles: Styles) -> Plot:
-    trained = [found for found in rows if found.curves]
-    logged = dict.fromkeys(name for found in trained for name in found.curves)
+def training_curves(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]], styles: Styles) -> Plot:
+    trained = [row for row in table.rows if curves.get(row.label)]
+    logged = dict.fromkeys(name for row in trained for name in curves[row.label])
     ordered = [*(n for n in FIRST if n in logged), *(n for n in logged if n not in FIRST and n not in HIDDEN)]
     names = ordered[:MOST_PANELS]
     if not names:
@@ -30,9 +31,9 @@ def training_curves(rows: Sequence[RowRuns], styles: Styles) -> Plot:
         axes = figure.add_subplot(lines, columns, i + 1)
         axes.set_title(metric_name(name))
         axes.set_ylabel(UNITS.get(name, ""))
-        for found in trained:
-            if name in found.curves:
-                curve, style = found.curves[name].thinned(MOST_POINTS), styles[found.row]
+        for row in trained:
+            if name in curves[row.label]:
+                curve, style = curves[row.label][name].thinned(MOST_POINTS), styles[row]
                 marker = "o" if len(curve.updates) == 1 else ""
                 axes.plot(
                     curve.updates, curve.mean, color=style.colour, linestyle=style.line, linewidth=1.5, marker=marker
@@ -41,14 +42,14 @@ def training_curves(rows: Sequence[RowRuns], styles: Styles) -> Plot:
                 axes.fill_between(curve.updates, low, high, color=style.colour, alpha=0.15, linewidth=0)
         if i + columns >= len(names):
             axes.set_xlabel("update")
-    legend(figure, [styles[found.row] for found in trained], line=True)
+    legend(figure, [styles[row] for row in trained], line=True)
     text = (
         "What each algorithm's own stage logged, measured on the training prompts as it went. Lines are means over "
         "seeds; bands are 95% intervals over seeds (Student's t), and one seed has none. KL is in nats per response "
         f"from the SFT model. Stages of more than {MOST_POINTS} updates are drawn as means of neighbouring updates."
     )
     notes = []
-    silent = [styles[found.row].label for found in rows if not (found.curves or found.row.baseline)]
+    silent = [styles[row].label for row in table.rows if not row.baseline and row not in trained]
     if silent:
         notes.append(f"Nothing was logged for: {', '.join(silent)}.")
     if len(ordered) > len(names):

@@ -1,11 +1,11 @@
-"""What the plots draw that is not in the table: the runs of a row and their training."""
+"""What the plots draw that is not in the table: how training went."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignbench.results.directory import BASELINE, TRAINING
-from alignbench.results.record import Status
+from alignbench.results.directory import TRAINING
 from alignbench.results.runs import StoredRun
 from alignbench.results.statistics import interval_over_seeds
-from alignbench.results.table import Row
 
 Array = NDArray[np.float64]
 LARGEST = 1e12
@@ -42,46 +40,6 @@ class Curve:
             for values in (self.updates, self.mean, self.half)
         )
         return Curve(updates, mean, half, self.seeds)
-
-
-@dataclass(frozen=True)
-class RowRuns:
-    """A row with what stands behind it: its runs, one per seed, the SFT models that they started from, their training."""
-
-    row: Row
-    runs: tuple[StoredRun, ...]
-    sft: tuple[StoredRun, ...]
-    curves: Mapping[str, Curve]
-
-
-def behind(rows: Sequence[Row], runs: Sequence[StoredRun]) -> list[RowRuns]:
-    by_path = {run.path: run for run in runs}
-    found = []
-    for row in rows:
-        own = runs_of(row, runs)
-        sft = [by_path[run.path / BASELINE] for run in own if run.path / BASELINE in by_path]
-        found.append(RowRuns(row, tuple(own), tuple(sft), {} if row.baseline else training(own)))
-    return found
-
-
-def runs_of(row: Row, runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """The runs behind a row of the table, one per seed: of repeats the one that the table shows."""
-    identity, by_seed = row.identity, dict[int, StoredRun]()
-    for run in sorted(runs, key=lambda run: run.path.parts):
-        record, other = run.record, run.record.identity
-        same_plugin = (other.algo, other.plugin, other.plugin_version) == (
-            identity.algo,
-            identity.plugin,
-            identity.plugin_version,
-        )
-        if record.status is not Status.FINISHED or record.baseline != row.baseline:
-            continue
-        if other.config_hash != identity.config_hash or not (row.baseline or same_plugin):
-            continue
-        shown = by_seed.get(other.seed)
-        if shown is None or len(record.metrics) >= len(shown.record.metrics):
-            by_seed[other.seed] = run
-    return [by_seed[seed] for seed in row.seeds if seed in by_seed]
 
 
 def training(runs: Sequence[StoredRun]) -> dict[str, Curve]:

@@ -5,25 +5,25 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from alignbench.results.plots.data import RowRuns
+from alignbench.results.plots.data import Curve
 from alignbench.results.plots.overoptimisation import Fit, Form, fit
 from alignbench.results.plots.scatter import GOLD, INTERVALS, Point, both_sides, draw_points
 from alignbench.results.plots.style import Plot, Styles, label_axis, legend, new_figure
 from alignbench.results.plots.text import shown
-from alignbench.results.table import Cell, Row, Table
+from alignbench.results.table import PROXY, Cell, Row, Table, baseline_row
 
-KL, BOUND, PROXY = "optimization/kl", "optimization/kl_bound", "optimization/proxy_reward"
+KL, BOUND = "optimization/kl", "optimization/kl_bound"
 TITLE = "KL-gold frontier"
 PATH_POINTS = 40
 
 
-def frontier(behind: Sequence[RowRuns], table: Table, styles: Styles) -> Plot:
+def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]], styles: Styles) -> Plot:
     """Gold reward against sqrt(KL), the proxy reward beside it, and Gao's curve through each algorithm's rows."""
     metrics = [next((metric for metric in GOLD if metric in table.metrics), "gold"), PROXY]
     placed = {metric: [row for row in table.rows if _kl(row) and metric in row.cells] for metric in metrics}
@@ -39,9 +39,10 @@ def frontier(behind: Sequence[RowRuns], table: Table, styles: Styles) -> Plot:
     fits: list[str] = []
     for i, metric in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
-        _paths(axes, behind, styles, "reward" if metric == PROXY else "gold_reward")
+        for row in table.rows:
+            _path(axes, curves.get(row.label, {}), "reward" if metric == PROXY else "gold_reward", styles[row].colour)
         if metric != PROXY:
-            fits += _fits(axes, behind, styles, metric)
+            fits += _fits(axes, table, styles, metric)
         draw_points(axes, [_point(row, metric, styles) for row in placed[metric]])
         axes.set_xlabel("√KL from the SFT model (√ nats per response)")
         label_axis(axes, "y", metric, table)
@@ -80,31 +81,28 @@ def _point(row: Row, metric: str, styles: Styles) -> Point:
     return Point(styles[row], d, row.cells[metric].value, (d - ends[0], ends[1] - d), both_sides(row.cells[metric]))
 
 
-def _paths(axes: Axes, rows: Sequence[RowRuns], styles: Styles, figure: str) -> None:
-    for found in rows:
-        curves = found.curves
-        if "kl" in curves and figure in curves and len(curves["kl"].updates) == len(curves[figure].updates):
-            kl, reward = (curves[name].thinned(PATH_POINTS).mean for name in ("kl", figure))
-            axes.plot(np.sqrt(np.maximum(kl, 0.0)), reward, color=styles[found.row].colour, linewidth=0.8, alpha=0.6)
+def _path(axes: Axes, curves: Mapping[str, Curve], figure: str, colour: str) -> None:
+    if "kl" in curves and figure in curves and len(curves["kl"].updates) == len(curves[figure].updates):
+        kl, reward = (curves[name].thinned(PATH_POINTS).mean for name in ("kl", figure))
+        axes.plot(np.sqrt(np.maximum(kl, 0.0)), reward, color=colour, linewidth=0.8, alpha=0.6)
 
 
-def _fits(axes: Axes, rows: Sequence[RowRuns], styles: Styles, metric: str) -> list[str]:
+def _fits(axes: Axes, table: Table, styles: Styles, metric: str) -> list[str]:
     """Draws a curve for each algorithm and proxy with enough rows; says what was fitted and what was not."""
-    sweeps: dict[tuple[str | None, ...], list[RowRuns]] = defaultdict(list)
-    for found in rows:
-        if not found.row.baseline and _kl(found.row) and metric in found.row.cells:
-            identity = found.row.identity
-            sweeps[found.row.label[0], identity.annotator, identity.reward].append(found)
+    sweeps: dict[tuple[str | None, ...], list[Row]] = defaultdict(list)
+    for row in table.rows:
+        if not row.baseline and _kl(row) and metric in row.cells:
+            sweeps[row.label[0], row.identity.annotator, row.identity.reward].append(row)
     several = len({key[1:] for key in sweeps}) > 1
     fitted, refused = [], defaultdict[str, list[str]](list)
-    for (algorithm, *proxy), sweep in sweeps.items():
+    for (algorithm, *proxy), rows in sweeps.items():
         name = shown(" ".join([str(algorithm), *(str(part) for part in proxy if part and several)]), limit=60)
-        form = Form.BEST_OF_N if all(BOUND in found.row.cells for found in sweep) else Form.RL
-        points = [(_distance(found.row), found.row.cells[metric].value, _start(found, metric)) for found in sweep]
+        form = Form.BEST_OF_N if all(BOUND in row.cells for row in rows) else Form.RL
+        points = [(_distance(row), row.cells[metric].value, _start(row, table, metric)) for row in rows]
         curve = fit(form, [d for d, _, _ in points], [gold - start for _, gold, start in points])
         if isinstance(curve, Fit):
             start = math.fsum(start for _, _, start in points) / len(points)
-            _draw_fit(axes, curve, max(d for d, _, _ in points), start, styles[sweep[0].row].colour)
+            _draw_fit(axes, curve, max(d for d, _, _ in points), start, styles[rows[0]].colour)
             fitted.append(f"{name}: {curve.text()}, {len(points)} rows.")
         else:
             refused[curve].append(name)
@@ -119,10 +117,12 @@ def _fits(axes: Axes, rows: Sequence[RowRuns], styles: Styles, metric: str) -> l
     return notes
 
 
-def _start(found: RowRuns, metric: str) -> float:
-    """The gold reward at d = 0: that of the SFT models that the runs started from. NaN where it was not measured."""
-    values = [run.record.metrics[metric].value for run in found.sft if metric in run.record.metrics]
-    return math.fsum(values) / len(values) if values and len(values) == len(found.runs) else math.nan
+def _start(row: Row, table: Table, metric: str) -> float:
+    """The gold reward at d = 0: the SFT model's, over the seeds of the row. NaN where it was not measured."""
+    sft = baseline_row(row, table)
+    measured = [run.record for run in (sft.runs if sft else ()) if metric in run.record.metrics]
+    by_seed = {record.identity.seed: record.metrics[metric].value for record in measured}
+    return math.fsum(by_seed.get(seed, math.nan) for seed in row.seeds) / len(row.seeds)
 
 
 def _draw_fit(axes: Axes, found: Fit, end: float, start: float, colour: str) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from alignbench.records import Direction
-from alignbench.results.plots.data import RowRuns
 from alignbench.results.plots.style import Plot, Style, Styles, label_axis, legend, new_figure
 from alignbench.results.plots.text import metric_name
 from alignbench.results.statistics import interval_over_seeds
@@ -77,19 +76,19 @@ def trade_off(family: str, table: Table, styles: Styles) -> Plot:
     return Plot(name, title, text, figure, notes)
 
 
-def cost(behind: Sequence[RowRuns], table: Table, styles: Styles) -> Plot:
+def cost(table: Table, styles: Styles) -> Plot:
     """Seconds of a whole run against gold reward."""
     name, title = "cost", "Cost against gold reward"
     gold = next((metric for metric in GOLD if metric in table.metrics), "")
-    rows = [found for found in behind if gold in found.row.cells]
+    rows = [row for row in table.rows if gold in row.cells]
     if len(rows) < 2:
         why = "no run has a gold reward, the truth that only a simulated world knows" if not rows else "one row only"
         return Plot(name, title, f"Left out: {why}.")
     points = []
-    for found in rows:
-        seconds = [math.fsum(run.record.cost.seconds.values()) for run in found.runs]
+    for row in rows:
+        seconds = [math.fsum(run.record.cost.seconds.values()) for run in row.runs]
         half = interval_over_seeds(seconds) if len(seconds) > 1 else math.nan
-        row, cell = found.row, found.row.cells[gold]
+        cell = row.cells[gold]
         points.append(Point(styles[row], row.seconds, cell.value, (half, half), both_sides(cell)))
     figure = new_figure(8.5, 4.6)
     axes = figure.add_subplot()
@@ -97,8 +96,8 @@ def cost(behind: Sequence[RowRuns], table: Table, styles: Styles) -> Plot:
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if min(p.x for p in points) <= 0 else 0.0)
     axes.set_xlabel("seconds per run, all stages (wall time)")
     label_axis(axes, "y", gold, table)
-    legend(figure, [styles[found.row] for found in rows])
-    machines = {tuple(sorted(run.record.identity.hardware.items())) for found in rows for run in found.runs}
+    legend(figure, [styles[row] for row in rows])
+    machines = {tuple(sorted(run.record.identity.hardware.items())) for row in rows for run in row.runs}
     text = (
         "Wall seconds of a whole run, SFT, rankings, reward model and evaluation included, against the gold reward "
         f"that it reached. {INTERVALS} Seconds have an interval over seeds only."

@@ -9,6 +9,7 @@ NAMES = {
     "kl_bound": "KL bound",
     "kl_coef": "KL coefficient",
     "approx_kl": "approximate KL of a step",
+    "proxy_gold_gap": "proxy less gold",
     "distinct_2": "distinct-2",
     "ead": "EAD",
     "self_bleu": "self-BLEU",
