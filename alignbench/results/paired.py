@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from alignbench.results.comparable import measured_alike
 from alignbench.results.examples import Examples, Scores, read_examples
 from alignbench.results.runs import StoredRun
 from alignbench.results.table import Row, Table, baseline_row
@@ -84,7 +85,8 @@ def differences(table: Table, baseline: str = "", examples: Examples | None = No
         if other is None or other is row:
             continue
         for metric in table.metrics:
-            if metric in row.cells and metric in other.cells and metric in examples.scores:
+            known = metric in row.cells and metric in other.cells and metric in examples.scores
+            if known and measured_alike(metric, row, other):
                 found += _difference(row, other, metric, examples.scores[metric])
     corrected = holm([d.p_value for d in found])
     return tuple(replace(d, p_holm=p, significant=p < LEVEL) for d, p in zip(found, corrected, strict=True))

@@ -81,7 +81,7 @@ def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> 
     """One row per configuration, SFT models first. What is unfinished, mixed or broken is said, not averaged."""
     finished = _without_copies([_with_gap(run) for run in runs if run.record.status is Status.FINISHED])
     groups, notes = _grouped(finished)
-    rows = [_row(group, label) for group, label in zip(groups, _labels(groups), strict=True)]
+    rows = [make_row(group.runs, label) for group, label in zip(groups, _labels(groups), strict=True)]
     rows.sort(key=lambda row: (not row.baseline, [_natural(part) for part in row.label]))
     notes += _mixed([run for group in groups for run in group.runs])
     notes += [f"{run.path}: {run.reason}." for run in broken]
@@ -123,7 +123,7 @@ def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
     for run in sorted(runs, key=lambda run: run.path.parts):
         identity, baseline = run.record.identity, run.record.baseline
         plugin = () if baseline else (identity.algo, identity.plugin, identity.plugin_version)
-        by_row[baseline, *plugin, identity.config_hash][identity.seed].append(run)
+        by_row[baseline, *plugin, _version(identity), identity.config_hash][identity.seed].append(run)
     groups, notes = [], []
     for seeds in by_row.values():
         chosen = []
@@ -177,8 +177,9 @@ def _disagree(one: Mapping[str, Metric], other: Mapping[str, Metric]) -> bool:
     return any(one[name].value != other[name].value for name in one.keys() & other.keys())
 
 
-def _row(group: _Group, label: tuple[str, ...]) -> Row:
-    records = [run.record for run in group.runs]
+def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
+    """The runs of one configuration, one per seed, as a row."""
+    records = [run.record for run in runs]
     names = dict.fromkeys(name for record in records for name in record.metrics)
     cells = {}
     for name in names:
@@ -191,14 +192,14 @@ def _row(group: _Group, label: tuple[str, ...]) -> Row:
     seeds = tuple(record.identity.seed for record in records)
     return Row(
         label,
-        group.identity,
-        group.baseline,
+        records[0].identity,
+        records[0].baseline,
         seeds,
         seconds,
         cells,
         tokens_per_second=_mean([record.cost.tokens_per_second for record in records]),
         peak_memory_bytes=_mean([record.cost.peak_memory_bytes for record in records]),
-        runs=group.runs,
+        runs=tuple(runs),
     )
 
 
@@ -218,6 +219,7 @@ def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
             for kind in COMPONENTS
         ),
         *(_differing(_candidates(groups, key), key.removeprefix("algo.")) for key in _keys(groups)),
+        _differing({i: (_version(identity), None) for i, identity in identities}, "alignbench"),
     ]
     labels = []
     for i, group in enumerate(groups):
@@ -230,6 +232,10 @@ def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
             for label, group in zip(labels, groups, strict=True)
         ]
     return labels
+
+
+def _version(identity: Identity) -> str | None:
+    return identity.packages.get("alignbench")
 
 
 def _keys(groups: Sequence[_Group]) -> list[str]:
@@ -279,13 +285,17 @@ def _incomplete(run: StoredRun) -> str:
 
 def _mixed(runs: Sequence[StoredRun]) -> list[str]:
     """One line on what was not the same everywhere, beside the configuration."""
-    versions: dict[str, set[str]] = defaultdict(set)
+    found: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         identity = run.record.identity
-        versions["git commit"].add((identity.git_commit or "none")[:12])
-        for package, version in identity.packages.items():
-            versions[package].add(version)
-    mixed = [f"{name} ({', '.join(sorted(found))})" for name, found in versions.items() if len(found) > 1]
+        found["git commit"].add((identity.git_commit or "none")[:12])
+        for name, value in {**identity.packages, **identity.hardware}.items():
+            found[name].add(value)
+        if "device" in run.settings:
+            found["device"].add(str(run.settings["device"]))
+        for name, count in run.record.counts.items():
+            found[f"number of {name}"].add(str(count))
+    mixed = [f"{name} ({', '.join(sorted(values))})" for name, values in found.items() if len(values) > 1]
     return [f"Not the same in all runs: {'; '.join(mixed)}."] if mixed else []
 
 
