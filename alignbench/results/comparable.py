@@ -35,10 +35,15 @@ RULES = (
 )
 
 
-def require_comparable(table: Table, *, budgets: bool = False) -> None:
-    """Refuses rows whose numbers do not belong in one table. `budgets`: training budgets are what is compared."""
+def clashes(table: Table, budgets: bool = False) -> list[str]:
+    """What makes the rows' numbers incomparable, in a phrase each. `budgets`: training budgets are what is compared."""
     rules = [rule for rule in RULES if not (budgets and rule.settings == BUDGET)]
-    if found := [clash for rule in rules for clash in _clashes(rule, table)]:
+    return [clash for rule in rules for clash in _clashes(rule, table)]
+
+
+def require_comparable(table: Table, budgets: bool = False) -> None:
+    """Refuses rows whose numbers do not belong in one table."""
+    if found := clashes(table, budgets):
         more = f" (and {len(found) - 2} more)" if len(found) > 2 else ""
         raise UserError(
             f"These runs do not belong in one table: {'; '.join(found[:2])}{more}. "

@@ -51,10 +51,10 @@ class Rating:
 class Games:
     """`winners` of games between `xs` and `ys`, each counted `weights` times."""
 
-    xs: Sequence[Hashable]
-    ys: Sequence[Hashable]
-    winners: Sequence[Winner]
-    weights: Sequence[float]
+    xs: list[Hashable]
+    ys: list[Hashable]
+    winners: list[Winner]
+    weights: list[float]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _played(tallies: Sequence[tuple[float, float, float]], matches: Sequence[_Ma
         for outcome, count in zip(outcomes, tally, strict=True)
         if count > 0
     ]
-    return Games(*(tuple(column) for column in zip(*games, strict=True)))
+    return Games(*(list(column) for column in zip(*games, strict=True)))
 
 
 def strengths(games: Games) -> Series:
@@ -178,5 +178,5 @@ def _shuffled(games: Games, rng: np.random.Generator) -> Games:
     import numpy as np
 
     order = rng.permutation(np.repeat(np.arange(len(games.xs)), np.round(games.weights).astype(int)))
-    xs, ys, winners = (tuple(column[i] for i in order) for column in (games.xs, games.ys, games.winners))
-    return Games(xs, ys, winners, (1.0,) * len(order))
+    xs, ys, winners = ([column[i] for i in order] for column in (games.xs, games.ys, games.winners))
+    return Games(xs, ys, winners, [1.0] * len(order))

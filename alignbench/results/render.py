@@ -1,20 +1,16 @@
-"""Draws the results table: for a terminal, as Markdown, CSV or JSON.
+"""Draws the results table: for a terminal, as Markdown or as LaTeX.
 
 Metrics are rows and algorithms columns: sixteen metrics fit no terminal side by side, and people compare a few
 algorithms on each. Names, settings and errors are untrusted: they are never read as rich markup, escape sequences,
-Markdown or spreadsheet formulas.
+Markdown or LaTeX.
 """
 
 from __future__ import annotations
 
-import csv
-import html
-import io
-import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -22,11 +18,19 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from alignbench.records import Direction
+from alignbench.results.grid import Grid, latex_text, markdown_text, plain
 from alignbench.results.runs import find_runs
-from alignbench.results.table import Cell, Row, Table, build_table
+from alignbench.results.table import Cell, Table, build_table
+
+if TYPE_CHECKING:
+    from alignbench.results.paired import Difference
 
 ARROWS = {Direction.HIGHER: "↑", Direction.LOWER: "↓", Direction.NEITHER: ""}
 NOT_APPLICABLE = "–"
+BETTER, WORSE, OTHER = "▲△", "▼▽", "◆◇"
+"""Marks of a significant difference: the first where its interval is over seeds, the second where over examples only."""
+
+Texts = Mapping[str, Sequence[str]]
 
 
 def print_table(paths: Iterable[Path], console: Console | None = None) -> None:
@@ -35,66 +39,85 @@ def print_table(paths: Iterable[Path], console: Console | None = None) -> None:
     console.print(terminal(build_table(*find_runs(paths)), console.width))
 
 
-def terminal(table: Table, width: int) -> RenderableType:
-    """Blocks of as many algorithms as the width holds; the SFT models are repeated in each."""
-    cells = _cells(table)
-    left = max((len(_name(name, table)) for name in table.metrics), default=0)
-    widths = [
-        max(len(text) for text in [*map(plain, row.label), *(texts[i] for texts in cells.values())])
-        + 2  # padding and divider
-        for i, row in enumerate(table.rows)
-    ]
+def terminal(table: Table, width: int, differences: Sequence[Difference] = ()) -> RenderableType:
+    """Blocks of as many algorithms as the width holds, with the SFT models in each; below them the differences."""
     baselines = [i for i, row in enumerate(table.rows) if row.baseline]
-    blocks = [baselines]
-    for i in range(len(baselines), len(table.rows)):
-        full = left + sum(widths[j] for j in [*blocks[-1], i]) > width
-        if full and len(blocks[-1]) > len(baselines):  # one more than the SFT models, however narrow the terminal
-            blocks.append(baselines)
-        blocks[-1] = [*blocks[-1], i]
-    parts: list[RenderableType] = []
-    for block in blocks:
-        parts += [_block(table, cells, block), ""] if block else []
-    parts += [Text(plain(line), style="dim") for line in caption(table)]
+    parts = _blocks(table, _marked(table, differences), costs(table), baselines, width)
+    if differences:
+        compared, amounts = amounts_of(table, differences)
+        parts += [Text(plain(title(differences)), style="bold"), *_blocks(compared, amounts, {}, [], width)]
+    parts += [Text(plain(line), style="dim") for line in caption(table, differences)]
     parts += [Text(plain(line), style="yellow") for line in remarks(table)]
     return Group(*parts)
 
 
-def _block(table: Table, cells: Mapping[str, Sequence[str]], columns: Sequence[int]) -> RichTable:
-    rows = [table.rows[i] for i in columns]
+def _blocks(table: Table, cells: Texts, footer: Texts, fixed: list[int], width: int) -> list[RenderableType]:
+    left = max(map(len, [*footer, *(_name(name, table) for name in cells)]), default=0)
+    widths = [
+        max(
+            len(text) for text in [*map(plain, row.label), *(texts[i] for texts in [*cells.values(), *footer.values()])]
+        )
+        + 2  # padding and divider
+        for i, row in enumerate(table.rows)
+    ]
+    blocks = [fixed]
+    taken = left + sum(widths[j] for j in fixed)
+    for i in range(len(table.rows)):
+        if i in fixed:
+            continue
+        full = taken + widths[i] > width
+        if full and len(blocks[-1]) > len(fixed):  # one more than the SFT models, however narrow the terminal
+            blocks.append(fixed)
+            taken = left + sum(widths[j] for j in fixed)
+        blocks[-1] = [*blocks[-1], i]
+        taken += widths[i]
+    return [part for block in blocks if block for part in (_block(table, cells, footer, block), "")]
+
+
+def _block(table: Table, cells: Texts, footer: Texts, columns: Sequence[int]) -> RichTable:
     drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     drawn.add_column("", no_wrap=True)
-    for row in rows:
-        header = Text("\n").join(Text(plain(part), style="" if i else "bold") for i, part in enumerate(row.label))
+    for label in (table.rows[i].label for i in columns):
+        header = Text("\n").join(Text(plain(part), style="" if i else "bold") for i, part in enumerate(label))
         drawn.add_column(header, justify="right", no_wrap=True)
     family = None
-    for name in table.metrics:
+    for name, texts in cells.items():
         if name.partition("/")[0] != family:
             family = name.partition("/")[0]
             drawn.add_row(Text(plain(family), style="bold cyan"))
-        drawn.add_row(Text(_name(name, table)), *(Text(cells[name][i]) for i in columns))
+        drawn.add_row(Text(_name(name, table)), *(Text(texts[i]) for i in columns))
     drawn.add_section()
-    drawn.add_row("seeds", *(str(len(row.seeds)) for row in rows))
-    drawn.add_row("seconds", *(f"{row.seconds:.0f}" for row in rows))
+    for name, texts in footer.items():
+        drawn.add_row(name, *(texts[i] for i in columns))
     return drawn
 
 
-def markdown(table: Table) -> str:
-    lines = []
-    if table.rows:
-        lines.append(_line(["metric", *(" ".join(row.label) for row in table.rows)]))
-        lines.append("| --- |" + " ---: |" * len(table.rows))
-        for name, texts in _cells(table).items():
-            lines.append(_line([f"{name} {ARROWS[table.metrics[name]]}", *texts]))
-        lines.append(_line(["seeds", *(str(len(row.seeds)) for row in table.rows)]))
-        lines.append(_line(["seconds", *(f"{row.seconds:.0f}" for row in table.rows)]))
-        lines.append("")
-    lines.append(" ".join(_markdown(line) for line in caption(table)))
+def markdown(table: Table, differences: Sequence[Difference] = ()) -> str:
+    lines = [*_grid(table, _marked(table, differences), costs(table)).markdown(), ""] if table.rows else []
+    if differences:
+        compared, amounts = amounts_of(table, differences)
+        lines += [markdown_text(title(differences)), "", *_grid(compared, amounts, {}).markdown(), ""]
+    lines.append(" ".join(markdown_text(line) for line in caption(table, differences)))
     if lines_below := remarks(table):
-        lines += ["", *(f"- {_markdown(line)}" for line in lines_below)]
+        lines += ["", *(f"- {markdown_text(line)}" for line in lines_below)]
     return "\n".join(lines) + "\n"
 
 
-def caption(table: Table) -> list[str]:
+def latex(table: Table, differences: Sequence[Difference] = ()) -> str:
+    """A tabular for booktabs and amssymb, with what its signs mean below it."""
+    below = [latex_text(line) + r"\par" for line in [*caption(table, differences), *remarks(table)]]
+    drawn = _grid(table, _marked(table, differences), costs(table)).latex() if table.rows else []
+    return "\n".join([r"% \usepackage{booktabs,amssymb}", *drawn, *below]) + "\n"
+
+
+def _grid(table: Table, cells: Texts, footer: Texts) -> Grid:
+    metrics = [[f"{name} {ARROWS[table.metrics[name]]}", *texts] for name, texts in cells.items()]
+    header = ["metric", *(" ".join(row.label) for row in table.rows)]
+    below = [[name, *texts] for name, texts in footer.items()]
+    return Grid(header, [metrics, below] if below else [metrics])
+
+
+def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
     """What the signs in the table mean: those that it uses."""
     over_seeds = {cell.over_seeds for row in table.rows for cell in row.cells.values()}
     if not over_seeds:
@@ -104,61 +127,94 @@ def caption(table: Table) -> list[str]:
     return [
         f"↑ higher is better, ↓ lower is better, {NOT_APPLICABLE} does not apply.",
         f"± half a 95% interval {interval[tuple(sorted(over_seeds))]}.",
+        *(_legend(differences) if differences else []),
     ]
 
 
-def as_csv(table: Table) -> str:
-    """One line per row and metric, numbers unrounded."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["row", "algo", "model", "data", "annotator", "reward", "config_hash", "seeds", "seconds",
-         "metric", "direction", "value", "half_interval_95", "interval_over"]
-    )  # fmt: skip
-    for row in table.rows:
-        i = row.identity
-        names = [" ".join(row.label), i.algo, i.model, i.data, i.annotator or "", i.reward or "", i.config_hash]
-        for name, cell in row.cells.items():
-            over = "seeds" if cell.over_seeds else "examples"
-            half = "" if math.isnan(cell.half_interval) else repr(cell.half_interval)
-            numbers = [len(row.seeds), repr(row.seconds), _formula_free(name), table.metrics[name].value]
-            writer.writerow([*map(_formula_free, names), *numbers, repr(cell.value), half, over])
-    return buffer.getvalue()
-
-
-def as_json(table: Table) -> str:
-    rows = [
-        {
-            "label": list(row.label),
-            "algo": row.identity.algo,
-            "plugin": row.identity.plugin,
-            "plugin_version": row.identity.plugin_version,
-            "model": row.identity.model,
-            "data": row.identity.data,
-            "annotator": row.identity.annotator,
-            "reward": row.identity.reward,
-            "config_hash": row.identity.config_hash,
-            "baseline": row.baseline,
-            "seeds": list(row.seeds),
-            "seconds": _number(row.seconds),
-            "metrics": {
-                name: {
-                    "value": cell.value,
-                    "half_interval_95": _number(cell.half_interval),
-                    "interval_over": "seeds" if cell.over_seeds else "examples",
-                    "direction": table.metrics[name].value,
-                }
-                for name, cell in row.cells.items()
-            },
-        }
-        for row in table.rows
+def _legend(differences: Sequence[Difference]) -> list[str]:
+    full, hollow = (" ".join(kind[i] for kind in (BETTER, WORSE, OTHER)) for i in (0, 1))
+    over = {d.over_seeds for d in differences}
+    lines = [
+        f"{full if True in over else hollow} better, worse, other than the baseline: p < 5% after Holm's correction for all "
+        f"{len(differences)} differences of this table; without a mark it may be noise.",
+        "Differences are paired by example, and by seed where rows share seeds; [ ] is a 95% interval "
+        + ("over seeds and examples" if True in over else "over examples only, training noise left out: one seed")
+        + ", d the difference in standard deviations of the examples' scores (Cohen's d_av).",
     ]
-    content = {"rows": rows, "incomplete": list(table.incomplete), "notes": list(table.notes)}
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    if len(over) == 2:
+        lines.append(f"{hollow} and *: one seed, over examples only, training noise left out.")
+    return lines
 
 
 def remarks(table: Table) -> list[str]:
     return [*(f"Not in the table: {line}" for line in table.incomplete), *table.notes]
+
+
+def title(differences: Sequence[Difference]) -> str:
+    names = list(dict.fromkeys(" ".join(d.baseline) for d in differences))
+    return f"Difference from {names[0]}" if len(names) == 1 else f"Difference from its own of {', '.join(names)}"
+
+
+def costs(table: Table) -> dict[str, list[str]]:
+    """The rows below the metrics: seeds, and what a run cost, mean over seeds."""
+
+    def texts(values: Iterable[float | None], scale: float, decimals: int) -> list[str]:
+        return [NOT_APPLICABLE if v is None else f"{v / scale:.{decimals}f}" for v in values]
+
+    rows = {
+        "seeds": [str(len(row.seeds)) for row in table.rows],
+        "seconds": texts((row.seconds for row in table.rows), 1, 0),
+        "tokens per second": texts((row.tokens_per_second for row in table.rows), 1, 0),
+        "peak memory, GiB": texts((row.peak_memory_bytes for row in table.rows), 2**30, 2),
+    }
+    return {name: found for name, found in rows.items() if set(found) != {NOT_APPLICABLE}}
+
+
+def amounts_of(table: Table, differences: Sequence[Difference]) -> tuple[Table, dict[str, list[str]]]:
+    """The rows and metrics that have differences, and the texts: value, interval, effect size and mark."""
+    by_cell = {(d.row, d.metric): d for d in differences}
+    compared, measured = {d.row for d in differences}, {d.metric for d in differences}
+    rows = [row for row in table.rows if row.label in compared]
+    metrics = {name: direction for name, direction in table.metrics.items() if name in measured}
+    one_seed = len({d.over_seeds for d in differences}) > 1
+
+    def text(d: Difference | None, decimals: int) -> str:
+        if d is None:
+            return NOT_APPLICABLE
+        low, high = (_fixed(end, decimals) for end in (d.low, d.high))
+        effect = "" if math.isnan(d.effect_size) else f" d {_fixed(d.effect_size, 1)}"
+        sign = "*" if one_seed and not d.over_seeds else ""
+        return f"{_fixed(d.value, decimals, '+')} [{low}, {high}]{sign}{effect} {mark(d, table) or ' '}"
+
+    texts = {}
+    for name in metrics:
+        found = [by_cell.get((row.label, name)) for row in rows]
+        decimals = _decimals((d.high - d.low) / 2 for d in found if d)
+        texts[name] = [text(d, decimals) for d in found]
+    return Table(tuple(rows), metrics), texts
+
+
+def mark(difference: Difference, table: Table) -> str:
+    """▲ where the row is better than its baseline, ▼ worse, ◆ where neither way is better; "" where it may be noise."""
+    if not difference.significant:
+        return ""
+    direction = table.metrics[difference.metric]
+    up = (difference.value > 0) == (direction is Direction.HIGHER)
+    kind = OTHER if direction is Direction.NEITHER else BETTER if up else WORSE
+    return kind[not difference.over_seeds]
+
+
+def _marked(table: Table, differences: Sequence[Difference]) -> dict[str, list[str]]:
+    """The cells, with the mark of each behind them where there are differences at all."""
+    marks = {(d.row, d.metric): mark(d, table) for d in differences}
+    if not any(marks.values()):
+        return _cells(table)
+    return {
+        name: [
+            f"{text} {marks.get((row.label, name)) or ' '}" for row, text in zip(table.rows, texts, strict=True)
+        ]
+        for name, texts in _cells(table).items()
+    }  # fmt: skip
 
 
 def _cells(table: Table) -> dict[str, list[str]]:
@@ -169,15 +225,14 @@ def _cells(table: Table) -> dict[str, list[str]]:
     def text(cell: Cell | None, decimals: int) -> str:
         if cell is None:
             return NOT_APPLICABLE
-        value = f"{round(cell.value, decimals) + 0.0:.{decimals}f}"  # + 0.0: no "-0.00"
         interval = "" if math.isnan(cell.half_interval) else f" ±{cell.half_interval:.{decimals}f}"
-        mark = "" if not mixed else " " if cell.over_seeds or not interval else "*"
-        return value + interval + mark
+        sign = "" if not mixed else " " if cell.over_seeds or not interval else "*"
+        return _fixed(cell.value, decimals) + interval + sign
 
     return {
         name: [text(row.cells.get(name), decimals) for row in table.rows]
         for name in table.metrics
-        for decimals in [_decimals(table.rows, name)]
+        for decimals in [_decimals(row.cells[name].half_interval for row in table.rows if name in row.cells)]
     }
 
 
@@ -185,32 +240,11 @@ def _name(metric: str, table: Table) -> str:
     return f"  {plain(metric.partition('/')[2])} {ARROWS[table.metrics[metric]]}"
 
 
-def _decimals(rows: Sequence[Row], metric: str) -> int:
+def _decimals(halves: Iterable[float]) -> int:
     """Two or three, so that the smallest interval of the metric still shows a digit."""
-    halves = [row.cells[metric].half_interval for row in rows if metric in row.cells]
     smallest = min((half for half in halves if half > 0), default=0.1)
     return 2 if smallest >= 0.01 else 3
 
 
-def _number(value: float) -> float | None:
-    """JSON has no NaN: null."""
-    return None if math.isnan(value) else value
-
-
-def plain(text: str) -> str:
-    """Without control characters: a name must not move the cursor or colour the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _markdown(text: str) -> str:
-    """As literal text inside a Markdown table cell: no markup, HTML, link or new cell."""
-    return re.sub(r"([\\|`*\[\]])", r"\\\1", html.escape(plain(text), quote=False))
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(_markdown(cell.strip()) for cell in cells) + " |"
-
-
-def _formula_free(text: str) -> str:
-    """A spreadsheet would compute a cell that starts with = + - @."""
-    return f"'{plain(text)}" if text[:1] in ("=", "+", "-", "@") else plain(text)
+def _fixed(value: float, decimals: int, sign: str = "") -> str:
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # + 0.0: no "-0.00"

@@ -1,0 +1,58 @@
+"""A table of texts, drawn as Markdown or LaTeX. The texts are untrusted: whatever they hold is shown and does nothing."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`sections` are groups of lines, set apart where the format can; each line begins with its name."""
+
+    header: Sequence[str]
+    sections: Sequence[Sequence[Sequence[str]]]
+
+    def markdown(self) -> list[str]:
+        lines = [line for section in self.sections for line in section]
+        rule = "| --- |" + " ---: |" * (len(self.header) - 1)
+        return [_cells(self.header), rule, *(_cells(line) for line in lines)]
+
+    def latex(self) -> list[str]:
+        body = [
+            " & ".join(latex_text(cell.strip()) for cell in line) + r" \\" if line is not None else r"\midrule"
+            for part in [[self.header], *self.sections]
+            for line in [*part, None]
+        ]
+        columns = "l" + "r" * (len(self.header) - 1)
+        return [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body[:-1], r"\bottomrule", r"\end{tabular}"]
+
+
+def plain(text: str) -> str:
+    """Without control characters: a name must not move the cursor or colour the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def markdown_text(text: str) -> str:
+    """As literal text inside a Markdown table cell: no markup, HTML, link or new cell."""
+    return re.sub(r"([\\|`*\[\]])", r"\\\1", html.escape(plain(text), quote=False))
+
+
+def latex_text(text: str) -> str:
+    """As literal text; the signs that tables use as mathematics (amssymb)."""
+    return "".join(_LATEX.get(c, c) for c in plain(text))
+
+
+def _cells(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(markdown_text(cell.strip()) for cell in cells) + " |"
+
+
+_LATEX = {
+    **{c: rf"\{c}" for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "–": "--", "…": r"\dots{}",
+    "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$",
+    "◆": r"$\blacklozenge$", "△": r"$\vartriangle$", "▽": r"$\triangledown$", "◇": r"$\lozenge$",
+}  # fmt: skip
