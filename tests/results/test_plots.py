@@ -223,7 +223,7 @@ class TestForest:
         table = sweep
         dpo, ppo = label(table, "dpo"), label(table, "ppo")
         (axes,) = draw(table, [difference(dpo), difference(ppo, baseline=dpo)])[1].figure.axes
-        assert [text.get_text() for text in axes.get_yticklabels()] == ["dpo less sft", f"{' '.join(ppo)} less dpo"]
+        assert [text.get_text() for text in axes.get_yticklabels()] == ["dpo\nless sft", f"{' '.join(ppo)}\nless dpo"]
 
 
 def test_rows_of_different_data_share_no_axis(tmp_path):

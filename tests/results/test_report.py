@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from alignbench import UserError
-from alignbench.results import generations, report
+from alignbench.results import compare, generations, report
 from alignbench.results.plots.text import shown
 from alignbench.results.record import Status
 from alignbench.results.runs import find_runs
@@ -231,6 +231,10 @@ class TestHostile:
 
 
 class TestFiles:
+    def test_compare_writes_it(self, plain, tmp_path):
+        assert compare.main([str(plain[0]), "--output", str(tmp_path / "table.html")]) == 0
+        assert "Side by side" in (tmp_path / "table.html").read_text(encoding="utf-8")
+
     def test_a_report_that_cannot_be_written_is_one_line(self, plain, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(UserError, match=r"Cannot write .*page.html: .*"):

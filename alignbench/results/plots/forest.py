@@ -25,14 +25,7 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> P
     lines = list(dict.fromkeys((d.row, d.baseline) for d in drawn))
     baselines = list(dict.fromkeys(baseline for _, baseline in lines))
     position = {line: -i for i, line in enumerate(lines)}
-    names = [
-        "\n".join(
-            textwrap.wrap(
-                row_label(row) if len(baselines) == 1 else f"{row_label(row)} less {row_label(baseline)}", 34
-            )[:4]
-        )
-        for row, baseline in lines
-    ]
+    names = [_name(row, baseline if len(baselines) > 1 else ()) for row, baseline in lines]
     columns = min(4, len(metrics))
     rows = math.ceil(len(metrics) / columns)
     tallest = max(name.count("\n") + 1 for name in names)
@@ -40,7 +33,7 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> P
     for i, metric in enumerate(metrics):
         axes = figure.add_subplot(rows, columns, i + 1)
         family = shown(metric.partition("/")[0], limit=30)
-        axes.set_title(f"{family}\n{metric_name(metric)} {ARROWS[table.metrics[metric]]}".rstrip())
+        axes.set_title(f"{family}\n{metric_name(metric)} {ARROWS[table.metrics[metric]]}".rstrip(), fontsize=9)
         axes.axvline(0.0, color=INK, linewidth=0.8)
         for d in (d for d in drawn if d.metric == metric):
             style: Style = styles.by_row[d.row]
@@ -65,3 +58,9 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> P
     alone = dict.fromkeys(row_label(d.row).strip() for d in drawn if not d.over_seeds)
     notes = (f"One seed, so the interval is over examples only and leaves training noise out: {', '.join(alone)}.",)
     return Plot("differences", TITLE, text, figure, notes if alone else ())
+
+
+def _name(row: Sequence[str], baseline: Sequence[str]) -> str:
+    """On as few lines as it takes, however many settings a label has."""
+    less = textwrap.wrap(f"less {row_label(baseline)}", 34)[:3] if baseline else []
+    return "\n".join([*textwrap.wrap(row_label(row), 34)[:4], *less])
