@@ -128,7 +128,7 @@ def _fixed(value: float | None, decimals: int = 3) -> str:
 
 
 def _p(value: float | None) -> str:
-    return "< 0.001" if value is not None and value < 0.001 else _fixed(value)
+    return "< 0.0001" if value is not None and value < 0.0001 else _fixed(value, 4)
 
 
 def _configurations(rows: Sequence[Row]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from matplotlib.ticker import MaxNLocator
+
 from alignbench.results.plots.data import Curve
 from alignbench.results.plots.style import Plot, Styles, legend, new_figure
 from alignbench.results.plots.text import UNITS, metric_name
@@ -31,6 +33,7 @@ def training_curves(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, 
         axes = figure.add_subplot(lines, columns, i + 1)
         axes.set_title(metric_name(name))
         axes.set_ylabel(UNITS.get(name, ""))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         for row in trained:
             if name in curves[row.label]:
                 curve, style = curves[row.label][name].thinned(MOST_POINTS), styles[row]

@@ -21,6 +21,10 @@ from alignbench.results.table import PROXY, Cell, Row, Table, baseline_row
 KL, BOUND = "optimization/kl", "optimization/kl_bound"
 TITLE = "KL-gold frontier"
 PATH_POINTS = 40
+FITTED = (
+    "The thick curves are those of Gao et al. 2022, fitted by least squares to the rows of one algorithm: d = √KL, R the gold "
+    "reward less the SFT model's. ± and bands are 95% intervals."
+)
 
 
 def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]], styles: Styles) -> Plot:
@@ -36,27 +40,29 @@ def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]]
     if not panels:
         return Plot("frontier", TITLE, f"Left out: {'; '.join(absent)}.")
     figure = new_figure(11, 4.6)
-    fits: list[str] = []
+    notes: list[str] = []
+    fitted: list[str] = []
+    paths = False
     for i, metric in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
-        for row in table.rows:
-            _path(axes, curves.get(row.label, {}), "reward" if metric == PROXY else "gold_reward", styles[row].colour)
+        logged = "reward" if metric == PROXY else "gold_reward"
+        drawn = [_path(axes, curves.get(row.label, {}), logged, styles[row].colour) for row in table.rows]
+        paths = paths or any(drawn)
         if metric != PROXY:
-            fits += _fits(axes, table, styles, metric)
+            fitted, refused = _fits(axes, table, styles, metric)
+            notes = [*([FITTED] if fitted else []), *fitted, *refused]
         draw_points(axes, [_point(row, metric, styles) for row in placed[metric]])
         axes.set_xlabel("√KL from the SFT model (√ nats per response)")
         label_axis(axes, "y", metric, table)
         axes.set_title("gold reward: the truth" if metric != PROXY else "proxy reward: what was optimised")
     rows = [row for row in table.rows if any(row in placed[metric] for metric in panels)]
-    extra = [Line2D([], [], color="#777777", linewidth=0.8, alpha=0.7, label="along training")]
-    if any("=" in line for line in fits):
-        extra.append(Line2D([], [], color="#777777", linewidth=2, label="fit (Gao et al.)"))
+    widths = {"along training, on training prompts": 0.8 if paths else 0, "fit (Gao et al.)": 2 if fitted else 0}
+    extra = [Line2D([], [], color="#777777", linewidth=width, label=name) for name, width in widths.items() if width]
     legend(figure, [styles[row] for row in rows], extra=extra)
     text = (
-        f"Each point is a row of the table, placed by the square root of its KL. {INTERVALS} Thin lines follow "
-        "training, on training prompts. A proxy that rises while the gold reward falls is over-optimised."
+        f"Each point is a row of the table, placed by the square root of its KL. {INTERVALS} "
+        "A proxy that rises while the gold reward falls is over-optimised."
     )
-    notes = list(fits)
     if any(BOUND in row.cells for row in rows):
         notes.append("The best of n responses are placed at the known upper bound of their KL.")
     if len({(row.identity.annotator, row.identity.reward) for row in rows if row.identity.reward}) > 1:
@@ -81,14 +87,17 @@ def _point(row: Row, metric: str, styles: Styles) -> Point:
     return Point(styles[row], d, row.cells[metric].value, (d - ends[0], ends[1] - d), both_sides(row.cells[metric]))
 
 
-def _path(axes: Axes, curves: Mapping[str, Curve], figure: str, colour: str) -> None:
-    if "kl" in curves and figure in curves and len(curves["kl"].updates) == len(curves[figure].updates):
+def _path(axes: Axes, curves: Mapping[str, Curve], figure: str, colour: str) -> bool:
+    """The way that training took, where it logged both; returns whether it did."""
+    known = "kl" in curves and figure in curves and len(curves["kl"].updates) == len(curves[figure].updates)
+    if known:
         kl, reward = (curves[name].thinned(PATH_POINTS).mean for name in ("kl", figure))
         axes.plot(np.sqrt(np.maximum(kl, 0.0)), reward, color=colour, linewidth=0.8, alpha=0.6)
+    return known
 
 
-def _fits(axes: Axes, table: Table, styles: Styles, metric: str) -> list[str]:
-    """Draws a curve for each algorithm and proxy with enough rows; says what was fitted and what was not."""
+def _fits(axes: Axes, table: Table, styles: Styles, metric: str) -> tuple[list[str], list[str]]:
+    """Draws a curve for each algorithm and proxy with enough rows; returns what was fitted, and what was not and why."""
     sweeps: dict[tuple[str | None, ...], list[Row]] = defaultdict(list)
     for row in table.rows:
         if not row.baseline and _kl(row) and metric in row.cells:
@@ -106,15 +115,7 @@ def _fits(axes: Axes, table: Table, styles: Styles, metric: str) -> list[str]:
             fitted.append(f"{name}: {curve.text()}, {len(points)} rows.")
         else:
             refused[curve].append(name)
-    notes = []
-    if fitted:
-        notes.append(
-            "The thick curves are those of Gao et al. 2022, fitted by least squares to the rows of one algorithm: "
-            "d = √KL, R the gold reward less the SFT model's. ± and bands are 95% intervals."
-        )
-        notes += fitted
-    notes += [f"Not fitted, {reason}: {', '.join(names)}." for reason, names in refused.items()]
-    return notes
+    return fitted, [f"Not fitted, {reason}: {', '.join(names)}." for reason, names in refused.items()]
 
 
 def _start(row: Row, table: Table, metric: str) -> float:
