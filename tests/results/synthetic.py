@@ -27,7 +27,7 @@ HOSTILE = (
     "</style></title></textarea><b>",
     "]]><!-- -->",
     "<!--<script>",
-    r"$\frac{1}{ $x^$ \$",
+    r"$\frac{1}{$ costs $x^2$",
     "{{ 7 * 7 }}{% raw %}",
     "&lt;b&gt; &amp;",
     "\x1b[31mred\x07",

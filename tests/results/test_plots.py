@@ -219,6 +219,12 @@ class TestForest:
         (axes,) = draw(table, [unknown])[1].figure.axes
         assert any(list(line.get_xdata()) == [0.5, 0.5] for line in axes.get_lines())
 
+    def test_an_interval_without_training_noise_is_said(self, sweep):
+        both = [difference(label(sweep, "dpo")), difference(label(sweep, "ppo"), over_seeds=False)]
+        assert not draw(sweep, both[:1])[1].notes
+        (note,) = draw(sweep, both)[1].notes
+        assert "leaves training noise out: ppo kl_coef=0.09" in note
+
     def test_several_baselines_are_named(self, sweep):
         table = sweep
         dpo, ppo = label(table, "dpo"), label(table, "ppo")
@@ -254,8 +260,8 @@ def test_text_stays_text_in_every_plot(tmp_path):
         assert not tags & {"script", "img", "a", "foreignObject", "iframe"}
         assert not [key for element in root.iter() for key in element.attrib if key.lower().startswith("on")]
         texts = [*plot.figure.legends[0].get_texts()] if plot.figure.legends else plot.figure.axes[0].get_yticklabels()
-        labels = {entry.get_text().replace("\n", " ").strip() for entry in texts}
-        assert {shown(text).strip() for text in [*HOSTILE, "_hidden"]} <= labels, plot.name
+        labels = {entry.get_text().replace("\n", " ") for entry in texts}
+        assert {shown(text) for text in [*HOSTILE, "_hidden"]} <= labels, plot.name
         assert plot.png().startswith(b"\x89PNG")
 
 

@@ -49,13 +49,13 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> P
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=3)
-    against = row_label(baselines[0]).strip() if len(baselines) == 1 else "its baseline"
+    against = row_label(baselines[0]) if len(baselines) == 1 else "its baseline"
     text = (
         f"Each row less {against}, on the same evaluation examples. Bars are 95% intervals over seeds and examples; a filled marker is "
         "significant at 5% after Holm's correction over the comparisons, a hollow one is not. Where ↑ stands, right of "
         "the line is better; where ↓ stands, left of it."
     )
-    alone = dict.fromkeys(row_label(d.row).strip() for d in drawn if not d.over_seeds)
+    alone = dict.fromkeys(row_label(d.row) for d in drawn if not d.over_seeds)
     notes = (f"One seed, so the interval is over examples only and leaves training noise out: {', '.join(alone)}.",)
     return Plot("differences", TITLE, text, figure, notes if alone else ())
 

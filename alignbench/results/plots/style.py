@@ -120,9 +120,8 @@ class Styles:
 
 
 def row_label(label: Sequence[str]) -> str:
-    """One line. The space in front keeps matplotlib from dropping a name that starts with an underscore."""
-    text = shown(" ".join(label), limit=LONGEST_LABEL)
-    return f" {text}" if text.startswith("_") else text
+    """On one line."""
+    return shown(" ".join(label), limit=LONGEST_LABEL)
 
 
 @contextlib.contextmanager
