@@ -4,7 +4,7 @@ model, the annotator. They may not differ in what their numbers are measured wit
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from alignbench.errors import UserError
@@ -38,7 +38,8 @@ RULES = (
 def clashes(table: Table, budgets: bool = False) -> list[str]:
     """What makes the rows' numbers incomparable, in a phrase each. `budgets`: training budgets are what is compared."""
     rules = [rule for rule in RULES if not (budgets and rule.settings == BUDGET)]
-    return [clash for rule in rules for clash in _clashes(rule, table)]
+    facts = [(row, _facts(row)) for row in table.rows]
+    return [clash for rule in rules for clash in _clashes(rule, facts)]
 
 
 def require_comparable(table: Table, budgets: bool = False) -> None:
@@ -51,18 +52,23 @@ def require_comparable(table: Table, budgets: bool = False) -> None:
         )
 
 
-def _clashes(rule: _Rule, table: Table) -> Iterator[str]:
+def _clashes(rule: _Rule, facts: Sequence[tuple[Row, dict[str, object]]]) -> Iterator[str]:
     """One phrase for each setting on which rows do not agree. What a row does not know it does not contradict."""
     found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    for row in table.rows:
+    names = [name for name in dict.fromkeys(name for _, known in facts for name in known) if _covers(rule, name)]
+    for row, known in facts:
         if peers := rule.peers(row):
-            for name, value in _facts(row).items():
-                if any(name == s or name.startswith(f"{s}.") for s in rule.settings) and not name.endswith(IGNORED):
-                    found[peers, name].setdefault(str(value), " ".join(row.label))
+            for name in names:
+                if name in known:
+                    found[peers, name].setdefault(str(known[name]), " ".join(row.label))
     for (_, name), values in found.items():
         if len(values) > 1:
             named = [f"{value[:40]} in {label}" for value, label in list(values.items())[:3]]
             yield f"other {rule.what}, {name} is {', '.join(named)}" + (", ..." if len(values) > 3 else "")
+
+
+def _covers(rule: _Rule, name: str) -> bool:
+    return any(name == s or name.startswith(f"{s}.") for s in rule.settings) and not name.endswith(IGNORED)
 
 
 def _facts(row: Row) -> dict[str, object]:

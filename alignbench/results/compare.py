@@ -117,7 +117,7 @@ def _compare(options: argparse.Namespace) -> None:
             report = importlib.import_module("alignbench.results.report")  # it draws, which takes time to import
             report.write(runs, table, compared, options.output)
             return
-        text = _drawn(form, table, compared, options.output)
+        text = _drawn(form, table if options.differences else _readable(table, form), compared, options.output)
     _write(text, options.output)
     if form == "csv":  # it has no place for them
         for line in render.remarks(table):
@@ -145,6 +145,14 @@ def _prepared(options: argparse.Namespace, table: Table) -> tuple[Table, Example
     if options.at_kl is not None:
         return matched(table, AT_KL, options.at_kl, examples)
     return matched(table, AT_BUDGET, options.at_budget, examples) if budgets else (table, examples)
+
+
+def _readable(table: Table, form: str) -> Table:
+    """Without the rows that no terminal is wide enough for, and said."""
+    if form != "terminal" or len(table.rows) <= MOST_ROWS:
+        return table
+    note = f"The first {MOST_ROWS} of {len(table.rows)} rows: --only chooses, --output FILE.csv or FILE.md has all."
+    return replace(table, rows=table.rows[:MOST_ROWS], notes=(*table.notes, note))
 
 
 def _drawn(form: str, table: Table, compared: Sequence[Difference], output: Path | None) -> str:

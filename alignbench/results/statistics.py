@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -61,12 +62,17 @@ def clustered_stderr(scores: Sequence[ExampleScore]) -> float:
 
 def interval_over_seeds(values: Sequence[float]) -> float:
     """Half the 95% confidence interval of the mean of one value per seed, by Student's t. Needs at least two seeds."""
-    from scipy.special import stdtrit  # a third of a second to import, and only tables over seeds need it
-
     n = len(values)
     mean = math.fsum(values) / n
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    return float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    return _student_975(n - 1) * deviation / math.sqrt(n)
+
+
+@functools.cache
+def _student_975(degrees: int) -> float:
+    from scipy.special import stdtrit  # a third of a second to import, and only tables over seeds need it
+
+    return float(stdtrit(degrees, 0.975))
 
 
 def _mean(scores: Sequence[ExampleScore]) -> float:

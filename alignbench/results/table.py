@@ -79,7 +79,7 @@ class _Group:
 
 def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> Table:
     """One row per configuration, SFT models first. What is unfinished, mixed or broken is said, not averaged."""
-    finished = _without_copies([_with_gap(run) for run in runs if run.record.status is Status.FINISHED])
+    finished = _without_copies([run for run in runs if run.record.status is Status.FINISHED])
     groups, notes = _grouped(finished)
     rows = [make_row(group.runs, label) for group, label in zip(groups, _labels(groups), strict=True)]
     rows.sort(key=lambda row: (not row.baseline, [_natural(part) for part in row.label]))
@@ -87,7 +87,7 @@ def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> 
     notes += [f"{run.path}: {run.reason}." for run in broken]
     return Table(
         rows=tuple(rows),
-        metrics=_metrics(finished),
+        metrics=_metrics(run for group in groups for run in group.runs),
         incomplete=tuple(_incomplete(run) for run in runs if run.record.status is not Status.FINISHED),
         notes=tuple(notes),
     )
@@ -136,13 +136,15 @@ def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
                 what = "The numbers differ; the" if differ else "The"
                 name = shown.record.identity.algo
                 notes.append(f"{name}, seed {seed}: run {len(repeats)} times. {what} latest is shown.")
-        groups.append(_Group(tuple(chosen)))
+        groups.append(_Group(tuple(map(_with_gap, chosen))))
     return groups, notes
 
 
 def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """Leaves out SFT rows of runs without a reward where a run with one brings the same SFT model: beside DPO it cannot
     tell the proxy reward, beside PPO it can. Copies that disagree stay, and stand apart."""
+    if len({bool(run.record.identity.reward) for run in runs if run.record.baseline}) < 2:
+        return list(runs)
     scored: dict[tuple[object, ...], list[StoredRun]] = defaultdict(list)
     for run in runs:
         if run.record.baseline and run.record.identity.reward:
@@ -234,14 +236,20 @@ def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
     return labels
 
 
+_ABSENT = object()
+
+
 def _version(identity: Identity) -> str | None:
     return identity.packages.get("alignbench")
 
 
 def _keys(groups: Sequence[_Group]) -> list[str]:
+    """Settings that are not the same everywhere: of a hundred a few, and only they are looked at row by row."""
     keys = dict.fromkeys(key for group in groups for key in group.first.settings)
     hidden = {*NOT_HASHED, "algo", *COMPONENTS}
-    return [key for key in keys if key not in hidden and key.partition(".")[0] not in NOT_HASHED]
+    shown = [key for key in keys if key not in hidden and key.partition(".")[0] not in NOT_HASHED]
+    settings = [group.first.settings for group in groups]
+    return [key for key in shown if any(s.get(key, _ABSENT) != settings[0].get(key, _ABSENT) for s in settings)]
 
 
 def _candidates(groups: Sequence[_Group], key: str) -> dict[int, tuple[Any, object]]:
@@ -271,7 +279,8 @@ def _text(value: Any) -> str:
 def _metrics(runs: Iterable[StoredRun]) -> dict[str, Direction]:
     """All metrics in the order of the run that has most of them, families kept together."""
     found: dict[str, dict[str, Direction]] = defaultdict(dict)
-    for run in sorted(runs, key=lambda run: -len(run.record.metrics)):
+    different = {tuple(run.record.metrics): run for run in runs}.values()
+    for run in sorted(different, key=lambda run: -len(run.record.metrics)):
         for name, metric in run.record.metrics.items():
             found[name.partition("/")[0]].setdefault(name, metric.direction)
     return {name: direction for family in found.values() for name, direction in family.items()}

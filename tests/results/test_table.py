@@ -1,9 +1,7 @@
 """The table, from run directories on disk to text."""
 
 import csv
-import dataclasses
 import io
-import itertools
 import json
 import math
 import re
@@ -14,67 +12,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from alignbench import Direction, Metric
-from alignbench.results import render
+from alignbench import Metric
+from alignbench.results import export, render
 from alignbench.results.compare import main
-from alignbench.results.directory import RunDirectory
-from alignbench.results.environment import config_hash
-from alignbench.results.record import Cost, Identity, RunRecord, Status
-from alignbench.results.runs import find_runs
+from alignbench.results.record import Status
 from alignbench.results.statistics import interval_over_seeds
-from alignbench.results.table import Row, Table, build_table
-
-HIGHER, NEITHER = Direction.HIGHER, Direction.NEITHER
-_number = itertools.count()
-
-
-def write(folder: Path, settings: dict, value: float = 1.0, *, baseline: bool = False, **changes) -> RunDirectory:
-    """A run of `settings` with one metric, `helpfulness/accuracy`, unless `metrics` are given."""
-    seed, algo = settings.get("seed", 0), "sft" if baseline else settings.get("algo", {}).get("name", "ppo")
-    fields = {
-        "algo": algo, "plugin": "alignbench", "plugin_version": "0.1.0", "model": "tiny", "data": "world",
-        "annotator": "mild", "reward": None, "seed": seed, "git_commit": "c0ffee", "packages": {}, "hardware": {},
-        "config_hash": config_hash(settings, leave_out=("algo",) if baseline else ()),
-    }  # fmt: skip
-    identity = Identity(**{k: changes.pop(k, v) for k, v in fields.items()}, algo_label=changes.pop("algo_label", ""))
-    record = RunRecord("run", Status.FINISHED, identity, Cost({"sft": 10.0, "algo": 20.0}), baseline=baseline)
-    metrics = {"helpfulness/accuracy": Metric(value, 0.05, 100, HIGHER)}
-    path = folder / f"run-{next(_number):03}"
-    path.mkdir(parents=True)
-    directory = RunDirectory(path)
-    directory.write_config(json.dumps(settings))  # JSON is YAML
-    directory.write_record(dataclasses.replace(record, **{"metrics": metrics, **changes}))
-    return directory
-
-
-def write_with_baseline(folder: Path, settings: dict, value: float, sft_value: float = 0.5) -> RunDirectory:
-    run = write(folder, settings, value)
-    sft = write(folder, settings, sft_value, baseline=True)
-    sft.path.rename(run.path / "sft")
-    return run
-
-
-def table_of(folder: Path) -> Table:
-    return build_table(*find_runs([folder]))
-
-
-def row(table: Table, *label: str) -> Row:
-    (found,) = [r for r in table.rows if r.label == label]
-    return found
+from alignbench.results.table import Table
+from tests.results.on_disk import HIGHER, NEITHER, dpo, ppo, row, table_of, write, write_with_baseline
 
 
 def terminal(table: Table, width: int = 100) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
     console.print(render.terminal(table, width))
     return console.file.getvalue()
-
-
-def ppo(kl: float = 0.1, seed: int = 0, **more) -> dict:
-    return {"algo": {"name": "ppo", "kl_coef": kl}, "eval": {"prompts": 600}, "seed": seed, **more}
-
-
-def dpo(seed: int = 0) -> dict:
-    return {"algo": {"name": "dpo", "beta": 0.1}, "eval": {"prompts": 600}, "seed": seed}
 
 
 class TestRows:
@@ -275,10 +225,10 @@ class TestDrawing:
     def test_csv_and_json_hold_unrounded_numbers(self, tmp_path):
         write(tmp_path, ppo(), 1 / 3, algo_label="=HYPERLINK(1)", metrics={"a/b": Metric(1 / 3, math.nan, 1, NEITHER)})
         table = table_of(tmp_path)
-        (line,) = csv.DictReader(io.StringIO(render.as_csv(table)))
+        (line,) = csv.DictReader(io.StringIO(export.as_csv(table)))
         assert (line["row"], line["metric"], line["direction"]) == ("'=HYPERLINK(1)", "a/b", "neither")
         assert (float(line["value"]), line["half_interval_95"], line["seeds"]) == (1 / 3, "", "1")
-        (found,) = json.loads(render.as_json(table))["rows"]
+        (found,) = json.loads(export.as_json(table))["rows"]
         assert found["metrics"]["a/b"] == {
             "value": 1 / 3, "half_interval_95": None, "interval_over": "examples", "direction": "neither",
         }  # fmt: skip
