@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from collections.abc import Sequence
 
 from rich import box
@@ -16,7 +17,7 @@ from alignbench.errors import UserError
 from alignbench.results.export import formula_free, json_text
 from alignbench.results.grid import Grid, latex_text, markdown_text, plain
 from alignbench.results.ratings import Rating, Score
-from alignbench.results.render import remarks
+from alignbench.results.render import NOT_APPLICABLE, remarks
 from alignbench.results.table import Table
 
 HEADER = ("row", "Bradley-Terry", "Elo", "average win rate", "games")
@@ -47,7 +48,8 @@ def legend(metric: str) -> list[str]:
     return [
         f"Who wins on {metric}, example by example; ties are half a win. [ ] is a 95% interval over seeds and examples "
         "(hierarchical bootstrap).",
-        "Bradley-Terry: strengths that sum to 1, a beats b with probability a / (a + b). Elo: from 1000, K = 4, one drawn order "
+        f"Bradley-Terry: strengths that sum to 1, a beats b with probability a / (a + b); {NOT_APPLICABLE} where rows that never "
+        "lose to the others leave them unbounded. Elo: from 1000, K = 4, one drawn order "
         "of games. Average win rate: mean over opponents.",
     ]
 
@@ -58,7 +60,9 @@ def _line(rating: Rating) -> list[str]:
 
 
 def _interval(score: Score) -> str:
-    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
+    if math.isnan(score.value):
+        return NOT_APPLICABLE
+    return f"{score.value:.3f}" + ("" if math.isnan(score.low) else f" [{score.low:.3f}, {score.high:.3f}]")
 
 
 def _csv(rated: Sequence[Rating]) -> str:
@@ -67,7 +71,9 @@ def _csv(rated: Sequence[Rating]) -> str:
     names = ("bradley_terry", "average_win_rate")
     writer.writerow(["row", *(f"{name}{end}" for name in names for end in ("", "_low_95", "_high_95")), "elo", "games"])
     for rating in rated:
-        scores = [repr(v) for name in names for v in dataclasses.astuple(getattr(rating, name))]
+        scores = [
+            "" if math.isnan(v) else repr(v) for name in names for v in dataclasses.astuple(getattr(rating, name))
+        ]
         writer.writerow([formula_free(" ".join(rating.row)), *scores, repr(rating.elo), rating.games])
     return buffer.getvalue()
 

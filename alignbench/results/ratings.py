@@ -6,6 +6,7 @@ bootstrap: seeds are drawn, and inside them whole clusters of examples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -109,13 +110,13 @@ def _rated(labels: Sequence[tuple[str, ...]], matches: Sequence[_Match]) -> tupl
 
     def rated(rate: Callable[[Games], Series]) -> list[Score]:
         values = rate(played).reindex(rows).to_numpy()
-        low, high = np.nanpercentile([rate(drawn).reindex(rows).to_numpy() for drawn in draws], [2.5, 97.5], axis=0)
+        low, high = np.percentile([rate(drawn).reindex(rows).to_numpy() for drawn in draws], [2.5, 97.5], axis=0)
         return [Score(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
 
     table = zip(labels, rated(strengths), elo(_shuffled(played, rng)).reindex(rows), rated(win_rates), strict=True)
     played_by = [round(sum(m.games.sum() for m in matches if i in m.pair)) for i in rows]
     found = [Rating(label, s, float(e), r, n) for (label, s, e, r), n in zip(table, played_by, strict=True)]
-    return tuple(sorted(found, key=lambda rating: -rating.bradley_terry.value))
+    return tuple(sorted(found, key=lambda rating: -rating.average_win_rate.value))
 
 
 def _tallies(matches: Sequence[_Match], rng: np.random.Generator | None) -> list[tuple[float, float, float]]:
@@ -150,13 +151,31 @@ def _played(tallies: Sequence[tuple[float, float, float]], matches: Sequence[_Ma
 
 
 def strengths(games: Games) -> Series:
-    """Bradley-Terry strengths by evalica, scaled to a sum of 1: only their ratios are determined."""
+    """Bradley-Terry strengths by evalica, scaled to a sum of 1: only their ratios are determined.
+
+    NaN where there are none: they are finite only if no group of rows wins all of its games against the others (Ford 1957)."""
     import evalica
 
     found = evalica.bradley_terry(
         games.xs, games.ys, games.winners, weights=games.weights, tolerance=1e-9, limit=10_000
     ).scores
-    return found / found.sum()
+    return found / found.sum() if _connected(games) else found * math.nan
+
+
+def _connected(games: Games) -> bool:
+    """Whether each row has beaten or drawn with each other one, if by way of others."""
+    import evalica
+    import numpy as np
+    from scipy.sparse.csgraph import connected_components
+
+    numbers = {row: i for i, row in enumerate(dict.fromkeys([*games.xs, *games.ys]))}
+    beaten = np.zeros((len(numbers), len(numbers)))
+    for x, y, winner in zip(games.xs, games.ys, games.winners, strict=True):
+        if winner != evalica.Winner.Y:
+            beaten[numbers[x], numbers[y]] = 1
+        if winner != evalica.Winner.X:
+            beaten[numbers[y], numbers[x]] = 1
+    return bool(connected_components(beaten, connection="strong", return_labels=False) == 1)
 
 
 def win_rates(games: Games) -> Series:

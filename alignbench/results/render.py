@@ -42,7 +42,7 @@ def print_table(paths: Iterable[Path], console: Console | None = None) -> None:
 def terminal(table: Table, width: int, differences: Sequence[Difference] = ()) -> RenderableType:
     """Blocks of as many algorithms as the width holds, with the SFT models in each; below them the differences."""
     baselines = [i for i, row in enumerate(table.rows) if row.baseline]
-    parts = _blocks(table, _marked(table, differences), costs(table), baselines, width)
+    parts = _blocks(table, marked(table, differences), costs(table), baselines, width)
     if differences:
         compared, amounts = amounts_of(table, differences)
         parts += [Text(plain(title(differences)), style="bold"), *_blocks(compared, amounts, {}, [], width)]
@@ -93,7 +93,7 @@ def _block(table: Table, cells: Texts, footer: Texts, columns: Sequence[int]) ->
 
 
 def markdown(table: Table, differences: Sequence[Difference] = ()) -> str:
-    lines = [*_grid(table, _marked(table, differences), costs(table)).markdown(), ""] if table.rows else []
+    lines = [*_grid(table, marked(table, differences), costs(table)).markdown(), ""] if table.rows else []
     if differences:
         compared, amounts = amounts_of(table, differences)
         lines += [markdown_text(title(differences)), "", *_grid(compared, amounts, {}).markdown(), ""]
@@ -106,7 +106,7 @@ def markdown(table: Table, differences: Sequence[Difference] = ()) -> str:
 def latex(table: Table, differences: Sequence[Difference] = ()) -> str:
     """A tabular for booktabs and amssymb, with what its signs mean below it."""
     below = [latex_text(line) + r"\par" for line in [*caption(table, differences), *remarks(table)]]
-    drawn = _grid(table, _marked(table, differences), costs(table)).latex() if table.rows else []
+    drawn = _grid(table, marked(table, differences), costs(table)).latex() if table.rows else []
     return "\n".join([r"% \usepackage{booktabs,amssymb}", *drawn, *below]) + "\n"
 
 
@@ -204,7 +204,7 @@ def mark(difference: Difference, table: Table) -> str:
     return kind[not difference.over_seeds]
 
 
-def _marked(table: Table, differences: Sequence[Difference]) -> dict[str, list[str]]:
+def marked(table: Table, differences: Sequence[Difference]) -> dict[str, list[str]]:
     """The cells, with the mark of each behind them where there are differences at all."""
     marks = {(d.row, d.metric): mark(d, table) for d in differences}
     if not any(marks.values()):

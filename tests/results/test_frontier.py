@@ -1,0 +1,105 @@
+"""Matched KL and matched budgets: interpolation between settings of one seed, never beyond them."""
+
+import re
+
+import numpy as np
+import pytest
+
+from alignbench import Direction, Metric
+from alignbench.results.compare import main
+from alignbench.results.examples import read_examples
+from alignbench.results.frontier import AT_BUDGET, AT_KL, matched
+from alignbench.results.paired import differences
+from alignbench.results.record import Cost
+from tests.results.on_disk import HIGHER, dpo, ppo, table_of, write, write_scores
+
+SCORE = "helpfulness/score"
+
+
+def point(folder, settings, kl: float, score: float, *, seconds=10.0, **changes):
+    metrics = {
+        "optimization/kl": Metric(kl, 0.1, 40, Direction.NEITHER),
+        "helpfulness/plain": Metric(score, 0.1, 40, HIGHER),
+    }
+    run = write(folder, settings, metrics=metrics, cost=Cost({"algo": seconds}), **changes)
+    rng = np.random.default_rng(settings["seed"])
+    write_scores(run, SCORE, list(score + rng.normal(size=40) * 0.1))
+    return run
+
+
+def at(folder, axis, target):
+    table = table_of(folder)
+    return matched(table, axis, target, read_examples(run for row in table.rows for run in row.runs))
+
+
+def test_between_the_two_neighbours_of_each_seed(tmp_path):
+    for seed in (0, 1):
+        for coefficient, kl, score in ((0.4, 1.0, 2.0), (0.2, 3.0 + seed, 3.0), (0.1, 9.0, 0.0)):
+            point(tmp_path, ppo(coefficient, seed=seed), kl, score)
+    table, _ = at(tmp_path, AT_KL, 2.0)
+    (row,) = table.rows
+    assert row.label == ("ppo",) and row.seeds == (0, 1)
+    cell = row.cells["helpfulness/plain"]
+    assert cell.value == pytest.approx((2.5 + (2 + 1 / 3)) / 2) and cell.over_seeds
+    assert row.cells["optimization/kl"].value == pytest.approx(2.0)
+    (note,) = [note for note in table.notes if "interpolated" in note]
+    assert "at KL 2 (nats per response) over kl_coef=0.1, kl_coef=0.2, kl_coef=0.4" in note
+
+
+def test_a_setting_that_was_run_is_itself(tmp_path):
+    for coefficient, kl, score in ((0.4, 1.0, 2.0), (0.2, 3.0, 5.0)):
+        point(tmp_path, ppo(coefficient), kl, score)
+    for target, expected in ((1.0, 2.0), (3.0, 5.0)):
+        table, _ = at(tmp_path, AT_KL, target)
+        assert table.rows[0].cells["helpfulness/plain"].value == pytest.approx(expected)
+
+
+def test_nothing_is_extrapolated_and_that_is_said(tmp_path, capsys):
+    for coefficient, kl in ((0.4, 1.0), (0.2, 3.0)):
+        point(tmp_path, ppo(coefficient), kl, 1.0)
+    point(tmp_path, dpo(), 2.5, 1.0)
+    assert main([str(tmp_path), "--at-kl", "2", "--format", "markdown"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("| metric | ppo |")
+    assert "- dpo at KL 2 is not known and not extrapolated: seed 0: KL 2.5." in out
+    assert main([str(tmp_path), "--at-kl", "4", "--format", "markdown"]) == 0
+    out = capsys.readouterr().out
+    assert "ppo at KL 4 is not known and not extrapolated: seed 0: KL 1 to 3." in out and "interpolated" not in out
+
+
+def test_what_is_no_option_of_the_algorithm_is_no_frontier(tmp_path):
+    for name, kl in (("honest", 1.0), ("mild", 3.0)):
+        point(tmp_path, ppo(annotator={"b": name}), kl, 1.0, annotator=name)
+    table, _ = at(tmp_path, AT_KL, 2.0)
+    assert table.rows == () and len([n for n in table.notes if "not extrapolated" in n]) == 2
+
+
+def test_a_run_without_a_kl_has_no_place_on_the_frontier(tmp_path):
+    write(tmp_path, ppo(0.1))
+    table, _ = at(tmp_path, AT_KL, 2.0)
+    assert table.rows == () and "seed 0: no KL" in table.notes[0]
+
+
+def test_differences_at_a_matched_kl_are_tested_on_the_same_examples(tmp_path):
+    for seed in (0, 1, 2):
+        for settings, better in ((ppo, 1.0), (dpo, 0.0)):
+            for coefficient, kl in ((1, 1.0), (2, 3.0)):
+                given = settings(seed=seed)
+                given["algo"] = {**given["algo"], "coef": coefficient}
+                point(tmp_path, given, kl + 0.1 * seed, better + kl)
+    table, examples = at(tmp_path, AT_KL, 2.0)
+    found = {d.metric: d for d in differences(table, "dpo", examples)}[SCORE]
+    assert (found.row, found.seeds, found.examples) == (("ppo",), 3, 40)
+    assert found.value == pytest.approx(1.0) and found.significant
+
+
+def test_budgets_are_matched_over_runs_of_different_length(tmp_path, capsys):
+    for updates, seconds, score in ((10, 100.0, 1.0), (20, 200.0, 2.0)):
+        point(tmp_path, {"algo": {"name": "ppo", "updates": updates}, "seed": 0}, 1.0, score, seconds=seconds)
+    table, _ = at(tmp_path, AT_BUDGET, 125.0)
+    assert table.rows[0].cells["helpfulness/plain"].value == pytest.approx(1.25)
+    assert table.rows[0].seconds == pytest.approx(125.0)
+    assert main([str(tmp_path), "--format", "markdown"]) == 2
+    assert "algo.updates" in capsys.readouterr().err
+    assert main([str(tmp_path), "--at-budget", "125", "--format", "markdown"]) == 0
+    assert re.search(r"\| helpfulness/plain ↑ \| 1\.25", capsys.readouterr().out)

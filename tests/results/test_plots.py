@@ -1,0 +1,292 @@
+"""The plots: what stands where, what is left out and why, and text that stays text."""
+
+import dataclasses
+import json
+import math
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from alignbench.results.plots import draw
+from alignbench.results.plots.data import training
+from alignbench.results.plots.overoptimisation import Fit, Form, fit
+from alignbench.results.plots.style import PALETTE, Plot, Styles
+from alignbench.results.plots.text import shown
+from alignbench.results.table import Table
+from tests.results.synthetic import ALPHA, BETA, HOSTILE, SFT_GOLD, difference, gold, read, write_run, write_sweep
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    write_sweep(folder)
+    return read(folder)
+
+
+def plots(folder: Path, differences=()) -> dict[str, Plot]:
+    table = read(folder)
+    return {plot.name: plot for plot in draw(table, differences)}
+
+
+def label(table: Table, start: str) -> tuple[str, ...]:
+    return next(row.label for row in table.rows if " ".join(row.label).startswith(start))
+
+
+class TestOveroptimisation:
+    d = np.array([0.3, 0.8, 1.2, 2.0, 2.5, 3.5])
+
+    @pytest.mark.parametrize(
+        ("form", "curve"),
+        [
+            (Form.BEST_OF_N, lambda d: d * (ALPHA - BETA * d)),
+            (Form.RL, lambda d: d * (ALPHA - BETA * np.log(d))),
+        ],
+    )
+    def test_exact_curves_give_their_coefficients(self, form, curve):
+        found = fit(form, self.d, curve(self.d))
+        assert (found.alpha, found.beta) == pytest.approx((ALPHA, BETA), abs=1e-6)
+        assert found.value(self.d) == pytest.approx(curve(self.d), abs=1e-6)
+        assert found.value(np.array([0.0])) == 0
+
+    def test_the_intervals_are_those_of_linear_regression(self):
+        """Of the coefficients and of the curve, from the textbook: t sqrt(x' (X'X)^-1 x s^2)."""
+        y = self.d * (ALPHA - BETA * np.log(self.d)) + np.array([0.1, -0.2, 0.05, 0.1, -0.1, 0.02])
+        found = fit(Form.RL, self.d, y)
+        design = np.column_stack([self.d, -self.d * np.log(self.d)])
+        coefficients, (squares,), *_ = np.linalg.lstsq(design, y, rcond=None)
+        covariance = np.linalg.inv(design.T @ design) * squares / (len(y) - 2)
+        assert (found.alpha, found.beta) == pytest.approx(tuple(coefficients), abs=1e-6)
+        assert found.covariance == pytest.approx(covariance, rel=1e-4)
+        half = stats.t.ppf(0.975, len(y) - 2) * np.sqrt(np.diag(design @ covariance @ design.T))
+        assert found.half_interval(self.d) == pytest.approx(half, rel=1e-4)
+
+    def test_it_is_not_fitted_where_it_would_say_nothing(self):
+        assert "fewer than 4 rows" in fit(Form.RL, [1.0, 2.0, 3.0], [1.0, 1.5, 1.6])
+        assert "fewer than 4 rows" in fit(Form.RL, [1.0, 1.0, 2.0, 3.0], [1.0, 1.1, 1.5, 1.6])
+        assert "fewer than 4 rows" in fit(Form.RL, [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 1.5, 1.6])
+        assert "fewer than 4 rows" in fit(Form.RL, [0.5, 1.0, 2.0, 3.0], [math.nan, 1.0, 1.5, 1.6])
+        assert isinstance(fit(Form.RL, [1.0, 1.0 + 1e-15, 1.0 + 2e-15, 1.0 + 4e-15], [1.0, 1.1, 1.2, 1.3]), str)
+
+    def test_the_text_has_as_many_digits_as_the_interval(self):
+        found = Fit(Form.RL, 1.23456, 0.2, np.diag([0.04**2, 3.0**2]), t=1.0)
+        assert found.text() == "R = d (α − β log d), α = 1.235 ± 0.040, β = 0.2 ± 3.0"
+
+
+class TestFrontier:
+    def test_points_stand_at_the_square_root_of_their_kl(self, sweep):
+        table = sweep
+        figure = draw(table, [])[0].figure
+        left, right = figure.axes
+        assert "gold" in left.get_ylabel() and "proxy" in right.get_ylabel()
+        assert "√ nats per response" in left.get_xlabel()
+        for row in table.rows:
+            kl = (row.cells.get("optimization/kl") or row.cells["optimization/kl_bound"]).value
+            for axes, metric in ((left, "helpfulness/gold_reward"), (right, "optimization/proxy_reward")):
+                assert any(
+                    np.allclose(line.get_xydata(), [[math.sqrt(kl), row.cells[metric].value]])
+                    for line in axes.get_lines()
+                    if len(line.get_xydata()) == 1
+                ), row.label
+
+    def test_each_algorithm_has_the_curve_of_its_kind(self, sweep):
+        table = sweep
+        frontier = draw(table, [])[0]
+        (best_of_n,) = [note for note in frontier.notes if note.startswith("best_of_n: ")]
+        (ppo,) = [note for note in frontier.notes if note.startswith("ppo: ")]
+        for note, form in ((best_of_n, "R = d (α − β d)"), (ppo, "R = d (α − β log d)")):
+            assert form in note and "5 rows" in note
+            alpha, beta = (float(number) for number in re.findall(r"= (\d\.\d+) ±", note))
+            assert alpha == pytest.approx(ALPHA, abs=0.1) and beta == pytest.approx(BETA, abs=0.1)
+        assert any("Not fitted, fewer than 4 rows" in note and "dpo" in note for note in frontier.notes)
+        curves = [line.get_xydata() for line in frontier.figure.axes[0].get_lines() if len(line.get_xydata()) == 200]
+        assert len(curves) == 2
+        for (x, y), kind in zip([curve[100] for curve in curves], (True, False), strict=True):
+            assert y == pytest.approx(gold(x, best_of_n=kind), abs=0.05)
+        assert all(curve[0][1] == pytest.approx(SFT_GOLD, abs=0.02) for curve in curves)
+
+    def test_the_way_of_training_is_drawn_where_it_was_logged(self, sweep):
+        table = sweep
+        left, right = draw(table, [])[0].figure.axes
+        trained = [row for row in table.rows if row.label[0] in ("ppo", "dpo")]
+        paths = [line for line in right.get_lines() if 1 < len(line.get_xydata()) < 200]
+        assert len(paths) == len(trained)
+        assert not [line for line in left.get_lines() if len(line.get_xydata()) == 30]  # no gold reward in train.jsonl
+
+    def test_without_gold_reward_the_proxy_is_drawn_and_the_rest_left_out_with_a_reason(self, tmp_path):
+        write_run(tmp_path, "ppo", has_gold=False)
+        found = plots(tmp_path)
+        (axes,) = found["frontier"].figure.axes
+        assert "proxy" in axes.get_title(loc="left")
+        assert any("Gold reward is left out: no run has it" in note for note in found["frontier"].notes)
+        assert found["cost"].figure is None and "no run has a gold reward" in found["cost"].text
+        assert found["sycophancy"].figure is None and "no run has a metric of helpfulness" in found["sycophancy"].text
+        assert found["differences"].figure is None and "no paired difference" in found["differences"].text
+
+
+class TestTraining:
+    def test_bands_are_students_t_over_the_seeds(self, tmp_path):
+        paths = [write_run(tmp_path, "ppo", seed=seed, updates=4) for seed in range(3)]
+        logged = [
+            [line["reward"] for line in map(json.loads, (path / "train.jsonl").read_text().splitlines())]
+            for path in paths
+        ]
+        table = read(tmp_path)
+        curve = training(table.rows[1].runs)["reward"]
+        assert curve.seeds == 3 and list(curve.updates) == [1, 2, 3, 4]
+        for i, values in enumerate(zip(*logged, strict=True)):
+            low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+            assert (curve.mean[i] - curve.half[i], curve.mean[i] + curve.half[i]) == pytest.approx((low, high))
+
+    def test_one_seed_has_a_line_and_no_band(self, tmp_path):
+        write_run(tmp_path, "ppo")
+        table = read(tmp_path)
+        assert np.isnan(training(table.rows[1].runs)["reward"].half).all()
+        reward = plots(tmp_path)["training"].figure.axes[0]
+        assert reward.get_title(loc="left") == "reward" and len(reward.get_lines()) == 1
+
+    def test_only_the_algorithms_own_stage_and_whole_lines_count(self, tmp_path):
+        path = write_run(tmp_path, "ppo", updates=2) / "train.jsonl"
+        with path.open("a") as file:
+            file.write('{"stage": "sft", "update": 3, "loss": 9}\n[1]\n{"stage": "ppo", "update": 3, "loss": null}\n')
+            file.write('{"stage": "ppo", "update": "4", "loss": 9}\n{"stage": "ppo", "upd')
+        table = read(tmp_path)
+        loss = training(table.rows[1].runs)["loss"]
+        assert list(loss.updates) == [1, 2, 3]
+        assert list(loss.mean[:2]) == [1.0, 0.5] and math.isnan(loss.mean[2])
+
+    def test_seeds_are_averaged_over_the_updates_that_all_of_them_made(self, tmp_path):
+        for seed, updates in enumerate((3, 5)):
+            write_run(tmp_path, "ppo", seed=seed, updates=updates)
+        table = read(tmp_path)
+        assert list(training(table.rows[1].runs)["loss"].updates) == [1, 2, 3]
+
+    def test_long_stages_are_thinned_to_means(self, tmp_path):
+        write_run(tmp_path, "ppo", updates=1000)
+        table = read(tmp_path)
+        curve = training(table.rows[1].runs)["loss"]
+        thin = curve.thinned(100)
+        assert len(thin.updates) == 100
+        assert thin.mean[0] == pytest.approx(np.mean([1 / i for i in range(1, 11)])) and thin.updates[0] == 5.5
+
+
+class TestLook:
+    def test_an_algorithm_has_one_colour_in_all_plots(self, sweep):
+        table = sweep
+        differences = [difference(row.label) for row in table.rows if not row.baseline]
+        styles = Styles.of(table)
+        colours = {row.label[0]: styles[row].colour for row in table.rows}
+        assert len(set(colours.values())) == 4  # sft, best_of_n, dpo, ppo
+        for plot in draw(table, differences):
+            drawn = {line.get_color() for axes in plot.figure.axes for line in axes.get_lines()}
+            assert colours["ppo"] in drawn and drawn <= {*colours.values(), "#333333"}, plot.name
+
+    def test_it_does_not_depend_on_the_order_or_the_number_of_rows_of_an_algorithm(self, sweep):
+        table = sweep
+        fewer = [row for row in table.rows if " ".join(row.label) != "ppo kl_coef=0.09"]
+        other = Styles.of(dataclasses.replace(table, rows=tuple(reversed(fewer))))
+        assert all(other[row].colour == Styles.of(table)[row].colour for row in fewer)
+
+    def test_rows_of_one_algorithm_and_algorithms_of_one_colour_differ_in_marker(self, sweep):
+        table = sweep
+        row = table.rows[-1]
+        many = tuple(dataclasses.replace(row, label=(f"algo{i:02}",)) for i in range(2 * len(PALETTE)))
+        for rows in (table.rows, many):
+            styles = Styles.of(dataclasses.replace(table, rows=rows))
+            assert len({(styles[row].colour, styles[row].marker) for row in rows}) == len(rows)
+
+
+class TestForest:
+    def test_significant_differences_are_filled(self, sweep):
+        table = sweep
+        yes, no = label(table, "dpo"), label(table, "ppo")
+        differences = [difference(yes, value=0.5), difference(no, value=0.1, low=-0.1, significant=False)]
+        (axes,) = draw(table, differences)[1].figure.axes
+        faces = {
+            line.get_xdata()[0]: line.get_markerfacecolor() for line in axes.get_lines() if line.get_marker() != "None"
+        }
+        assert faces[0.5] != "white" and faces[0.1] == "white"
+        assert [text.get_text() for text in axes.get_yticklabels()] == [" ".join(yes), " ".join(no)]
+        assert any(list(line.get_xdata()) == [-0.1, 1.0] for line in axes.get_lines())  # its interval
+        assert any(list(line.get_xdata()) == [0.0, 0.0] for line in axes.get_lines())  # no difference
+
+    def test_an_interval_that_is_unknown_is_not_drawn(self, sweep):
+        table = sweep
+        unknown = difference(label(table, "dpo"), value=0.5, low=math.nan, high=math.nan)
+        (axes,) = draw(table, [unknown])[1].figure.axes
+        assert any(list(line.get_xdata()) == [0.5, 0.5] for line in axes.get_lines())
+
+    def test_an_interval_without_training_noise_is_said(self, sweep):
+        both = [difference(label(sweep, "dpo")), difference(label(sweep, "ppo"), over_seeds=False)]
+        assert not draw(sweep, both[:1])[1].notes
+        (note,) = draw(sweep, both)[1].notes
+        assert "leaves training noise out: ppo kl_coef=0.09" in note
+
+    def test_several_baselines_are_named(self, sweep):
+        table = sweep
+        dpo, ppo = label(table, "dpo"), label(table, "ppo")
+        (axes,) = draw(table, [difference(dpo), difference(ppo, baseline=dpo)])[1].figure.axes
+        assert [text.get_text() for text in axes.get_yticklabels()] == ["dpo\nless sft", f"{' '.join(ppo)}\nless dpo"]
+
+
+def test_rows_of_different_data_share_no_axis(tmp_path):
+    write_run(tmp_path, "ppo", data="world")
+    write_run(tmp_path, "ppo", data="other")
+    found = plots(tmp_path)
+    assert set(found) >= {"frontier-1", "frontier-2", "training-2"}
+    assert {found["cost-1"].title, found["cost-2"].title} == {
+        "Cost against gold reward: tiny on other",
+        "Cost against gold reward: tiny on world",
+    }
+
+
+def test_a_comparison_gives_the_same_bytes_twice(tmp_path):
+    write_run(tmp_path, "ppo", updates=3)
+    one, other = (plots(tmp_path)["frontier"] for _ in range(2))
+    assert one.svg() == other.svg() and one.png() == other.png()
+
+
+def test_text_stays_text_in_every_plot(tmp_path):
+    for i, text in enumerate([*HOSTILE, "_hidden"]):
+        write_run(tmp_path, f"algo{i}", label=text, updates=2)
+    table = read(tmp_path)
+    differences = [difference(row.label, baseline=(HOSTILE[0],)) for row in table.rows if not row.baseline]
+    for plot in draw(table, differences):
+        root = ElementTree.fromstring(plot.svg())  # well-formed
+        tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+        assert not tags & {"script", "img", "a", "foreignObject", "iframe"}
+        assert not [key for element in root.iter() for key in element.attrib if key.lower().startswith("on")]
+        texts = [*plot.figure.legends[0].get_texts()] if plot.figure.legends else plot.figure.axes[0].get_yticklabels()
+        labels = {entry.get_text().replace("\n", " ") for entry in texts}
+        assert {shown(text) for text in [*HOSTILE, "_hidden"]} <= labels, plot.name
+        assert plot.png().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("\u202egnp.exe", "‹U+202E›gnp.exe"),
+        ("a\x00b\x1b[0m", "a‹U+0000›b‹U+001B›[0m"),
+        ("\ud800", "‹U+D800›"),
+        ("line\nline\t", "line‹U+000A›line‹U+0009›"),
+        ("naïve 漢字　🙂 می‌خواهم", "naïve 漢字　🙂 می‌خواهم"),
+    ],
+)
+def test_what_would_act_is_shown(text, seen):
+    assert shown(text) == seen
+
+
+def test_shown_keeps_what_it_is_told_to_and_cuts_what_is_long():
+    assert shown("a\nb\rc", keep="\n") == "a\nb‹U+000D›c"
+    assert shown("abcdef", limit=4) == "abc…"
+
+
+def test_numbers_that_no_axis_holds_do_not_stop_the_rest(tmp_path):
+    path = write_run(tmp_path, "ppo", updates=3) / "train.jsonl"
+    path.write_text(
+        path.read_text().replace('"loss": 1.0', '"loss": 1e308') + '{"stage": "ppo", "update": 4, "kl": -5}\n'
+    )
+    assert all(plot.svg() for plot in plots(tmp_path).values() if plot.figure)

@@ -1,0 +1,100 @@
+"""Ratings: evalica's published tables, and who wins in run directories."""
+
+import csv
+import dataclasses
+import io
+import json
+
+import pytest
+from evalica import Winner
+
+from alignbench import Direction, UserError
+from alignbench.results.compare import main
+from alignbench.results.examples import read_examples
+from alignbench.results.ratings import Games, elo, ratings, strengths, win_rates
+from tests.results.on_disk import dpo, ppo, table_of, write, write_scores
+from tests.shared_data import shared_data
+
+SCORE = "helpfulness/score"
+WINNERS = {"left": Winner.X, "right": Winner.Y, "tie": Winner.Draw}
+
+
+@pytest.mark.parametrize("name", ["simple", "food"])
+@pytest.mark.parametrize(
+    ("algorithm", "rate"), [("bradley_terry", strengths), ("elo", elo), ("average_win_rate", win_rates)]
+)
+def test_published_tables_are_reproduced(name, algorithm, rate):
+    folder = shared_data("evalica-golden")
+    with (folder / f"{name}.csv").open() as comparisons, (folder / f"{name}-golden.csv").open() as golden:
+        played = list(csv.DictReader(comparisons))
+        expected = {row["item"]: float(row["score"]) for row in csv.DictReader(golden) if row["algorithm"] == algorithm}
+    xs, ys = [game["left"] for game in played], [game["right"] for game in played]
+    found = rate(Games(xs, ys, [WINNERS[game["winner"]] for game in played], [1.0] * len(played)))
+    assert len(expected) == 5
+    assert found.to_dict() == pytest.approx(expected, rel=1e-6)
+
+
+def test_two_rows_of_strengths_are_their_odds():
+    """Of two players the maximum of the likelihood is known: wins of each by all games."""
+    games = Games([0, 0, 0], [1, 1, 1], [Winner.X, Winner.Draw, Winner.Y], [6.0, 2.0, 2.0])
+    assert strengths(games).to_dict() == pytest.approx({0: 0.7, 1: 0.3})
+    assert win_rates(games).to_dict() == pytest.approx({0: 0.7, 1: 0.3})
+
+
+@pytest.mark.parametrize("games", [[("a", "b", Winner.X)], [("a", "b", Winner.X), ("b", "c", Winner.Draw)]])
+def test_who_never_loses_has_no_finite_strength(games):
+    xs, ys, winners = map(list, zip(*games, strict=True))
+    assert strengths(Games(xs, ys, winners, [1.0] * len(games))).isna().all()
+
+
+def rated(folder, metric=SCORE):
+    table = table_of(folder)
+    return ratings(table, metric, read_examples(run for row in table.rows for run in row.runs))
+
+
+def test_wins_are_counted_by_example_and_seed(tmp_path):
+    for seed in (0, 1):
+        write_scores(write(tmp_path, ppo(seed=seed)), SCORE, [1.0, 2.0, 3.0, 9.0], list("aabb"))
+        write_scores(write(tmp_path, dpo(seed=seed)), SCORE, [0.0, 2.0, 5.0, 0.0], list("aabb"))
+    first, second = rated(tmp_path)
+    assert (first.row, first.games, second.games) == (("ppo",), 8, 8)
+    assert first.average_win_rate.value == pytest.approx((2 + 0.5) / 4)
+    assert first.bradley_terry.value == pytest.approx(0.625)
+    assert first.bradley_terry.low <= 0.625 <= first.bradley_terry.high
+    assert first.elo > 1000 > second.elo
+    assert rated(tmp_path) == rated(tmp_path)
+
+
+def test_lower_wins_where_lower_is_better(tmp_path):
+    write_scores(write(tmp_path, ppo()), SCORE, [1.0, 2.0])
+    write_scores(write(tmp_path, dpo()), SCORE, [0.0, 1.0])
+    table = table_of(tmp_path)
+    examples = read_examples(run for row in table.rows for run in row.runs)
+    lower = dataclasses.replace(table, metrics={SCORE: Direction.LOWER})
+    assert ratings(table, SCORE, examples)[0].row == ("ppo",)
+    assert ratings(lower, SCORE, examples)[0].row == ("dpo",)
+    with pytest.raises(UserError, match="no better direction"):
+        ratings(dataclasses.replace(table, metrics={SCORE: Direction.NEITHER}), SCORE, examples)
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    for i in range(3):
+        scores = [float((i * k) % 5) for k in range(20)]
+        write_scores(write(tmp_path, ppo(0.1 * (i + 1))), SCORE, scores)
+    assert main([str(tmp_path), "--ratings", SCORE]) == 0
+    assert "Bradley-Terry" in capsys.readouterr().out
+    assert main([str(tmp_path), "--ratings", SCORE, "--format", "json"]) == 0
+    assert sum(r["bradley_terry"]["value"] for r in json.loads(capsys.readouterr().out)["ratings"]) == pytest.approx(1)
+    assert main([str(tmp_path), "--ratings", SCORE, "--format", "csv"]) == 0
+    assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 3
+    for form, start in (("markdown", "| row"), ("latex", "% \\use")):
+        assert main([str(tmp_path), "--ratings", SCORE, "--format", form]) == 0
+        assert capsys.readouterr().out.startswith(start)
+    assert main([str(tmp_path), "--ratings", "helpfulness/scores"]) == 2
+    assert "Did you mean 'helpfulness/score'?" in capsys.readouterr().err
+
+
+def test_one_row_has_nobody_to_win_against(tmp_path):
+    write_scores(write(tmp_path, ppo()), SCORE, [1.0, 2.0])
+    with pytest.raises(UserError, match="at least two rows"):
+        rated(tmp_path)
