@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=FORMATS, help="csv and json hold unrounded numbers (default: terminal, or as --output ends)"
     )
     add("--output", type=Path, metavar="FILE", help="write to a file")
+    add("--plots", type=Path, metavar="FOLDER", help="draw every plot there too, as PNG and SVG")
     return parser
 
 
@@ -113,10 +114,13 @@ def _compare(options: argparse.Namespace) -> None:
         text = leaderboard.draw(ratings(table, options.ratings, examples), table, options.ratings, form)
     else:
         compared = differences(table, options.baseline, examples)
-        if form == "html":
+        if options.plots or form == "html":
             report = importlib.import_module("alignbench.results.report")  # it draws, which takes time to import
-            report.write(runs, table, compared, options.output)
-            return
+            if options.plots:
+                report.save_plots(table, compared, options.plots)
+            if form == "html":
+                report.write(runs, table, compared, options.output)
+                return
         text = _drawn(form, table if options.differences else _readable(table, form), compared, options.output)
     _write(text, options.output)
     if form == "csv":  # it has no place for them
