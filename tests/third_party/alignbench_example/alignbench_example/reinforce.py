@@ -7,6 +7,7 @@ is no ratio and nothing to clip.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from alignbench_example.config import ReinforceConfig
 
 class Reinforce(PolicyOptimizer[ScoredRollout]):
     """One optimizer step per batch of rollouts."""
+
+    shares_batches = True
 
     def __init__(self, config: ReinforceConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         self._config, self._policy = config, policy
@@ -47,25 +50,26 @@ class Reinforce(PolicyOptimizer[ScoredRollout]):
         # 3. One step on -E[advantage * log pi(response)], its gradient gathered over micro-batches.
         learning_rate = self._optimizer.next_update()
         self._optimizer.zero_grad()
-        loss = entropy = 0.0
-        for rows in torch.arange(len(sequences)).split(config.micro_batch_size):
+        sums: Counter[str] = Counter()
+        for rows in functional.micro_batches(sequences, torch.arange(len(sequences)), config.micro_batch_size):
             part = sequences.select(rows)
             scores = self._policy.logprobs(part, temperature=rollout.temperature, entropy=True)
             log_pi = functional.masked_sum(scores.logprobs, part.response_mask, dim=1)
             part_loss = -(advantages[rows] * log_pi).sum() / len(sequences)
             functional.require_finite("the REINFORCE loss", part_loss.detach(), hint="Lower the learning rate.")
             part_loss.backward()
-            loss += float(part_loss.detach())
+            sums["loss"] += float(part_loss.detach())
             assert scores.entropy is not None
-            entropy += float(functional.masked_sum(scores.entropy, part.response_mask))
+            sums["entropy"] += float(functional.masked_sum(scores.entropy, part.response_mask))
         norms = self._optimizer.step()
+        sums = functional.across_processes(sums)  # several processes may share a batch
 
         tokens = float(sequences.response_mask.sum())
         metrics = {
             "reward": float(batch.scores.mean()),
             "kl": float(kl.mean()),
-            "loss": loss,
-            "entropy": entropy / tokens,
+            "loss": sums["loss"],
+            "entropy": sums["entropy"] / tokens,
             "length": tokens / len(sequences),
             "eos_rate": float(rollout.samples.finished.float().mean()),
             "gradient_norm": norms["policy"],
