@@ -47,7 +47,7 @@ def draw(rated: Sequence[Rating], table: Table, metric: str, form: str) -> str:
 def legend(metric: str) -> list[str]:
     return [
         f"Who wins on {metric}, example by example; ties are half a win. [ ] is a 95% interval over seeds and examples "
-        "(hierarchical bootstrap).",
+        "(hierarchical bootstrap), a guide and no test: that is what the table of differences is for.",
         f"Bradley-Terry: strengths that sum to 1, a beats b with probability a / (a + b); {NOT_APPLICABLE} where rows that never "
         "lose to the others leave them unbounded. Elo: from 1000, K = 4, one drawn order "
         "of games. Average win rate: mean over opponents.",

@@ -131,7 +131,8 @@ def _tallies(matches: Sequence[_Match], rng: np.random.Generator | None) -> list
     for match in matches:
         n = len(match.games)
         if n not in drawn:
-            drawn[n] = np.ones(n) if rng is None else rng.multinomial(n, np.full(n, 1 / n))
+            some = max(n - 1, 1)  # of S seeds S - 1: otherwise few seeds seem to vary too little (Rao & Wu 1988)
+            drawn[n] = np.ones(n) if rng is None else rng.multinomial(some, np.full(n, 1 / n)) * n / some
         wins, ties, games = (float(drawn[n] @ part @ weights) for part in (match.wins, match.ties, match.games))
         found.append((wins, ties, games - wins - ties))
     return found

@@ -7,6 +7,7 @@ import math
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,16 @@ from rich.console import Console
 from alignbench import Metric
 from alignbench.results import export, render
 from alignbench.results.compare import main
+from alignbench.results.paired import differences
 from alignbench.results.record import Status
 from alignbench.results.statistics import interval_over_seeds
 from alignbench.results.table import Table
-from tests.results.on_disk import HIGHER, NEITHER, dpo, ppo, row, table_of, write, write_with_baseline
+from tests.results.on_disk import HIGHER, NEITHER, dpo, ppo, row, table_of, write, write_scores, write_with_baseline
 
 
-def terminal(table: Table, width: int = 100) -> str:
+def terminal(table: Table, width: int = 100, found=()) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(render.terminal(table, width))
+    console.print(render.terminal(table, width, found))
     return console.file.getvalue()
 
 
@@ -234,6 +236,65 @@ class TestDrawing:
         }  # fmt: skip
 
 
+class TestDifferences:
+    """How differences are drawn: what they are is in test_paired.py."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for seed in (0, 1, 2):
+            for settings, shift in ((ppo, 1.0), (dpo, 0.0)):
+                run = write_with_baseline(tmp_path, settings(seed=seed), 0.7)
+                for directory, value in ((run, shift), (run.baseline(), 0.0)):
+                    noise = [((i * 7 + seed * 3 + len(directory.path.name)) % 11 - 5) / 50 for i in range(60)]
+                    write_scores(directory, "helpfulness/a_b", [value + x for x in noise])
+        return tmp_path
+
+    @pytest.mark.parametrize("width", [60, 100])
+    def test_in_the_terminal(self, folder, width):
+        table = table_of(folder)
+        text = terminal(table, width, differences(table))
+        assert max(map(len, text.splitlines())) <= width
+        assert "Difference from sft" in text and text.count("+1.00") == 1
+        assert re.search(r"a_b ↑ .*[01]\.\d+ ±0\.\d+ ▲", text)
+        assert "Holm's correction for all 2 differences" in " ".join(text.split())
+        assert "peak memory" not in text, "nobody knows it"
+
+    def test_in_latex(self, folder):
+        table = table_of(folder)
+        lines = render.latex(table, differences(table)).splitlines()
+        assert lines[1:5] == [r"\begin{tabular}{lrrr}", r"\toprule", r"metric & sft & dpo & ppo \\", r"\midrule"]
+        (line,) = [line for line in lines if "a\\_b" in line]
+        assert line.count("&") == 3 and line.count(r"$\pm$") == 3 and line.count(r"$\blacktriangle$") == 1
+
+    def test_in_csv_and_json(self, folder):
+        table = table_of(folder)
+        found = differences(table)
+        lines = list(csv.DictReader(io.StringIO(export.as_csv(table, found))))
+        (line,) = [x for x in lines if x["row"] == "ppo" and x["metric"] == "helpfulness/a_b"]
+        (d,) = [d for d in found if d.row == ("ppo",)]
+        numbers = [line[key] for key in ("difference", "difference_low_95", "difference_high_95", "p_value", "p_holm")]
+        assert [*map(float, numbers)] == [d.value, d.low, d.high, d.p_value, d.p_holm]
+        assert (line["baseline"], line["significant"], line["difference_over"]) == ("sft", "true", "seeds")
+        assert [x["difference"] for x in lines if x["row"] == "sft"] == ["", ""]
+        content = json.loads(export.as_json(table, found))["differences"]
+        assert [(x["row"], x["p_holm"]) for x in content] == [(list(d.row), d.p_holm) for d in found]
+
+    def test_a_page_is_written_by_the_report(self, folder, monkeypatch):
+        written = []
+        report = types.SimpleNamespace(write=lambda *arguments: written.append(arguments))
+        monkeypatch.setitem(sys.modules, "alignbench.results.report", report)
+        assert main([str(folder), "--output", str(folder / "a.html")]) == 0
+        ((runs, table, found, path),) = written
+        assert len(runs) == 12 and len(table.rows) == 3 and len(found) == 2 and path == folder / "a.html"
+
+    def test_hostile_strings_do_nothing_in_latex(self, tmp_path):
+        write(tmp_path, ppo(), algo_label=r"\input{x} & $a_b^c$ %~#")
+        (header,) = [line for line in render.latex(table_of(tmp_path)).splitlines() if line.startswith("metric")]
+        assert header == (
+            r"metric & \textbackslash{}input\{x\} \& \$a\_b\textasciicircum{}c\$ \%\textasciitilde{}\# \\"
+        )
+
+
 class TestCompare:
     def test_broken_runs_are_named_in_a_line_each_and_the_rest_is_shown(self, tmp_path, capsys):
         write(tmp_path, ppo(), 0.75)
@@ -296,7 +357,7 @@ class TestCompare:
         write(tmp_path, ppo())
         code = (
             "import sys; from alignbench.results.compare import main; main(sys.argv[1:]);"
-            "sys.exit(','.join({'torch', 'transformers', 'polars', 'scipy', 'hydra'} & sys.modules.keys()) or 0)"
+            "sys.exit(','.join({'torch', 'transformers', 'polars', 'scipy', 'hydra', 'evalica', 'pandas'} & sys.modules.keys()) or 0)"
         )
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
