@@ -9,6 +9,8 @@ from typing import Any
 from alignbench.errors import UserError
 from alignbench.plugins import Component
 
+COMPONENT = "component"  # the key that says which component a config belongs to, whatever preset it came from
+
 
 @dataclass
 class RankingsSettings:
@@ -67,6 +69,14 @@ def _require_temperature(where: str, value: float) -> None:
 
 
 @dataclass
+class TuneSettings:
+    """What a sweep tunes for (docs/sweeps.md)."""
+
+    metric: str = ""
+    """A metric of the finished run, as `helpfulness/gold_reward`: what each job of the sweep returns to the sweeper."""
+
+
+@dataclass
 class Settings:
     """The plain keys of the configuration. Component groups stand beside them."""
 
@@ -83,6 +93,7 @@ class Settings:
     tracker: Any = None
     rankings: RankingsSettings = field(default_factory=RankingsSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
+    tune: TuneSettings = field(default_factory=TuneSettings)
 
 
 @dataclass(frozen=True)
