@@ -282,7 +282,7 @@ def _parse(arguments: Sequence[str]) -> None:
 def explain(error: Exception) -> UserError:
     """Hydra's and OmegaConf's many-line messages as one line that lists the choices."""
     text = str(error) + (f"\n{error.__cause__}" if error.__cause__ else "")
-    if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+    if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, name = missing.groups()
         if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
             return UserError(f"{group}={name} is not installed: pip install 'alignbench[{EXTRAS[name]}]'.")
