@@ -246,7 +246,8 @@ def _close(sweep: sweeps.Sweep, reports: Sequence[sweeps.Report], ended: BaseExc
     """The table of a sweep, and what went wrong in it: `ended` is what made the launcher or the sweeper give up."""
     failed = sweeps.close(reports)
     if sweep.directory and any(report.tuned for report in reports):
-        tuning.write_results(sweep.directory, reports)
+        for path in tuning.write_results(sweep.directory, reports):
+            print(f"The best settings are in {path}: compare with --config-dir={sweep.directory}")
     if isinstance(ended, KeyboardInterrupt):
         raise ended
     why = f" The sweep ended early: {sweeps.one_line(ended)}." if ended else ""

@@ -33,7 +33,7 @@ from alignbench.results.render import plain, print_table
 
 @dataclass(frozen=True)
 class Report:
-    """How a job went. `directory` is its run's, where it came so far; `tuned`: where it tunes, what (see tuning.py)."""
+    """How a job went. `directory` is its run's, where it came so far; `tuned`: in tuning, what for (see tuning.name)."""
 
     job: int
     overrides: tuple[str, ...]
@@ -79,9 +79,13 @@ def opening(sweep: Sweep) -> Iterator[None]:
 
 
 class Opening(Callback):
-    """Tells the process that starts a sweep where the sweep's folder is."""
+    """In the process that starts a sweep: notes the sweep's folder, and passes the user's word on threads on whole.
+
+    joblib sets what is unset of OMP_NUM_THREADS, MKL_NUM_THREADS and others to (cores / jobs), and torch goes by MKL's."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if threads := os.environ.get("OMP_NUM_THREADS"):
+            os.environ.setdefault("MKL_NUM_THREADS", threads)
         if sweep := OPENED.get(None):
             sweep.directory = Path(config.hydra.sweep.dir).absolute()
 
@@ -113,7 +117,7 @@ class Reporter:
 def reporting(folder: Path, job: int, overrides: Sequence[str], *, own_process: bool) -> Iterator[Reporter]:
     """Around one job: writes down how it ends, and lets the other jobs go on whatever that is.
 
-    Ctrl-C in the sweep's own process ends the sweep; in a worker, where it is a scheduler's signal, that job."""
+    Ctrl-C in the sweep's own process ends the sweep; in a worker, where it is a scheduler's signal, that job alone."""
     folder.mkdir(parents=True, exist_ok=True)
     reporter = Reporter(folder / f"{job}.json", Report(job, tuple(overrides)))
     reporter.note()
@@ -127,9 +131,9 @@ def reporting(folder: Path, job: int, overrides: Sequence[str], *, own_process: 
     except Exception as error:
         traceback.print_exc()
         reporter.note(status=Status.FAILED, error=one_line(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         reporter.note(status=Status.INTERRUPTED)
-        if own_process:
+        if own_process or isinstance(stop, SystemExit):
             raise
     finally:
         registry().manager.unregister(reporter)

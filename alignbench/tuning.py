@@ -19,9 +19,9 @@ from alignbench.results.runs import StoredRun, find_runs
 from alignbench.sweeps import Report
 
 GOALS = {Direction.HIGHER: "maximize", Direction.LOWER: "minimize"}
-TRIALS = "trials.csv"
-TUNED = "tuned"
-"""Config group of the settings that suit one model and one algorithm: what is found is written as one of it."""
+TRIALS = "trials"
+FOUND = "found"
+"""A config group of one file for each model and algorithm: conf/config.yaml takes from it what --config-dir brings."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Trial:
 
 
 def name(config: RunConfig) -> str:
-    """Of the file in the config group `tuned` that a run of this model and this algorithm takes."""
+    """Of the file in the config group `found` that a run of this model and this algorithm takes."""
     return f"{config.model.label}-{config.algo.label}"
 
 
@@ -58,14 +58,17 @@ def value(metrics: Mapping[str, Metric], metric: str) -> float:
 
 
 def write_results(directory: Path, reports: Sequence[Report]) -> list[Path]:
-    """trials.csv, and the best trial's settings as `tuned/<model>-<algo>.yaml`, a file that --config-dir finds."""
+    """For each model and algorithm: `trials/<name>.csv`, and the best trial's settings as `found/<name>.yaml`, which a
+    comparison finds with --config-dir=<directory>. Returns the latter: one less where no trial finished."""
     runs, _ = find_runs(Path(r.directory) for r in reports if r.directory and r.status is Status.FINISHED)
     found = {str(run.path): run for run in runs}
     trials = [_trial(report, found.get(report.directory or "")) for report in reports]
-    _write_trials(directory / TRIALS, trials)
-    finished = [trial for trial in trials if trial.metric]
-    names = dict.fromkeys(trial.report.tuned for trial in finished)
-    return [_write_best(directory, [trial for trial in finished if trial.report.tuned == name]) for name in names]
+    written = []
+    for name in dict.fromkeys(report.tuned for report in reports if report.tuned):
+        _write_trials(directory / TRIALS / f"{name}.csv", [t for t in trials if t.report.tuned in (name, None)])
+        if finished := [trial for trial in trials if trial.report.tuned == name and trial.metric]:
+            written.append(_write_best(directory / FOUND / f"{name}.yaml", finished))
+    return written
 
 
 def _trial(report: Report, run: StoredRun | None) -> Trial:
@@ -84,13 +87,14 @@ def _write_trials(path: Path, trials: Sequence[Trial]) -> None:
         }
         for trial in trials
     ]
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _write_best(directory: Path, trials: Sequence[Trial]) -> Path:
+def _write_best(path: Path, trials: Sequence[Trial]) -> Path:
     def goodness(trial: Trial) -> float:
         assert trial.metric
         return trial.metric.value if trial.metric.direction is Direction.HIGHER else -trial.metric.value
@@ -101,7 +105,6 @@ def _write_best(directory: Path, trials: Sequence[Trial]) -> Path:
     found = OmegaConf.create({key: config.algo[key] for key in config.algo if key != COMPONENT})
     settings = best.run.settings
     budget = ", ".join(f"{key}={limit}" for key, limit in settings.items() if key.startswith("budget.") and limit)
-    path = directory / TUNED / f"{best.report.tuned}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     what = f"{settings['tune.metric']}={best.metric.value:.4g}, the best of {len(trials)} finished trials"
     path.write_text(
