@@ -16,19 +16,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.text import Text
 
 from alignbench.errors import AlignbenchError
 from alignbench.hookspecs import hookimpl
 from alignbench.plugins import registry
 from alignbench.records import Metric, RunFinished, RunStarted
 from alignbench.results.record import Status
-from alignbench.results.render import plain, print_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,11 @@ def one_line(error: BaseException) -> str:
 
 def close(reports: Sequence[Report], console: Console | None = None) -> int:
     """Prints the table of all jobs of a sweep, and a line for each that left no run directory; returns how many failed."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from alignbench.results.render import plain, print_table
+
     console = console or Console()
     here = [report for report in reports if report.directory and Path(report.directory).is_dir()]
     console.print()
