@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -24,12 +25,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignbench.config import RunConfig, Selected, Settings
+from alignbench import sweeps, tuning
+from alignbench.config import COMPONENT, RunConfig, Selected, Settings
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.plugins import Component, Kind, registry
 from alignbench.results.environment import config_hash
 
 Task = Callable[[RunConfig], None]
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}
+"""Launchers and sweepers of Hydra's own plugins, and the extra that installs each."""
 # What a component's config is kept under; the same names are the config groups. Three of them hold an algorithm.
 SLOTS = {
     "algo": Kind.ALGORITHM,
@@ -43,7 +47,6 @@ SLOTS = {
 }
 FULL_ERRORS = "HYDRA_FULL_ERROR"
 COMPLAINTS = (HydraException, OmegaConfBaseException, ValueError, OSError)  # how Hydra refuses a request
-COMPONENT = "component"  # the key that says which component a config belongs to, whatever preset it came from
 
 
 def conf_dir() -> str:
@@ -181,41 +184,79 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
     return typed(cfg, choices)
 
 
+@dataclasses.dataclass
+class Job:
+    """What Hydra calls for each run: in this process, or as a copy in a launcher's worker.
+
+    `home` is the folder of the command line: relative paths mean the same in every worker."""
+
+    task: Task
+    sweep: str
+    home: Path = dataclasses.field(default_factory=Path.cwd)
+    process: int = dataclasses.field(default_factory=os.getpid)
+    begun: bool = False
+    error: AlignbenchError | None = None
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        self.begun = True
+        register_configs()  # a launcher's worker has Hydra's store but not our registry
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            return self._in_sweep(cfg, HydraConfig.get())
+        try:
+            self.task(typed(cfg, dict(HydraConfig.get().runtime.choices)))
+        except AlignbenchError as error:
+            self.error = error
+        return None
+
+    def _in_sweep(self, cfg: DictConfig, its: HydraConf) -> float | None:
+        own_process, value = os.getpid() == self.process, None
+        with contextlib.chdir(self.home):
+            folder = Path(its.sweep.dir) / self.sweep
+            with sweeps.reporting(folder, its.job.num, its.overrides.task, own_process=own_process) as reporter:
+                config = typed(cfg, dict(its.runtime.choices))
+                if metric := cfg.tune.metric:
+                    tuning.check(config, metric, its.sweeper.get("direction"))
+                    reporter.note(tuned=tuning.name(config))
+                self.task(config)
+                value = tuning.value(reporter.metrics, metric) if metric else None
+        return value
+
+
 def main(task: Task, arguments: Sequence[str]) -> None:
     """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
     register_configs()
     # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
     arguments = sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
     _parse(arguments)
-    jobs, sweep, home = 0, False, os.getpid()
-    errors: list[AlignbenchError] = []
-
-    def job(cfg: DictConfig) -> None:
-        nonlocal jobs, sweep
-        jobs += 1
-        register_configs()  # a launcher's worker has Hydra's store but not our registry
-        try:
-            task(typed(cfg, dict(HydraConfig.get().runtime.choices)))
-        except AlignbenchError as error:
-            sweep = HydraConfig.get().mode is RunMode.MULTIRUN
-            if sweep:  # the other jobs go on
-                print(f"alignbench: error: {error}", file=sys.stderr)
-            if os.getpid() != home:
-                raise  # a launcher's worker: the list below is a copy that nobody will read
-            errors.append(error)
-
-    full_errors = os.environ.get(FULL_ERRORS) == "1"
+    sweep = sweeps.Sweep()
+    job, ended = Job(task, sweep.name), None
     try:
-        with _command_line(arguments):
+        with sweeps.opening(sweep), _command_line(arguments):
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(job)()
-    except COMPLAINTS as error:
-        if jobs or full_errors:  # a fault inside a run, not Hydra's complaint about the request
+    except (Exception, KeyboardInterrupt) as error:
+        begun, full_errors = job.begun or sweep.reports(), os.environ.get(FULL_ERRORS) == "1"
+        if isinstance(error, COMPLAINTS) and not begun and not full_errors:  # no fault inside a run
+            raise explain(error) from error
+        if not sweep.reports() or full_errors:
             raise
-        raise explain(error) from error
-    if errors and sweep:
-        raise AlignbenchError(f"{len(errors)} of {jobs} runs of the sweep failed.")
-    if errors:
-        raise errors[0]
+        ended = error
+    if job.error:
+        raise job.error
+    if reports := sweep.reports():
+        _close(sweep, reports, ended)
+
+
+def _close(sweep: sweeps.Sweep, reports: Sequence[sweeps.Report], ended: BaseException | None) -> None:
+    """The table of a sweep, and what went wrong in it: `ended` is what made the launcher or the sweeper give up."""
+    failed = sweeps.close(reports)
+    if sweep.directory and any(report.tuned for report in reports):
+        for path in tuning.write_results(sweep.directory, reports):
+            print(f"The best settings are in {path}: compare with --config-dir={sweep.directory}")
+    if isinstance(ended, KeyboardInterrupt):
+        raise ended
+    why = f" The sweep ended early: {sweeps.one_line(ended)}." if ended else ""
+    if failed or ended:
+        raise AlignbenchError(f"{failed} of {len(reports)} runs of the sweep failed.{why}")
 
 
 @contextlib.contextmanager
@@ -246,8 +287,10 @@ def _parse(arguments: Sequence[str]) -> None:
 def explain(error: Exception) -> UserError:
     """Hydra's and OmegaConf's many-line messages as one line that lists the choices."""
     text = str(error) + (f"\n{error.__cause__}" if error.__cause__ else "")
-    if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+    if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, name = missing.groups()
+        if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
+            return UserError(f"{group}={name} is not installed: pip install 'alignbench[{EXTRAS[name]}]'.")
         options = re.search(r"Available options in '[^']+':\n((?:\t.*\n?)+)", text)
         found = [line.strip() for line in options.group(1).splitlines()] if options else []
         return unknown_name(group, name, found) if found else UserError(f"There is no {group}={name}.")

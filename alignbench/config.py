@@ -9,6 +9,8 @@ from typing import Any
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Component
 
+COMPONENT = "component"  # the key that says which component a config belongs to, whatever preset it came from
+
 
 @dataclass
 class RankingsSettings:
@@ -88,6 +90,14 @@ def _require_temperature(where: str, value: float) -> None:
 
 
 @dataclass
+class TuneSettings:
+    """What a sweep tunes for (docs/sweeps.md)."""
+
+    metric: str = ""
+    """A metric of the finished run, as `helpfulness/gold_reward`: what each job of the sweep returns to the sweeper."""
+
+
+@dataclass
 class Settings:
     """The plain keys of the configuration. Component groups stand beside them.
 
@@ -112,6 +122,7 @@ class Settings:
     rankings: RankingsSettings = field(default_factory=RankingsSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    tune: TuneSettings = field(default_factory=TuneSettings)
 
     def __post_init__(self) -> None:
         if self.resume not in RESUME:

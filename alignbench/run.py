@@ -61,7 +61,10 @@ def run(config: RunConfig, *, again: Path | None = None) -> Path:
             config, annotator=needs_rankings(config), reward=needs_reward(config), again=again
         ) as begun:
             directory = begun.directory
-            if not begun.finished:
+            if begun.finished:  # a sweep is picked up: it still wants to hear of this run
+                lifecycle.announce_start(config, directory)
+                lifecycle.announce(directory, begun.record)
+            else:
                 _carry_out(config, begun, display)
         if distributed.is_main():
             print_table([directory.path], Console())
