@@ -15,8 +15,8 @@ is the limit of infinitely many draws, the ideal bootstrap (Efron & Tibshirani 1
 What makes the percentiles of a bootstrap of three to ten seeds call noise a difference is not its spread but its tails. Here each
 part has its own quantile of Student's t, with Welch's degrees of freedom over seeds and G - 1 over G clusters, and the two
 half-intervals add in quadrature (Howe 1974; Zou & Donner 2008). A p-value is the level at which the interval just
-holds 0. Satterthwaite's single t for the sum calls noise a difference in up to 8% at three seeds: where they happen to agree
-it takes their spread for small and for well known.
+holds 0. Satterthwaite's single t for the sum is too sure at three seeds: where they happen to agree it takes their spread for
+small, and for well known.
 
 `benchmarks/aa_test.py` measures how often it calls noise a difference.
 """
