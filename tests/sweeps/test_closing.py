@@ -94,7 +94,7 @@ def test_ctrl_c_ends_the_sweep_with_its_table(sweep: Sweep, capsys: pytest.Captu
 def test_the_jobs_of_another_sweep_in_the_same_folder_are_not_shown(
     sweep: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep.run("seed=0,1")
+    sweep.run("seed=0,1,2")
     capsys.readouterr()
     sweep.run("seed=0,1", "algo=dpo")
     out = capsys.readouterr().out
