@@ -113,6 +113,11 @@ class Policy(ABC):
     def trainable(self) -> list[torch.nn.Parameter]:
         """The policy's own trainable parameters."""
 
+    def fingerprint(self) -> str:
+        """Names the weights that it started from, where its config does not (a folder's content may change): runs share
+        stages under it."""
+        return ""
+
     @abstractmethod
     def prompt_tokens(self, prompt: Prompt) -> int:
         """Length of the formatted prompt, for filtering before anything is trained."""

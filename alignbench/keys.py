@@ -19,7 +19,8 @@ import torch
 
 from alignbench import distributed
 from alignbench.artifacts import FORMAT
-from alignbench.config import Selected
+from alignbench.config import RunConfig, Selected
+from alignbench.contracts import DataSource, Policy
 from alignbench.records import Demonstration, Prompt, Ranking, Sequences
 from alignbench.results.environment import package_versions
 
@@ -100,4 +101,61 @@ def _prompt(prompt: Prompt) -> Sequence[Any]:
         prompt.opinion,
         prompt.cluster,
         sorted(info.items()),
+    )
+
+
+# The artifacts of a run; each key holds those of the stages before it
+
+
+def of_sft(config: RunConfig, data: DataSource, policy: Policy, device: torch.device) -> str:
+    imitates = config.algo.config.consumes.value == "demonstrations"
+    return digest(
+        "sft",
+        environment(device),
+        config.seed,
+        component(config.model),
+        policy.fingerprint(),
+        component(config.data),
+        component(config.pretrain),
+        component(config.algo if imitates else config.sft),
+        "" if policy.pretrained else of_demonstrations(data.lessons()),
+        of_demonstrations(data.demonstrations()),
+    )
+
+
+def of_ranked(sft_key: str, config: RunConfig, prompts: Sequence[Prompt]) -> str:
+    return digest(
+        "rankings",
+        sft_key,
+        component(config.annotator),
+        dataclasses.asdict(config.rankings),
+        of_prompts(prompts),
+    )
+
+
+def of_component(chosen: Selected) -> str:
+    return digest(component(chosen))
+
+
+def of_reward(
+    sft_key: str, config: RunConfig, train: Sequence[Ranking], held_out: Sequence[Ranking], prompts: Sequence[Prompt]
+) -> str:
+    return digest(
+        "reward",
+        sft_key,
+        component(config.reward),
+        component(config.annotator),
+        [of_rankings(train), of_rankings(held_out)],
+        of_prompts(prompts),
+    )
+
+
+def of_evaluation(sft_key: str, reward_key: str, config: RunConfig, questions: Sequence[Prompt]) -> str:
+    return digest(
+        "evaluation",
+        sft_key,
+        reward_key,
+        dataclasses.asdict(config.eval),
+        [component(chosen) for chosen in config.evaluations],
+        of_prompts(questions),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from alignbench import distributed, lifecycle, shared
+from alignbench import curves, distributed, keys, lifecycle, shared
 from alignbench.config import RunConfig
 from alignbench.contracts import Annotator, DataSource, Evaluation, FittableRewardSource, Policy, RewardSource, Tracker
 from alignbench.errors import NonFiniteError
@@ -106,7 +106,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             annotator = build(config.annotator, data=data, seeds=seeds.child("annotator"))
         refuse_impossible(config, data, annotator)
         note.text = ", ".join(f"{count} {reason}" for reason, count in data.counts().items() if count)
-    tracker = lifecycle.tracker(config, directory)
+    tracker = curves.tracker(config, directory)
     with display.stage("model") as note:
         policy: Policy = build(config.model, tokenizer=data.tokenizer(), device=device, seeds=seeds.child("model"))
         note.text = f"{sum(p.numel() for p in policy.trainable()):,} trainable parameters on {device}"
@@ -118,7 +118,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
 
     with closing_tracker(tracker), keeping_last_good(policy, directory):
         # 1. Supervised fine-tuning. A model without pretraining first learns what a real base model brings along.
-        sft_key = shared.sft_key(config, data, policy, device)
+        sft_key = keys.of_sft(config, data, policy, device)
         done = shared.sft(bench, config, data, policy, sft_key)
         policy.freeze_reference()
         imitates = consumes is Consumes.DEMONSTRATIONS
@@ -128,15 +128,15 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         # 2. Rankings of the SFT model's responses (or recorded ones), and a reward source that has learnt from them.
         rankings = None
         if annotator is not None:
-            rankings_key = shared.rankings_key(sft_key, config, prompts)
+            rankings_key = keys.of_ranked(sft_key, config, prompts)
             rankings = shared.rankings(bench, config, annotator, policy, prompts, held_out, rankings_key)
             directory.write_rankings(rankings.train, rankings.held_out, annotator=config.annotator.label)
         reward: RewardSource | None = None
-        reward_key = shared.component_key(config.reward)
+        reward_key = keys.of_component(config.reward)
         if needs_reward(config):
             reward = build(config.reward, policy=policy, data=data, seeds=seeds.child("reward"))
         if isinstance(reward, FittableRewardSource) and rankings is not None and annotator is not None:
-            reward_key = shared.reward_key(sft_key, config, rankings, prompts)
+            reward_key = keys.of_reward(sft_key, config, rankings.train, rankings.held_out, prompts)
             fitted = shared.reward(bench, reward, rankings, policy, prompts, annotator, reward_key)
             reports |= {f"reward/{name}": value for name, value in fitted.metrics.items()}
 
@@ -150,7 +150,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         )  # fmt: skip
         baseline = shared.evaluated_sft(
             bench, home, measure, questions, config.eval.samples, evaluations,
-            shared.evaluation_key(sft_key, reward_key if reward else "", config, questions),
+            keys.of_evaluation(sft_key, reward_key if reward else "", config, questions),
         )  # fmt: skip
         if imitates:
             trained = done or Trained()

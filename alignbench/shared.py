@@ -16,12 +16,12 @@ from torch import Tensor
 from alignbench import keys
 from alignbench.artifacts import Store, Write, cache_root
 from alignbench.checkpoints import Checkpoints
-from alignbench.config import RunConfig, Selected
+from alignbench.config import RunConfig
 from alignbench.contracts import Annotator, DataSource, Evaluation, FittableRewardSource, Policy, Tracker
+from alignbench.curves import Curves
 from alignbench.evaluation import stored
 from alignbench.evaluation.suite import Evaluated
 from alignbench.experience import reference_logprobs
-from alignbench.lifecycle import Curves
 from alignbench.progress import Display, closing_figures
 from alignbench.records import FitReport, Prompt, Ranking, Sequences
 from alignbench.results.directory import CHECKPOINTS, RunDirectory
@@ -272,54 +272,3 @@ def _write_note(folder: Path, note: Mapping[str, Any]) -> None:
 def _read_note(folder: Path) -> Mapping[str, Any]:
     note: Mapping[str, Any] = json.loads((folder / STAGE).read_text(encoding="utf-8"))
     return note
-
-
-def sft_key(config: RunConfig, data: DataSource, policy: Policy, device: torch.device) -> str:
-    imitates = config.algo.config.consumes.value == "demonstrations"
-    return keys.digest(
-        "sft",
-        keys.environment(device),
-        config.seed,
-        keys.component(config.model),
-        keys.component(config.data),
-        keys.component(config.pretrain),
-        keys.component(config.algo if imitates else config.sft),
-        "" if policy.pretrained else keys.of_demonstrations(data.lessons()),
-        keys.of_demonstrations(data.demonstrations()),
-    )
-
-
-def rankings_key(sft_key: str, config: RunConfig, prompts: Sequence[Prompt]) -> str:
-    return keys.digest(
-        "rankings",
-        sft_key,
-        keys.component(config.annotator),
-        dataclasses.asdict(config.rankings),
-        keys.of_prompts(prompts),
-    )
-
-
-def component_key(chosen: Selected) -> str:
-    return keys.digest(keys.component(chosen))
-
-
-def reward_key(sft_key: str, config: RunConfig, ranked: Rankings, prompts: Sequence[Prompt]) -> str:
-    return keys.digest(
-        "reward",
-        sft_key,
-        keys.component(config.reward),
-        keys.component(config.annotator),
-        [keys.of_rankings(ranked.train), keys.of_rankings(ranked.held_out)],
-        keys.of_prompts(prompts),
-    )
-
-
-def evaluation_key(sft_key: str, reward_key: str, config: RunConfig, questions: Sequence[Prompt]) -> str:
-    return keys.digest(
-        "evaluation",
-        sft_key,
-        reward_key,
-        dataclasses.asdict(config.eval),
-        [keys.component(chosen) for chosen in config.evaluations],
-        keys.of_prompts(questions),
-    )

@@ -14,7 +14,7 @@ from alignbench import Seeds, UserError
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.roles import AdapterRoles, CopiedRoles
-from alignbench_hf.weights import ensure_pad_token, resolve
+from alignbench_hf.weights import ensure_pad_token, fingerprint, resolve
 
 logging.disable_progress_bar()  # one bar at a time: the stage's own
 # peft still asks transformers for an attribute that transformers has renamed.
@@ -78,7 +78,7 @@ def build_pretrained(
     )
     with seeds.global_torch("adapters"):
         roles = AdapterRoles(model, lora)
-    return HFPolicy(config, roles, own, pretrained=True, device=device)
+    return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=fingerprint(folder))
 
 
 def base_dtype(name: str, device: torch.device) -> torch.dtype:

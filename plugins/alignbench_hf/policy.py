@@ -43,13 +43,14 @@ class HFPolicy(Policy):
         *,
         pretrained: bool,
         device: torch.device,
+        fingerprint: str = "",
     ) -> None:
         if config.scalar_head not in HEADS:
             raise unknown_name("model.scalar_head", config.scalar_head, HEADS)
         check_tokenizer(tokenizer)
         self.tokenizer, self.device, self.pretrained = tokenizer, device, pretrained
         self.max_prompt_tokens, self.max_response_tokens = config.max_prompt_tokens, config.max_response_tokens
-        self._config, self._roles = config, roles
+        self._config, self._roles, self._fingerprint = config, roles, fingerprint
         self._scalars: dict[str, HFScalarRole] = {}
         self._formatted: dict[tuple[object, ...], list[int]] = {}
         self._suppressed = token_ids(tokenizer, config.suppress_tokens).to(device)
@@ -57,6 +58,9 @@ class HFPolicy(Policy):
         check_output_layer(model, model.base_model, model.get_output_embeddings())
 
     # --- tokens ---
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
 
     def prompt_tokens(self, prompt: Prompt) -> int:
         return len(self._format(prompt))

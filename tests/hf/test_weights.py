@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from alignbench_hf import weights
-from alignbench_hf.weights import ensure_pad_token, resolve
+from alignbench_hf.weights import ensure_pad_token, fingerprint, resolve
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -308,3 +308,23 @@ def test_the_real_model_in_its_wheel(tmp_path: Path) -> None:
     )
     answer = model.generate(**prompt, max_new_tokens=16, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
+
+
+# Telling checkpoints apart
+
+
+def test_a_fingerprint_follows_the_files_and_not_their_place(tmp_path: Path) -> None:
+    def checkpoint(name: str, weights: bytes) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(weights)
+        (folder / "README.md").write_text(name)
+        return folder
+
+    long = bytes(3 * 2**20)
+    same = [fingerprint(checkpoint(name, long)) for name in ("a", "b")]
+    others = [long[:-1] + b"1", b"1" + long[1:], long + b"0", b"", b"short"]
+    different = [fingerprint(checkpoint(f"other{i}", weights)) for i, weights in enumerate(others)]
+    assert same[0] == same[1]
+    assert len({same[0], *different}) == 1 + len(others)
