@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -322,10 +323,11 @@ def test_all_ties_make_no_step() -> None:
 def test_cut_off_responses_lose_ties() -> None:
     """The missing-EOS rule acts before the pairs are chosen."""
     on = policy()
-    batch = tiny.scored(on, n=2)
-    mixed = batch.rollout.samples.finished.reshape(-1, 2)
-    report = online(on, missing_eos="subtract").update(ScoredRollout(batch.rollout, torch.ones(12)))
-    assert report.metrics["pairs"] == float((mixed[:, 0] != mixed[:, 1]).sum()) > 0
+    rollout = tiny.scored(on, n=2).rollout
+    finished = torch.tensor([True, False, True, True, False, False, False, True, True, True, True, True])
+    rollout = replace(rollout, samples=replace(rollout.samples, finished=finished))
+    report = online(on, missing_eos="subtract").update(ScoredRollout(rollout, torch.ones(12)))
+    assert (report.metrics["pairs"], report.metrics["ties"]) == (2, 4)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

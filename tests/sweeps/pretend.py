@@ -22,7 +22,12 @@ def goodness(learning_rate: float) -> float:
 
 def pretend(config: RunConfig) -> None:
     """A run directory with one metric, and the threads that torch takes here. Seed 13 fails."""
-    directory, record = lifecycle.start(config, annotator=True, reward=True)
+    with lifecycle.begun(config, annotator=True, reward=True) as begun:
+        _carry_out(config, begun)
+
+
+def _carry_out(config: RunConfig, begun: lifecycle.Begun) -> None:
+    directory, record = begun.directory, begun.record
     with lifecycle.ending(directory, record, Display()):
         lifecycle.announce_start(config, directory)
         if config.seed == 13:
@@ -30,7 +35,9 @@ def pretend(config: RunConfig) -> None:
         metrics = {METRIC: Metric(goodness(config.algo.config.learning_rate), 0.1, 1, Direction.HIGHER)}
         if threads := _threads():
             metrics["pretend/threads"] = Metric(threads, math.nan, 1, Direction.NEITHER)
-        lifecycle.finish(directory, record, metrics=metrics, reports={}, counts={}, cost=record.cost)
+        lifecycle.finish(
+            directory, record, metrics=metrics, reports={}, counts={}, ended=None, reused={}, cost=record.cost
+        )
 
 
 def _threads() -> int:

@@ -117,7 +117,7 @@ FAULTS = (
     Fault("normalisation not saved", LEARNED, 'self._shift, self._scale = float(saved["shift"]), float(saved["scale"])', "pass", "saved_and_loaded_it_scores_alike"),
     Fault("variance in place of its root", LEARNED, "deviation = float(raw.std(correction=0))", "deviation = float(raw.var(correction=0))", "normalised_on_its_baseline"),
     Fault("dropout while scoring", LEARNED, "scores = (raw - self._shift)", "raw = torch.nn.functional.dropout(raw, 0.1)\n        scores = (raw - self._shift)", "scoring_changes_nothing"),
-    Fault("progress counted from 0", LEARNED, "progress(update + 1, updates", "progress(update, updates", "fitting_is_reported"),
+    Fault("progress counted from 0", LEARNED, "progress(update, updates", "progress(update - 1, updates", "fitting_is_reported"),
     Fault("rankings drawn without a seed", LEARNED, 'self._seeds.torch("order")', "torch.default_generator", "fitting_is_repeatable"),
     Fault("loss with the wrong sign", LEARNED, "part_loss.backward()", "(-part_loss).backward()", "fitting_predicts_rankings"),
     # Evaluations
