@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignbench import sweeps, tuning
+from alignbench import distributed, sweeps, tuning
 from alignbench.config import COMPONENT, RunConfig, Selected, Settings
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.plugins import Component, Kind, registry
@@ -248,6 +248,8 @@ def main(task: Task, arguments: Sequence[str]) -> None:
 
 def _close(sweep: sweeps.Sweep, reports: Sequence[sweeps.Report], ended: BaseException | None) -> None:
     """The table of a sweep, and what went wrong in it: `ended` is what made the launcher or the sweeper give up."""
+    if not distributed.is_main():  # of several processes that share each run
+        return
     failed = sweeps.close(reports)
     if sweep.directory and any(report.tuned for report in reports):
         for path in tuning.write_results(sweep.directory, reports):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -12,13 +14,24 @@ import torch
 
 from alignbench import AlignbenchError, DemonstrationBatch
 from alignbench.checkpoints import Checkpoints
+from alignbench.cli import run_command
 from alignbench.config import BudgetSettings
 from alignbench.training import train
 from tests import tiny
-from tests.core.harness import Command, Plugin, records
+from tests.core.harness import SMALL, Command, Plugin, records
 from tests.core.test_training import Moving, good, weights
 
+OPTIONS = ("cache=false", "reward.updates=2")
 FILES = ("examples.parquet", "generations.jsonl", "train.jsonl", "rankings.jsonl", "sft/generations.jsonl")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert run_command([*SMALL, *OPTIONS, "algo.updates=2", f"results_dir={folder}"]) == 0
+    return only(folder)
 
 
 def only(folder: Path) -> Path:
@@ -50,19 +63,18 @@ def stopped(small: Command, plugin: Plugin, stage: str, update: int, error: Base
     ],
 )
 def test_an_interrupted_run_goes_on(
-    stage: str, update: int, again: str, small: Command, command: Command, plugin: Plugin, tmp_path: Path
+    stage: str, update: int, again: str, whole: Path, small: Command, command: Command, plugin: Plugin, tmp_path: Path
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert small(f"results_dir={whole}", "cache=false", "reward.updates=2").code == 0
-    options = (f"results_dir={parts}", "cache=false", "reward.updates=2")
+    parts = tmp_path / "parts"
+    options = (f"results_dir={parts}", *OPTIONS)
     assert stopped(small, plugin, stage, update, KeyboardInterrupt(), *options) == 130
     assert records(parts)[0]["status"] == "interrupted"
     steps = len(plugin.heard.steps)
     done = small(*options) if again == "command" else command("resume", str(only(parts)))
     assert done.code == 0, done.err
     assert "going on with" in done.err
-    assert same(only(whole), only(parts))
-    assert {p.name for p in only(parts).iterdir()} == {p.name for p in only(whole).iterdir()}
+    assert same(whole, only(parts))
+    assert {p.name for p in only(parts).iterdir()} == {p.name for p in whole.iterdir()}
     assert len(plugin.heard.steps) - steps < 9, "it does not begin again"
 
 
