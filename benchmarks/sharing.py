@@ -38,16 +38,19 @@ def finished(folder: Path) -> list[StoredRun]:
     return [run for run in runs if not run.record.baseline and run.record.status is Status.FINISHED]
 
 
-def account(folder: Path) -> int:
+def account(folders: list[Path]) -> int:
     """Prints what the runs cost and what they would have cost apart; 1 if more than 0.6 of that."""
-    runs, apart, paid = finished(folder), Counter[str](), Counter[str]()
+    runs = [run for folder in folders for run in finished(folder)]
+    apart, paid = Counter[str](), Counter[str]()
+    made: set[tuple[str, str]] = set()
     for run in runs:
         record = run.record
-        reused = set(record.reused)
-        if "sft" in reused:  # one artifact holds both
-            reused.add("pretrain")
         apart.update(record.cost.seconds)
-        paid.update({stage: seconds for stage, seconds in record.cost.seconds.items() if stage not in reused})
+        for stage, seconds in record.cost.seconds.items():
+            maker = record.reused.get("sft" if stage == "pretrain" else stage, record.run_id)  # one artifact holds both
+            if (stage, maker) not in made:
+                made.add((stage, maker))
+                paid[stage] += seconds
     for stage in apart:
         print(f"{stage:<28} {apart[stage]:8.1f} s apart {paid[stage]:8.1f} s in the sweep")
     ratio = sum(paid.values()) / sum(apart.values())
@@ -88,7 +91,7 @@ def parallel() -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("account").add_argument("runs", type=Path)
+    commands.add_parser("account").add_argument("runs", type=Path, nargs="+")
     commands.add_parser("parallel")
     options = parser.parse_args()
     return account(options.runs) if options.command == "account" else parallel()
