@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -67,15 +66,16 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             add_up(parameter.grad)
 
 
-def total(figures: Mapping[str, float]) -> Counter[str]:
+def total(figures: Mapping[str, float]) -> Mapping[str, float]:
     """Figures that each process summed over its own rows, summed over all rows. Every process must name the same ones."""
     if not (group := _group()):
-        return Counter(figures)
+        return figures
     parts: list[Mapping[str, float] | None] = [None] * world_size()
     group.all_gather_object(parts, dict(figures))
-    found: Counter[str] = Counter()
+    found: dict[str, float] = {}
     for part in parts:
-        found.update(part or {})
+        for name, value in (part or {}).items():
+            found[name] = found.get(name, 0.0) + value
     return found
 
 

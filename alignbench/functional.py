@@ -6,7 +6,6 @@ Masks are [B, R] bool or {0, 1}, True at response tokens. Log-probabilities and 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -306,7 +305,7 @@ def own_pieces(rows: Tensor, size: int) -> Iterator[Tensor]:
         yield from own.split(size)
 
 
-def across_processes(sums: Mapping[str, float]) -> Counter[str]:
+def across_processes(sums: Mapping[str, float]) -> Mapping[str, float]:
     """Sums over the rows of `micro_batches`, over the rows of all processes."""
     return distributed.total(sums)
 

@@ -7,7 +7,6 @@ is no ratio and nothing to clip.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +49,7 @@ class Reinforce(PolicyOptimizer[ScoredRollout]):
         # 3. One step on -E[advantage * log pi(response)], its gradient gathered over micro-batches.
         learning_rate = self._optimizer.next_update()
         self._optimizer.zero_grad()
-        sums: Counter[str] = Counter()
+        sums = {"loss": 0.0, "entropy": 0.0}
         for rows in functional.micro_batches(sequences, torch.arange(len(sequences)), config.micro_batch_size):
             part = sequences.select(rows)
             scores = self._policy.logprobs(part, temperature=rollout.temperature, entropy=True)
@@ -62,14 +61,14 @@ class Reinforce(PolicyOptimizer[ScoredRollout]):
             assert scores.entropy is not None
             sums["entropy"] += float(functional.masked_sum(scores.entropy, part.response_mask))
         norms = self._optimizer.step()
-        sums = functional.across_processes(sums)  # several processes may share a batch
+        figures = functional.across_processes(sums)  # several processes may share a batch
 
         tokens = float(sequences.response_mask.sum())
         metrics = {
             "reward": float(batch.scores.mean()),
             "kl": float(kl.mean()),
-            "loss": sums["loss"],
-            "entropy": sums["entropy"] / tokens,
+            "loss": figures["loss"],
+            "entropy": figures["entropy"] / tokens,
             "length": tokens / len(sequences),
             "eos_rate": float(rollout.samples.finished.float().mean()),
             "gradient_norm": norms["policy"],
