@@ -8,6 +8,7 @@ from typing import Any
 
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Component
+from alignbench.records import Consumes
 
 COMPONENT = "component"  # the key that says which component a config belongs to, whatever preset it came from
 
@@ -168,3 +169,13 @@ class RunConfig:
     sft_hash: str
     annotator_hash: str
     reward_hash: str
+
+    @property
+    def imitates(self) -> bool:
+        """Whether the algorithm itself is supervised fine-tuning: there is no other stage after it."""
+        return bool(self.algo.config.consumes is Consumes.DEMONSTRATIONS)
+
+    @property
+    def start(self) -> Selected:
+        """What fine-tunes the model that the algorithm starts from, or is the algorithm."""
+        return self.algo if self.imitates else self.sft

@@ -68,7 +68,7 @@ def source_hash(package: str) -> str:
         files = [(Path(spec.origin), Path(spec.origin).name)]  # type: ignore[list-item]
     found = hashlib.sha256()
     for path, name in files:
-        if Path(name).parts[0] not in _NOT_CORE:
+        if package != "alignbench" or Path(name).parts[0] not in _NOT_CORE:
             found.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
     return found.hexdigest()[:24]
 
@@ -108,7 +108,6 @@ def _prompt(prompt: Prompt) -> Sequence[Any]:
 
 
 def of_sft(config: RunConfig, data: DataSource, policy: Policy, device: torch.device) -> str:
-    imitates = config.algo.config.consumes.value == "demonstrations"
     return digest(
         "sft",
         environment(device),
@@ -117,7 +116,8 @@ def of_sft(config: RunConfig, data: DataSource, policy: Policy, device: torch.de
         policy.fingerprint(),
         component(config.data),
         component(config.pretrain),
-        component(config.algo if imitates else config.sft),
+        component(config.start),
+        dataclasses.asdict(config.budget) if config.imitates else None,
         "" if policy.pretrained else of_demonstrations(data.lessons()),
         of_demonstrations(data.demonstrations()),
     )

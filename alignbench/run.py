@@ -95,7 +95,6 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
     """The stages in order."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     seeds, device = Seeds(config.seed), pick_device(config.device)
-    consumes: Consumes = config.algo.config.consumes
     reports: dict[str, float] = {}
 
     # 0. Data, and whether it gives what the algorithm consumes: all of that before a model is loaded.
@@ -121,8 +120,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         sft_key = keys.of_sft(config, data, policy, device)
         done = shared.sft(bench, config, data, policy, sft_key)
         policy.freeze_reference()
-        imitates = consumes is Consumes.DEMONSTRATIONS
-        home = directory if imitates else directory.baseline()
+        home = directory if config.imitates else directory.baseline()
         checkpoint = saved(policy, home)
 
         # 2. Rankings of the SFT model's responses (or recorded ones), and a reward source that has learnt from them.
@@ -152,7 +150,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             bench, home, measure, questions, config.eval.samples, evaluations,
             keys.of_evaluation(sft_key, reward_key if reward else "", config, questions),
         )  # fmt: skip
-        if imitates:
+        if config.imitates:
             trained = done or Trained()
             return Outcome(baseline.metrics, reports, data.counts(), trained.stopped, speed(trained))
         lifecycle.finish_baseline(
@@ -166,7 +164,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         with display.stage(name) as note:
             pairs = (
                 labelled_pairs(rankings.train, annotator, config.algo.config.pairs)
-                if consumes is Consumes.PREFERENCES and rankings and annotator
+                if config.algo.config.consumes is Consumes.PREFERENCES and rankings and annotator
                 else []
             )
             aligned = align(
@@ -216,6 +214,8 @@ def keeping_last_good(policy: Policy, directory: RunDirectory) -> Iterator[None]
     try:
         yield
     except NonFiniteError as error:
+        if not distributed.is_main():
+            raise
         with directory.writing("last_good"):
             path = policy.save(directory.path / "last_good")
         raise NonFiniteError(f"{error} The weights of the last good update are in {path}.") from error

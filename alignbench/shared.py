@@ -16,21 +16,21 @@ from torch import Tensor
 from alignbench import keys
 from alignbench.artifacts import Store, Write, cache_root
 from alignbench.checkpoints import Checkpoints
-from alignbench.config import RunConfig
+from alignbench.config import BudgetSettings, RunConfig, Selected
 from alignbench.contracts import Annotator, DataSource, Evaluation, FittableRewardSource, Policy, Tracker
 from alignbench.curves import Curves
 from alignbench.evaluation import stored
 from alignbench.evaluation.suite import Evaluated
 from alignbench.experience import reference_logprobs
 from alignbench.progress import Display, closing_figures
-from alignbench.records import FitReport, Prompt, Ranking, Sequences
+from alignbench.records import Demonstration, FitReport, Prompt, Ranking, Sequences
 from alignbench.results.directory import CHECKPOINTS, RunDirectory
 from alignbench.seeds import Seeds
 from alignbench.stages import Rankings, fit_reward, gather_rankings, imitate
-from alignbench.training import Trained
+from alignbench.training import NO_BUDGET, Trained
 
 STAGE = "stage.json"
-POLICY = "policy"
+WEIGHTS = "policy"
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,15 @@ def workbench(
 
 def sft(bench: Workbench, config: RunConfig, data: DataSource, policy: Policy, key: str) -> Trained | None:
     """The policy after pretraining (a model that knows nothing learns its lessons) and supervised fine-tuning."""
-    imitates = config.algo.config.consumes.value == "demonstrations"
-    start = config.algo if imitates else config.sft
+    budget = config.budget if config.imitates else NO_BUDGET
     lessons = () if policy.pretrained else data.lessons()
 
     def make() -> Write:
         trained, done = None, {}
         if lessons and bench.checkpoints.restore("sft") is None:
-            done["pretrain"] = _imitated(bench, "pretrain", config.pretrain, lessons, policy)
+            done["pretrain"] = _imitated(bench, "pretrain", config.pretrain, lessons, policy, NO_BUDGET)
         if data.demonstrations():
-            trained = done["sft"] = _imitated(bench, "sft", start, data.demonstrations(), policy)
+            trained = done["sft"] = _imitated(bench, "sft", config.start, data.demonstrations(), policy, budget)
         seconds = {
             stage: bench.display.seconds[stage] for stage in ("pretrain", "sft") if stage in bench.display.seconds
         }
@@ -94,14 +93,14 @@ def sft(bench: Workbench, config: RunConfig, data: DataSource, policy: Policy, k
         }
 
         def write(folder: Path) -> None:
-            policy.save(folder / POLICY)
+            policy.save(folder / WEIGHTS)
             _write_note(folder, note)
             bench.curves.save(folder, ("pretrain", "sft"))
 
         return write
 
     def load(folder: Path, made_by: str) -> Trained | None:
-        (saved,) = (folder / POLICY).iterdir()
+        (saved,) = (folder / WEIGHTS).iterdir()
         policy.load(saved)
         note = _read_note(folder)
         if made_by:
@@ -112,11 +111,18 @@ def sft(bench: Workbench, config: RunConfig, data: DataSource, policy: Policy, k
     return bench.store.once("sft", key, make, load)
 
 
-def _imitated(bench: Workbench, stage: str, chosen: Any, demonstrations: Sequence[Any], policy: Policy) -> Trained:
+def _imitated(
+    bench: Workbench,
+    stage: str,
+    chosen: Selected,
+    demonstrations: Sequence[Demonstration],
+    policy: Policy,
+    budget: BudgetSettings,
+) -> Trained:
     with bench.display.stage(stage) as line:
         done = imitate(
             stage, chosen, demonstrations, policy,
-            seeds=bench.seeds.child(stage), step=bench.curves.step, checkpoints=bench.checkpoints,
+            seeds=bench.seeds.child(stage), step=bench.curves.step, budget=budget, checkpoints=bench.checkpoints,
         )  # fmt: skip
         line.text = closing_figures(done.metrics)
     bench.display.seconds[stage] = max(bench.display.seconds[stage], done.seconds)  # what came before a kill counts

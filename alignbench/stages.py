@@ -149,6 +149,7 @@ def imitate(
     *,
     seeds: Seeds,
     step: Step,
+    budget: BudgetSettings = NO_BUDGET,
     checkpoints: Checkpoints | None = None,
 ) -> Trained:
     """Trains on demonstrations: the lessons of a model without pretraining, and supervised fine-tuning."""
@@ -160,7 +161,7 @@ def imitate(
     batches = partial(demonstration_batches, policy, usable, chosen.config, updates=updates, seeds=seeds)
     return train(
         stage, optimizer, lambda start: batches(start=start),
-        policy=policy, updates=updates, step=step, checkpoints=checkpoints,
+        policy=policy, updates=updates, step=step, budget=budget, checkpoints=checkpoints,
     )  # fmt: skip
 
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
+from alignbench import distributed
 from alignbench.checkpoints import Checkpoints, NoCheckpoints
 from alignbench.config import BudgetSettings
 from alignbench.contracts import Policy, PolicyOptimizer
 from alignbench.errors import NonFiniteError
 from alignbench.experience import Batch
-from alignbench.records import DemonstrationBatch, PreferenceBatch, ScoredRollout
+from alignbench.records import DemonstrationBatch, PreferenceBatch, ScoredRollout, UpdateReport
 
 Step = Callable[[str, int, int, Mapping[str, float]], None]
 """step(stage, update, updates, metrics), called after every update."""
@@ -75,7 +76,9 @@ def train(
                 before + time.perf_counter() - start,
                 dict(report.metrics),
             )
-            done = dataclasses.replace(done, stopped=report.stop or spent(budget, done))
+            # Clocks differ: processes that share a run must stop at the same update.
+            stopped = distributed.agreed(partial(_why_stop, report, budget, done))
+            done = dataclasses.replace(done, stopped=stopped)
             step(stage, done.updates, updates, done.metrics)
             ended = bool(done.stopped) or done.updates == updates
             checkpoints.keep(stage, done.updates, partial(_state, done, policy, optimizer), last=ended)
@@ -84,6 +87,10 @@ def train(
     except NonFiniteError as error:
         raise NonFiniteError(f"{stage}, update {done.updates + 1} of {updates}: {error}") from error
     return done
+
+
+def _why_stop(report: UpdateReport, budget: BudgetSettings, done: Trained) -> str | None:
+    return report.stop or spent(budget, done)
 
 
 def spent(budget: BudgetSettings, done: Trained) -> str | None:

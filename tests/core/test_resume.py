@@ -241,3 +241,12 @@ def test_the_record_says_which_bound_ended_the_run(small: Command, tmp_path: Pat
     assert {r["reports"][f"{r['identity']['algo']}/samples"] for r in runs} == {32.0}
     assert small("budget.samples=-1").code == 2
     assert json.loads((next((tmp_path / "runs").iterdir()) / "result.json").read_text())["schema_version"] == 2
+
+
+def test_a_budget_ends_supervised_fine_tuning_where_that_is_the_algorithm(small: Command, tmp_path: Path) -> None:
+    """Elsewhere SFT is shared and stands outside of the budget. Its artifact is named by the budget too."""
+    assert small("algo=sft", "algo.updates=4", "budget.samples=32").code == 0
+    assert small("algo=sft", "algo.updates=4").code == 0
+    bounded, free = (r for r in records(tmp_path / "runs") if r["identity"]["algo"] == "sft")
+    assert (bounded["ended"], free["ended"]) == ("budget.samples=32", None)
+    assert free["reused"] == {}
