@@ -21,11 +21,13 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from alignbench import distributed
-from alignbench.results.directory import file_errors
+from alignbench.results.directory import file_errors, write_whole
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 """Of what stages write into their folders: raise it when an older folder can no longer be read."""
+_PARTIAL, _BROKEN = ".partial-", ".broken-"
+_FAULTY = {_PARTIAL: "unfinished", _BROKEN: "set aside"}
 _ADVICE = "choose another folder with cache_dir="
 
 T = TypeVar("T")
@@ -74,7 +76,9 @@ class Store:
                     self._write(path, write)
                 distributed.wait_for_all()
             elif distributed.is_main():
-                with contextlib.suppress(OSError):  # the time of last use, for pruning; a cache may be read-only
+                with contextlib.suppress(
+                    OSError
+                ):  # the time of last use, for pruning; the files may be somebody else's
                     os.utime(path / MANIFEST)
             return load(path, _made_by(path) if reused else "")
 
@@ -101,14 +105,14 @@ class Store:
             return False
         if not (fault := fault_of(path)):
             return True
-        aside = path.with_name(f".broken-{path.name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
+        aside = path.with_name(f"{_BROKEN}{path.name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
         with file_errors(path, _ADVICE):
             path.rename(aside)
         self.say(f"  {path.name}: {fault}; set aside as {aside.name} and made again")
         return False
 
     def _write(self, path: Path, write: Write) -> None:
-        partial = path.with_name(f".partial-{path.name}")
+        partial = path.with_name(f"{_PARTIAL}{path.name}")
         with file_errors(path, _ADVICE):
             shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed: the lock is ours now
             try:
@@ -131,10 +135,7 @@ def seal(folder: Path, run: str) -> None:
             }
             os.fsync(file.fileno())
     manifest = {"format": FORMAT, "made_by": run, "made": datetime.now(UTC).isoformat(), "files": files}
-    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
 def fault_of(folder: Path) -> str:
@@ -170,33 +171,31 @@ def _files(folder: Path) -> list[Path]:
 
 
 def artifacts(root: Path) -> list[Artifact]:
-    """Every artifact of a store, those set aside included, the longest unused first."""
+    """Every artifact of a store, what is set aside and what killed runs left included, the longest unused first."""
     found = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
-        if not path.is_dir() or path.name.startswith(".partial-"):
+        if not path.is_dir():
             continue
-        broken = path.name.startswith(".broken-")
-        stage = path.name.removeprefix(".broken-").rpartition("-")[0] if not broken else path.name.split("-")[1]
+        prefix = next((prefix for prefix in _FAULTY if path.name.startswith(prefix)), "")
+        stage = path.name.removeprefix(prefix).partition("-")[0]
         used = max(p.stat().st_mtime for p in (path, path / MANIFEST) if p.exists())
         size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
         found.append(
-            Artifact(
-                path, stage, _made_by(path), size, datetime.fromtimestamp(used, UTC), "set aside" if broken else ""
-            )
+            Artifact(path, stage, _made_by(path), size, datetime.fromtimestamp(used, UTC), _FAULTY.get(prefix, ""))
         )
     return sorted(found, key=lambda artifact: artifact.last_used)
 
 
 def remove(artifact: Artifact) -> bool:
     """Deletes an artifact unless a run is making or reading it."""
-    lock = FileLock(f"{artifact.path}.lock")
+    lock = FileLock(artifact.path.with_name(f"{artifact.path.name.removeprefix(_PARTIAL)}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return False
     try:
         # Renamed first: one that is deleted halfway would look damaged.
-        gone = artifact.path.with_name(f".partial-{artifact.path.name}")
+        gone = artifact.path.with_name(f"{_PARTIAL}{artifact.path.name.removeprefix(_PARTIAL)}")
         artifact.path.rename(gone)
         shutil.rmtree(gone)
         return True

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench import distributed
-from alignbench.results.directory import file_errors
+from alignbench.results.directory import file_errors, write_whole
 
 _NAME = re.compile(r"(?P<stage>\w+)-(?P<update>\d+)-(?P<digest>[0-9a-f]{16})\.pt")
 _PATIENCE = 20  # a checkpoint is due when training has gone on for this many times what the last one took to write
@@ -66,18 +66,10 @@ class Checkpoints:
         torch.save({"key": self._key, "state": dict(state)}, buffer)
         content = buffer.getvalue()
         path = self._folder / f"{stage}-{update}-{_digest(content)}.pt"
-        temporary = path.with_suffix(".tmp")
         with file_errors(path):
             self._folder.mkdir(exist_ok=True)
             older = [other for other in self._folder.iterdir() if other != path and other.suffix in (".pt", ".tmp")]
-            try:
-                with temporary.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_whole(path, content)
             for other in older:
                 other.unlink(missing_ok=True)
 

@@ -9,9 +9,7 @@ from pathlib import Path
 from alignbench.errors import UserError
 from alignbench.results.directory import CHECKPOINTS, CONFIG, RESULT
 from alignbench.results.record import RunRecord, Status
-from alignbench.results.runs import find_runs, read_settings
-
-DEFAULT_RESULTS = Path("results/runs")
+from alignbench.results.runs import DEFAULT_RESULTS, find_runs, locate, read_settings
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,8 +23,7 @@ def main(argv: Sequence[str]) -> int:
         _list(options.results_dir)
         return 0
     for name in options.runs:
-        path = Path(name) if Path(name).exists() else options.results_dir / name
-        _resume(path)
+        _resume(locate(name, options.results_dir))
     return 0
 
 

@@ -19,10 +19,9 @@ from alignbench.results.examples import Examples, read_examples
 from alignbench.results.frontier import AT_BUDGET, AT_KL, matched
 from alignbench.results.paired import Difference, differences
 from alignbench.results.ratings import ratings
-from alignbench.results.runs import find_runs
+from alignbench.results.runs import DEFAULT_RESULTS, find_runs, locate
 from alignbench.results.table import Table, build_table
 
-DEFAULT_RESULTS = Path("results/runs")
 FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
 SUFFIXES = {".md": "markdown", ".csv": "csv", ".json": "json", ".tex": "latex", ".html": "html"}
 MOST_ROWS = 60
@@ -101,7 +100,7 @@ def _compare(options: argparse.Namespace) -> None:
     form = options.format or (SUFFIXES.get(options.output.suffix, "terminal") if options.output else "terminal")
     if form == "html" and not options.output:
         raise UserError("--format html takes --output FILE.")
-    paths = [_locate(name, options.results_dir) for name in options.runs] or [options.results_dir]
+    paths = [locate(name, options.results_dir) for name in options.runs] or [options.results_dir]
     found, broken = find_runs(paths)
     where = ", ".join(map(str, paths))
     if not found and not broken:
@@ -177,8 +176,3 @@ def _write(text: str, output: Path | None) -> None:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"Cannot write {output}: {error.strerror}.") from error
-
-
-def _locate(name: str, results_dir: Path) -> Path:
-    path = Path(name)
-    return path if path.exists() or not (results_dir / name).exists() else results_dir / name

@@ -190,24 +190,27 @@ class RunDirectory:
         return file_errors(self.path / name)
 
     def _write(self, name: str, content: str | bytes) -> None:
-        """Through a temporary file: a reader finds the old content or the new, and a full disk never leaves half of it.
-
-        backslashreplace: a lone surrogate in a response becomes its JSON escape, not an error."""
+        """backslashreplace: a lone surrogate in a response becomes its JSON escape, not an error."""
         if not distributed.is_main():
             return
         path = self.path / name
         encoded = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-        temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
         with file_errors(path):
-            try:
-                with temporary.open("wb") as file:
-                    file.write(encoded)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            write_whole(path, encoded)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Through a temporary file: whoever reads finds the old content or the new, whatever ends this process meanwhile."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _generation(generation: Generation) -> dict[str, Any]:

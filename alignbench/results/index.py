@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignbench.results.directory import CONFIG, RESULT
+from alignbench.results.directory import CONFIG, RESULT, write_whole
 from alignbench.results.record import SCHEMA_VERSION, RunRecord
 
 INDEX = ".alignbench-index"
@@ -62,18 +62,9 @@ def save(folder: Path, index: Index) -> None:
     """Where that is possible: a folder may be read-only, a number too large for 64 bits."""
     import msgspec
 
-    temporary = folder / f"{INDEX}.{os.getpid()}.tmp"
     with contextlib.suppress(OSError, msgspec.MsgspecError, OverflowError, RecursionError, UnicodeError):
         body = msgspec.msgpack.encode(index)
-        try:
-            with temporary.open("wb") as file:
-                file.write(VERSION + hashlib.sha256(body).digest() + body)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / INDEX)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(folder / INDEX, VERSION + hashlib.sha256(body).digest() + body)
 
 
 def stamp(directory: str) -> Stamp:

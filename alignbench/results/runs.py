@@ -15,6 +15,14 @@ from alignbench.results.directory import BASELINE, CONFIG, RESULT, TRAINING
 from alignbench.results.index import Entry, Index, Stamp, load, save, stamp
 from alignbench.results.record import RunRecord
 
+DEFAULT_RESULTS = Path("results/runs")
+
+
+def locate(name: str, results_dir: Path) -> Path:
+    """A path as it stands, or a run's name in the results folder."""
+    path = Path(name)
+    return path if path.exists() or not (results_dir / name).exists() else results_dir / name
+
 
 @dataclass(frozen=True)
 class StoredRun:

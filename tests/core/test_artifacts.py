@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from alignbench.artifacts import MANIFEST, Store, artifacts, fault_of, remove
 from alignbench.cli import run_command
@@ -112,9 +113,20 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_leftovers_of_a_killed_process_are_no_artifact(tmp_path: Path) -> None:
     (tmp_path / ".partial-sft-abc").mkdir()
     (tmp_path / ".partial-sft-abc" / "junk").write_text("")
+    (left,) = artifacts(tmp_path)
+    assert (left.stage, left.fault) == ("sft", "unfinished")
     assert Store(tmp_path).once("sft", "abc", make(), read) == ("made", "")
     assert not fault_of(tmp_path / "sft-abc")
     assert [a.path.name for a in artifacts(tmp_path)] == ["sft-abc"]
+
+
+def test_what_a_killed_process_left_is_pruned_unless_somebody_is_writing_it(tmp_path: Path) -> None:
+    (tmp_path / ".partial-sft-abc").mkdir()
+    (left,) = artifacts(tmp_path)
+    with FileLock(tmp_path / "sft-abc.lock"):
+        assert remove(left) is False
+    assert remove(left) is True
+    assert artifacts(tmp_path) == []
 
 
 def _slow(root: str, log: str) -> None:

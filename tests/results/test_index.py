@@ -230,7 +230,7 @@ def test_where_no_index_can_be_written_nothing_is_missing(zoo, monkeypatch, faul
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def read_only(self, mode="r", *rest, **more):
-        if "w" in mode and self.name.startswith(INDEX):
+        if "w" in mode and INDEX in self.name:
             raise PermissionError(errno.EROFS, "Read-only file system")
         return original(self, mode, *rest, **more)
 
