@@ -45,6 +45,7 @@ SLOTS = {
     "annotator": Kind.ANNOTATOR,
     "tracker": Kind.TRACKER,
 }
+JUDGE = "judge"  # a reward source too, but one that a run can do without
 FULL_ERRORS = "HYDRA_FULL_ERROR"
 COMPLAINTS = (HydraException, OmegaConfBaseException, ValueError, OSError)  # how Hydra refuses a request
 
@@ -105,7 +106,7 @@ def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
     evaluations = tuple(_evaluation(settings, name) for name in settings.eval.families)
     cfg.eval.options = {chosen.label: cfg.eval.options.get(chosen.label, {}) for chosen in evaluations}
     start = slots["algo"] if slots["algo"].config.consumes.value == "demonstrations" else slots["sft"]
-    shared = {key: cfg[key] for key in ("pretrain", "model", "data", "eval")} | {
+    shared = {key: cfg[key] for key in ("pretrain", "model", "data", "eval", "judge")} | {
         "sft": dataclasses.asdict(start.config)
     }
     return RunConfig(
@@ -116,6 +117,7 @@ def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
         cache_dir=settings.cache_dir,
         resume=settings.resume,
         **slots,
+        judge=_selected(cfg, JUDGE, Kind.REWARD, choices) if cfg.get(JUDGE) else None,
         rankings=settings.rankings,
         eval=settings.eval,
         budget=settings.budget,
@@ -162,7 +164,7 @@ def _plain(cfg: DictConfig) -> Settings:
     keys = [f.name for f in dataclasses.fields(Settings)]
     if odd := [str(key) for key in cfg if key not in keys]:
         raise unknown_name("key", odd[0], keys)
-    rest = OmegaConf.create({key: None if key in SLOTS else value for key, value in cfg.items()})
+    rest = OmegaConf.create({key: None if key in {*SLOTS, JUDGE} else value for key, value in cfg.items()})
     try:
         settings: Settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), rest))  # type: ignore[assignment]
     except OmegaConfBaseException as error:

@@ -51,6 +51,10 @@ class EvalSettings:
     """Responses sampled per prompt."""
     temperature: float = 1.0
     """Of sampling the responses."""
+    path: str = ""
+    """A folder of evaluation data for the evaluations that read some; empty: from the hub, or what they bring along."""
+    tasks: list[str] = field(default_factory=list)
+    """Further tasks of lm-eval, by name."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of each evaluation: eval.options.<family>.<field>."""
 
@@ -118,6 +122,7 @@ class Settings:
     model: Any = None
     data: Any = None
     reward: Any = None
+    judge: Any = None
     annotator: Any = None
     tracker: Any = None
     rankings: RankingsSettings = field(default_factory=RankingsSettings)
@@ -158,6 +163,7 @@ class RunConfig:
     model: Selected
     data: Selected
     reward: Selected
+    judge: Selected | None
     annotator: Selected
     tracker: Selected
     rankings: RankingsSettings

@@ -19,6 +19,7 @@ from alignbench.records import (
     ExampleScore,
     FitReport,
     Generation,
+    Likelihood,
     MetricSpec,
     Prompt,
     Ranking,
@@ -74,6 +75,11 @@ class Policy(ABC):
     max_prompt_tokens: int
     max_response_tokens: int
 
+    @property
+    def window(self) -> int:
+        """Most tokens of a prompt and its response together; what is trained on stays within the two limits above."""
+        return self.max_prompt_tokens + self.max_response_tokens
+
     @abstractmethod
     def encode(
         self, prompts: Sequence[Prompt], responses: Sequence[str], *, finished: Sequence[bool] | None = None
@@ -82,16 +88,35 @@ class Policy(ABC):
 
         Raises UserError for an empty prompt or one longer than `max_prompt_tokens`, naming it."""
 
+    def given(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> Sequences:
+        """Responses that are given as token ids, EOS included where they end by themselves. For measuring, not for training:
+        they may be as long as the window allows. Raises UserError beyond it."""
+        import torch
+
+        asked = self.encode(prompts, [""] * len(prompts)).sequences
+        width = max(max(len(row) for row in responses), 1)
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in responses], device=self.device)
+        lengths = torch.tensor([len(row) for row in responses], device=self.device)
+        mask = torch.arange(width, device=self.device)[None] < lengths[:, None]
+        return Sequences(asked.prompt_ids, asked.prompt_mask, ids, mask)
+
     @abstractmethod
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, n: int = 1, role: str = POLICY, rng: torch.Generator
     ) -> Rollout:
         """Samples n responses to each prompt from POLICY or REFERENCE, in the order of `records.expand`; a response ends
-        at its first EOS."""
+        at its first EOS. With `sampling.max_new_tokens` prompts may be as long as the window leaves room for."""
 
     @abstractmethod
     def logprobs(
-        self, sequences: Sequences, *, role: str = POLICY, temperature: float = 1.0, entropy: bool = False
+        self,
+        sequences: Sequences,
+        *,
+        role: str = POLICY,
+        temperature: float = 1.0,
+        entropy: bool = False,
+        greedy: bool = False,
     ) -> TokenScores:
         """Log-probabilities of the response tokens, of logits / temperature. Differentiable for POLICY, frozen for REFERENCE.
         Call `backward` on one role's result before asking for another role with gradients."""
@@ -196,6 +221,12 @@ class RewardSource(ABC):
     def score(self, samples: Samples) -> Tensor:
         """[B] float32 on the device of `samples`; no gradient. Raises NonFiniteError rather than return NaN or infinity."""
 
+    def compare(self, first: Samples, second: Samples) -> Tensor:
+        """[B] float32: how far row i of `first` is preferred to row i of `second`, which answers the same prompt: 1, 0, or .5
+        for a tie. By their scores, unless the source can compare two responses directly."""
+        mine, theirs = self.score(first), self.score(second)
+        return 0.5 * ((mine > theirs).float() + (mine >= theirs).float())
+
 
 class Progress(Protocol):
     """`progress(update, updates, metrics, state)`, called after each optimizer step of a fit. `state()` gives all that
@@ -272,6 +303,23 @@ class PolicyOptimizer(ABC, Generic[Batch]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+Complete = Callable[[Sequence[Prompt], int, Sampling], tuple[Generation, ...]]
+Likelihoods = Callable[[Sequence[Prompt], Sequence[Sequence[int]]], tuple[Likelihood, ...]]
+
+
+class Judge(Protocol):
+    """Who says which response is better, where the data source does not know: the reward source `name` that the user chose
+    (`reward@judge=`). NaN stands for what it did not answer."""
+
+    name: str
+
+    def score(self, generations: Sequence[Generation]) -> tuple[float, ...]:
+        """One raw scalar for each."""
+
+    def compare(self, first: Sequence[Generation], second: Sequence[Generation]) -> tuple[float, ...]:
+        """How far first[i] is preferred to second[i]: 1, 0, or .5 for a tie. See RewardSource.compare."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """What an evaluation is given: a checkpoint's responses to the held-out prompts, and a way to ask it for more.
@@ -281,6 +329,10 @@ class Subject:
     `measure(prompts, responses)` measures given responses, as token ids with their EOS: their log-probabilities, scores
     and verdicts. `candidates`: each response is the best of so many that the checkpoint gave, so that it is not the
     checkpoint's own distribution that is sampled. `optimum` is `PolicyOptimizer.optimum` of the algorithm that made it.
+
+    `complete(prompts, n, sampling)` gives responses as text alone, under that Sampling: nothing is measured of them, and they are
+    saved too. `likelihoods(prompts, responses)` are those of given responses, as token ids, without an EOS unless given.
+    `ordinary_text`: whether it reads and writes ordinary text, not the language of a data source with a tokenizer of its own.
     """
 
     checkpoint: Path
@@ -291,6 +343,10 @@ class Subject:
     measure: Callable[[Sequence[Prompt], Sequence[Sequence[int]]], tuple[Generation, ...]] = field(repr=False)
     candidates: int = 1
     optimum: Callable[[ExactProblem], Tensor | None] = field(default=lambda problem: None, repr=False)
+    complete: Complete = field(default=lambda prompts, n, sampling: (), repr=False)
+    likelihoods: Likelihoods = field(default=lambda prompts, responses: (), repr=False)
+    ordinary_text: bool = False
+    judge: Judge | None = None
 
     def by_prompt(self, baseline: bool = False) -> list[list[Generation]]:
         """Generations grouped by prompt, in order."""

@@ -18,7 +18,7 @@ from alignbench import distributed
 from alignbench.contracts import Policy
 from alignbench.errors import NonFiniteError
 from alignbench.optimizer_config import OptimizerConfig
-from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
+from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences, TokenScores
 
 _LOWER = "Lower the learning rate."
 _SAME_REWARD = 1e-9  # of its size
@@ -53,33 +53,43 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     entropy: bool = False,
+    greedy: bool = False,
     max_logits: int = 2**24,
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities of `targets` [...] under head(hidden [..., H]) / temperature, float32, and the entropy if asked.
+) -> TokenScores:
+    """Log-probabilities of `targets` [...] under head(hidden [..., H]) / temperature, float32; the entropy and whether no
+    token is more likely if asked.
 
     At most `max_logits` logits are held at a time (64 MiB in float32 by default): where there are more, they are made
     in chunks of positions and made again in the backward pass. The entropy carries no gradient."""
     chunk = max(max_logits // head.get_parameter("weight").shape[0], 1)
     flat_hidden, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
 
-    def block(states: Tensor, wanted: Tensor) -> Tensor:
+    def logits_of(states: Tensor) -> Tensor:
         logits: Tensor = head(states).float() / temperature
+        return logits
+
+    def chosen(logits: Tensor, wanted: Tensor) -> Tensor:
         return logits.gather(-1, wanted[:, None]).squeeze(-1) - torch.logsumexp(logits, -1)
 
-    logprobs, entropies = [], []
+    logprobs, entropies, likeliest = [], [], []
     several = flat_targets.numel() > chunk
     for states, wanted in zip(flat_hidden.split(chunk), flat_targets.split(chunk), strict=True):
+        logits = None
         if several and torch.is_grad_enabled() and states.requires_grad:
+            block = lambda states, wanted: chosen(logits_of(states), wanted)  # noqa: E731
             logprobs.append(torch.utils.checkpoint.checkpoint(block, states, wanted, use_reentrant=False))
         else:
-            logprobs.append(block(states, wanted))
-        if entropy:
+            logits = logits_of(states)
+            logprobs.append(chosen(logits, wanted))
+        if entropy or greedy:
             with torch.no_grad():
-                log_p = torch.log_softmax(head(states).float() / temperature, -1)
+                log_p = torch.log_softmax(logits_of(states) if logits is None else logits, -1)
                 entropies.append(-(log_p.exp() * log_p).sum(-1))
-    return (
+                likeliest.append(log_p.gather(-1, wanted[:, None]).squeeze(-1) == log_p.max(-1).values)
+    return TokenScores(
         torch.cat(logprobs).reshape(targets.shape),
         torch.cat(entropies).reshape(targets.shape) if entropy else None,
+        torch.cat(likeliest).reshape(targets.shape) if greedy else None,
     )
 
 

@@ -157,5 +157,6 @@ def of_evaluation(sft_key: str, reward_key: str, config: RunConfig, questions: S
         reward_key,
         dataclasses.asdict(config.eval),
         [component(chosen) for chosen in config.evaluations],
+        component(config.judge) if config.judge else None,
         of_prompts(questions),
     )

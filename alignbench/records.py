@@ -205,20 +205,33 @@ class PreferenceBatch:
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Log-probabilities of response tokens in nats, [B, R] float32, 0 where masked; `entropy` alike where asked for."""
+    """Log-probabilities of response tokens in nats, [B, R] float32, 0 where masked; `entropy` alike where asked for, and
+    `greedy` [B, R] bool: whether no token is more likely, False where masked."""
 
     logprobs: Tensor
     entropy: Tensor | None = None
+    greedy: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Of one given response: the sum of its tokens' log-probabilities in nats, and whether greedy decoding gives it."""
+
+    logprob: float
+    greedy: bool
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. Training uses top_p = 1 and top_k = 0: otherwise log-probabilities are not those of the sampler."""
+    """How to sample. Training uses top_p = 1 and top_k = 0: otherwise log-probabilities are not those of the sampler.
+
+    top_k = 1 is greedy decoding. `max_new_tokens`: None is the policy's limit of training; it may go beyond that, as far as
+    the model's window."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    max_new_tokens: int | None = None  # None: the policy's own limit
+    max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -240,7 +253,8 @@ class FitReport:
 
 @dataclass(frozen=True)
 class Generation:
-    """One evaluated response, with what was measured of it. Log-probabilities are sums over its tokens, in nats."""
+    """One evaluated response, with what was measured of it. Log-probabilities are sums over its tokens, in nats; NaN, like
+    the entropy, where only the text was asked for."""
 
     prompt: Prompt
     index: int
@@ -256,7 +270,8 @@ class Generation:
 
 @dataclass(frozen=True)
 class ExampleScore:
-    """One metric of one evaluation example: the unit of every mean, standard error and paired test."""
+    """One metric of one evaluation example: the unit of every mean, standard error and paired test. NaN: it was asked for,
+    and whoever should have answered (a judge) did not."""
 
     metric: str
     example: str
@@ -281,12 +296,15 @@ class MetricSpec:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's value over its examples; `stderr` is clustered by `ExampleScore.cluster`, NaN for a single cluster."""
+    """A metric's value over its examples; `stderr` is clustered by `ExampleScore.cluster`, NaN for a single cluster.
+
+    `missing` examples were asked for and not answered: the rest, which is what `value` and `n` are of, may not be like them."""
 
     value: float
     stderr: float
     n: int
     direction: Direction
+    missing: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,19 @@ from rich.console import Console
 
 from alignbench import curves, distributed, keys, lifecycle, shared
 from alignbench.config import RunConfig
-from alignbench.contracts import Annotator, DataSource, Evaluation, FittableRewardSource, Policy, RewardSource, Tracker
+from alignbench.contracts import (
+    Annotator,
+    DataSource,
+    Evaluation,
+    FittableRewardSource,
+    Judge,
+    Policy,
+    RewardSource,
+    Tracker,
+)
 from alignbench.errors import NonFiniteError
 from alignbench.evaluation import stored
+from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import evaluate, evaluation_prompts
 from alignbench.experience import labelled_pairs
 from alignbench.lifecycle import Begun
@@ -138,12 +148,17 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             fitted = shared.reward(bench, reward, rankings, policy, prompts, annotator, reward_key)
             reports |= {f"reward/{name}": value for name, value in fitted.metrics.items()}
 
+        judge: Judge | None = None
+        if config.judge:
+            source = build(config.judge, policy=policy, data=data, seeds=seeds.child("judge"))
+            judge = SourceJudge(config.judge.label, source, policy, display.say)
+
         # 3. The SFT model's own row: the baseline of every comparison.
         policy.load(checkpoint)
         measure = partial(
             evaluate,
             policy, checkpoint, questions,
-            evaluations=evaluations, settings=config.eval, data=data, reward=reward, baseline=None,
+            evaluations=evaluations, settings=config.eval, data=data, reward=reward, judge=judge, baseline=None,
             seeds=seeds.child("evaluation"),
         )  # fmt: skip
         baseline = shared.evaluated_sft(
@@ -184,7 +199,8 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         with display.stage(f"evaluate {name}"):
             evaluated = evaluate(
                 policy, checkpoint, questions,
-                evaluations=evaluations, settings=config.eval, data=data, reward=reward, baseline=baseline.generations,
+                evaluations=evaluations, settings=config.eval, data=data, reward=reward, judge=judge,
+                baseline=baseline.generations,
                 seeds=seeds.child("evaluation"),
                 candidates=config.algo.config.candidates,
                 optimum=partial(config.algo.component.load().optimum, config.algo.config),

@@ -108,6 +108,14 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
                 )
     if needs_reward(config):
         config.reward.component.load().check_data(config.reward.config, data)
+    if config.judge:
+        judge: type[RewardSource] = config.judge.component.load()
+        judge.check_data(config.judge.config, data)
+        if issubclass(judge, FittableRewardSource):
+            raise UserError(
+                f"reward@judge={config.judge.label} is fitted to rankings, and a judge is to know better than they do: "
+                "choose one that is not."
+            )
     chosen = config.algo.config
     asks = chosen.needs_probabilities if isinstance(chosen, PreferenceConfig) else ""
     if annotator and asks and not knows_probabilities(annotator):

@@ -1,7 +1,8 @@
-"""The responses that every generation metric is computed from, with what is measured of each."""
+"""What a checkpoint is asked: for responses, with what is measured of each, and for the likelihood of given ones."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from alignbench import functional
 from alignbench.contracts import DataSource, Policy, RewardSource
 from alignbench.errors import UserError
 from alignbench.experience import checked_scores
-from alignbench.records import REFERENCE, Generation, Prompt, Samples, Sampling, Sequences
+from alignbench.records import REFERENCE, Generation, Likelihood, Prompt, Samples, Sampling
 
 
 def respond(
@@ -39,14 +40,40 @@ def respond(
 
 def given_samples(policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> Samples:
     """Responses that are given as token ids, EOS included where they end by themselves."""
-    tokenizer, asked = policy.tokenizer, policy.encode(prompts, [""] * len(prompts)).sequences
-    width = max(max(len(row) for row in responses), 1)
-    ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (width - len(row))] for row in responses])
-    mask = torch.arange(width)[None] < torch.tensor([len(row) for row in responses])[:, None]
-    sequences = Sequences(asked.prompt_ids, asked.prompt_mask, ids.to(policy.device), mask.to(policy.device))
+    tokenizer = policy.tokenizer
     texts = tuple(tokenizer.batch_decode([list(row) for row in responses], skip_special_tokens=True))
     finished = torch.tensor([bool(row) and row[-1] == tokenizer.eos_token_id for row in responses])
-    return Samples(tuple(prompts), texts, sequences, finished.to(policy.device))
+    return Samples(tuple(prompts), texts, policy.given(prompts, responses), finished.to(policy.device))
+
+
+def likelihoods(
+    policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]
+) -> tuple[Likelihood, ...]:
+    """Of given responses after each prompt, as token ids."""
+    if not prompts:
+        return ()
+    sequences = policy.given(prompts, responses)
+    with torch.no_grad():
+        found = policy.logprobs(sequences, greedy=True)
+    assert found.greedy is not None, "asked for"
+    greedy = (found.greedy | ~sequences.response_mask.bool()).all(1)
+    sums = found.logprobs.double().sum(1)
+    return tuple(Likelihood(*row) for row in zip(sums.tolist(), greedy.tolist(), strict=True))
+
+
+def complete(
+    policy: Policy, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, rng: torch.Generator
+) -> tuple[Generation, ...]:
+    """Responses of which nothing is measured: a questionnaire needs their text alone."""
+    if not prompts:
+        return ()
+    samples = policy.generate(prompts, sampling, n=n, rng=rng).samples
+    lengths, finished = samples.sequences.response_mask.sum(1).tolist(), samples.finished.tolist()
+    rows = zip(samples.prompts, samples.texts, lengths, finished, strict=True)
+    return tuple(
+        Generation(prompt, row % n, text, tokens, ended, logprob=math.nan, ref_logprob=math.nan, entropy=math.nan)
+        for row, (prompt, text, tokens, ended) in enumerate(rows)
+    )
 
 
 def measure(

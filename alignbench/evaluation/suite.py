@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from alignbench.config import EvalSettings
-from alignbench.contracts import DataSource, Evaluation, Policy, RewardSource, Subject
-from alignbench.evaluation.respond import given_samples, measure, respond
-from alignbench.records import ExactProblem, ExampleScore, Generation, Metric, MetricSpec, Prompt
+from alignbench.contracts import DataSource, Evaluation, Judge, Policy, RewardSource, Subject
+from alignbench.evaluation.respond import complete, given_samples, likelihoods, measure, respond
+from alignbench.records import ExactProblem, ExampleScore, Generation, Metric, MetricSpec, Prompt, Sampling
 from alignbench.results.statistics import summarise
 from alignbench.seeds import Seeds
 
@@ -47,9 +48,10 @@ def evaluate(
     seeds: Seeds,
     candidates: int = 1,
     optimum: Callable[[ExactProblem], Tensor | None] = lambda problem: None,
+    judge: Judge | None = None,
 ) -> Evaluated:
     """Evaluates the policy, whose weights are those of `checkpoint`. `baseline`: the SFT model's generations, or None
-    if this is the SFT model; `candidates` and `optimum`: see Subject."""
+    if this is the SFT model; `candidates`, `optimum` and `judge`: see Subject."""
 
     def sample(asked: Sequence[Prompt], n: int, name: str) -> tuple[Generation, ...]:
         rng = seeds.torch(name, policy.device)
@@ -82,9 +84,19 @@ def evaluate(
             extra.extend(found)
             return found
 
+        def completions(
+            asked: Sequence[Prompt], n: int, sampling: Sampling, name: str = name, numbers: Iterator[int] = numbers
+        ) -> tuple[Generation, ...]:
+            rng = seeds.torch(f"{name} {next(numbers)}", policy.device)
+            found = complete(policy, asked, n=n, sampling=sampling, rng=rng)
+            extra.extend(found)
+            return found
+
         subject = Subject(
-            checkpoint, generations, baseline or generations, policy.tokenizer, more, given, candidates, optimum
-        )
+            checkpoint, generations, baseline or generations, policy.tokenizer, more, given, candidates, optimum,
+            complete=completions, likelihoods=partial(likelihoods, policy),
+            ordinary_text=data.tokenizer() is None, judge=judge,
+        )  # fmt: skip
         specs.extend(evaluation.specs())
         scores.extend(evaluation.evaluate(subject))
     return Evaluated(generations, tuple(extra), tuple(scores), summarise(scores, specs))

@@ -77,8 +77,9 @@ def _read(path: Path) -> DataFrame:
         frame = frame.cast({"value": polars.Float64}).with_columns(polars.col("cluster").fill_null(""))
     except (OSError, PolarsError, PanicException) as error:
         raise UserError(f"{path.name} cannot be read, perhaps cut off") from error
-    if frame.null_count().sum_horizontal().item() or not frame["value"].is_finite().all():
+    if frame.null_count().sum_horizontal().item() or frame["value"].is_infinite().any():
         raise UserError(f"{path.name} has values that are missing or not finite")
+    frame = frame.filter(polars.col("value").is_not_nan())  # asked for, and not answered
     if frame.select("metric", "example").is_duplicated().any():
         raise UserError(f"{path.name} has two scores of one metric for one example")
     return polars.concat([frame, _gaps(frame)])

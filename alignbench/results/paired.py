@@ -101,7 +101,7 @@ class Estimate:
 def differences(table: Table, baseline: str = "", examples: Examples | None = None) -> tuple[Difference, ...]:
     """Each row against `baseline`, the label of a row; by default against the SFT model that the row started from.
 
-    Metrics that one of the two lacks, and rewards of different reward models, have none."""
+    Metrics that one of the two lacks or has in part, and rewards of different reward models, have none."""
     if len(table.rows) < 2:
         return ()
     examples = examples or read_examples(run for row in table.rows for run in row.runs)
@@ -112,7 +112,8 @@ def differences(table: Table, baseline: str = "", examples: Examples | None = No
             continue
         for metric in table.metrics:
             known = metric in row.cells and metric in other.cells and metric in examples.scores
-            if known and measured_alike(metric, row, other):
+            whole = known and not (row.cells[metric].missing or other.cells[metric].missing)
+            if whole and measured_alike(metric, row, other):
                 found += _difference(row, other, metric, examples.scores[metric])
     corrected = holm([d.p_value for d in found])
     return tuple(replace(d, p_holm=p, significant=p < LEVEL) for d, p in zip(found, corrected, strict=True))

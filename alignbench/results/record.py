@@ -17,8 +17,8 @@ from typing import Any
 from alignbench.errors import UserError
 from alignbench.records import Metric
 
-SCHEMA_VERSION = 2
-"""2: `ended` and `reused`."""
+SCHEMA_VERSION = 3
+"""2: `ended` and `reused`. 3: `missing` of a metric."""
 
 
 class Status(enum.Enum):
@@ -99,6 +99,9 @@ class RunRecord:
             )
         if version < 2:
             raw = {"ended": None, "reused": {}, **raw}
+        if version < 3 and isinstance(raw.get("metrics"), dict):
+            metrics = {n: {"missing": 0, **m} if isinstance(m, dict) else m for n, m in raw["metrics"].items()}
+            raw = {**raw, "metrics": metrics}
         try:
             kind: Any = cls
             record: RunRecord = _decoder(kind)(raw)

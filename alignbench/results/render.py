@@ -20,7 +20,7 @@ from rich.text import Text
 from alignbench.records import Direction
 from alignbench.results.grid import Grid, latex_text, markdown_text, plain
 from alignbench.results.runs import find_runs
-from alignbench.results.table import Cell, Table, build_table
+from alignbench.results.table import UNANSWERED, Cell, Table, build_table
 
 if TYPE_CHECKING:
     from alignbench.results.paired import Difference
@@ -226,6 +226,7 @@ def _cells(table: Table) -> dict[str, list[str]]:
         if cell is None:
             return NOT_APPLICABLE
         interval = "" if math.isnan(cell.half_interval) else f" ±{cell.half_interval:.{decimals}f}"
+        interval += UNANSWERED if cell.missing else ""
         sign = "" if not mixed else " " if cell.over_seeds or not interval else "*"
         return _fixed(cell.value, decimals) + interval + sign
 

@@ -16,8 +16,8 @@ NORMAL_95 = 1.959963984540054
 def summarise(scores: Sequence[ExampleScore], specs: Iterable[MetricSpec]) -> dict[str, Metric]:
     """The mean of each metric over its examples, in the order of `specs`; a metric without scores is left out.
 
-    `stderr` is cluster-robust, see `clustered_stderr`. Refuses a score that is not finite, that no spec announces or
-    that stands twice: each would make a table quietly wrong."""
+    `stderr` is cluster-robust, see `clustered_stderr`. NaN counts as missing. Refuses a score that is infinite, that no spec
+    announces or that stands twice: each would make a table quietly wrong."""
     announced = list(specs)
     by_metric: dict[str, list[ExampleScore]] = {spec.name: [] for spec in announced}
     if len(by_metric) < len(announced):
@@ -32,15 +32,19 @@ def summarise(scores: Sequence[ExampleScore], specs: Iterable[MetricSpec]) -> di
             raise UserError(f"An evaluation gave {where}, a metric that its specs() does not list.")
         if (score.metric, score.example) in seen:
             raise UserError(f"An evaluation scored {where} twice; an example has one score per metric.")
-        if not math.isfinite(score.value):
+        if math.isinf(score.value):
             raise NonFiniteError(f"{where} is {score.value}.")
         seen.add((score.metric, score.example))
         by_metric[score.metric].append(score)
-    return {
-        spec.name: Metric(_mean(found), clustered_stderr(found), len(found), spec.direction)
-        for spec in announced
-        if (found := by_metric[spec.name])
-    }
+    metrics = {}
+    for spec in announced:
+        answered = [score for score in by_metric[spec.name] if not math.isnan(score.value)]
+        missing = len(by_metric[spec.name]) - len(answered)
+        if answered:
+            metrics[spec.name] = Metric(
+                _mean(answered), clustered_stderr(answered), len(answered), spec.direction, missing
+            )
+    return metrics
 
 
 def clustered_stderr(scores: Sequence[ExampleScore]) -> float:

@@ -19,16 +19,21 @@ from alignbench.results.statistics import NORMAL_95, interval_over_seeds
 COMPONENTS = ("model", "data", "annotator", "reward")
 PROXY, GOLD, GAP = "optimization/proxy_reward", "optimization/gold_reward", "optimization/proxy_gold_gap"
 """The gap is proxy less gold: what a policy that exploits its reward model widens (Gao et al. 2022, arXiv 2210.10760)."""
+UNANSWERED = "‡"
 SFT_PARTS = ("pretrain", "sft", "model", "data", "eval")  # what an SFT model and its responses depend on
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`half_interval`: of 95%, over seeds where `over_seeds`, else over evaluation examples. NaN where unknown."""
+    """`half_interval`: of 95%, over seeds where `over_seeds`, else over evaluation examples. NaN where unknown.
+
+    `missing` of its `asked` examples have no answer: the value is not that of the whole."""
 
     value: float
     half_interval: float
     over_seeds: bool
+    missing: int = 0
+    asked: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> 
     rows.sort(key=lambda row: (not row.baseline, [_natural(part) for part in row.label]))
     notes += _mixed([run for group in groups for run in group.runs])
     notes += [f"{run.path}: {run.reason}." for run in broken]
+    notes += _unanswered(rows)
     return Table(
         rows=tuple(rows),
         metrics=_metrics(run for group in groups for run in group.runs),
@@ -198,7 +204,9 @@ def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
         values = [metric.value for metric in metrics]
         over_seeds = len(values) > 1
         half = interval_over_seeds(values) if over_seeds else NORMAL_95 * metrics[0].stderr
-        cells[name] = Cell(math.fsum(values) / len(values), half, over_seeds)
+        missing = sum(metric.missing for metric in metrics)
+        asked = missing + sum(metric.n for metric in metrics)
+        cells[name] = Cell(math.fsum(values) / len(values), half, over_seeds, missing, asked)
     seconds = math.fsum(s for record in records for s in record.cost.seconds.values()) / len(records)
     seeds = tuple(record.identity.seed for record in records)
     return Row(
@@ -315,6 +323,15 @@ def _mixed(runs: Sequence[StoredRun]) -> list[str]:
             found[f"number of {name}"].add(str(count))
     mixed = [f"{name} ({', '.join(sorted(values))})" for name, values in found.items() if len(values) > 1]
     return [f"Not the same in all runs: {'; '.join(mixed)}."] if mixed else []
+
+
+def _unanswered(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"{UNANSWERED} {name} of {' '.join(row.label)}: {cell.missing} of {cell.asked} examples have no answer; not compared."
+        for row in rows
+        for name, cell in row.cells.items()
+        if cell.missing
+    ]
 
 
 def _natural(text: str) -> list[tuple[int, float, str]]:

@@ -222,17 +222,23 @@ class TabularPolicy(Policy):
         return Rollout(samples, logprobs, sampling.temperature)
 
     def logprobs(
-        self, sequences: Sequences, *, role: str = POLICY, temperature: float = 1.0, entropy: bool = False
+        self,
+        sequences: Sequences,
+        *,
+        role: str = POLICY,
+        temperature: float = 1.0,
+        entropy: bool = False,
+        greedy: bool = False,
     ) -> TokenScores:
         prompts, states = self.states(sequences)
         inside = sequences.response_mask.bool()
         table = torch.log_softmax(self._table(role) / temperature, -1)
         where = (prompts[:, None], torch.where(inside, states[:, :-1], 0))
         chosen = self.watched(role, torch.where(inside, table[(*where, self.actions(sequences))], 0.0))
-        if not entropy:
-            return TokenScores(chosen)
-        spread = -(table.exp() * table).sum(-1).detach()
-        return TokenScores(chosen, torch.where(inside, spread[where], 0.0))
+        with torch.no_grad():
+            spread = -(table.exp() * table).sum(-1)[where] * inside
+            likeliest = (chosen == table.max(-1).values[where]) & inside
+        return TokenScores(chosen, spread if entropy else None, likeliest if greedy else None)
 
     def watched(self, role: str, result: Tensor) -> Tensor:
         """Notes in `out_of_turn` where another role was asked for with gradients before this result's backward pass:

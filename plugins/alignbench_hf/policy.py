@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -55,12 +56,17 @@ class HFPolicy(Policy):
         self._formatted: dict[tuple[object, ...], list[int]] = {}
         self._suppressed = token_ids(tokenizer, config.suppress_tokens).to(device)
         model = roles.use(POLICY)
+        self._window: int | None = getattr(model.config, "max_position_embeddings", None)
         check_output_layer(model, model.base_model, model.get_output_embeddings())
 
     # --- tokens ---
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    @property
+    def window(self) -> int:
+        return self._window or super().window
 
     def prompt_tokens(self, prompt: Prompt) -> int:
         return len(self._format(prompt))
@@ -78,13 +84,15 @@ class HFPolicy(Policy):
             self._formatted[prompt.messages] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._formatted[prompt.messages]
 
-    def _pad_prompts(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+    def _pad_prompts(self, prompts: Sequence[Prompt], new_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        """Within the limit of training, or within what the window leaves beside `new_tokens`."""
+        limit = self.max_prompt_tokens if new_tokens is None else self.window - new_tokens
+        bound = "model.max_prompt_tokens is" if new_tokens is None else f"beside {new_tokens} new ones the window holds"
         rows = [self._format(prompt) for prompt in prompts]
         for prompt, row in zip(prompts, rows, strict=True):
-            if len(row) > self.max_prompt_tokens:
+            if len(row) > limit:
                 raise UserError(
-                    f"Prompt {prompt.id!r} has {len(row)} tokens, model.max_prompt_tokens is {self.max_prompt_tokens}: "
-                    "raise the limit or shorten the prompt."
+                    f"Prompt {prompt.id!r} has {len(row)} tokens, {bound} {limit}: raise the limit or shorten the prompt."
                 )
         return pad(rows, self.tokenizer.pad_token_id, self.device, left=True)
 
@@ -103,14 +111,18 @@ class HFPolicy(Policy):
         sequences = Sequences(*self._pad_prompts(prompts), response_ids, response_mask)
         return Samples(tuple(prompts), tuple(responses), sequences, whole.to(self.device))
 
+    def given(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> Sequences:
+        response_ids, response_mask = pad(responses, self.tokenizer.pad_token_id, self.device, left=False)
+        return Sequences(*self._pad_prompts(prompts, response_ids.shape[1]), response_ids, response_mask)
+
     # --- sampling ---
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, n: int = 1, role: str = POLICY, rng: torch.Generator
     ) -> Rollout:
         rows = expand(prompts, n)
-        prompt_ids, prompt_mask = self._pad_prompts(rows)
-        limit = min(sampling.max_new_tokens or self.max_response_tokens, self.max_response_tokens)
+        prompt_ids, prompt_mask = self._pad_prompts(rows, sampling.max_new_tokens)
+        limit = sampling.max_new_tokens or self.max_response_tokens
         chances = torch.rand(len(rows), limit, generator=rng, dtype=torch.float64, device=self.device)
         # Longest prompts first: rows of one batch then have about the same length and share little padding.
         order = prompt_mask.sum(1).argsort(descending=True, stable=True)
@@ -166,33 +178,47 @@ class HFPolicy(Policy):
         return SuppressedOutput(layer, self._suppressed) if len(self._suppressed) else layer
 
     def logprobs(
-        self, sequences: Sequences, *, role: str = POLICY, temperature: float = 1.0, entropy: bool = False
+        self,
+        sequences: Sequences,
+        *,
+        role: str = POLICY,
+        temperature: float = 1.0,
+        entropy: bool = False,
+        greedy: bool = False,
     ) -> TokenScores:
+        measure = partial(self._logprobs, role=role, temperature=temperature, entropy=entropy, greedy=greedy)
         if role == POLICY and torch.is_grad_enabled():
-            return self._logprobs(sequences, role, temperature, entropy)
+            return measure(sequences)
         shape = sequences.response_ids.shape
         logprobs = torch.zeros(shape, device=self.device)
         entropies = torch.zeros(shape, device=self.device) if entropy else None
+        likeliest = torch.zeros(shape, dtype=torch.long, device=self.device) if greedy else None
         with torch.no_grad():
             for rows in functional.micro_batches(
                 sequences, torch.arange(len(sequences)), self._config.scoring_batch_size
             ):
-                part = self._logprobs(sequences.select(rows), role, temperature, entropy)
+                part = measure(sequences.select(rows))
                 width = part.logprobs.shape[1]
                 logprobs[rows, :width] = part.logprobs
                 if entropies is not None and part.entropy is not None:
                     entropies[rows, :width] = part.entropy
-        functional.add_up(logprobs, *([] if entropies is None else [entropies]))
-        return TokenScores(logprobs, entropies)
+                if likeliest is not None and part.greedy is not None:
+                    likeliest[rows, :width] = part.greedy.long()
+        functional.add_up(*(part for part in (logprobs, entropies, likeliest) if part is not None))
+        return TokenScores(logprobs, entropies, None if likeliest is None else likeliest.bool())
 
-    def _logprobs(self, sequences: Sequences, role: str, temperature: float, entropy: bool) -> TokenScores:
+    def _logprobs(
+        self, sequences: Sequences, *, role: str, temperature: float, entropy: bool, greedy: bool
+    ) -> TokenScores:
         states, output = self._states(role, sequences)
-        logprobs, entropies = functional.token_logprobs(
-            states[:, :-1], output, sequences.response_ids, temperature=temperature, entropy=entropy
+        found = functional.token_logprobs(
+            states[:, :-1], output, sequences.response_ids, temperature=temperature, entropy=entropy, greedy=greedy
         )
-        mask = sequences.response_mask.bool()
+        outside = ~sequences.response_mask.bool()
         return TokenScores(
-            logprobs.masked_fill(~mask, 0.0), entropies.masked_fill(~mask, 0.0) if entropies is not None else None
+            found.logprobs.masked_fill(outside, 0.0),
+            None if found.entropy is None else found.entropy.masked_fill(outside, 0.0),
+            None if found.greedy is None else found.greedy & ~outside,
         )
 
     # --- roles ---

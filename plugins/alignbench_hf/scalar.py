@@ -43,7 +43,7 @@ class EvidenceHead(LinearHead):
         nn.init.zeros_(self.gate.bias)
 
     def forward(self, states: Tensor, output: nn.Module, sequences: Sequences) -> Tensor:
-        logprobs, _ = functional.token_logprobs(states[:, :-1], output, sequences.response_ids)
+        logprobs = functional.token_logprobs(states[:, :-1], output, sequences.response_ids).logprobs
         gate = self.gate(states[:, 1:].float()).squeeze(-1)
         # A softmax for each prefix: scaled by one maximum of the row, later tokens would leak into earlier values.
         unread = torch.ones(gate.shape[1], gate.shape[1], dtype=torch.bool, device=gate.device).triu(1)

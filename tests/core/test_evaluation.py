@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from alignbench import (
     Verdict,
 )
 from alignbench.config import EvalSettings
+from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.respond import respond
 from alignbench.evaluation.suite import Evaluated, evaluate, evaluation_prompts
 from tests import tiny
@@ -252,3 +254,97 @@ def test_what_a_family_asks_for_is_kept_and_shifts_nobody_elses() -> None:
 def test_two_families_may_not_claim_one_metric() -> None:
     with pytest.raises(UserError, match="counting/length"):
         suite(referenced(), Counting(), Counting())
+
+
+# Questionnaires: what an evaluation asks beside the shared responses
+
+
+def asking(policy: tiny.HFPolicy, **more: object) -> Subject:
+    counting = Counting()
+    suite(policy, counting, **more)  # type: ignore[arg-type]
+    assert counting.subject is not None
+    return counting.subject
+
+
+def tokens(policy: tiny.HFPolicy, generation: Generation) -> list[int]:
+    """Read off its text, which leaves out special tokens that an untrained model samples too."""
+    ids = list(policy.tokenizer([generation.response]).input_ids[0])
+    return [*ids, policy.tokenizer.eos_token_id] if generation.finished else ids
+
+
+def test_likelihoods_are_those_of_the_policy_itself() -> None:
+    policy = referenced(move=True)
+    subject = asking(policy, samples=8)
+    same = [g for g in subject.generations if len(tokens(policy, g)) == g.tokens > 0]
+    assert len(same) > 9
+    found = subject.likelihoods([g.prompt for g in same], [tokens(policy, g) for g in same])
+    assert [f.logprob for f in found] == pytest.approx([g.logprob for g in same], abs=1e-4)
+    assert subject.likelihoods([], []) == ()
+
+
+def test_greedy_responses_are_the_likeliest_and_known_as_such() -> None:
+    policy = referenced(move=True)
+    subject = asking(policy)
+    prompts = tiny.PROMPTS[:3]
+    greedy = subject.complete(prompts, 2, Sampling(top_k=1, max_new_tokens=4))
+    assert [(g.prompt, g.index) for g in greedy] == [(p, i) for p in prompts for i in range(2)]
+    assert greedy[0].response == greedy[1].response, "nothing is left to chance"
+    for g in greedy[::2]:
+        given = tokens(policy, g)
+        assert len(given) == g.tokens, "no special token among them"
+        others = [[*given[:-1], (given[-1] + 1) % 12], [(given[0] + 1) % 12, *given[1:]]]
+        found = subject.likelihoods([g.prompt] * 3, [given, *others])
+        assert [f.greedy for f in found] == [True, False, False]
+
+
+def test_a_questionnaire_may_go_beyond_the_limits_of_training() -> None:
+    policy = referenced()
+    subject = asking(policy)
+    window = policy.window
+    assert window == 14
+    long = tiny.prompt(" ".join("abcdefghab"))  # 11 tokens with <bot>; training takes 8
+    assert len(subject.complete([long], 1, Sampling(max_new_tokens=3))) == 1
+    assert len(subject.likelihoods([long], [[4, 5, 6]])) == 1
+    with pytest.raises(UserError, match="beside 4 new ones the window holds 10"):
+        subject.complete([long], 1, Sampling(max_new_tokens=4))
+
+
+def test_only_data_without_a_language_of_its_own_is_ordinary_text() -> None:
+    assert asking(referenced()).ordinary_text  # Judging has no tokenizer
+
+
+class Failing(Length):
+    """Gives out after so many questions."""
+
+    def __init__(self, questions: int) -> None:
+        self.left = questions
+
+    def score(self, samples: Samples) -> torch.Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise UserError("the server is gone")
+        return super().score(samples)
+
+
+def test_a_judge_that_fails_midway_keeps_what_it_said() -> None:
+    said: list[str] = []
+    policy = referenced()
+    subject = asking(policy, samples=4)
+    generations = subject.generations
+    assert len(generations) == 24
+    whole = SourceJudge("length", Length(), policy, said.append).score(generations)
+    assert whole == tuple(float(len(tokens(policy, g))) for g in generations)
+    half = SourceJudge("length", Failing(1), policy, said.append).score(generations)
+    assert half[:16] == whole[:16]
+    assert all(math.isnan(score) for score in half[16:])
+    assert said == ["the judge length failed, 16 of 24 answers are kept: the server is gone"]
+
+
+def test_a_judge_compares_by_score_unless_its_source_can_do_better() -> None:
+    policy = referenced()
+    generations = asking(policy).generations
+    first, second = generations[0::2], generations[1::2]
+    won = SourceJudge("length", Length(), policy, print).compare(first, second)
+    lengths = [(len(tokens(policy, a)), len(tokens(policy, b))) for a, b in zip(first, second, strict=True)]
+    assert won == tuple(0.5 * ((a > b) + (a >= b)) for a, b in lengths)
+    assert set(won) == {0.0, 0.5, 1.0}

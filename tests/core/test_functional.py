@@ -91,13 +91,16 @@ def test_token_logprobs_in_chunks(rows: int, columns: int, vocabulary: int, chun
         head = torch.nn.Linear(3, vocabulary, bias=False)
         head.weight.data.copy_(weight)
         hidden = states.clone().requires_grad_()
-        logprobs, entropy = functional.token_logprobs(
-            hidden, head, targets, temperature=temperature, entropy=True, max_logits=max_logits
+        found = functional.token_logprobs(
+            hidden, head, targets, temperature=temperature, entropy=True, greedy=True, max_logits=max_logits
         )
+        logprobs, entropy = found.logprobs, found.entropy
         (logprobs * upstream).sum().backward()
         assert entropy is not None
         assert not entropy.requires_grad
         torch.testing.assert_close(logprobs.double(), exact_logprobs, rtol=1e-4, atol=1e-5)
+        assert found.greedy is not None
+        assert torch.equal(found.greedy, exact.argmax(-1) == targets)
         torch.testing.assert_close(entropy.double(), -(exact.exp() * exact).sum(-1), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(hidden.grad.double(), exact_states.grad, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(head.weight.grad.double(), exact_weight.grad, rtol=1e-3, atol=1e-4)
@@ -116,7 +119,7 @@ def test_token_logprobs_never_holds_all_logits() -> None:
 
     hidden = torch.randn(64, 4, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logprobs, _ = functional.token_logprobs(hidden, head, torch.zeros(64, dtype=torch.long), max_logits=8000)
+        logprobs = functional.token_logprobs(hidden, head, torch.zeros(64, dtype=torch.long), max_logits=8000).logprobs
     assert max(seen) == 8000
     assert max(saved, default=0) < 8000
     logprobs.sum().backward()
@@ -124,8 +127,9 @@ def test_token_logprobs_never_holds_all_logits() -> None:
 
 
 def test_token_logprobs_without_entropy() -> None:
-    _, entropy = functional.token_logprobs(torch.randn(2, 3), torch.nn.Linear(3, 5), torch.tensor([0, 1]))
-    assert entropy is None
+    found = functional.token_logprobs(torch.randn(2, 3), torch.nn.Linear(3, 5), torch.tensor([0, 1]))
+    assert found.entropy is None
+    assert found.greedy is None
 
 
 # KL

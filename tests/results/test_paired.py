@@ -204,7 +204,7 @@ class TestFromFolders:
         (found,) = [d for d in differences(table, "dpo") if d.row == ("ppo",)]
         assert found.over_seeds and found.seeds == 2 and found.low < 0.5 < found.high
 
-    @pytest.mark.parametrize("damage", ["absent", "cut", "empty", "columns", "nan", "twice"])
+    @pytest.mark.parametrize("damage", ["absent", "cut", "empty", "columns", "inf", "twice"])
     def test_a_run_without_sound_examples_keeps_its_row_and_is_said(self, tmp_path, damage):
         from alignbench.results.examples import read_examples
 
@@ -224,7 +224,7 @@ class TestFromFolders:
         else:
             from alignbench.results.directory import RunDirectory
 
-            bad = [ExampleScore(self.METRIC, "e1", math.nan)] if damage == "nan" else [score]
+            bad = [ExampleScore(self.METRIC, "e1", math.inf)] if damage == "inf" else [score]
             RunDirectory(victim).write_examples([score, *bad])
         table = table_of(tmp_path)
         examples = read_examples(run for row in table.rows for run in row.runs)

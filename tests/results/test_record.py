@@ -44,7 +44,7 @@ RECORDS = st.builds(
         tokens_per_second=st.none() | FLOAT,
         peak_memory_bytes=st.none() | st.integers(0),
     ),
-    metrics=mappings(st.builds(Metric, FLOAT, FLOAT, st.integers(0), st.sampled_from(Direction))),
+    metrics=mappings(st.builds(Metric, FLOAT, FLOAT, st.integers(0), st.sampled_from(Direction), st.integers(0))),
     counts=mappings(st.integers()),
     reports=mappings(FLOAT),
     baseline=st.booleans(),
@@ -66,8 +66,19 @@ def test_round_trip(record):
 
 def test_an_unknown_standard_error_is_null_and_comes_back():
     text = dataclasses.replace(RECORD, metrics={"a/b": Metric(1.0, math.nan, 1, Direction.HIGHER)}).to_json()
-    assert json.loads(text)["metrics"]["a/b"] == {"value": 1.0, "stderr": None, "n": 1, "direction": "higher"}
+    written = {"value": 1.0, "stderr": None, "n": 1, "direction": "higher", "missing": 0}
+    assert json.loads(text)["metrics"]["a/b"] == written
     assert math.isnan(RunRecord.from_json(text).metrics["a/b"].stderr)
+
+
+def test_a_record_of_an_older_version_is_read():
+    old = json.loads(RECORD.to_json())
+    del old["metrics"]["a/b"]["missing"]
+    assert RunRecord.from_json(json.dumps(old | {"schema_version": 2})) == RECORD
+    del old["ended"], old["reused"]
+    assert RunRecord.from_json(json.dumps(old | {"schema_version": 1})) == RECORD
+    with pytest.raises(UserError, match="metrics"):
+        RunRecord.from_json(json.dumps(old | {"schema_version": 1, "metrics": {"a/b": 1}}))
 
 
 def changed(*path: str, value: object = None, drop: bool = False) -> str:

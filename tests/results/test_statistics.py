@@ -64,10 +64,14 @@ def test_summary_in_the_order_of_the_specs_without_what_has_no_scores():
     assert (found["z/last"].value, found["z/last"].n, found["z/last"].direction) == (5.0, 1, Direction.NEITHER)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_score_that_is_not_finite_is_refused(value):
+def test_a_score_that_is_infinite_is_refused():
     with pytest.raises(NonFiniteError, match="a/b of example 'e1'"):
-        summarise(scores([1.0, value]), [SPEC])
+        summarise(scores([1.0, math.inf]), [SPEC])
+
+
+def test_what_was_not_answered_is_counted_and_not_averaged():
+    assert summarise(scores([1.0, math.nan, 3.0]), [SPEC])["a/b"] == Metric(2.0, 1.0, 2, Direction.LOWER, missing=1)
+    assert summarise(scores([math.nan]), [SPEC]) == {}
 
 
 def test_what_would_make_a_table_quietly_wrong_is_refused():
