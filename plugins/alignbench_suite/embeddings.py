@@ -13,7 +13,8 @@ Vectors = NDArray[np.float64]
 def cosines(vectors: Vectors) -> Vectors:
     """[K, K], exactly 1 on the diagonal and for equal vectors."""
     differences = vectors[:, None] - vectors[None]
-    return 1 - (differences**2).sum(-1) / 2
+    found: Vectors = 1 - (differences**2).sum(-1) / 2
+    return found
 
 
 def cosine_distance(vectors: Vectors) -> float | None:
