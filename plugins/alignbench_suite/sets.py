@@ -4,7 +4,8 @@ one response to each of several prompts, "across inputs".
 Across inputs the paper measures the one set of all prompts. One number has no standard error and pairs with nothing, so here
 prompts are parted into bundles of fixed size, and a bundle is the example. Bundles are the same for every model: prompts are
 ordered by a hash of their id. They are independent: of a cluster only one prompt is used, so that the twins of a question
-neither share a bundle nor tie two together. Prompts that do not fill a bundle are left out."""
+neither share a bundle nor tie two together. Prompts that do not fill a bundle are left out, and a lone bundle too: its value
+would have no interval."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ def across_inputs(groups: Groups, size: int) -> list[Example]:
         name = f"bundle {_hash(chr(0).join(group[0].prompt.id for group in bundle)).hex()[:12]}"
         texts = ([g.response for g in group] for group in bundle)
         found.append(Example(name, "", tuple(zip(*texts, strict=False))))
-    return found
+    return found if len(found) > 1 else []
 
 
 def spread(examples: Sequence[Example], limit: int) -> Sequence[Example]:

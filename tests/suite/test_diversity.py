@@ -107,15 +107,17 @@ class TestOneprompt:
 
 class TestAcrossInputs:
     def test_the_sets_are_one_response_to_each_prompt(self):
-        texts = {"p": ["a b", "c d"], "q": ["a b", "e f"], "r": ["a b", "g h"]}
-        groups = [[generation(prompt(n), i, t) for i, t in enumerate(some)] for n, some in texts.items()]
-        (bundle,) = across_inputs(groups, 3)
-        assert {frozenset(texts) for texts in bundle.sets} == {frozenset({"a b"}), frozenset({"c d", "e f", "g h"})}
-        found = evaluate(EVERYTHING, [g for group in groups for g in group])
+        alike = [[generation(prompt(f"p{n}"), i, t) for i, t in enumerate(("a b", f"c{n} d{n}"))] for n in range(6)]
+        bundles = across_inputs(alike, 3)
+        for bundle in bundles:
+            first, second = bundle.sets
+            assert set(first) == {"a b"} and len(set(second)) == 3
+        found = evaluate(EVERYTHING, [g for group in alike for g in group])
         # Set 0 has one bigram three times, set 1 three different ones.
-        assert found["diversity/across_distinct_2"] == {bundle.name: (pytest.approx((1 / 3 + 1) / 2), "")}
-        assert found["diversity/across_self_bleu"] == {bundle.name: (pytest.approx(0.5), "")}
-        assert {values["p"][0] for name, values in found.items() if name == "diversity/novelty"} == {1.0}
+        expected = (pytest.approx((1 / 3 + 1) / 2), "")
+        assert found["diversity/across_distinct_2"] == {bundle.name: expected for bundle in bundles}
+        assert [value for value, _ in found["diversity/across_self_bleu"].values()] == pytest.approx([0.5, 0.5])
+        assert {value for value, _ in found["diversity/novelty"].values()} == {1.0}
 
     def test_one_model_may_vary_within_a_prompt_and_not_across_prompts(self):
         """Kirk et al.: the two are different failures."""
@@ -147,10 +149,10 @@ class TestAcrossInputs:
         others = across_inputs([g for g in groups if g[0].prompt.cluster != f"q{used[0]}"], 10)
         assert found[0].name not in {bundle.name for bundle in others}, "of other prompts, so never paired with it"
 
-    def test_fewer_prompts_than_a_bundle_and_of_a_single_response(self):
-        few = [generation(prompt(f"p{n}"), 0, "a b") for n in range(2)]
+    def test_fewer_prompts_than_two_bundles_and_of_a_single_response(self):
+        few = [generation(prompt(f"p{n}"), 0, "a b") for n in range(5)]
         assert named(evaluate(EVERYTHING, few)) == {"entropy", "entropy_response"}
-        enough = [generation(prompt(f"p{n}"), 0, "a b") for n in range(3)]
+        enough = [generation(prompt(f"p{n}"), 0, "a b") for n in range(6)]
         assert "across_distinct_2" in named(evaluate(EVERYTHING, enough))
 
     def test_human_texts_of_one_thing_against_those_of_many(self):
