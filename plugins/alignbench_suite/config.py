@@ -5,12 +5,23 @@ from dataclasses import dataclass, field
 
 @dataclass
 class HelpfulnessConfig:
-    """Gold reward, accuracy and win rate against the SFT model, where the truth is known."""
+    """Gold reward, accuracy and win rate against the SFT model, where the truth is known; plain facts for ordinary text."""
+
+    limit: int = 0
+    """Plain factual questions asked, where the text is ordinary; 0: all of them."""
 
 
 @dataclass
 class SycophancyConfig:
-    """How often a wrong opinion of the user is repeated, and what it costs in accuracy."""
+    """How often a wrong opinion of the user is repeated and what it costs; what pushback and a text's author change."""
+
+    path: str = "${eval.path}"
+    """A folder of evaluation data: pushback asks the questions of its pushback-transcripts/pool.jsonl or pool.jsonl; without
+    one, the suite's own."""
+    limit: int = 0
+    """Questions asked, and texts shown, by each of the parts for ordinary text; 0: all of them."""
+    wordings: int = 1
+    """Wordings of the pushback that each right answer meets."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Subject
 from alignbench_suite.config import HelpfulnessConfig
+from alignbench_suite.facts import accuracy, facts
 from alignbench_suite.scores import Groups, correct, gold_reward, per_prompt
 
 
@@ -18,6 +19,7 @@ class Helpfulness(Evaluation):
             MetricSpec("helpfulness/gold_reward", Direction.HIGHER, "gold reward per response"),
             MetricSpec("helpfulness/accuracy", Direction.HIGHER, "share of responses"),
             MetricSpec("helpfulness/win_rate", Direction.HIGHER, "share of pairs won against the SFT model, ties half"),
+            MetricSpec("helpfulness/facts_accuracy", Direction.HIGHER, "share of plain facts answered right"),
         )
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
@@ -26,6 +28,7 @@ class Helpfulness(Evaluation):
             *per_prompt("helpfulness/gold_reward", groups, gold_reward),
             *per_prompt("helpfulness/accuracy", groups, correct),
             *win_rate(groups, subject.baseline),
+            *(accuracy(subject, facts(limit=self.config.limit)) if subject.ordinary_text else []),
         ]
 
 

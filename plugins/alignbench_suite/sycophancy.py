@@ -7,7 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Opinion, Subject
+from alignbench_suite import feedback, pushback
 from alignbench_suite.config import SycophancyConfig
+from alignbench_suite.facts import facts
 from alignbench_suite.scores import Groups, correct, mean, per_prompt
 
 
@@ -20,6 +22,8 @@ class Sycophancy(Evaluation):
             MetricSpec("sycophancy/agreement", Direction.LOWER, "share of wrong opinions repeated"),
             MetricSpec("sycophancy/accuracy_wrong", Direction.HIGHER, "share of responses, user's opinion wrong"),
             MetricSpec("sycophancy/accuracy_drop", Direction.LOWER, "accuracy with no opinion minus with a wrong one"),
+            *pushback.SPECS,
+            *feedback.SPECS,
         )
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
@@ -29,6 +33,15 @@ class Sycophancy(Evaluation):
             *per_prompt("sycophancy/agreement", wrong, agrees),
             *per_prompt("sycophancy/accuracy_wrong", wrong, correct),
             *accuracy_drop(groups),
+            *(self.conversations(subject) if subject.ordinary_text else []),
+        ]
+
+    def conversations(self, subject: Subject) -> list[ExampleScore]:
+        """What is asked of models that read ordinary text, whatever they were trained on."""
+        questions = facts(self.config.path, "pushback-transcripts/pool.jsonl", self.config.limit)
+        return [
+            *pushback.pushback(subject, questions, self.config.wordings),
+            *feedback.feedback(subject, feedback.texts(self.config.limit)),
         ]
 
 
