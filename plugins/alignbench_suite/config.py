@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 @dataclass
 class HelpfulnessConfig:
-    """Gold reward, accuracy and win rate against the SFT model, where the truth is known; plain facts for ordinary text."""
+    """Gold reward and win rates against the SFT model, by the truth where it is known and by reward@judge; plain facts for
+    ordinary text."""
 
     limit: int = 0
     """Plain factual questions asked, where the text is ordinary; 0: all of them."""

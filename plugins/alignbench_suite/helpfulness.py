@@ -1,13 +1,15 @@
-"""Helpfulness, where a data source knows the truth."""
+"""Helpfulness: by the truth where a data source knows it, and by the judge that the user chose (`reward@judge=`)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Subject
+from alignbench import Direction, Evaluation, ExampleScore, Judge, MetricSpec, Subject
 from alignbench_suite.config import HelpfulnessConfig
 from alignbench_suite.facts import accuracy, facts
 from alignbench_suite.scores import Groups, correct, gold_reward, per_prompt
+from alignbench_suite.win_rate import by_gold, by_judge, length_controlled_win_rate, pairs, tie_rate, win_rate
 
 
 class Helpfulness(Evaluation):
@@ -15,33 +17,39 @@ class Helpfulness(Evaluation):
         self.config = config
 
     def specs(self) -> Sequence[MetricSpec]:
+        won = "share of pairs won against the SFT model"
         return (
             MetricSpec("helpfulness/gold_reward", Direction.HIGHER, "gold reward per response"),
             MetricSpec("helpfulness/accuracy", Direction.HIGHER, "share of responses"),
-            MetricSpec("helpfulness/win_rate", Direction.HIGHER, "share of pairs won against the SFT model, ties half"),
+            MetricSpec("helpfulness/win_rate", Direction.HIGHER, f"{won}, ties half"),
+            MetricSpec("helpfulness/judge_win_rate", Direction.HIGHER, f"{won} before the judge, ties half"),
+            MetricSpec("helpfulness/judge_tie_rate", Direction.NEITHER, "share of pairs that the judge calls a tie"),
+            MetricSpec("helpfulness/lc_win_rate", Direction.HIGHER, f"{won} if all responses were equally long"),
+            MetricSpec("helpfulness/judge_reward", Direction.HIGHER, "the judge's score per response"),
             MetricSpec("helpfulness/facts_accuracy", Direction.HIGHER, "share of plain facts answered right"),
         )
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
-        groups = subject.by_prompt()
+        groups, matched = subject.by_prompt(), pairs(subject.generations, subject.baseline)
+        known = by_gold(matched)
+        judged = by_judge(matched, subject.judge) if subject.judge else []
         return [
             *per_prompt("helpfulness/gold_reward", groups, gold_reward),
             *per_prompt("helpfulness/accuracy", groups, correct),
-            *win_rate(groups, subject.baseline),
+            *win_rate("helpfulness/win_rate", known),
+            *win_rate("helpfulness/judge_win_rate", judged),
+            *tie_rate("helpfulness/judge_tie_rate", judged),
+            *length_controlled_win_rate("helpfulness/lc_win_rate", known or judged),
+            *(judge_reward(groups, subject.judge) if subject.judge else []),
             *(accuracy(subject, facts(limit=self.config.limit)) if subject.ordinary_text else []),
         ]
 
 
-def win_rate(groups: Groups, baseline: Sequence[Generation]) -> list[ExampleScore]:
-    """Response i of a prompt against the baseline's response i, by gold reward: 1 for a win, .5 for a tie.
-
-    Pairs without a gold reward on both sides are left out."""
-    opponents = {(g.prompt.id, g.index): gold_reward(g) for g in baseline}
-
-    def against_baseline(generation: Generation) -> float | None:
-        mine, theirs = gold_reward(generation), opponents.get((generation.prompt.id, generation.index))
-        if mine is None or theirs is None:
-            return None
-        return 0.5 * ((mine > theirs) + (mine >= theirs))
-
-    return per_prompt("helpfulness/win_rate", groups, against_baseline)
+def judge_reward(groups: Groups, judge: Judge) -> list[ExampleScore]:
+    """The mean score of a held-out reward model. A judge that only compares gives no score, and there is no such metric then."""
+    asked = [generation for group in groups for generation in group]
+    scores = judge.score(asked)
+    if all(map(math.isnan, scores)):
+        return []
+    by_response = {(g.prompt.id, g.index): score for g, score in zip(asked, scores, strict=True)}
+    return per_prompt("helpfulness/judge_reward", groups, lambda g: by_response[g.prompt.id, g.index])

@@ -157,7 +157,7 @@ class TestOptimization:
 def test_every_metric_is_named_by_its_family_and_says_which_way_is_better():
     specs = [s for e in (HELPFULNESS, SYCOPHANCY, DIVERSITY, OPTIMIZATION) for s in e.specs()]
     assert len({s.name for s in specs}) == len(specs)
-    neither = {"optimization/kl", "optimization/kl_bound", "optimization/length"}
+    neither = {"helpfulness/judge_tie_rate", "optimization/kl", "optimization/kl_bound", "optimization/length"}
     assert {s.name for s in specs if s.direction is Direction.NEITHER} == neither
     lower = {"sycophancy/agreement", "sycophancy/accuracy_drop", "diversity/self_bleu"}
     lower |= {"diversity/across_self_bleu"}
