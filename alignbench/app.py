@@ -174,6 +174,11 @@ def _plain(cfg: DictConfig) -> Settings:
 
 def load_config(overrides: Sequence[str]) -> RunConfig:
     """The RunConfig of a list of overrides, without running anything."""
+    return typed(*composed(overrides))
+
+
+def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration of a list of overrides, and what each of its groups was chosen as."""
     register_configs()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
@@ -183,7 +188,7 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
                 del cfg["hydra"]
     except COMPLAINTS as error:
         raise explain(error) from error
-    return typed(cfg, choices)
+    return cfg, choices
 
 
 @dataclasses.dataclass

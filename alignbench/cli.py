@@ -99,9 +99,16 @@ def _cache(arguments: Sequence[str]) -> int:
     return cache(arguments)
 
 
+def _evaluate(arguments: Sequence[str]) -> int:
+    from alignbench.evaluate import main as evaluate
+
+    return evaluate(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plugins": _plugins,
     "compare": _compare,
+    "evaluate": _evaluate,
     "check": _check,
     "resume": _resume,
     "cache": _cache,

@@ -108,14 +108,7 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
                 )
     if needs_reward(config):
         config.reward.component.load().check_data(config.reward.config, data)
-    if config.judge:
-        judge: type[RewardSource] = config.judge.component.load()
-        judge.check_data(config.judge.config, data)
-        if issubclass(judge, FittableRewardSource):
-            raise UserError(
-                f"reward@judge={config.judge.label} is fitted to rankings, and a judge is to know better than they do: "
-                "choose one that is not."
-            )
+    refuse_judge(config, data)
     chosen = config.algo.config
     asks = chosen.needs_probabilities if isinstance(chosen, PreferenceConfig) else ""
     if annotator and asks and not knows_probabilities(annotator):
@@ -127,6 +120,19 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
         raise UserError(
             f"{algo} needs rankings, and annotator={config.annotator.label} has none for {source}: choose an annotator "
             "that ranks samples, or data with recorded rankings."
+        )
+
+
+def refuse_judge(config: RunConfig, data: DataSource) -> None:
+    """Refuses a judge that cannot serve this data, or that would have to learn from rankings first."""
+    if not config.judge:
+        return
+    judge: type[RewardSource] = config.judge.component.load()
+    judge.check_data(config.judge.config, data)
+    if issubclass(judge, FittableRewardSource):
+        raise UserError(
+            f"reward@judge={config.judge.label} is fitted to rankings, and a judge is to know better than they do: "
+            "choose one that is not."
         )
 
 

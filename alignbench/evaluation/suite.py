@@ -54,6 +54,8 @@ def evaluate(
     if this is the SFT model; `candidates`, `optimum` and `judge`: see Subject."""
 
     def sample(asked: Sequence[Prompt], n: int, name: str) -> tuple[Generation, ...]:
+        if not asked:
+            return ()
         rng = seeds.torch(name, policy.device)
         return respond(
             policy,
