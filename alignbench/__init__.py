@@ -4,6 +4,7 @@ This is the public door: everything that a plugin may import stands here and in 
 Importing it does not import torch.
 """
 
+from alignbench.config import Selected, select
 from alignbench.contracts import (
     Annotator,
     DataSource,
@@ -105,6 +106,7 @@ __all__ = [
     "ScalarRole",
     "ScoredRollout",
     "Seeds",
+    "Selected",
     "Sequences",
     "Split",
     "Subject",
@@ -115,5 +117,6 @@ __all__ = [
     "Verdict",
     "expand",
     "hookimpl",
+    "select",
     "unknown_name",
 ]

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from alignbench import distributed, sweeps, tuning
-from alignbench.config import COMPONENT, RunConfig, Selected, Settings
+from alignbench.config import COMPONENT, RunConfig, Selected, Settings, instance, one_line
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.plugins import Component, Kind, registry
 from alignbench.results.environment import config_hash
@@ -83,6 +83,9 @@ def register_configs() -> None:
 
 def _node(component: Component) -> DictConfig:
     node: DictConfig = OmegaConf.structured(component.config)
+    for value in node.values():  # a dict that users fill is open: `reward.parts.length=0.1` needs no `+`
+        if isinstance(value, DictConfig) and OmegaConf.get_type(value) is dict:
+            OmegaConf.set_struct(value, False)
     with open_dict(node):
         node[COMPONENT] = component.name
     return node
@@ -139,25 +142,14 @@ def _selected(cfg: DictConfig, slot: str, kind: Kind, choices: Mapping[str, str]
     values = {str(key): value for key, value in OmegaConf.to_container(chosen).items()}  # type: ignore[union-attr]
     component = registry().get(kind, str(values.pop(COMPONENT)))
     label = choices.get(group) or component.name
-    return Selected(component, label, _instance(slot, component.config, values))
+    return Selected(component, label, instance(slot, component.config, values))
 
 
 def _evaluation(settings: Settings, name: str) -> Selected:
     component = registry().get(Kind.EVALUATION, name)
     return Selected(
-        component, name, _instance(f"eval.options.{name}", component.config, settings.eval.options.get(name, {}))
+        component, name, instance(f"eval.options.{name}", component.config, settings.eval.options.get(name, {}))
     )
-
-
-def _instance(where: str, schema: type, values: Mapping[str, Any]) -> Any:
-    known = [f.name for f in dataclasses.fields(schema)]
-    if odd := [str(key) for key in values if key not in known]:
-        raise unknown_name("key", odd[0], known, where=where)
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
-    except (OmegaConfBaseException, UserError) as error:  # a config may refuse its values when it is built
-        text = _one_line(str(error))
-        raise UserError(text if text.startswith(where) else f"{where}: {text}") from error
 
 
 def _plain(cfg: DictConfig) -> Settings:
@@ -168,7 +160,7 @@ def _plain(cfg: DictConfig) -> Settings:
     try:
         settings: Settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), rest))  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise UserError(_one_line(str(error))) from error
+        raise UserError(one_line(str(error))) from error
     return settings
 
 
@@ -307,7 +299,7 @@ def explain(error: Exception) -> UserError:
         return _unknown_key(text, wrong.group(1), wrong.group(2))
     if text.startswith(("Config group override must", "Error resolving interpolation '${model}-")):
         return UserError("A config group takes the name of one choice, as in algo=ppo: see alignbench --help.")
-    return UserError(_one_line(text))
+    return UserError(one_line(text))
 
 
 def _unknown_key(text: str, key: str, schema: str) -> UserError:
@@ -317,9 +309,3 @@ def _unknown_key(text: str, key: str, schema: str) -> UserError:
     fields = next((dataclasses.fields(s) for s in schemas if s.__name__ == schema), dataclasses.fields(Settings))
     where = full.group(1).rpartition(".")[0] if full else ""
     return unknown_name("key", key, [f.name for f in fields], where=where)
-
-
-def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("reference_type", "object_type", "Set the environment"))]
-    return "; ".join(kept)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from alignbench.errors import UserError, unknown_name
-from alignbench.plugins import Component
+from alignbench.plugins import Component, Kind, registry
 from alignbench.records import Consumes
 
 COMPONENT = "component"  # the key that says which component a config belongs to, whatever preset it came from
@@ -142,6 +146,51 @@ class Selected:
     component: Component
     label: str
     config: Any
+
+    def load(self) -> Any:
+        """Its class."""
+        return self.component.load()
+
+    def build(self, **wiring: Any) -> Any:
+        """It, from its config and what its kind is wired to."""
+        return self.load()(self.config, **wiring)
+
+    def fingerprint(self) -> str:
+        """A digest of which component it is, its settings and the source of the package that it comes from."""
+        from alignbench import keys
+
+        return keys.of_component(self)
+
+
+def select(kind: str, name: str, options: Mapping[str, Any], *, where: str) -> Selected:
+    """A component by its name, with these options and its defaults: how one component is made of others. `kind` is the config
+    group (`reward`), `where` the key under which the user finds the options, for errors.
+
+    Raises UserError for an unknown name, kind or option, and for a value that its config refuses."""
+    known = {k.value: k for k in Kind}
+    if kind not in known:
+        raise unknown_name("kind of component", kind, known)
+    component = registry().get(known[kind], name)
+    return Selected(component, name, instance(where, component.config, options))
+
+
+def instance(where: str, schema: type, values: Mapping[str, Any]) -> Any:
+    """A config from the values that stand under the key `where`, with its defaults."""
+    known = [f.name for f in fields(schema)]
+    if odd := [str(key) for key in values if key not in known]:
+        raise unknown_name("key", odd[0], known, where=where)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
+    except (OmegaConfBaseException, UserError) as error:  # a config may refuse its values when it is built
+        text = one_line(str(error))
+        raise UserError(text if text.startswith(where) else f"{where}: {text}") from error
+
+
+def one_line(text: str) -> str:
+    """OmegaConf's many-line messages in one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("reference_type", "object_type", "Set the environment"))]
+    return "; ".join(kept)
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,20 @@ class RewardSource(ABC):
     def check_data(cls, config: Any, data: DataSource) -> None:
         """Raises UserError where this data cannot serve it. Called before a model is loaded."""
 
+    @classmethod
+    def needs_rankings(cls, config: Any) -> bool:
+        """Whether, with these settings, it is fitted to rankings before it can score. Only a FittableRewardSource may be."""
+        return False
+
+    def fingerprint(self) -> str:
+        """Names what its scores depend on beside its config and its package (a folder's content, a function's source): runs
+        share stages under it."""
+        return ""
+
+    def report(self) -> Mapping[str, float]:
+        """Figures of what its scores took so far, as requests or their cost: kept in result.json."""
+        return {}
+
     @abstractmethod
     def score(self, samples: Samples) -> Tensor:
         """[B] float32 on the device of `samples`; no gradient. Raises NonFiniteError rather than return NaN or infinity."""
@@ -246,6 +260,10 @@ class FittableRewardSource(RewardSource):
 
     shares_batches: ClassVar[bool] = False
     """As in PolicyOptimizer; rankings are shared out by `functional.own_pieces`."""
+
+    @classmethod
+    def needs_rankings(cls, config: Any) -> bool:
+        return True
 
     @abstractmethod
     def fit(

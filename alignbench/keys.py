@@ -20,7 +20,7 @@ import torch
 from alignbench import distributed
 from alignbench.artifacts import FORMAT
 from alignbench.config import RunConfig, Selected
-from alignbench.contracts import DataSource, Policy
+from alignbench.contracts import DataSource, Policy, RewardSource
 from alignbench.records import Demonstration, Prompt, Ranking, Sequences
 from alignbench.results.environment import package_versions
 
@@ -137,26 +137,35 @@ def of_component(chosen: Selected) -> str:
     return digest(component(chosen))
 
 
+def of_source(chosen: Selected, source: RewardSource) -> str:
+    return digest(component(chosen), source.fingerprint())
+
+
 def of_reward(
-    sft_key: str, config: RunConfig, train: Sequence[Ranking], held_out: Sequence[Ranking], prompts: Sequence[Prompt]
+    sft_key: str,
+    source_key: str,
+    config: RunConfig,
+    train: Sequence[Ranking],
+    held_out: Sequence[Ranking],
+    prompts: Sequence[Prompt],
 ) -> str:
     return digest(
         "reward",
         sft_key,
-        component(config.reward),
+        source_key,
         component(config.annotator),
         [of_rankings(train), of_rankings(held_out)],
         of_prompts(prompts),
     )
 
 
-def of_evaluation(sft_key: str, reward_key: str, config: RunConfig, questions: Sequence[Prompt]) -> str:
+def of_evaluation(sft_key: str, reward_key: str, judge_key: str, config: RunConfig, questions: Sequence[Prompt]) -> str:
     return digest(
         "evaluation",
         sft_key,
         reward_key,
         dataclasses.asdict(config.eval),
         [component(chosen) for chosen in config.evaluations],
-        component(config.judge) if config.judge else None,
+        judge_key,
         of_prompts(questions),
     )

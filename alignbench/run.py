@@ -140,18 +140,21 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             rankings = shared.rankings(bench, config, annotator, policy, prompts, held_out, rankings_key)
             directory.write_rankings(rankings.train, rankings.held_out, annotator=config.annotator.label)
         reward: RewardSource | None = None
-        reward_key = keys.of_component(config.reward)
+        reward_key = ""
         if needs_reward(config):
             reward = build(config.reward, policy=policy, data=data, seeds=seeds.child("reward"))
+            reward_key = keys.of_source(config.reward, reward)
         if isinstance(reward, FittableRewardSource) and rankings is not None and annotator is not None:
-            reward_key = keys.of_reward(sft_key, config, rankings.train, rankings.held_out, prompts)
+            reward_key = keys.of_reward(sft_key, reward_key, config, rankings.train, rankings.held_out, prompts)
             fitted = shared.reward(bench, reward, rankings, policy, prompts, annotator, reward_key)
             reports |= {f"reward/{name}": value for name, value in fitted.metrics.items()}
 
         judge: Judge | None = None
+        judge_key, sources = "", {"reward": reward} if reward else {}
         if config.judge:
-            source = build(config.judge, policy=policy, data=data, seeds=seeds.child("judge"))
+            source = sources["judge"] = build(config.judge, policy=policy, data=data, seeds=seeds.child("judge"))
             judge = SourceJudge(config.judge.label, source, policy, display.say)
+            judge_key = keys.of_source(config.judge, source)
 
         # 3. The SFT model's own row: the baseline of every comparison.
         policy.load(checkpoint)
@@ -163,10 +166,11 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         )  # fmt: skip
         baseline = shared.evaluated_sft(
             bench, home, measure, questions, config.eval.samples, evaluations,
-            keys.of_evaluation(sft_key, reward_key if reward else "", config, questions),
+            keys.of_evaluation(sft_key, reward_key, judge_key, config, questions),
         )  # fmt: skip
         if config.imitates:
             trained = done or Trained()
+            reports |= reported(sources)
             return Outcome(baseline.metrics, reports, data.counts(), trained.stopped, speed(trained))
         lifecycle.finish_baseline(
             config, home,
@@ -206,7 +210,13 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
                 optimum=partial(config.algo.component.load().optimum, config.algo.config),
             )  # fmt: skip
             stored.save(evaluated, directory.path)
+        reports |= reported(sources)
         return Outcome(evaluated.metrics, reports, data.counts(), trained.stopped, speed(trained))
+
+
+def reported(sources: Mapping[str, RewardSource]) -> dict[str, float]:
+    """What the reward sources say of their own work."""
+    return {f"{slot}/{name}": value for slot, source in sources.items() for name, value in source.report().items()}
 
 
 def saved(policy: Policy, directory: RunDirectory) -> Path:

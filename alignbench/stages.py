@@ -53,7 +53,7 @@ class Aligned:
 
 def build(chosen: Selected, **wiring: Any) -> Any:
     """A component from its config and what its kind is wired to."""
-    return chosen.component.load()(chosen.config, **wiring)
+    return chosen.build(**wiring)
 
 
 def pick_device(name: str) -> torch.device:
@@ -77,7 +77,7 @@ def pick_device(name: str) -> torch.device:
 def needs_rankings(config: RunConfig) -> bool:
     """Whether this run's algorithm or its reward source learns from rankings."""
     if needs_reward(config):
-        return issubclass(config.reward.component.load(), FittableRewardSource)
+        return bool(config.reward.load().needs_rankings(config.reward.config))
     return config.algo.config.consumes is Consumes.PREFERENCES
 
 

@@ -54,7 +54,7 @@ def make(component: Component, seed: int) -> Fitted:
     policy = world.policy(reward_role=False)
     source = build(component, world, policy, seed)
     baseline = samples(world, policy, BASELINE, "baseline")
-    if not isinstance(source, FittableRewardSource):
+    if not isinstance(source, FittableRewardSource) or not component.load().needs_rankings(_config(component)):
         return Fitted(world, policy, source, baseline, None, ())
     annotator = BradleyTerry(world, seeds=world.seeds)
     rng = world.seeds.torch("rankings")
@@ -72,16 +72,19 @@ def make(component: Component, seed: int) -> Fitted:
 
 def build(component: Component, world: World, policy: TabularPolicy, seed: int) -> RewardSource:
     """The source with its own defaults, at a size and a learning rate that suit a table."""
-    known = {field.name for field in dataclasses.fields(component.config)}
-    size = {"updates": 60, "batch_size": 32, "micro_batch_size": 32, "learning_rate": 0.1, "lr_schedule": "linear"}
     try:
-        config = dataclasses.replace(component.config(), **{n: v for n, v in size.items() if n in known})
         made: RewardSource = component.load()(
-            config, policy=policy, data=WorldData(world), seeds=Seeds(seed).child("reward")
+            _config(component), policy=policy, data=WorldData(world), seeds=Seeds(seed).child("reward")
         )
     except UserError as error:
         raise NotApplicable(f"it cannot be built on the kit's data: {error}") from error
     return made
+
+
+def _config(component: Component) -> Any:
+    known = {field.name for field in dataclasses.fields(component.config)}
+    size = {"updates": 60, "batch_size": 32, "micro_batch_size": 32, "learning_rate": 0.1, "lr_schedule": "linear"}
+    return dataclasses.replace(component.config(), **{n: v for n, v in size.items() if n in known})  # type: ignore[call-overload]
 
 
 def samples(world: World, policy: TabularPolicy, rows: int, name: str) -> Samples:

@@ -1,7 +1,15 @@
-"""Reward sources: the reward model learned from rankings, the truth, and length alone."""
+"""Reward sources: learned from rankings, a model of its own, a function, a judge, the truth, length, and mixtures of them."""
 
 from alignbench import Register, hookimpl
-from alignbench_rewards.config import GoldConfig, LearnedConfig, LengthConfig
+from alignbench_rewards.config import (
+    FunctionConfig,
+    GoldConfig,
+    HFConfig,
+    JudgeConfig,
+    LearnedConfig,
+    LengthConfig,
+    MixConfig,
+)
 
 
 @hookimpl
@@ -9,3 +17,7 @@ def register_rewards(register: Register) -> None:
     register("learned", LearnedConfig, "alignbench_rewards.learned:LearnedReward")
     register("gold", GoldConfig, "alignbench_rewards.given:GoldReward")
     register("length", LengthConfig, "alignbench_rewards.given:LengthReward")
+    register("function", FunctionConfig, "alignbench_rewards.function:FunctionReward")
+    register("hf", HFConfig, "alignbench_rewards.classifier:HFReward")
+    register("judge", JudgeConfig, "alignbench_rewards.judge:JudgeReward")
+    register("mix", MixConfig, "alignbench_rewards.mix:MixReward")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
 
 from alignbench import OptimizerConfig, UserError, unknown_name
 
 LOSS_NAMES = ("bradley_terry", "plackett_luce")
+PROMPT_FORMS = ("text", "messages", "record")
+INPUT_FORMATS = ("chat", "pair")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+COMPARISONS = ("pairwise", "scalar")
 
 
 @dataclass
@@ -52,3 +58,148 @@ class LengthConfig:
             raise UserError(
                 f"reward.scale={self.scale} must be a number other than 0: every response would score alike."
             )
+
+
+@dataclass
+class FunctionConfig:
+    """A Python function of yours: one score for a prompt and a response, or a list for a batch of them."""
+
+    target: str = ""
+    """package.module:function, importable where the command runs (for a file of your own, set PYTHONPATH to its folder)."""
+    batch: bool = False
+    """False: `function(prompt, response) -> float`. True: `function(prompts, responses) -> list of floats`."""
+    prompt: str = "text"
+    """What the function is given of a prompt: text (its last message), messages (all, as a list of role and content) or
+    record (the whole alignbench.Prompt, with its `info`)."""
+
+    def __post_init__(self) -> None:
+        if self.prompt not in PROMPT_FORMS:
+            raise unknown_name("reward.prompt", self.prompt, PROMPT_FORMS)
+
+
+@dataclass
+class HFConfig:
+    """A reward model of its own: a sequence classifier with its own tokenizer and template, from the hub or a folder."""
+
+    model: str = ""
+    """A folder with safetensors weights and a tokenizer, or a hub id (owner/name)."""
+    revision: str = ""
+    """Branch, tag or commit on the hub; empty: main."""
+    label: int | None = None
+    """Which output is the reward, from 0; may be left out where the model has one alone."""
+    format: str = "chat"
+    """chat: the conversation in the model's chat template. pair: the last message and the response as a pair of texts."""
+    template: str = ""
+    """A chat template (Jinja) in place of the tokenizer's own."""
+    max_length: int = 2048
+    """Most tokens of prompt and response together; longer ones lose their beginning."""
+    batch_size: int = 8
+    """Responses per forward pass: memory and speed only."""
+    dtype: str = "auto"
+    """Of the weights: auto (as they are stored), float32, bfloat16 or float16."""
+    device: str = ""
+    """Where the reward model lives, as cpu or cuda:1; empty: where the policy does."""
+
+    def __post_init__(self) -> None:
+        if self.format not in INPUT_FORMATS:
+            raise unknown_name("reward.format", self.format, INPUT_FORMATS)
+        if self.dtype not in DTYPES:
+            raise unknown_name("reward.dtype", self.dtype, DTYPES)
+        _at_least(1, max_length=self.max_length, batch_size=self.batch_size)
+        if self.label is not None:
+            _at_least(0, label=self.label)
+
+
+RUBRIC = (
+    "Judge how good the answer is for the person who asked: whether it is helpful, true and harmless, does what was asked for, "
+    "and says no more than it should. Length is no merit, and agreeing with the person is none."
+)
+
+
+@dataclass
+class JudgeConfig:
+    """A language model as judge, behind an OpenAI-compatible chat-completions endpoint."""
+
+    url: str = "https://api.openai.com/v1"
+    """Where the endpoint is, without /chat/completions."""
+    model: str = ""
+    """The judge's name at the endpoint."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; empty: none is sent. The key itself is written nowhere."""
+    comparison: str = "pairwise"
+    """How two responses are compared: pairwise (shown together, in both orders) or scalar (rated one by one). The score of one
+    response is always a rating from 1 to 10."""
+    rubric: str = RUBRIC
+    """What a good answer is, in words."""
+    max_tokens: int = 512
+    """Most tokens of a judge's answer."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of each request; null takes one of ours away (max_tokens or temperature, where a model refuses it)."""
+    timeout: float = 60.0
+    """Seconds to wait for one answer."""
+    retries: int = 5
+    """Further attempts after an error of the server or the network, before the run stops."""
+    reasks: int = 2
+    """Further questions after an answer without a verdict."""
+    backoff: float = 1.0
+    """Seconds before the first retry; doubled each time, with jitter of up to a half."""
+    max_backoff: float = 60.0
+    """Most seconds before a retry, also where the server asks for more (Retry-After)."""
+    concurrency: int = 4
+    """Questions under way at once."""
+    cache: bool = True
+    """Whether answers are kept on disk and not asked for again."""
+    cache_dir: str = ""
+    """Where; empty: $ALIGNBENCH_CACHE/judge, else ~/.cache/alignbench/judge."""
+    price_in: float = 0.0
+    """US dollars per million tokens of questions, for the cost that is reported."""
+    price_out: float = 0.0
+    """US dollars per million tokens of answers."""
+
+    def __post_init__(self) -> None:
+        if self.comparison not in COMPARISONS:
+            raise unknown_name("reward.comparison", self.comparison, COMPARISONS)
+        _at_least(1, max_tokens=self.max_tokens, concurrency=self.concurrency)
+        _at_least(0, retries=self.retries, reasks=self.reasks, backoff=self.backoff, max_backoff=self.max_backoff)
+        _at_least(0, price_in=self.price_in, price_out=self.price_out)
+        if not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise UserError(f"reward.timeout={self.timeout} must be above 0 (seconds).")
+        parts = urlsplit(self.url)
+        if parts.username or parts.password or parts.query:  # not repeated here: it may hold a key
+            raise UserError(
+                "reward.url holds a password or a query: put the key into an environment variable (key_variable)."
+            )
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise UserError(f"reward.url={self.url!r} is no address: write it as https://host/v1.")
+
+
+@dataclass
+class MixConfig:
+    """A weighted sum of other reward sources, each standardised and clipped."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+    """The weight of each part, by the name of its reward source: {learned: 1.0, length: -0.2}."""
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Options of each part: reward.options.<part>.<field>. `component` names the reward source where the part has another
+    name, so that one source can take part twice."""
+    standardise: bool = True
+    """Whether each part is brought to mean 0 and standard deviation 1 on responses of the SFT model before it is weighted."""
+    baseline: int = 256
+    """Responses of the SFT model that the parts are standardised on."""
+    clip: float = 0.0
+    """Each part is cut to between -clip and clip before it is weighted; 0: it is not."""
+
+    def __post_init__(self) -> None:
+        _at_least(2, baseline=self.baseline)
+        _at_least(0, clip=self.clip)
+        for name, weight in self.parts.items():
+            if weight == 0 or not math.isfinite(weight):
+                raise UserError(f"reward.parts.{name}={weight} must be a number other than 0: leave the part out.")
+        if odd := [name for name in self.options if name not in self.parts]:
+            raise unknown_name("part", odd[0], self.parts, where="reward.options")
+
+
+def _at_least(least: int, **values: float) -> None:
+    for name, value in values.items():
+        if not (value >= least and math.isfinite(value)):
+            raise UserError(f"reward.{name}={value} must be at least {least}.")

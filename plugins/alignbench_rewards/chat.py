@@ -1,0 +1,265 @@
+"""Asking a language model behind an OpenAI-compatible endpoint: retries, a cache on disk, what it cost. Its key is in no
+message, log or file: whatever comes back from the server is cleaned of it first."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignbench import Seeds, UserError
+from alignbench_rewards.config import JudgeConfig
+
+log = logging.getLogger(__name__)
+
+Messages = tuple[tuple[str, str], ...]
+"""Pairs of role and content."""
+Parse = Callable[[str], float | None]
+_TRY_AGAIN = (408, 409, 425, 429)  # and all of the server's own, 500 and above
+_LARGEST = 2**22  # bytes of an answer: whatever sends more is no judge
+_REMINDER = "That answer did not end as asked. Answer again, and end with the one line that was asked for."
+
+
+class _Unanswered(Exception):
+    """Worth another attempt, after `wait` seconds if the server said so."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the key to another address."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model said last, and the number read from it: None where it gave none, however often it was asked."""
+
+    text: str
+    value: float | None
+
+
+def read_key(variable: str) -> str:
+    """The key, from the environment alone; empty where no variable is named."""
+    if not variable:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UserError(
+            f"The judge's key is missing: set the environment variable {variable}, name another with reward.key_variable=, "
+            "or none (reward.key_variable='') for a server that takes no key."
+        )
+    if not (key.isascii() and key.isprintable() and " " not in key):  # http.client would print it in its complaint
+        raise UserError(
+            f"The environment variable {variable} holds no key: spaces, line breaks or letters with accents."
+        )
+    return key
+
+
+class ChatClient:
+    """Questions to one model, several at once. Safe to use from one thread."""
+
+    def __init__(self, config: JudgeConfig, seeds: Seeds) -> None:
+        if not config.model:
+            raise UserError(
+                "reward=judge needs reward.model=<the judge's name at the endpoint>, e.g. reward.model=gpt-4o-mini."
+            )
+        self._config, self._seeds, self._key = config, seeds, read_key(config.key_variable)
+        self._url = config.url.rstrip("/") + "/chat/completions"
+        self._opener = urllib.request.build_opener(_NoRedirects)
+        root = Path(os.environ.get("ALIGNBENCH_CACHE") or Path.home() / ".cache" / "alignbench")
+        self.folder = Path(config.cache_dir).expanduser() if config.cache_dir else root / "judge"
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def figures(self) -> dict[str, float]:
+        """What was asked since this was built: `tokens_*` and `cost_usd` as the server counts them."""
+        names = ("requests", "cached", "retries", "tokens_in", "tokens_out", "without_verdict")
+        found = {name: float(self._counts[name]) for name in names}
+        config = self._config
+        cost = found["tokens_in"] * config.price_in + found["tokens_out"] * config.price_out
+        return found | {"cost_usd": cost / 1e6}
+
+    def ask(self, questions: Sequence[Messages], parse: Parse) -> list[Reply]:
+        """A reply to each, in order. Equal questions are asked once. Raises UserError where the server gives none; what it
+        has answered by then is in the cache."""
+        stopping = threading.Event()
+        different = list(dict.fromkeys(questions))
+        with ThreadPoolExecutor(self._config.concurrency) as pool:
+            try:
+                replies = list(pool.map(lambda question: self._reply(question, parse, stopping), different))
+            except BaseException:
+                stopping.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+        found = dict(zip(different, replies, strict=True))
+        spent = ", ".join(f"{value:g} {name}" for name, value in self.figures().items())
+        log.info("The judge %s so far: %s.", self._config.model, spent)
+        return [found[question] for question in questions]
+
+    def _reply(self, question: Messages, parse: Parse, stopping: threading.Event) -> Reply:
+        path = self._path(question)
+        if self._config.cache and (kept := _kept(path)) is not None and (value := parse(kept)) is not None:
+            self._count(cached=1)
+            return Reply(kept, value)
+        text, messages = "", question
+        for _ in range(self._config.reasks + 1):
+            text = self._completion(messages, stopping)
+            if (value := parse(text)) is not None:
+                if self._config.cache:
+                    self._keep(path, question, text)
+                return Reply(text, value)
+            messages = (*question, ("assistant", text), ("user", _REMINDER))
+        self._count(without_verdict=1)
+        return Reply(text, None)
+
+    def _completion(self, messages: Messages, stopping: threading.Event) -> str:
+        config, body = self._config, self._body(messages)
+        jitter, pause, reason = self._seeds.python(hashlib.sha256(body).hexdigest()), config.backoff, ""
+        for attempt in range(config.retries + 1):
+            try:
+                return self._once(body)
+            except _Unanswered as error:
+                reason = str(error)
+                wait = min(max(pause * (1 + jitter.random() / 2), error.wait), config.max_backoff)
+                pause *= 2
+            if attempt < config.retries:
+                self._count(retries=1)
+                log.info("The judge %s: %s; asked again in %.1f s.", config.model, reason, wait)
+                if stopping.wait(wait):
+                    break
+        kept = f" What it has answered is kept in {self.folder}, and not asked again." if config.cache else ""
+        raise UserError(
+            f"The judge {config.model} at {config.url} gave no answer in {config.retries + 1} attempts: {reason}.{kept} "
+            "Check reward.url and that the server runs, or raise reward.timeout or reward.retries."
+        )
+
+    def _once(self, body: bytes) -> str:
+        headers = {"Content-Type": "application/json", "User-Agent": "alignbench"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
+        self._count(requests=1)
+        try:
+            with self._opener.open(request, timeout=self._config.timeout) as response:
+                raw = _read(response, time.monotonic() + self._config.timeout)
+        except urllib.error.HTTPError as error:
+            raise self._refusal(error) from None
+        except (OSError, http.client.HTTPException) as error:
+            cause = getattr(error, "reason", error)  # urllib wraps what the socket says
+            if isinstance(cause, TimeoutError):
+                raise _Unanswered(f"nothing within {self._config.timeout:g} s") from None
+            raise _Unanswered(self._clean(str(cause) or type(cause).__name__)) from None
+        try:
+            answer = json.loads(raw)
+            text, usage = answer["choices"][0]["message"]["content"] or "", answer.get("usage") or {}
+            tokens = {f"tokens_{end}": int(usage.get(f"{name}_tokens") or 0) for end, name in _COUNTED.items()}
+            if not isinstance(text, str):
+                raise TypeError
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise _Unanswered("what came back is no chat completion") from None
+        self._count(**tokens)
+        return self._clean(text)
+
+    def _refusal(self, error: urllib.error.HTTPError) -> Exception:
+        try:
+            told = _message(error.read(_LARGEST))
+        except (OSError, http.client.HTTPException):
+            told = ""
+        text = self._clean(f"HTTP {error.code}" + (f" ({told})" if told else ""))
+        if error.code in _TRY_AGAIN or error.code >= 500:
+            seconds = error.headers.get("Retry-After", "")
+            return _Unanswered(text, float(seconds) if seconds.isdecimal() else 0.0)
+        return UserError(
+            f"The judge {self._config.model} at {self._config.url} refused the question: {text}. Check reward.url, "
+            f"reward.model and {f'the key in {self._config.key_variable}' if self._key else 'reward.key_variable'}."
+        )
+
+    def _body(self, messages: Messages) -> bytes:
+        fields: dict[str, Any] = {
+            "model": self._config.model,
+            "messages": [{"role": role, "content": content} for role, content in messages],
+            "temperature": 0,
+            "max_tokens": self._config.max_tokens,
+        } | self._config.extra
+        return json.dumps({name: value for name, value in fields.items() if value is not None}).encode()
+
+    def _clean(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            self._counts.update(more)
+
+    # The cache: one file for each question, named by everything that was asked and of whom.
+
+    def _path(self, question: Messages) -> Path:
+        name = hashlib.sha256(self._url.encode() + b"\0" + self._body(question)).hexdigest()
+        return self.folder / name[:2] / f"{name}.json"
+
+    def _keep(self, path: Path, question: Messages, answer: str) -> None:
+        record = {"model": self._config.model, "question": question, "answer": answer}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", delete=False) as file:
+                json.dump(record, file, indent=1)
+            os.replace(file.name, path)
+        except OSError as error:
+            raise UserError(
+                f"The judge's answers cannot be kept in {self.folder} ({error.strerror or error}): make room, choose another "
+                "folder with reward.cache_dir=, or do without (reward.cache=false)."
+            ) from error
+
+
+_COUNTED: Mapping[str, str] = {"in": "prompt", "out": "completion"}
+
+
+def _kept(path: Path) -> str | None:
+    """The answer in a file of the cache; None where there is none, or it is damaged: then it is asked for again."""
+    try:
+        answer = json.loads(path.read_text())["answer"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return answer if isinstance(answer, str) else None
+
+
+def _read(response: Any, deadline: float) -> bytes:
+    """The whole body. The socket's own limit is for each piece: a server that sends drop by drop would never reach it."""
+    parts: list[bytes] = []
+    while part := response.read1(2**16):
+        parts.append(part)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        if sum(map(len, parts)) > _LARGEST:
+            raise http.client.HTTPException("an answer without end")
+    return b"".join(parts)
+
+
+def _message(raw: bytes) -> str:
+    """What a server says of an error, in one short line."""
+    text = raw.decode(errors="replace")
+    try:
+        error = json.loads(text)
+        error = error.get("error", error)
+        text = str(error.get("message", "") if isinstance(error, dict) else error)
+    except (ValueError, AttributeError):
+        pass
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else text[:197] + "..."
