@@ -84,7 +84,7 @@ def build(component: Component, world: World, policy: TabularPolicy, seed: int) 
 def _config(component: Component) -> Any:
     known = {field.name for field in dataclasses.fields(component.config)}
     size = {"updates": 60, "batch_size": 32, "micro_batch_size": 32, "learning_rate": 0.1, "lr_schedule": "linear"}
-    return dataclasses.replace(component.config(), **{n: v for n, v in size.items() if n in known})  # type: ignore[call-overload]
+    return dataclasses.replace(component.config(), **{n: v for n, v in size.items() if n in known})
 
 
 def samples(world: World, policy: TabularPolicy, rows: int, name: str) -> Samples:

@@ -56,8 +56,13 @@ class Reply:
     value: float | None
 
 
-def read_key(variable: str) -> str:
+def read_key(config: JudgeConfig) -> str:
     """The key, from the environment alone; empty where no variable is named."""
+    if not config.model:
+        raise UserError(
+            "reward=judge needs reward.model=<the judge's name at the endpoint>, e.g. reward.model=gpt-4o-mini."
+        )
+    variable = config.key_variable
     if not variable:
         return ""
     key = os.environ.get(variable, "").strip()
@@ -77,11 +82,7 @@ class ChatClient:
     """Questions to one model, several at once. Safe to use from one thread."""
 
     def __init__(self, config: JudgeConfig, seeds: Seeds) -> None:
-        if not config.model:
-            raise UserError(
-                "reward=judge needs reward.model=<the judge's name at the endpoint>, e.g. reward.model=gpt-4o-mini."
-            )
-        self._config, self._seeds, self._key = config, seeds, read_key(config.key_variable)
+        self._config, self._seeds, self._key = config, seeds, read_key(config)
         self._url = config.url.rstrip("/") + "/chat/completions"
         self._opener = urllib.request.build_opener(_NoRedirects)
         root = Path(os.environ.get("ALIGNBENCH_CACHE") or Path.home() / ".cache" / "alignbench")
@@ -142,7 +143,7 @@ class ChatClient:
                 pause *= 2
             if attempt < config.retries:
                 self._count(retries=1)
-                log.info("The judge %s: %s; asked again in %.1f s.", config.model, reason, wait)
+                log.warning("The judge %s: %s; asked again in %.1f s.", config.model, reason, wait)
                 if stopping.wait(wait):
                     break
         kept = f" What it has answered is kept in {self.folder}, and not asked again." if config.cache else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +12,6 @@ from torch import Tensor
 from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, UserError, functional
 from alignbench_rewards.config import HFConfig
 from alignbench_rewards.hub import fingerprint, one_line, resolve
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 

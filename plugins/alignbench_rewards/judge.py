@@ -43,7 +43,7 @@ class JudgeReward(RewardSource):
 
     @classmethod
     def check_data(cls, config: JudgeConfig, data: DataSource) -> None:
-        read_key(config.key_variable)
+        read_key(config)
 
     def report(self) -> Mapping[str, float]:
         compared = {"pairs": float(self._pairs), "orders_disagree": float(self._disagreeing)}
