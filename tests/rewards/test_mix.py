@@ -65,9 +65,11 @@ def test_without_standardising_it_is_the_weighted_sum() -> None:
 
 def test_each_part_is_standardised_on_the_sft_model_and_not_on_the_batch() -> None:
     model = policy()
+    before = build(model, parts={"gold": 1.0, "length": 0.5}, baseline=2000).score(given(model))
     mix = build(model, parts={"gold": 1.0, "length": 0.5}, baseline=2000)
     tiny.move(model, scale=1.0)  # training has begun: the SFT model is the reference
     found = mix.score(given(model))
+    assert torch.equal(found, before)
     prompts = tiny.PROMPTS * 500
     fresh = model.generate(prompts, Sampling(), role=REFERENCE, rng=torch.Generator().manual_seed(7)).samples
     expected = torch.zeros(4)
