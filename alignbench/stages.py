@@ -127,9 +127,9 @@ def refuse_judge(config: RunConfig, data: DataSource) -> None:
     """Refuses a judge that cannot serve this data, or that would have to learn from rankings first."""
     if not config.judge:
         return
-    judge: type[RewardSource] = config.judge.component.load()
+    judge: type[RewardSource] = config.judge.load()
     judge.check_data(config.judge.config, data)
-    if issubclass(judge, FittableRewardSource):
+    if judge.needs_rankings(config.judge.config):
         raise UserError(
             f"reward@judge={config.judge.label} is fitted to rankings, and a judge is to know better than they do: "
             "choose one that is not."

@@ -166,7 +166,7 @@ def _of_run(target: Target, prepared: Prepared, directory: RunDirectory, display
     reward: RewardSource | None = None
     if needs_reward(config):
         reward = build(config.reward, policy=policy, data=prepared.data, seeds=prepared.seeds.child("reward"))
-        if isinstance(reward, FittableRewardSource):
+        if isinstance(reward, FittableRewardSource) and reward.needs_rankings(config.reward.config):
             reward.load(target.run / "reward")
     policy.load(start)
     with display.stage("evaluate sft"):
