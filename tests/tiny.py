@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
+from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.build import build_scratch
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
-from alignbench_hf.roles import AdapterRoles
 from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -77,7 +77,9 @@ def base_model(
         return LlamaForCausalLM(shape).to(dtype)
 
 
-def adapters(base: LlamaForCausalLM | None = None, *, rank: int = 4, seed: int = 0, **changes: object) -> HFPolicy:
+def adapters(
+    base: LlamaForCausalLM | None = None, *, rank: int = 4, alpha: float = 8.0, seed: int = 0, **changes: object
+) -> HFPolicy:
     """A policy of LoRA adapters on a frozen base, moved away from it: a fresh adapter changes nothing."""
     settings = {
         "max_prompt_tokens": 8,
@@ -85,11 +87,17 @@ def adapters(base: LlamaForCausalLM | None = None, *, rank: int = 4, seed: int =
         "generation_batch_size": 256,
         "scoring_batch_size": 256,
     }
-    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
+    config = PretrainedConfig(**(settings | changes))
+    lora = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        roles = AdapterRoles(base_model(seed) if base is None else base, lora)
-    policy = HFPolicy(PretrainedConfig(**(settings | changes)), roles, letters(), pretrained=True, device=CPU)
+        roles = AdapterRoles(
+            base_model(seed) if base is None else base,
+            lora,
+            merge_while_sampling=config.merge_adapters,
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
+    policy = HFPolicy(config, roles, letters(), pretrained=True, device=CPU)
     move(policy, seed=seed)
     return policy
 

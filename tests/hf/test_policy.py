@@ -143,6 +143,8 @@ def test_tokenizers_that_masks_cannot_rely_on_are_refused(change: dict[str, obje
 def test_impossible_models_are_refused() -> None:
     with pytest.raises(UserError, match=r"Unknown model.scalar_head 'lienar'.*linear"):
         tiny.scratch(scalar_head="lienar")
+    with pytest.raises(UserError, match=r"Unknown model.sampler 'lop'.*generate, loop"):
+        tiny.scratch(sampler="lop")
     with pytest.raises(UserError, match=r"hidden_size=18 is not divisible by model.num_heads=4"):
         tiny.scratch(hidden_size=18, num_heads=4)
     with pytest.raises(UserError, match="tokenizer of its own"):

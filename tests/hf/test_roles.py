@@ -135,6 +135,52 @@ def test_a_graph_built_before_another_role_still_gets_its_gradient(policy: HFPol
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_block_is_computed_again_as_the_role_of_its_forward_pass() -> None:
+    """With gradient checkpointing a block's second pass is in the backward pass, whatever is active then (trap B)."""
+    plain, policy = with_all_roles(tiny.adapters()), with_all_roles(tiny.adapters(gradient_checkpointing=True))
+    sequences = tiny.sequences(plain)
+    for p in (plain, policy):
+        tiny.move(p, seed=5)  # the policy is no longer as the value role is
+        with torch.no_grad():
+            for parameter in p._scalars["value"].head.parameters():
+                parameter.fill_(0.1)
+
+    def joint(p: HFPolicy, last: str) -> list[Tensor]:
+        value = p._scalars["value"]
+        loss = p.logprobs(sequences).logprobs.mean() + value.values(sequences).mean()
+        p._roles.use(last)
+        return gradients(loss, [*p.trainable(), *value.parameters()])
+
+    passes = []
+    block = policy._roles.use(POLICY).model.layers[0].mlp
+    hook = block.register_forward_pre_hook(lambda *_: passes.append(policy._roles._active))
+    expected = joint(plain, POLICY)
+    assert max(float(g.abs().max()) for g in expected) > 1e-3
+    for last in ROLES:
+        passes.clear()
+        for wanted, got in zip(expected, joint(policy, last), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+        assert sorted(passes) == [POLICY, POLICY, "value", "value"], "each block twice"
+        assert policy._roles._active == last, "what was active is active again"
+    hook.remove()
+    with torch.no_grad():
+        policy.logprobs(sequences)
+    assert not any(module.training for module in policy._roles.use(POLICY).modules())
+
+
+def test_what_fails_half_way_leaves_no_trace(policy: HFPolicy) -> None:
+    with_all_roles(policy)
+    sequences, before = tiny.sequences(policy), [p.detach().clone() for p in all_parameters(policy)]
+    expected = policy.logprobs(sequences).logprobs.detach()
+    modules = [id(m) for m in policy._roles.use(POLICY).modules()]
+    with pytest.raises(ZeroDivisionError), policy._roles.sampling(REFERENCE), policy._roles.computing():
+        1 / 0  # noqa: B018
+    assert [id(m) for m in policy._roles.use(POLICY).modules()] == modules
+    assert all(torch.equal(a, b) for a, b in zip(before, all_parameters(policy), strict=True))
+    assert flags(policy) == {POLICY: {True}, REFERENCE: {False}, "reward": {True}, "value": {True}}
+    assert torch.equal(policy.logprobs(sequences).logprobs, expected)
+
+
 def test_roles_are_never_in_training_mode(policy: HFPolicy) -> None:
     with_all_roles(policy)
     for role in ROLES:
@@ -221,6 +267,29 @@ def test_the_bfloat16_sampler_agrees_with_the_policy() -> None:
     assert abs(float((rollout.logprobs - again)[mask].mean())) < 0.01
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sampling_computes_with_the_weights_that_peft_would_merge(dtype: torch.dtype) -> None:
+    base = tiny.base_model(dtype=dtype)
+    policy = tiny.adapters(copy.deepcopy(base))
+    theirs = tiny.adapters(base)
+    theirs._roles._peft.merge_adapter()  # type: ignore[attr-defined]
+    expected = {n.replace(".base_layer", ""): p for n, p in theirs._roles.use(POLICY).named_parameters()}
+    with policy._roles.sampling(POLICY) as model:
+        found = dict(model.named_parameters())
+        assert not [name for name in found if "lora" in name]
+        assert all(torch.equal(weight, expected[name]) for name, weight in found.items())
+    assert any("lora" in name for name, _ in policy._roles.use(POLICY).named_parameters())
+
+
+def test_sampling_beside_the_base_takes_no_copy() -> None:
+    """model.merge_adapters=false: slower, for no memory, and the same tokens."""
+    merged, beside = tiny.adapters(), tiny.adapters(merge_adapters=False)
+    one, other = (tiny.sequences(p, n=4) for p in (merged, beside))
+    assert torch.equal(one.response_ids, other.response_ids)
+    with beside._roles.sampling(POLICY) as model:
+        assert any("lora" in name for name, _ in model.named_parameters())
+
+
 def test_a_saved_adapter_loads_in_plain_peft(tmp_path: Path) -> None:
     base = tiny.base_model()
     bare = copy.deepcopy(base)
@@ -255,6 +324,7 @@ def test_a_saved_adapter_loads_in_plain_peft(tmp_path: Path) -> None:
             r"another model or rank: .*down_proj.lora_B.weight is \[32, 4\], not \[16, 4\]",
         ),
         (lambda: tiny.adapters(rank=2), r"another model or rank"),
+        (lambda: tiny.adapters(alpha=2.0), r"made with model.lora_alpha=2, not 8"),
     ],
 )
 def test_an_adapter_for_another_base_is_refused(tmp_path: Path, other, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -264,6 +334,17 @@ def test_an_adapter_for_another_base_is_refused(tmp_path: Path, other, message: 
     with pytest.raises(UserError, match=message):
         policy.load(path)
     assert all(torch.equal(a, b) for a, b in zip(before, policy.trainable(), strict=True))
+
+
+def test_an_adapter_of_a_sister_model_is_refused(tmp_path: Path) -> None:
+    """Of the same shape everywhere: only the fingerprint of its base tells."""
+    policies = [tiny.adapters(seed=seed) for seed in range(3)]
+    for policy, fingerprint in zip(policies, ("one", "one", "two"), strict=True):
+        policy._fingerprint = fingerprint
+    path = policies[0].save(tmp_path)
+    policies[1].load(path)
+    with pytest.raises(UserError, match="trained on another base than this model"):
+        policies[2].load(path)
 
 
 def test_roles_compute_what_separate_models_would() -> None:

@@ -262,7 +262,7 @@ def test_a_hub_that_does_not_answer_is_left_within_seconds(
     hub: list[str], wheel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "_SECONDS_TO_REACH_HUB", 0.2)
-    monkeypatch.setattr(weights, "_converted", lambda packed, cache_dir: packed)
+    monkeypatch.setattr(weights, "_converted", lambda packed, cache_dir, *_: packed)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()

@@ -1,0 +1,173 @@
+"""One frozen base and a LoRA adapter for each role: the one owner of which adapter is active and what is trained."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.utils import load_peft_weights
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from alignbench import POLICY, AlignbenchError, UserError
+from alignbench_hf.memory import return_freed_memory
+from alignbench_hf.quantization import evaluation_mode, merged
+from alignbench_hf.roles import Model, Roles, require_same_weights
+
+
+class AdapterRoles(Roles):
+    """A LoRA adapter for each role on one base (Hu et al., arXiv 2106.09685), which may be quantised (arXiv 2305.14314).
+
+    Silent traps of peft are closed here. Its `set_adapter` moves `requires_grad`, so that a graph built before the switch
+    would get no gradient: here a role keeps its own flags, and one backward pass across roles is right. With gradient
+    checkpointing, layers are computed again in the backward pass with whatever adapter is active then: here with that of
+    their forward pass. The reference is an adapter of its own, a copy of the policy's start, not the bare base."""
+
+    _ADAPTER_OF_POLICY = "default"  # the name under which peft saves and loads without a sub-folder
+
+    def __init__(
+        self,
+        base: Model,
+        config: LoraConfig,
+        *,
+        merge_while_sampling: bool = True,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        base.requires_grad_(False)
+        self._dtype: torch.dtype = base.dtype  # of what is not quantised, and computed in
+        self._merges = merge_while_sampling
+        self._peft: PeftModel = get_peft_model(base, config, adapter_name=self._ADAPTER_OF_POLICY)
+        evaluation_mode(self._peft)
+        self._layers = {n: m for n, m in self._peft.named_modules() if isinstance(m, LoraLayer)}
+        self._config = config
+        self._active = POLICY
+        self._trainable = {POLICY}
+        self._checkpointed = self._with_checkpoints(base) if gradient_checkpointing else []
+
+    @contextlib.contextmanager
+    def sampling(self, role: str) -> Iterator[Model]:
+        """Puts plain layers with the adapter merged in the adapted layers' places for the time being: a decoding step is too
+        short for two more products a layer, and for unpacking four-bit weights. Nothing is written to the base itself:
+        merging into bfloat16 and out again would drift, and merging into four bits rounds again."""
+        model = self.use(role)
+        try:
+            if self._merges:
+                with torch.no_grad():
+                    for name, layer in self._layers.items():
+                        self._put(name, merged(layer, self._name(role), self._dtype))
+            yield model
+        finally:
+            for name, layer in self._layers.items():
+                self._put(name, layer)
+
+    def _put(self, name: str, module: nn.Module) -> None:
+        parent, _, child = name.rpartition(".")
+        setattr(self._peft.get_submodule(parent), child, module)
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Adapters are kept in float32, since Adam's small steps would be lost in bfloat16; beside a bfloat16 base they
+        are computed with in bfloat16. Without autocast peft computes them in float32, ten times slower on a CPU."""
+        return_freed_memory()  # what the pass before this one left
+        again = self._checkpointed if torch.is_grad_enabled() else []
+        with contextlib.ExitStack() as stack:
+            for (
+                layer
+            ) in again:  # transformers computes a layer again in training mode alone; its parts stay in evaluation mode
+                layer.training = True
+                stack.callback(setattr, layer, "training", False)
+            if self._dtype is not torch.float32:
+                stack.enter_context(torch.autocast(self._peft.device.type, self._dtype))
+            yield
+
+    @property
+    def share_prompts(self) -> bool:
+        return not (
+            self._checkpointed and torch.is_grad_enabled()
+        )  # a layer that is computed again cannot fill a cache
+
+    def use(self, role: str) -> Model:
+        if role != self._active:
+            # peft's set_adapter would also visit the flags of all parameters, tens of milliseconds a switch.
+            for layer in self._layers.values():
+                layer._active_adapter = [self._name(role)]
+                if layer.active_adapters != [self._name(role)]:
+                    raise AlignbenchError("This version of peft switches adapters in another way: see constraints.txt.")
+            self._active = role
+        return self._peft.get_base_model()
+
+    @contextlib.contextmanager
+    def _acting_as(self, role: str) -> Iterator[None]:
+        before = self._active
+        self.use(role)
+        try:
+            yield
+        finally:
+            self.use(before)
+
+    def _with_checkpoints(self, base: Model) -> list[nn.Module]:
+        """Has the base's blocks forget their activations and compute them again, as the role of their forward pass."""
+        blocks = [module for module in base.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if not blocks:
+            raise UserError(
+                f"model.gradient_checkpointing=true: {type(base).__name__} has no blocks that can be computed again."
+            )
+
+        def compute(block: Callable[..., Any], *args: Any) -> Any:
+            role = self._active
+            contexts = lambda: (contextlib.nullcontext(), self._acting_as(role))  # noqa: E731
+            return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+
+        for block in blocks:
+            block.gradient_checkpointing, block._gradient_checkpointing_func = True, compute
+        return blocks
+
+    def add(self, role: str, init_from: str, *, trainable: bool) -> None:
+        name = self._name(role)
+        if name not in self._peft.peft_config:
+            self._peft.add_adapter(name, self._config)
+            evaluation_mode(self._peft)
+        state = get_peft_model_state_dict(self._peft, adapter_name=self._name(init_from))
+        set_peft_model_state_dict(self._peft, state, adapter_name=name)
+        if trainable:
+            self._trainable.add(role)
+        self._restore()
+
+    def named_parameters(self, role: str) -> dict[str, nn.Parameter]:
+        part = f".{self._name(role)}."
+        return {n.replace(part, "."): p for n, p in self._peft.named_parameters() if "lora_" in n and part in n}
+
+    def save(self, directory: Path) -> Path:
+        path = directory / "adapter"
+        self._peft.save_pretrained(path, selected_adapters=[self._ADAPTER_OF_POLICY])
+        return path
+
+    def load(self, path: Path) -> None:
+        state = load_peft_weights(str(path), device="cpu")
+        own = get_peft_model_state_dict(self._peft, adapter_name=self._ADAPTER_OF_POLICY)
+        require_same_weights(state, own, f"The adapter in {path}")
+        made_with = LoraConfig.from_pretrained(str(path)).lora_alpha  # no weight shows it
+        if made_with != self._config.lora_alpha:
+            raise UserError(
+                f"The adapter in {path} was made with model.lora_alpha={made_with:g}, not {self._config.lora_alpha:g}."
+            )
+        set_peft_model_state_dict(self._peft, state, adapter_name=self._ADAPTER_OF_POLICY)
+        self._restore()
+
+    def _name(self, role: str) -> str:
+        return self._ADAPTER_OF_POLICY if role == POLICY else role
+
+    def _restore(self) -> None:
+        """The active adapter and all flags, after peft has set them as it likes."""
+        active, self._active = self._active, ""
+        self.use(active)
+        wanted = {f".{self._name(role)}." for role in self._trainable}
+        for name, parameter in self._peft.named_parameters():
+            if "lora_" in name:
+                parameter.requires_grad_(any(part in name for part in wanted))

@@ -1,0 +1,109 @@
+"""Bases in four or eight bits by bitsandbytes: how they are loaded, and how an adapter is merged beside them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import BitsAndBytesConfig
+
+from alignbench import UserError, unknown_name
+
+QUANTIZATIONS = ("none", "nf4", "int8")
+_CPU_FLAG = "support_avx512bf16_for_cpu"
+
+
+def quantization_config(name: str, dtype: torch.dtype, device: torch.device) -> BitsAndBytesConfig | None:
+    """How transformers is to load a base, computing in `dtype`. Raises UserError where bitsandbytes cannot do it."""
+    if name not in QUANTIZATIONS:
+        raise unknown_name("model.quantization", name, QUANTIZATIONS)
+    if name == "none":
+        return None
+    try:
+        _probe(name, dtype, device)
+    except (
+        Exception
+    ) as error:  # not installed, no library for this platform, no kernel for this device: each fails otherwise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"model.quantization={name}: bitsandbytes cannot run on device={device.type} here ({reason}). "
+            "Use model.quantization=none, or another device."
+        ) from error
+    if name == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _probe(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    """One small product by the layer in question."""
+    import bitsandbytes as bnb
+
+    layer = (
+        bnb.nn.Linear8bitLt(64, 64, bias=False, has_fp16_weights=False)
+        if name == "int8"
+        else bnb.nn.Linear4bit(64, 64, bias=False, compute_dtype=dtype, quant_type="nf4")
+    )
+    with torch.no_grad():
+        found = layer.to(device).train()(torch.ones(1, 64, dtype=dtype, device=device))
+    if not bool(torch.isfinite(found).all()):
+        raise RuntimeError("a product of two small matrices is not finite")
+
+
+def keep_trainable(model: nn.Module, device: torch.device) -> None:
+    """Keeps four-bit layers in the form that has a gradient.
+
+    On processors with AVX512-BF16, bitsandbytes repacks a layer for good in its first pass in evaluation mode, such as a
+    rollout, and computes without autograd from then on: training then goes on with wrong gradients, and without an error."""
+    import bitsandbytes as bnb
+
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            if device.type == "cpu" and not hasattr(module, _CPU_FLAG):
+                raise UserError(
+                    f"bitsandbytes {bnb.__version__} has no Linear4bit.{_CPU_FLAG}, without which four-bit training on a CPU "
+                    "may go wrong unnoticed: install the version in constraints.txt, or use model.quantization=none."
+                )
+            setattr(module, _CPU_FLAG, False)
+
+
+def evaluation_mode(model: nn.Module) -> None:
+    """Dropout off. On a CPU, eight-bit layers also round what they read unless they are told that they train; told so, they
+    multiply by the dequantised weight, which is exact and faster. On a GPU they round it always (arXiv 2208.07339)."""
+    import bitsandbytes as bnb
+
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear8bitLt) and module.weight.device.type == "cpu":
+            module.training = True
+
+
+def merged(layer: LoraLayer, adapter: str, dtype: torch.dtype) -> nn.Module:
+    """A layer without an adapter that computes as `layer` does with it; `layer` keeps its weights. A quantised weight
+    becomes one of `dtype`."""
+    base: Any = layer.get_base_layer()
+    delta: Tensor = layer.get_delta_weight(adapter)
+    if (weight := dequantized(base)) is not None:
+        plain = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
+        plain.weight, plain.bias = nn.Parameter((weight + delta).to(dtype), requires_grad=False), base.bias
+        return plain
+    plain = copy.copy(base)  # of any kind: only its weight is another
+    plain._parameters = {**base._parameters, "weight": nn.Parameter((base.weight + delta).to(base.weight.dtype), False)}
+    return plain
+
+
+def dequantized(layer: nn.Module) -> Tensor | None:
+    """The float32 weight of a quantised layer; None of a plain one."""
+    import bitsandbytes as bnb
+
+    if isinstance(layer, bnb.nn.Linear4bit):
+        return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    if isinstance(layer, bnb.nn.Linear8bitLt):
+        scale = layer.state.SCB if layer.weight.SCB is None else layer.weight.SCB
+        codes = layer.weight.data if layer.state.CB is None else layer.state.CB
+        return codes.float() * scale.float()[:, None] / 127.0
+    return None

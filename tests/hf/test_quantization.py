@@ -1,0 +1,197 @@
+"""Bases in four and eight bits: they train as their dequantised selves do, and no rollout changes that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bitsandbytes as bnb
+import numpy as np
+import pytest
+import torch
+from alignbench_hf import quantization
+from alignbench_hf.adapters import AdapterRoles
+from alignbench_hf.build import build_pretrained
+from alignbench_hf.config import PretrainedConfig
+from alignbench_hf.policy import HFPolicy
+from alignbench_hf.quantization import dequantized, quantization_config
+from alignbench_hf.weights import resolve
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM
+
+from alignbench import POLICY, REFERENCE, Sampling, Seeds, UserError
+from tests import tiny
+
+KINDS = ("nf4", "int8")
+LIMITS = {"max_prompt_tokens": 8, "max_response_tokens": 6, "lora_rank": 4, "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tiny.base_model(hidden=32).save_pretrained(folder)
+    tiny.letters().save_pretrained(folder)
+    return folder
+
+
+def load(checkpoint: Path, quantization: str = "nf4", **options: object) -> HFPolicy:
+    config = PretrainedConfig(path=str(checkpoint), quantization=quantization, **(LIMITS | options))
+    policy = build_pretrained(config, tokenizer=None, device=tiny.CPU, seeds=Seeds(0))
+    tiny.move(policy)
+    return policy
+
+
+def dequantised(checkpoint: Path, kind: str) -> HFPolicy:
+    """The same weights after rounding, in float32, by transformers' own way back."""
+    base = AutoModelForCausalLM.from_pretrained(
+        checkpoint,
+        dtype=torch.float32,
+        quantization_config=quantization_config(kind, torch.float32, tiny.CPU),
+        device_map={"": "cpu"},
+    )
+    base = base.dequantize().float()
+    assert not any(isinstance(m, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt) for m in base.modules())
+    lora = LoraConfig(r=4, lora_alpha=32.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    with Seeds(0).global_torch("adapters"):
+        roles = AdapterRoles(base, lora)
+    policy = HFPolicy(PretrainedConfig(**LIMITS), roles, tiny.letters(), pretrained=True, device=tiny.CPU)
+    tiny.move(policy)
+    return policy
+
+
+def packed(policy: HFPolicy) -> dict[str, torch.Tensor]:
+    """All that a base holds, quantisation states included."""
+    return {
+        name: value.clone()
+        for name, value in policy._roles.use(POLICY).state_dict().items()
+        if "lora_" not in name and isinstance(value, torch.Tensor)
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_after_a_rollout_are_those_of_the_dequantised_base(checkpoint: Path, kind: str) -> None:
+    """Rollout, reference and reward first: passes in evaluation mode, after which bitsandbytes may compute without autograd."""
+    policy, reference = load(checkpoint, kind), dequantised(checkpoint, kind)
+    base = packed(policy)
+    policy.freeze_reference()
+    sequences = tiny.sequences(policy, n=3)
+    with torch.no_grad():
+        policy.logprobs(sequences, role=REFERENCE)
+    grads = []
+    for p in (policy, reference):
+        for a, b in zip(p.trainable(), reference.trainable(), strict=True):
+            assert torch.equal(a, b), "the same adapters"
+        scores = p.logprobs(sequences).logprobs
+        grads.append((scores.detach(), torch.autograd.grad(scores.sum(), p.trainable())))
+    (mine, own), (theirs, expected) = grads
+    assert max(float(g.abs().max()) for g in expected) > 1e-1
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-3)
+    flat, wanted = (torch.cat([g.flatten() for g in gs]) for gs in (own, expected))
+    assert torch.nn.functional.cosine_similarity(flat, wanted, dim=0) > 0.99999
+    after = packed(policy)
+    assert base.keys() == after.keys() and all(torch.equal(base[n], after[n]) for n in base), "bit for bit"
+
+
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_sampler_agrees_with_the_policy(checkpoint: Path, kind: str, merge: bool) -> None:
+    policy = load(checkpoint, kind, merge_adapters=merge)
+    base = packed(policy)
+    with policy._roles.sampling(POLICY) as model:
+        kinds = {type(module) for module in model.modules()}
+        assert bool(kinds & {bnb.nn.Linear4bit, bnb.nn.Linear8bitLt}) is not merge
+    rollout = policy.generate(tiny.PROMPTS, Sampling(), n=6, rng=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        again = policy.logprobs(rollout.samples.sequences).logprobs
+    torch.testing.assert_close(rollout.logprobs, again, rtol=0, atol=1e-3)
+    after = packed(policy)
+    assert all(torch.equal(base[n], after[n]) for n in base)
+
+
+def test_four_bits_are_four_bits_and_really_round(checkpoint: Path) -> None:
+    policy, plain = load(checkpoint), load(checkpoint, "none")
+    layers = [m for m in policy._roles.use(POLICY).modules() if isinstance(m, bnb.nn.Linear4bit)]
+    assert len(layers) == 14, "seven in each of two blocks; the output layer and the embeddings stay whole"
+    assert all(layer.weight.quant_state.nested and layer.weight.quant_state.quant_type == "nf4" for layer in layers)
+    whole = plain._roles.use(POLICY).model.layers[0].mlp.up_proj.base_layer.weight
+    rounded = dequantized(policy._roles.use(POLICY).model.layers[0].mlp.up_proj.base_layer)
+    assert rounded is not None and 0.01 < float((rounded - whole).norm() / whole.norm()) < 0.2
+    assert dequantized(plain._roles.use(POLICY).model.layers[0].mlp.up_proj.base_layer) is None
+
+
+def test_a_reloaded_adapter_computes_the_same(checkpoint: Path, tmp_path: Path) -> None:
+    """Norms and embeddings have one form, made and reloaded alike."""
+    policy = load(checkpoint)
+    sequences = tiny.sequences(policy)
+    path = policy.save(tmp_path)
+    other = load(checkpoint)
+    tiny.move(other, seed=8)
+    assert not torch.equal(other.logprobs(sequences).logprobs, policy.logprobs(sequences).logprobs)
+    other.load(path)
+    assert torch.equal(other.logprobs(sequences).logprobs, policy.logprobs(sequences).logprobs)
+
+
+# The fault of bitsandbytes on processors with AVX512-BF16
+
+
+def test_no_layer_is_repacked_by_a_pass_in_evaluation_mode(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this processor had AVX512-BF16. Repacked for good, a layer has no gradient, and says so to nobody."""
+    monkeypatch.setattr(bnb.nn.modules, "has_avx512bf16", lambda: True)
+    repacked: list[object] = []
+    monkeypatch.setattr(
+        bnb.nn.modules, "_convert_weight_packed_for_cpu", lambda *given: (repacked.append(given), given)[1]
+    )
+    layer = bnb.nn.Linear4bit(64, 64, compute_dtype=torch.float32, quant_type="nf4").to("cpu").eval()
+    layer(torch.ones(1, 64))
+    assert repacked, "the fault is there"
+    repacked.clear()
+    policy = load(checkpoint, merge_adapters=False)
+    tiny.sequences(policy)
+    assert not repacked
+
+
+def test_without_the_switch_nothing_is_loaded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantization, "_CPU_FLAG", "another_name")
+    with pytest.raises(UserError, match=r"bitsandbytes [\d.]+ has no Linear4bit.another_name.*constraints.txt"):
+        load(checkpoint)
+
+
+# What cannot work
+
+
+def test_where_bitsandbytes_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"Unknown model.quantization 'nf5'.*int8, nf4, none"):
+        quantization_config("nf5", torch.float32, tiny.CPU)
+    assert quantization_config("none", torch.float32, torch.device("mps")) is None
+    for kind in KINDS:
+        with pytest.raises(UserError, match=f"model.quantization={kind}: bitsandbytes cannot run on device=mps here"):
+            quantization_config(kind, torch.float32, torch.device("mps"))
+        monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
+        with pytest.raises(UserError, match="cannot run on device=cpu here .*bitsandbytes.*model.quantization=none"):
+            quantization_config(kind, torch.float32, tiny.CPU)
+        monkeypatch.undo()
+
+
+def test_weights_that_are_quantised_already_are_not_rounded_twice(checkpoint: Path, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "small.gguf"), "llama")
+    kind = gguf.GGMLQuantizationType.Q8_0
+    rows = gguf.quants.quantize(np.ones((4, 32), dtype=np.float32), kind)
+    writer.add_tensor("blk.0.attn_q.weight", rows, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UserError, match=r"small.gguf is quantised already \(Q8_0\).*model.quantization=none"):
+        resolve(str(tmp_path / "small.gguf"), cache_dir=tmp_path / "cache", to_quantize=True)
+
+    folder = tmp_path / "packed"
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, quantization_config=quantization_config("nf4", torch.float32, tiny.CPU), device_map={"": "cpu"}
+    )
+    model.save_pretrained(folder)
+    tiny.letters().save_pretrained(folder)
+    with pytest.raises(UserError, match=r"is quantised already \(bitsandbytes\)"):
+        load(folder)
+    policy = load(folder, "none")  # as it is, and as well guarded
+    layers = [m for m in policy._roles.use(POLICY).modules() if isinstance(m, bnb.nn.Linear4bit)]
+    assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)
