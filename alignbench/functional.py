@@ -5,6 +5,7 @@ Masks are [B, R] bool or {0, 1}, True at response tokens. Log-probabilities and 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from alignbench import distributed
 from alignbench.contracts import Policy
-from alignbench.errors import NonFiniteError
+from alignbench.errors import NonFiniteError, UserError
 from alignbench.optimizer_config import OptimizerConfig
 from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences, TokenScores
 
@@ -223,6 +224,30 @@ def require_finite(name: str, value: Tensor, *, hint: str = "") -> Tensor:
     return value
 
 
+@contextlib.contextmanager
+def within_memory(part: str, *ways: str) -> Iterator[None]:
+    """Raises UserError where memory runs out: one line that says in which part, and which settings take less (`ways`)."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch's own error is a RuntimeError, on a CPU a plain one
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and not any(words in str(error) for words in ("not enough memory", "can't allocate memory")):
+            raise
+        raise UserError(f"Out of memory in {part}. It takes less with {' or '.join(ways)}.") from error
+
+
+def _optimizer(name: str, groups: Sequence[Mapping[str, Any]], **options: float) -> torch.optim.Optimizer:
+    """AdamW by name (see OPTIMIZERS)."""
+    if name == "adamw":
+        return torch.optim.AdamW(groups, **options)
+    if odd := {p.device.type for group in groups for p in group["params"]} - {"cuda"}:
+        raise UserError(f"optimizer={name} needs a CUDA device, not {', '.join(sorted(odd))}: use optimizer=adamw.")
+    import bitsandbytes
+
+    paged: torch.optim.Optimizer = bitsandbytes.optim.PagedAdamW8bit(groups, **options)
+    return paged
+
+
 class ScheduledAdamW:
     """AdamW over named groups of parameters, with the schedule and the gradient clipping of an OptimizerConfig.
 
@@ -233,7 +258,8 @@ class ScheduledAdamW:
         self, config: OptimizerConfig, groups: Mapping[str, Sequence[torch.nn.Parameter]], updates: int
     ) -> None:
         self._config, self._updates, self._update = config, updates, 0
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer = _optimizer(
+            config.optimizer,
             [{"params": list(parameters), "name": name} for name, parameters in groups.items()],
             lr=config.learning_rate,
             eps=config.adam_eps,

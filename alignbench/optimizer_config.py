@@ -9,6 +9,7 @@ from typing import ClassVar
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import POLICY, Consumes
 
+OPTIMIZERS = ("adamw", "paged_adamw_8bit")
 LR_SCHEDULES = ("constant", "linear", "cosine")
 PAIRS = ("all", "best_worst")
 MISSING_EOS = ("subtract", "replace", "keep")
@@ -44,6 +45,9 @@ class OptimizerConfig(AlgorithmConfig):
     """Responses (or demonstrations, or pairs) per update."""
     micro_batch_size: int = 64
     """Rows per forward and backward pass: memory only, the result is the same up to floating-point order."""
+    optimizer: str = "adamw"
+    """adamw, or paged_adamw_8bit: its moments in 8 bits, in pages that move to the host where a GPU's memory runs short
+    (bitsandbytes, CUDA alone)."""
     learning_rate: float = 1e-5
     """Of AdamW, at its highest."""
     lr_schedule: str = "linear"
@@ -66,6 +70,8 @@ class OptimizerConfig(AlgorithmConfig):
             raise UserError(f"updates={self.updates} and passes={self.passes}: one of them must be above 0.")
         if not (self.learning_rate >= 0 and math.isfinite(self.learning_rate)):
             raise UserError(f"learning_rate={self.learning_rate} must be a number from 0 up.")
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.lr_schedule not in LR_SCHEDULES:
             raise unknown_name("lr_schedule", self.lr_schedule, LR_SCHEDULES)
 

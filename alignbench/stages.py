@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from alignbench import distributed
+from alignbench import distributed, functional
 from alignbench.checkpoints import Checkpoints, NoCheckpoints
 from alignbench.config import BudgetSettings, RankingsSettings, RunConfig, Selected
 from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
@@ -29,7 +29,7 @@ from alignbench.optimizer_config import PreferenceConfig
 from alignbench.progress import Display
 from alignbench.records import Consumes, Demonstration, FitReport, PreferencePair, Prompt, Ranking, Sampling, Split
 from alignbench.seeds import Seeds
-from alignbench.training import NO_BUDGET, Step, Trained, train
+from alignbench.training import LESS_MEMORY, NO_BUDGET, Step, Trained, train
 
 NORMALISATION_SAMPLES = 512
 """Responses of the SFT model that a fitted reward source is normalised on."""
@@ -245,10 +245,11 @@ def fit_reward(
     rng = seeds.torch("sampling", policy.device)
     baseline = policy.generate([prompts[i] for i in rows], Sampling(), rng=rng).samples
     try:
-        return reward.fit(
-            rankings.train, rankings.held_out, baseline,
-            annotator=annotator, progress=progress, state=checkpoints.restore("reward"),
-        )  # fmt: skip
+        with functional.within_memory("fitting the reward", *LESS_MEMORY):
+            return reward.fit(
+                rankings.train, rankings.held_out, baseline,
+                annotator=annotator, progress=progress, state=checkpoints.restore("reward"),
+            )  # fmt: skip
     except NonFiniteError as error:
         raise NonFiniteError(f"reward, after update {done}: {error}") from error
 

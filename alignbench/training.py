@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from alignbench import distributed
+from alignbench import distributed, functional
 from alignbench.checkpoints import Checkpoints, NoCheckpoints
 from alignbench.config import BudgetSettings
 from alignbench.contracts import Policy, PolicyOptimizer
@@ -26,6 +26,7 @@ Step = Callable[[str, int, int, Mapping[str, float]], None]
 Batches = Callable[[int], Iterable[Batch]]
 """batches(done): those that come after the first `done`."""
 NO_BUDGET = BudgetSettings()
+LESS_MEMORY = ("a smaller micro_batch_size", "model.gradient_checkpointing=true, where the model has it")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def train(
     before, start = done.seconds, time.perf_counter()
     try:
         for batch in batches(done.updates) if not done.stopped else ():
-            with _undone_unless_finite(policy):
+            with _undone_unless_finite(policy), functional.within_memory(f"an update of {stage}", *LESS_MEMORY):
                 report = optimizer.update(batch)
                 if odd := [name for name, value in report.metrics.items() if not math.isfinite(value)]:
                     raise NonFiniteError(f"{odd[0]} is {report.metrics[odd[0]]}. Lower the learning rate.")

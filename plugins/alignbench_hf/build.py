@@ -10,10 +10,9 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from alignbench import Seeds, UserError
+from alignbench import Seeds, UserError, functional
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
-from alignbench_hf.memory import within_memory
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.quantization import keep_trainable, quantization_config
 from alignbench_hf.roles import CopiedRoles
@@ -70,7 +69,7 @@ def build_pretrained(
     )
     own = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     ensure_pad_token(own)
-    with within_memory("loading the base", "model.quantization=nf4", "model.dtype=bfloat16"):
+    with functional.within_memory("loading the base", "model.quantization=nf4", "model.dtype=bfloat16"):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,

@@ -28,7 +28,7 @@ from alignbench import (
     unknown_name,
 )
 from alignbench_hf.config import PolicyConfig
-from alignbench_hf.memory import half, within_memory
+from alignbench_hf.memory import half
 from alignbench_hf.prompts import pieces, states
 from alignbench_hf.roles import Model, Roles, check_output_layer
 from alignbench_hf.sampling import SAMPLERS, Decoded, Request
@@ -138,7 +138,9 @@ class HFPolicy(Policy):
         parts = Decoded(ids, torch.zeros_like(ids), torch.zeros(ids.shape, device=self.device), finished)
         sample, size = SAMPLERS[self._config.sampler], self._config.generation_batch_size
         with (
-            within_memory(f"sampling {size} responses at once", half("model.generation_batch_size", size), MERGE),
+            functional.within_memory(
+                f"sampling {size} responses at once", half("model.generation_batch_size", size), MERGE
+            ),
             torch.no_grad(),
             self._roles.sampling(role) as model,
             self._roles.computing(),
@@ -180,7 +182,7 @@ class HFPolicy(Policy):
             ways = half("micro_batch_size", rows), "model.gradient_checkpointing=true"
         else:
             ways = half("model.scoring_batch_size", rows), "model.quantization=nf4"
-        with within_memory(f"the {role}'s pass over {rows} rows", *ways), self._roles.computing():
+        with functional.within_memory(f"the {role}'s pass over {rows} rows", *ways), self._roles.computing():
             hidden = states(model.base_model, sequences, share=self._roles.share_prompts)
         return hidden, self._output(model)
 

@@ -83,22 +83,13 @@ def loop(model: Any, output: nn.Module, request: Request) -> Decoded:
     if len(prompts) < rows:
         logits = logits[prompts.of_row]
     for step in range(request.max_new_tokens):
-        if step:
-            hidden = model.base_model(
-                input_ids=token[:, None],
-                attention_mask=attention,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
-            logits = output(hidden.contiguous())
         token, logprob = draw(
             logits.float() / request.sampling.temperature, request.sampling, request.chances[alive, step]
         )
         going = ~found.finished[alive]
         found.put(step, alive[going], token[going], logprob[going], request.eos)
         going = ~found.finished[alive]
-        if not bool(going.any()):
+        if step + 1 == request.max_new_tokens or not bool(going.any()):
             break
         attention = torch.cat([attention, attention.new_ones(len(alive), 1)], 1)
         position = position + 1
@@ -106,6 +97,14 @@ def loop(model: Any, output: nn.Module, request: Request) -> Decoded:
             keep = going.nonzero().squeeze(1)
             cache.batch_select_indices(keep)
             alive, attention, position, token = alive[keep], attention[keep], position[keep], token[keep]
+        hidden = model.base_model(
+            input_ids=token[:, None],
+            attention_mask=attention,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        logits = output(hidden.contiguous())
     return found
 
 

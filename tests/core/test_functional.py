@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alignbench import NonFiniteError, OptimizerConfig, Prompt, Ranking, functional
+from alignbench import NonFiniteError, OptimizerConfig, Prompt, Ranking, UserError, functional
 
 property_test = settings(deadline=None, derandomize=True, max_examples=60)
 
@@ -331,3 +331,42 @@ def test_ranking_to_pairs_counts() -> None:
     assert count(0, 0, 1, 1) == 4
     assert count(1, 1, 1) == 0
     assert count(0) == 0
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: not enough memory: you tried to allocate"
+        ),
+        MemoryError(),
+    ],
+)
+def test_running_out_of_memory_is_one_line(error: Exception) -> None:
+    with pytest.raises(
+        UserError, match=r"^Out of memory in the pass over 64 rows. It takes less with a=32 or b=true.$"
+    ), functional.within_memory("the pass over 64 rows", "a=32", "b=true"):
+        raise error
+
+
+def test_a_real_allocation_that_cannot_be() -> None:
+    with pytest.raises(UserError, match="Out of memory in a pass"), functional.within_memory("a pass", "less"):
+        torch.empty(2**60)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="size of tensor"), functional.within_memory("a pass", "less"):
+        torch.ones(2) + torch.ones(3)
+
+
+def test_paged_adamw_wants_a_gpu() -> None:
+    with pytest.raises(UserError, match=r"Unknown optimizer 'adam'.*adamw, paged_adamw_8bit"):
+        OptimizerConfig(optimizer="adam")
+    with pytest.raises(UserError, match="optimizer=paged_adamw_8bit needs a CUDA device, not cpu: use optimizer=adamw"):
+        functional.ScheduledAdamW(
+            OptimizerConfig(optimizer="paged_adamw_8bit"), {"policy": [torch.nn.Parameter(torch.ones(2))]}, 1
+        )
