@@ -6,8 +6,9 @@ Masks are [B, R] bool or {0, 1}, True at response tokens. Log-probabilities and 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -236,15 +237,15 @@ def within_memory(part: str, *ways: str) -> Iterator[None]:
         raise UserError(f"Out of memory in {part}. It takes less with {' or '.join(ways)}.") from error
 
 
-def _optimizer(name: str, groups: Sequence[Mapping[str, Any]], **options: float) -> torch.optim.Optimizer:
-    """AdamW by name (see OPTIMIZERS)."""
+def _adamw(name: str, parameters: Iterable[torch.nn.Parameter]) -> Callable[..., torch.optim.Optimizer]:
+    """AdamW by name (see OPTIMIZERS), for parameters where they are."""
     if name == "adamw":
-        return torch.optim.AdamW(groups, **options)
-    if odd := {p.device.type for group in groups for p in group["params"]} - {"cuda"}:
+        return torch.optim.AdamW
+    if odd := {parameter.device.type for parameter in parameters} - {"cuda"}:
         raise UserError(f"optimizer={name} needs a CUDA device, not {', '.join(sorted(odd))}: use optimizer=adamw.")
     import bitsandbytes
 
-    paged: torch.optim.Optimizer = bitsandbytes.optim.PagedAdamW8bit(groups, **options)
+    paged: Callable[..., torch.optim.Optimizer] = bitsandbytes.optim.PagedAdamW8bit
     return paged
 
 
@@ -258,8 +259,8 @@ class ScheduledAdamW:
         self, config: OptimizerConfig, groups: Mapping[str, Sequence[torch.nn.Parameter]], updates: int
     ) -> None:
         self._config, self._updates, self._update = config, updates, 0
-        self._optimizer = _optimizer(
-            config.optimizer,
+        adamw = _adamw(config.optimizer, itertools.chain(*groups.values()))
+        self._optimizer = adamw(
             [{"params": list(parameters), "name": name} for name, parameters in groups.items()],
             lr=config.learning_rate,
             eps=config.adam_eps,

@@ -76,7 +76,9 @@ def compare(name: str, work: Callable[[], Tensor]) -> str:
             seconds[share].append(stop - start)
     shared, apart = min(seconds[True]), min(seconds[False])
     away = float((results[True] - results[False]).abs().max() / results[False].abs().max())
-    return f"{name:<10} {shared:7.2f} s shared {apart:7.2f} s apart: {apart / shared:.2f} times as fast, {away:.0e} apart"
+    return (
+        f"{name:<10} {shared:7.2f} s shared {apart:7.2f} s apart: {apart / shared:.2f} times as fast, {away:.0e} apart"
+    )
 
 
 if __name__ == "__main__":

@@ -347,9 +347,10 @@ def test_ranking_to_pairs_counts() -> None:
     ],
 )
 def test_running_out_of_memory_is_one_line(error: Exception) -> None:
-    with pytest.raises(
-        UserError, match=r"^Out of memory in the pass over 64 rows. It takes less with a=32 or b=true.$"
-    ), functional.within_memory("the pass over 64 rows", "a=32", "b=true"):
+    with (
+        pytest.raises(UserError, match=r"^Out of memory in the pass over 64 rows. It takes less with a=32 or b=true.$"),
+        functional.within_memory("the pass over 64 rows", "a=32", "b=true"),
+    ):
         raise error
 
 
