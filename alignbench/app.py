@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from alignbench import distributed, sweeps, tuning
-from alignbench.config import COMPONENT, RunConfig, Selected, Settings, instance, one_line
+from alignbench.config import COMPONENT, PointSettings, RunConfig, Selected, Settings, instance, one_line
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.plugins import Component, Kind, registry
 from alignbench.results.environment import config_hash
@@ -304,7 +304,7 @@ def explain(error: Exception) -> UserError:
 
 def _unknown_key(text: str, key: str, schema: str) -> UserError:
     full = re.search(r"full_key: (\S+)", text)
-    schemas = [c.config for c in registry().components.values()] + [Settings]
+    schemas = [c.config for c in registry().components.values()] + [Settings, PointSettings]
     schemas += [f.default_factory for f in dataclasses.fields(Settings) if f.name in ("rankings", "eval")]  # type: ignore[misc]
     fields = next((dataclasses.fields(s) for s in schemas if s.__name__ == schema), dataclasses.fields(Settings))
     where = full.group(1).rpartition(".")[0] if full else ""

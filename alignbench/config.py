@@ -44,6 +44,18 @@ class RankingsSettings:
 
 
 @dataclass
+class PointSettings:
+    """The cheap part of the evaluation that the policy is measured with along its training. No questionnaires are asked."""
+
+    questions: int = 50
+    """Of the evaluation questions, the first so many; 0: all of them."""
+    samples: int = 2
+    """Responses sampled per prompt; at most eval.samples."""
+    families: list[str] = field(default_factory=list)
+    """Some of eval.families; empty: all of them."""
+
+
+@dataclass
 class EvalSettings:
     """What a checkpoint's responses are sampled and scored with."""
 
@@ -55,6 +67,11 @@ class EvalSettings:
     """Responses sampled per prompt."""
     temperature: float = 1.0
     """Of sampling the responses."""
+    every: int = 0
+    """Updates of the algorithm from one evaluation of the policy as it stands to the next, before the first update and after the
+    last included; 0: none. It changes nothing of what the run measures at its end."""
+    points: PointSettings = field(default_factory=PointSettings)
+    """What is measured then."""
     path: str = ""
     """A folder of evaluation data for the evaluations that read some; empty: from the hub, or what they bring along."""
     tasks: list[str] = field(default_factory=list)
@@ -70,6 +87,20 @@ class EvalSettings:
         if len(set(self.families)) < len(self.families):
             raise UserError(f"eval.families names an evaluation twice: {', '.join(self.families)}.")
         _require_temperature("eval", self.temperature)
+        self._check_points()
+
+    def _check_points(self) -> None:
+        points = self.points
+        if self.every < 0 or points.questions < 0:
+            raise UserError(
+                f"eval.every={self.every} and eval.points.questions={points.questions} must be 0 (none; all) or more."
+            )
+        if not self.every:
+            return
+        if not 1 <= points.samples <= self.samples:  # the SFT model's first responses to the same prompts are the baseline
+            raise UserError(f"eval.points.samples={points.samples} must be 1 to eval.samples={self.samples}.")
+        if odd := [name for name in points.families if name not in self.families]:
+            raise unknown_name("evaluation", odd[0], self.families, where="eval.points.families")
 
 
 @dataclass

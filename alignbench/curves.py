@@ -13,7 +13,7 @@ from alignbench.config import RunConfig
 from alignbench.contracts import Tracker
 from alignbench.plugins import registry
 from alignbench.progress import Display
-from alignbench.records import RunStep
+from alignbench.records import Metric, RunStep
 from alignbench.results.directory import RunDirectory
 
 
@@ -49,6 +49,10 @@ class Curves:
         if distributed.is_main():
             registry().manager.hook.run_step(event=RunStep(str(self._directory.path), stage, update, metrics))
         self._display.step(update, updates, metrics)
+
+    def evaluated(self, metrics: Mapping[str, Metric]) -> None:
+        """What the policy as it stands was measured to be, beside the curves of its training."""
+        self._tracker.log({f"evaluation/{name}": metric.value for name, metric in metrics.items()}, len(self._lines))
 
     def save(self, folder: Path, stages: Sequence[str]) -> None:
         """The lines of these stages, beside what the stages made."""

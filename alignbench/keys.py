@@ -22,7 +22,7 @@ from alignbench.artifacts import FORMAT
 from alignbench.config import RunConfig, Selected
 from alignbench.contracts import DataSource, Policy, RewardSource
 from alignbench.records import Demonstration, Prompt, Ranking, Sequences
-from alignbench.results.environment import package_versions
+from alignbench.results.environment import counts, package_versions
 
 _DECIDING = ("bitsandbytes", "numpy", "peft", "python", "tokenizers", "torch", "transformers")
 _NOT_CORE = ("results", "testing")  # parts of the core that cannot change what a stage makes
@@ -164,7 +164,7 @@ def of_evaluation(sft_key: str, reward_key: str, judge_key: str, config: RunConf
         "evaluation",
         sft_key,
         reward_key,
-        dataclasses.asdict(config.eval),
+        {name: value for name, value in dataclasses.asdict(config.eval).items() if counts(f"eval.{name}")},
         [component(chosen) for chosen in config.evaluations],
         judge_key,
         of_prompts(questions),

@@ -29,11 +29,12 @@ class Display:
     seconds: dict[str, float] = field(default_factory=dict)
     reused: dict[str, str] = field(default_factory=dict)
     _bar: tuple[Progress, TaskID] | None = None
+    _aside: float = 0.0
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageNote]:
         """Times a stage; its line is printed when it ends well."""
-        note, start = StageNote(), time.perf_counter()
+        note, start, aside = StageNote(), time.perf_counter(), self._aside
         columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
         progress = Progress(
             *columns,
@@ -48,8 +49,20 @@ class Display:
                 yield note
         finally:
             self._bar = None
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-        self.say(f"{name:<12} {time.perf_counter() - start:7.1f} s   {note.text}".rstrip())
+            took = time.perf_counter() - start - (self._aside - aside)
+            self.seconds[name] = self.seconds.get(name, 0.0) + took
+        self.say(f"{name:<12} {took:7.1f} s   {note.text}".rstrip())
+
+    @contextlib.contextmanager
+    def aside(self, name: str) -> Iterator[None]:
+        """Times what interrupts the present stage: its seconds are its own, and none of the stage's."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - start
+            self._aside += took
+            self.seconds[name] = self.seconds.get(name, 0.0) + took
 
     def step(self, update: int, updates: int, metrics: Mapping[str, float]) -> None:
         """Moves the bar of the present stage."""

@@ -26,13 +26,14 @@ from alignbench.contracts import (
 from alignbench.errors import NonFiniteError
 from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
+from alignbench.evaluation.points import AlongTraining
 from alignbench.evaluation.suite import evaluate, evaluation_prompts
 from alignbench.experience import labelled_pairs
 from alignbench.lifecycle import Begun
 from alignbench.progress import Display, closing_figures
 from alignbench.records import Consumes, Metric, Split
 from alignbench.results import environment
-from alignbench.results.directory import RunDirectory
+from alignbench.results.directory import CHECKPOINTS, RunDirectory
 from alignbench.results.record import Cost
 from alignbench.results.render import print_table
 from alignbench.seeds import Seeds
@@ -180,6 +181,14 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
 
         # 4. The algorithm, from the SFT model.
         name = config.algo.component.name
+        optimum = partial(config.algo.component.load().optimum, config.algo.config)
+        along = AlongTraining(
+            config.eval, directory, bench.curves, display,
+            questions=questions, evaluations=dict(zip(config.eval.families, evaluations, strict=True)),
+            baseline=baseline.generations,
+            save=lambda: saved(policy, RunDirectory(directory.path / CHECKPOINTS)),
+            measure=partial(evaluate, policy, data=data, reward=reward, seeds=seeds.child("points"), optimum=optimum),
+        )  # fmt: skip
         with display.stage(name) as note:
             pairs = (
                 labelled_pairs(rankings.train, annotator, config.algo.config.pairs)
@@ -189,7 +198,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             aligned = align(
                 config.algo, policy, prompts,
                 reward=reward, pairs=pairs, seeds=seeds.child(name), step=bench.curves.step, budget=config.budget,
-                checkpoints=bench.checkpoints, reference=shared.reference(bench, sft_key),
+                checkpoints=bench.checkpoints, reference=shared.reference(bench, sft_key), point=along,
             )  # fmt: skip
             trained = aligned.trained
             note.text = closing_figures(trained.metrics) + (f"; stopped: {trained.stopped}" if trained.stopped else "")
@@ -207,7 +216,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
                 baseline=baseline.generations,
                 seeds=seeds.child("evaluation"),
                 candidates=config.algo.config.candidates,
-                optimum=partial(config.algo.component.load().optimum, config.algo.config),
+                optimum=optimum,
             )  # fmt: skip
             stored.save(evaluated, directory.path)
         reports |= reported(sources)

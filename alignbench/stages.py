@@ -29,7 +29,7 @@ from alignbench.optimizer_config import PreferenceConfig
 from alignbench.progress import Display
 from alignbench.records import Consumes, Demonstration, FitReport, PreferencePair, Prompt, Ranking, Sampling, Split
 from alignbench.seeds import Seeds
-from alignbench.training import LESS_MEMORY, NO_BUDGET, Step, Trained, train
+from alignbench.training import LESS_MEMORY, NO_BUDGET, Point, Step, Trained, train
 
 NORMALISATION_SAMPLES = 512
 """Responses of the SFT model that a fitted reward source is normalised on."""
@@ -266,6 +266,7 @@ def align(
     budget: BudgetSettings = NO_BUDGET,
     checkpoints: Checkpoints | None = None,
     reference: Reference | None = None,
+    point: Point = lambda updates, last: None,
 ) -> Aligned:
     """Runs the algorithm on the batches that it consumes: rollouts scored by `reward`, or recorded `pairs`."""
     config = chosen.config
@@ -284,6 +285,6 @@ def align(
     optimizer = build(chosen, policy=policy, updates=updates, seeds=seeds)
     trained = train(
         chosen.component.name, optimizer, lambda start: batches(updates=updates, seeds=seeds, start=start),
-        policy=policy, updates=updates, step=step, budget=budget, checkpoints=checkpoints,
+        policy=policy, updates=updates, step=step, budget=budget, checkpoints=checkpoints, point=point,
     )  # fmt: skip
     return Aligned(trained, counts)

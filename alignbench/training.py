@@ -25,6 +25,8 @@ Step = Callable[[str, int, int, Mapping[str, float]], None]
 """step(stage, update, updates, metrics), called after every update."""
 Batches = Callable[[int], Iterable[Batch]]
 """batches(done): those that come after the first `done`."""
+Point = Callable[[int, bool], None]
+"""point(updates, last): looks at the policy as it stands after so many updates, 0 before the first. Its time is not training's."""
 NO_BUDGET = BudgetSettings()
 LESS_MEMORY = ("a smaller micro_batch_size", "model.gradient_checkpointing=true, where the model has it")
 
@@ -53,6 +55,7 @@ def train(
     step: Step,
     budget: BudgetSettings = NO_BUDGET,
     checkpoints: Checkpoints | None = None,
+    point: Point = lambda updates, last: None,
 ) -> Trained:
     """Feeds the optimizer until the batches end, a budget is spent or it asks to stop. A reward, loss, gradient or weight
     that is not finite stops the stage and says at which update; the policy is then as the last good update left it.
@@ -63,7 +66,12 @@ def train(
     if state := checkpoints.restore(stage):
         done = _restored(state, policy, optimizer)
     before, start = done.seconds, time.perf_counter()
+
+    def ended() -> bool:
+        return bool(done.stopped) or done.updates == updates
+
     try:
+        start += _seconds(point, done.updates, ended())
         for batch in batches(done.updates) if not done.stopped else ():
             with _undone_unless_finite(policy), functional.within_memory(f"an update of {stage}", *LESS_MEMORY):
                 report = optimizer.update(batch)
@@ -81,13 +89,19 @@ def train(
             stopped = distributed.agreed(partial(_why_stop, report, budget, done))
             done = dataclasses.replace(done, stopped=stopped)
             step(stage, done.updates, updates, done.metrics)
-            ended = bool(done.stopped) or done.updates == updates
-            checkpoints.keep(stage, done.updates, partial(_state, done, policy, optimizer), last=ended)
+            checkpoints.keep(stage, done.updates, partial(_state, done, policy, optimizer), last=ended())
+            start += _seconds(point, done.updates, ended())
             if done.stopped:
                 break
     except NonFiniteError as error:
         raise NonFiniteError(f"{stage}, update {done.updates + 1} of {updates}: {error}") from error
     return done
+
+
+def _seconds(point: Point, updates: int, last: bool) -> float:
+    start = time.perf_counter()
+    point(updates, last)
+    return time.perf_counter() - start
 
 
 def _why_stop(report: UpdateReport, budget: BudgetSettings, done: Trained) -> str | None:

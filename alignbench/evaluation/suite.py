@@ -49,9 +49,11 @@ def evaluate(
     candidates: int = 1,
     optimum: Callable[[ExactProblem], Tensor | None] = lambda problem: None,
     judge: Judge | None = None,
+    questionnaires: bool = True,
 ) -> Evaluated:
     """Evaluates the policy, whose weights are those of `checkpoint`. `baseline`: the SFT model's generations, or None
-    if this is the SFT model; `candidates`, `optimum` and `judge`: see Subject."""
+    if this is the SFT model; `candidates`, `optimum` and `judge`: see Subject. Without `questionnaires` only the shared generations
+    are scored, as if the data were no ordinary text."""
 
     def sample(asked: Sequence[Prompt], n: int, name: str) -> tuple[Generation, ...]:
         if not asked:
@@ -97,7 +99,7 @@ def evaluate(
         subject = Subject(
             checkpoint, generations, baseline or generations, policy.tokenizer, more, given, candidates, optimum,
             complete=completions, likelihoods=partial(likelihoods, policy),
-            ordinary_text=data.tokenizer() is None, judge=judge,
+            ordinary_text=questionnaires and data.tokenizer() is None, judge=judge,
         )  # fmt: skip
         specs.extend(evaluation.specs())
         scores.extend(evaluation.evaluate(subject))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from alignbench.errors import UserError
+from alignbench.results.environment import counts
 from alignbench.results.runs import StoredRun
 from alignbench.results.table import GAP, PROXY, Row, Table
 
@@ -68,7 +69,7 @@ def _clashes(rule: _Rule, facts: Sequence[tuple[Row, dict[str, object]]]) -> Ite
 
 
 def _covers(rule: _Rule, name: str) -> bool:
-    return any(name == s or name.startswith(f"{s}.") for s in rule.settings) and not name.endswith(IGNORED)
+    return any(name == s or name.startswith(f"{s}.") for s in rule.settings) and counts(name) and not name.endswith(IGNORED)
 
 
 def _facts(row: Row) -> dict[str, object]:

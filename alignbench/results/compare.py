@@ -18,6 +18,7 @@ from alignbench.results.comparable import caveats, chosen, clashes, require_comp
 from alignbench.results.examples import Examples, read_examples
 from alignbench.results.frontier import AT_BUDGET, AT_KL, matched
 from alignbench.results.paired import Difference, differences
+from alignbench.results.points import with_warnings
 from alignbench.results.ratings import ratings
 from alignbench.results.runs import DEFAULT_RESULTS, find_runs, locate
 from alignbench.results.table import Table, build_table
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         "  alignbench compare --only data=world --baseline dpo every row against DPO\n"
         "  alignbench compare --at-kl 2                        at a KL of 2 nats per response\n"
         "  alignbench compare --ratings helpfulness/gold_reward\n"
+        "  alignbench compare --overoptimisation               of runs with eval.every\n"
         "  alignbench compare --output table.md                for a README; also .csv .json .tex .html\n\n"
         "docs/results.md says how to read it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -87,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--at-kl", type=float, metavar="NATS", help="compare at this KL, between settings that were run")
     what.add_argument("--at-budget", type=float, metavar="SECONDS", help="compare at this many seconds of a whole run")
+    add(
+        "--overoptimisation",
+        action="store_true",
+        help="proxy and gold reward along training (eval.every), the peak, and Gao et al.'s curves fitted",
+    )
     add("--ratings", metavar="METRIC", help="rate the rows by who wins on each example: Bradley-Terry, Elo, win rate")
     add(
         "--format", choices=FORMATS, help="csv and json hold unrounded numbers (default: terminal, or as --output ends)"
@@ -109,7 +116,10 @@ def _compare(options: argparse.Namespace) -> None:
     if found and not runs:
         raise UserError(f"None of the runs in {where} has {' '.join(options.only)}.")
     table, examples = _prepared(options, build_table(runs, broken))
-    if options.ratings:
+    if options.overoptimisation:
+        course = importlib.import_module("alignbench.results.course")
+        text = course.draw(table, form)
+    elif options.ratings:
         text = leaderboard.draw(ratings(table, options.ratings, examples), table, options.ratings, form)
     else:
         compared = differences(table, options.baseline, examples)
@@ -142,6 +152,8 @@ def _prepared(options: argparse.Namespace, table: Table) -> tuple[Table, Example
     many = len(table.rows) > MOST_ROWS and not (options.differences or options.ratings)
     if many:
         table = replace(table, notes=(*table.notes, f"{len(table.rows)} rows: --differences tells what differs."))
+    if options.at_kl is None and not budgets:
+        table = with_warnings(table)
     few = len(table.rows) < 2
     examples = Examples({}) if many or few else read_examples(run for row in table.rows for run in row.runs)
     table = replace(table, notes=(*table.notes, *examples.problems))

@@ -99,7 +99,7 @@ class RunDirectory:
 
     def append_training(self, stage: str, update: int, metrics: Mapping[str, float | None]) -> dict[str, Any]:
         """One line of train.jsonl, which is returned. Opened for each line: what is written survives whatever ends the run."""
-        numbers = {name: _finite(None if value is None else float(value)) for name, value in metrics.items()}
+        numbers = {name: finite(None if value is None else float(value)) for name, value in metrics.items()}
         line = {"stage": stage, "update": update, **numbers}
         if not distributed.is_main():
             return line
@@ -224,17 +224,17 @@ def _generation(generation: Generation) -> dict[str, Any]:
         "response": generation.response,
         "tokens": generation.tokens,
         "finished": generation.finished,
-        "logprob": _finite(generation.logprob),
-        "ref_logprob": _finite(generation.ref_logprob),
-        "entropy": _finite(generation.entropy),
-        "proxy_reward": _finite(generation.proxy_reward),
-        "gold_reward": _finite(verdict.gold_reward) if verdict else None,
+        "logprob": finite(generation.logprob),
+        "ref_logprob": finite(generation.ref_logprob),
+        "entropy": finite(generation.entropy),
+        "proxy_reward": finite(generation.proxy_reward),
+        "gold_reward": finite(verdict.gold_reward) if verdict else None,
         "correct": verdict.correct if verdict else None,
         "agrees": verdict.agrees if verdict else None,
     }
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
     """JSON has no NaN: null."""
     return value if value is not None and math.isfinite(value) else None
 

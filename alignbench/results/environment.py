@@ -20,17 +20,28 @@ PACKAGES = (
     "accelerate", "alignbench", "bitsandbytes", "hydra-core", "lm-eval", "numpy", "omegaconf", "peft", "pluggy",
     "polars", "sacrebleu", "safetensors", "scipy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
-NOT_HASHED = ("seed", "device", "results_dir", "tracker", "cache", "cache_dir", "resume", "tune")
-"""Top-level settings that do not change what a row of the table stands for."""
+NOT_HASHED = ("seed", "device", "results_dir", "tracker", "cache", "cache_dir", "resume", "tune", "eval.every", "eval.points")  # fmt: skip
+"""Settings that do not change what a row of the table stands for."""
+
+
+def counts(setting: str) -> bool:
+    """Whether a setting, by its dotted name, says something about what a row of the table stands for."""
+    return not any(setting == name or setting.startswith(f"{name}.") for name in NOT_HASHED)
 
 
 def config_hash(settings: Mapping[str, Any], *, leave_out: Collection[str] = ()) -> str:
     """12 hexadecimal digits of the resolved settings, less NOT_HASHED: the same for all seeds of one row.
 
     `leave_out` names further top-level settings: the SFT model's row does not depend on `algo`."""
-    kept = {key: value for key, value in settings.items() if key not in (*NOT_HASHED, *leave_out)}
+    kept = {key: _counting(key, value) for key, value in settings.items() if counts(key) and key not in leave_out}
     text = json.dumps(kept, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _counting(name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: part for key, part in value.items() if counts(f"{name}.{key}")}
 
 
 def package_versions() -> dict[str, str]:

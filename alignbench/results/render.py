@@ -20,7 +20,8 @@ from rich.text import Text
 from alignbench.records import Direction
 from alignbench.results.grid import Grid, latex_text, markdown_text, plain
 from alignbench.results.runs import find_runs
-from alignbench.results.table import UNANSWERED, Cell, Table, build_table
+from alignbench.results.points import with_warnings
+from alignbench.results.table import PAST_PEAK, UNANSWERED, Cell, Table, build_table
 
 if TYPE_CHECKING:
     from alignbench.results.paired import Difference
@@ -36,7 +37,7 @@ Texts = Mapping[str, Sequence[str]]
 def print_table(paths: Iterable[Path], console: Console | None = None) -> None:
     """The table of the runs in `paths`, in the terminal."""
     console = console or Console()
-    console.print(terminal(build_table(*find_runs(paths)), console.width))
+    console.print(terminal(with_warnings(build_table(*find_runs(paths))), console.width))
 
 
 def terminal(table: Table, width: int, differences: Sequence[Difference] = ()) -> RenderableType:
@@ -226,7 +227,7 @@ def _cells(table: Table) -> dict[str, list[str]]:
         if cell is None:
             return NOT_APPLICABLE
         interval = "" if math.isnan(cell.half_interval) else f" ±{cell.half_interval:.{decimals}f}"
-        interval += UNANSWERED if cell.missing else ""
+        interval += (UNANSWERED if cell.missing else "") + (PAST_PEAK if cell.past_peak else "")
         sign = "" if not mixed else " " if cell.over_seeds or not interval else "*"
         return _fixed(cell.value, decimals) + interval + sign
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from alignbench.errors import unknown_name
 from alignbench.records import Direction, Metric
-from alignbench.results.environment import NOT_HASHED
+from alignbench.results.environment import counts
 from alignbench.results.record import Identity, Status
 from alignbench.results.runs import BrokenRun, StoredRun
 from alignbench.results.statistics import NORMAL_95, interval_over_seeds
@@ -19,7 +19,7 @@ from alignbench.results.statistics import NORMAL_95, interval_over_seeds
 COMPONENTS = ("model", "data", "annotator", "reward")
 PROXY, GOLD, GAP = "optimization/proxy_reward", "optimization/gold_reward", "optimization/proxy_gold_gap"
 """The gap is proxy less gold: what a policy that exploits its reward model widens (Gao et al. 2022, arXiv 2210.10760)."""
-UNANSWERED = "‡"
+UNANSWERED, PAST_PEAK = "‡", "†"
 SFT_PARTS = ("pretrain", "sft", "model", "data", "eval")  # what an SFT model and its responses depend on
 
 
@@ -27,13 +27,15 @@ SFT_PARTS = ("pretrain", "sft", "model", "data", "eval")  # what an SFT model an
 class Cell:
     """`half_interval`: of 95%, over seeds where `over_seeds`, else over evaluation examples. NaN where unknown.
 
-    `missing` of its `asked` examples have no answer: the value is not that of the whole."""
+    `missing` of its `asked` examples have no answer: the value is not that of the whole. `past_peak`: of a run that had been
+    significantly better along its training."""
 
     value: float
     half_interval: float
     over_seeds: bool
     missing: int = 0
     asked: int = 0
+    past_peak: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ def _sft_model(run: StoredRun) -> tuple[object, ...]:
 
 
 def _trained_as(run: StoredRun) -> list[tuple[str, str]]:
-    return sorted((key, str(value)) for key, value in run.settings.items() if key.partition(".")[0] in SFT_PARTS)
+    settings = run.settings.items()
+    return sorted((key, str(value)) for key, value in settings if key.partition(".")[0] in SFT_PARTS and counts(key))
 
 
 def _with_gap(run: StoredRun) -> StoredRun:
@@ -263,8 +266,7 @@ def _version(identity: Identity) -> str | None:
 def _keys(groups: Sequence[_Group]) -> list[str]:
     """Settings that are not the same everywhere: of a hundred a few, and only they are looked at row by row."""
     keys = dict.fromkeys(key for group in groups for key in group.first.settings)
-    hidden = {*NOT_HASHED, "algo", *COMPONENTS}
-    shown = [key for key in keys if key not in hidden and key.partition(".")[0] not in NOT_HASHED]
+    shown = [key for key in keys if key not in ("algo", *COMPONENTS) and counts(key)]
     settings = [group.first.settings for group in groups]
     return [key for key in shown if any(s.get(key, _ABSENT) != settings[0].get(key, _ABSENT) for s in settings)]
 

@@ -10,6 +10,7 @@ from alignbench.results.plots.curves import training_curves
 from alignbench.results.plots.data import training
 from alignbench.results.plots.forest import forest
 from alignbench.results.plots.frontier import frontier
+from alignbench.results.plots.overoptimisation import along_training
 from alignbench.results.plots.scatter import cost, trade_off
 from alignbench.results.plots.style import Plot, Styles, literal_text
 from alignbench.results.plots.text import shown
@@ -38,6 +39,7 @@ def _draw(table: Table, differences: Sequence[Difference], styles: Styles) -> li
     curves = {row.label: training(row.runs) for row in table.rows if not row.baseline}
     return [
         frontier(table, curves, styles),
+        along_training(table, styles),
         forest(differences, table, styles),
         trade_off("sycophancy", table, styles),
         trade_off("diversity", table, styles),

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from alignbench.results.overoptimisation import Fit, Form, fit
 from alignbench.results.plots.data import Curve
-from alignbench.results.plots.overoptimisation import Fit, Form, fit
 from alignbench.results.plots.scatter import GOLD, INTERVALS, Point, both_sides, draw_points
 from alignbench.results.plots.style import Plot, Styles, label_axis, legend, new_figure
 from alignbench.results.plots.text import shown

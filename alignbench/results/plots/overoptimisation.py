@@ -1,76 +1,82 @@
-"""The curves of Gao et al. 2022 (arXiv 2210.10760, equations 1 and 2), fitted: gold reward gained at d = sqrt(KL)."""
+"""Over-optimisation along training: proxy and gold reward at each point against sqrt(KL) (Gao et al. 2022, arXiv 2210.10760)."""
 
 from __future__ import annotations
 
-import enum
-import math
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
-from scipy.optimize import OptimizeWarning, curve_fit
-from scipy.special import stdtrit
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from alignbench.results.plots.data import Array
+from alignbench.results.overoptimisation import Course, Fit, Form, courses, distances, fit_points, half_intervals
+from alignbench.results.plots.style import Plot, Style, Styles, label_axis, legend, new_figure
+from alignbench.results.plots.text import shown
+from alignbench.results.table import PROXY, Table
 
-FEWEST = 4
-"""Rows for two coefficients: with fewer than two degrees of freedom an interval says nothing."""
-
-
-class Form(enum.Enum):
-    BEST_OF_N = "R = d (α − β d)"
-    RL = "R = d (α − β log d)"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """`covariance` of (alpha, beta), from the residuals; `t`: Student's t of a 95% interval for their degrees of freedom."""
-
-    form: Form
-    alpha: float
-    beta: float
-    covariance: Array
-    t: float
-
-    def value(self, d: Array) -> Array:
-        return np.asarray(_basis(self.form, d) @ np.array([self.alpha, self.beta]))
-
-    def half_interval(self, d: Array) -> Array:
-        """Of the fitted curve at d. The curve is linear in its coefficients: nothing is approximated."""
-        basis = _basis(self.form, d)
-        return np.asarray(self.t * np.sqrt(np.einsum("ni,ij,nj->n", basis, self.covariance, basis)))
-
-    def text(self) -> str:
-        alpha, beta = self.t * np.sqrt(np.diag(self.covariance))
-        return f"{self.form.value}, α = {_with_interval(self.alpha, alpha)}, β = {_with_interval(self.beta, beta)}"
+TITLE = "Over-optimisation along training"
+MOST_FITTED = 4
+"""Trainings whose curves are drawn: more of them hide each other."""
+DRAWN = {Form.BEST_OF_N: "--", Form.RL: "-"}
 
 
-def fit(form: Form, d: Sequence[float], gained: Sequence[float]) -> Fit | str:
-    """By least squares; or why not. Points at d <= 0 say nothing about either coefficient."""
-    points = [(x, y) for x, y in zip(d, gained, strict=True) if x > 0 and math.isfinite(y)]
-    if len({x for x, _ in points}) < FEWEST:
-        return f"fewer than {FEWEST} rows at different KL"
-    x, y = np.array(points).T
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", OptimizeWarning)
-        try:
-            (alpha, beta), covariance = curve_fit(
-                lambda x, a, b: _basis(form, x) @ np.array([a, b]), x, y, p0=(1.0, 0.0)
-            )
-        except (OptimizeWarning, RuntimeError):
-            return "the rows do not determine both coefficients"
-    return Fit(form, float(alpha), float(beta), covariance, float(stdtrit(len(points) - 2, 0.975)))
+def along_training(table: Table, styles: Styles) -> Plot:
+    found, problems = courses(table)
+    if not found:
+        why = "; ".join(problems) or "no run evaluated its policy along training (eval.every)"
+        return Plot("overoptimisation", TITLE, f"Left out: {why}.")
+    gold_name = next((c.along.gold_name for c in found if c.along.gold is not None), "")
+    metrics = [m for m, known in ((gold_name, gold_name), (PROXY, any(c.along.proxy is not None for c in found))) if known]
+    if not metrics:
+        return Plot("overoptimisation", TITLE, "Left out: no run has a gold or a proxy reward along its training.")
+    figure = new_figure(11, 4.6)
+    notes = list(problems)
+    for i, metric in enumerate(metrics):
+        axes = figure.add_subplot(1, len(metrics), i + 1)
+        for course in found:
+            _draw(axes, course, styles[course.row], gold=metric != PROXY)
+        if metric != PROXY and len(found) <= MOST_FITTED:
+            notes += _fits(axes, found, styles)
+        axes.set_xlabel("√KL from the SFT model (√ nats per response)")
+        label_axis(axes, "y", metric, table)
+        axes.set_title("gold reward: the truth" if metric != PROXY else "proxy reward: what was optimised")
+    extra = [Line2D([], [], color="#777777", marker="*", linestyle="", markersize=12, label="highest gold reward")]
+    if len(found) <= MOST_FITTED:
+        extra += [Line2D([], [], color="#777777", linestyle=line, label=form.value) for form, line in DRAWN.items()]
+    legend(figure, list({c.row.label: styles[c.row] for c in found}.values()), extra=extra)
+    text = (
+        "The policy as it stood every so many updates, on the same prompts with the same chances, one line for each run. Bars are 95% "
+        "intervals over questions, training noise left out. Where the proxy goes on rising and the gold reward falls, it is over-optimised."
+    )
+    return Plot("overoptimisation", TITLE, text, figure, tuple(notes))
 
 
-def _with_interval(value: float, half: float) -> str:
-    """Two digits of the interval, and as many decimals of the value."""
-    decimals = max(0, 1 - math.floor(math.log10(half))) if half > 0 else 3
-    return f"{value:.{min(decimals, 6)}f} ± {half:.{min(decimals, 6)}f}"
+def _draw(axes: Axes, course: Course, style: Style, *, gold: bool) -> None:
+    along = course.along
+    rewards = along.gold if gold else along.proxy
+    if rewards is None:
+        return
+    d, mean, half = distances(along.kl), rewards.mean(1), np.nan_to_num(half_intervals(rewards, along.clusters))
+    axes.errorbar(
+        d, mean, yerr=half, color=style.colour, marker=style.marker, markersize=5, linestyle=":", linewidth=0.8,
+        elinewidth=1, capsize=2,
+    )  # fmt: skip
+    if gold and course.decline:
+        peak = course.decline.peak
+        axes.plot(d[peak], mean[peak], marker="*", markersize=15, color=style.colour, linestyle="")
 
 
-def _basis(form: Form, d: Array) -> Array:
-    """What alpha and beta are multiplied with; d log d is 0 at 0."""
-    if form is Form.BEST_OF_N:
-        return np.stack([d, -d * d], axis=-1)
-    return np.stack([d, -d * np.log(np.where(d > 0, d, 1.0))], axis=-1)
+def _fits(axes: Axes, found: list[Course], styles: Styles) -> list[str]:
+    """Draws both curves of each training, and says what they are."""
+    notes = []
+    for course in found:
+        along, style = course.along, styles[course.row]
+        for form, line in DRAWN.items():
+            curve = fit_points(form, along)
+            name = shown(f"{style.label}, seed {along.run.record.identity.seed}", limit=100)
+            if isinstance(curve, Fit) and along.gold is not None:
+                d = np.linspace(0.0, distances(along.kl).max(), 200)
+                middle, half = along.gold[0].mean() + curve.value(d), curve.half_interval(d)
+                axes.plot(d, middle, color=style.colour, linestyle=line, linewidth=1.8, alpha=0.7)
+                axes.fill_between(d, middle - half, middle + half, color=style.colour, alpha=0.1, linewidth=0)
+                notes.append(f"{name}: {curve.text()}, residual {curve.residual:.3f}.")
+            else:
+                notes.append(f"{name}: {form.value} is not fitted, {curve}.")
+    return notes

@@ -1,0 +1,154 @@
+"""The policy as it stands, evaluated along training: it disturbs nothing, costs training nothing, and goes on after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignbench import DemonstrationBatch
+from alignbench.cli import run_command
+from alignbench.config import BudgetSettings
+from alignbench.results.points import trajectory
+from alignbench.results.runs import StoredRun, find_runs
+from alignbench.results.table import build_table
+from alignbench.training import train
+from tests import tiny
+from tests.core.harness import SMALL, Command, Plugin, lines, records
+from tests.core.test_resume import only, stopped
+from tests.core.test_training import Moving, good
+
+OPTIONS = ("cache=false", "reward.updates=2", "algo.updates=3")
+POINTS = ("eval.every=2", "eval.points.questions=8", "eval.points.samples=1")
+FILES = ("examples.parquet", "generations.jsonl", "train.jsonl", "rankings.jsonl", "model/model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run with points that nothing stopped."""
+    folder = tmp_path_factory.mktemp("points")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert run_command([*SMALL, *OPTIONS, *POINTS, f"results_dir={folder}"]) == 0
+    return only(folder)
+
+
+def measured(path: Path) -> list[dict[str, Any]]:
+    """The points, less the seconds that they took."""
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines(path / "points.jsonl")]
+
+
+def test_points_are_measured_before_between_and_after(whole: Path) -> None:
+    points = lines(whole / "points.jsonl")
+    assert [point["update"] for point in points] == [0, 2, 3]
+    metrics = [point["metrics"] for point in points]
+    assert {"optimization/gold_reward", "optimization/proxy_reward", "sycophancy/agreement"} <= metrics[0].keys()
+    assert metrics[0]["optimization/kl"]["value"] == pytest.approx(0, abs=1e-5), "the SFT model"
+    assert metrics[1]["optimization/kl"]["value"] > 0.001
+    assert metrics[0]["optimization/gold_reward"]["n"] == 8 * 3, "of eight questions under three opinions"
+    found = trajectory(StoredRun(whole, None))  # type: ignore[arg-type]
+    assert found.gold is not None and found.gold.shape == (3, 24)
+    values = [point["metrics"]["optimization/gold_reward"]["value"] for point in points]
+    assert values == pytest.approx(found.gold.mean(1).tolist())
+
+
+def test_training_and_the_final_evaluation_are_the_same_without_points(whole: Path, small: Command, tmp_path: Path) -> None:
+    assert small(*OPTIONS).code == 0
+    without = only(tmp_path / "runs")
+    for name in FILES:
+        assert (whole / name).read_bytes() == (without / name).read_bytes(), name
+    one, other = records(whole)[0], records(without)[0]
+    assert one["metrics"] == other["metrics"]
+    assert one["identity"]["config_hash"] == other["identity"]["config_hash"], "they are one row of a table"
+    assert {p.name for p in whole.iterdir()} - {p.name for p in without.iterdir()} == {"points.jsonl", "points.parquet"}
+    table = build_table(*find_runs([whole, without]))
+    assert [" ".join(row.label) for row in table.rows] == ["sft", "ppo"]
+
+
+def test_an_interrupted_run_does_not_measure_its_points_again(
+    whole: Path, small: Command, plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = tmp_path / "parts"
+    options = (f"results_dir={parts}", *OPTIONS, *POINTS)
+    assert stopped(small, plugin, "ppo", 3, KeyboardInterrupt(), *options) == 130
+    run = only(parts)
+    before = (run / "points.jsonl").read_text()
+    assert [point["update"] for point in lines(run / "points.jsonl")] == [0, 2]
+    assert small(*options).code == 0
+    assert measured(run) == measured(whole)
+    assert (run / "points.parquet").read_bytes() == (whole / "points.parquet").read_bytes()
+    assert (run / "points.jsonl").read_text().startswith(before), "with the seconds that they took then"
+    seconds = records(run)[0]["cost"]["seconds"]["evaluate points"]
+    assert seconds == pytest.approx(sum(point["seconds"] for point in lines(run / "points.jsonl")), rel=0.2)
+    assert (run / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
+
+
+def test_a_run_killed_while_it_measures_a_point_measures_it_when_it_goes_on(
+    whole: Path, small: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alignbench.results.points import Points
+
+    add = Points.add
+
+    def killed(self: Points, update: int, *rest: Any) -> None:
+        if update == 2:
+            raise KeyboardInterrupt
+        add(self, update, *rest)
+
+    monkeypatch.setattr(Points, "add", killed)
+    assert small(*OPTIONS, *POINTS).code == 130
+    monkeypatch.setattr(Points, "add", add)
+    assert small(*OPTIONS, *POINTS).code == 0
+    assert measured(only(tmp_path / "runs")) == measured(whole)
+
+
+def test_what_is_not_trained_has_no_points(command: Command, tmp_path: Path) -> None:
+    sizes = [option for option in SMALL if not option.startswith("algo.")]
+    assert command(*sizes, "algo=best_of_n", "algo.n=2", "eval.every=1", "reward.updates=2").code == 0
+    assert command(*sizes, "algo=sft", "algo.updates=2", "eval.every=1").code == 0
+    assert not list((tmp_path / "runs").rglob("points.*"))
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("eval.every=-1", "eval.every=-1"),
+        ("eval.points.samples=9", "eval.points.samples=9 must be 1 to eval.samples=2"),
+        ("eval.points.families=[sycophany]", "sycophancy"),
+        ("eval.points.question=3", "questions"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(option: str, said: str, small: Command, tmp_path: Path) -> None:
+    every = [] if option.startswith("eval.every") else ["eval.every=1"]
+    done = small(option, *every)
+    assert done.code == 2 and len(done.errors) == 1 and said in done.errors[0]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_time_of_a_point_is_none_of_trainings() -> None:
+    policy = tiny.scratch()
+    batch, seen = DemonstrationBatch(tiny.sequences(policy)), []
+
+    def point(updates: int, last: bool) -> None:
+        seen.append((updates, last))
+        time.sleep(0.5)
+
+    done = train(
+        "stage", Moving(policy, good), lambda done: [batch] * 3,
+        policy=policy, updates=3, step=lambda *_: None, budget=BudgetSettings(seconds=1.0), point=point,
+    )  # fmt: skip
+    assert seen == [(0, False), (1, False), (2, False), (3, True)]
+    assert done.updates == 3 and done.stopped is None and done.seconds < 1.0
+
+
+def test_the_last_point_is_where_training_was_stopped() -> None:
+    policy = tiny.scratch()
+    batch, seen = DemonstrationBatch(tiny.sequences(policy)), []
+    train(
+        "stage", Moving(policy, good), lambda done: [batch] * 9, policy=policy, updates=9, step=lambda *_: None,
+        budget=BudgetSettings(samples=2 * len(batch.sequences)), point=lambda *a: seen.append(a),
+    )  # fmt: skip
+    assert seen == [(0, False), (1, False), (2, True)]
