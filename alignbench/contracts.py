@@ -350,7 +350,8 @@ class Subject:
 
     `complete(prompts, n, sampling)` gives responses as text alone, under that Sampling: nothing is measured of them, and they are
     saved too. `likelihoods(prompts, responses)` are those of given responses, as token ids, without an EOS unless given.
-    `ordinary_text`: whether it reads and writes ordinary text, not the language of a data source with a tokenizer of its own.
+    `ordinary_text`: whether it reads and writes ordinary text, not the language of a data source with a tokenizer of its own. False
+    too along training, where no questionnaire is to be asked.
     """
 
     checkpoint: Path

@@ -69,7 +69,11 @@ def _clashes(rule: _Rule, facts: Sequence[tuple[Row, dict[str, object]]]) -> Ite
 
 
 def _covers(rule: _Rule, name: str) -> bool:
-    return any(name == s or name.startswith(f"{s}.") for s in rule.settings) and counts(name) and not name.endswith(IGNORED)
+    return (
+        any(name == s or name.startswith(f"{s}.") for s in rule.settings)
+        and counts(name)
+        and not name.endswith(IGNORED)
+    )
 
 
 def _facts(row: Row) -> dict[str, object]:

@@ -58,7 +58,14 @@ def draw(table: Table, form: str) -> str:
         return _terminal(parts, problems)
     lines: list[str] = []
     for title, grid, below in parts:
-        lines += [f"**{markdown_text(title)}**", "", *grid.markdown(), "", *(f"- {markdown_text(b)}" for b in below), ""]
+        lines += [
+            f"**{markdown_text(title)}**",
+            "",
+            *grid.markdown(),
+            "",
+            *(f"- {markdown_text(b)}" for b in below),
+            "",
+        ]
     lines += [markdown_text(line) for line in (" ".join(LEGEND), *problems)]
     return "\n".join(lines) + "\n"
 
@@ -157,7 +164,9 @@ def _terminal(parts: Sequence[tuple[str, Grid, list[str]]], problems: Sequence[s
                 drawn.add_column(name, justify="right")
             for line in grid.sections[0]:
                 drawn.add_row(*map(plain, line))
-            console.print(Text(plain(title), style="bold"), drawn, *(Text(plain(b), style="yellow") for b in below), "", sep="\n")
+            console.print(
+                Text(plain(title), style="bold"), drawn, *(Text(plain(b), style="yellow") for b in below), "", sep="\n"
+            )
         for text in (*LEGEND, *problems):
             console.print(Text(plain(text), style="dim"))
     return capture.get()

@@ -166,7 +166,7 @@ def decline(along: Trajectory) -> Decline | None:
         return None
     peak = int(along.gold.mean(1).argmax())
     fall = estimate(along.gold[[peak]], along.gold[[-1]], along.clusters, paired=True)
-    return fall and Decline(peak, fall, min(1.0, fall.p_value * (len(along.gold) - 1)))
+    return Decline(peak, fall, min(1.0, fall.p_value * (len(along.gold) - 1))) if fall else None
 
 
 @dataclass(frozen=True)

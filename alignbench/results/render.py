@@ -19,8 +19,8 @@ from rich.text import Text
 
 from alignbench.records import Direction
 from alignbench.results.grid import Grid, latex_text, markdown_text, plain
-from alignbench.results.runs import find_runs
 from alignbench.results.points import with_warnings
+from alignbench.results.runs import find_runs
 from alignbench.results.table import PAST_PEAK, UNANSWERED, Cell, Table, build_table
 
 if TYPE_CHECKING:

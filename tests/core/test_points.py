@@ -55,7 +55,9 @@ def test_points_are_measured_before_between_and_after(whole: Path) -> None:
     assert values == pytest.approx(found.gold.mean(1).tolist())
 
 
-def test_training_and_the_final_evaluation_are_the_same_without_points(whole: Path, small: Command, tmp_path: Path) -> None:
+def test_training_and_the_final_evaluation_are_the_same_without_points(
+    whole: Path, small: Command, tmp_path: Path
+) -> None:
     assert small(*OPTIONS).code == 0
     without = only(tmp_path / "runs")
     for name in FILES:

@@ -53,7 +53,9 @@ class TestFits:
         found = fit_points(form, along(1.5 + curve(form, D)[:, None] + noise - noise[0]))
         assert isinstance(found, Fit)
         assert (found.alpha, found.beta, found.residual) == pytest.approx((ALPHA, BETA, 0.0), abs=1e-10)
-        wrong = fit_points(Form.RL if form is Form.BEST_OF_N else Form.BEST_OF_N, along(curve(form, D)[:, None] + noise))
+        wrong = fit_points(
+            Form.RL if form is Form.BEST_OF_N else Form.BEST_OF_N, along(curve(form, D)[:, None] + noise)
+        )
         assert isinstance(wrong, Fit) and wrong.residual > 0.05
 
     def test_points_weigh_by_their_standard_errors(self):
@@ -81,7 +83,9 @@ class TestFits:
         weighted = basis.T / np.array(stderr) ** 2
         scores = np.linalg.solve(weighted @ basis, weighted @ gained[1:])
         for i in range(2):
-            examples = [ExampleScore("m", str(j), v, str(c)) for j, (v, c) in enumerate(zip(scores[i], clusters, strict=True))]
+            examples = [
+                ExampleScore("m", str(j), v, str(c)) for j, (v, c) in enumerate(zip(scores[i], clusters, strict=True))
+            ]
             ours = math.sqrt(found.covariance[i, i])
             assert ours == pytest.approx(clustered_stderr(examples), rel=1e-9)
 
@@ -110,7 +114,9 @@ class TestFits:
         gold, clusters = sampled(np.random.default_rng(4), curve(Form.RL, D))
         assert "fewer than 4 points" in fit_points(Form.RL, along(gold[:4], D[:4], clusters=clusters))
         assert "fewer than 3 questions" in fit_points(Form.RL, along(gold, clusters=clusters % 2))
-        assert "fewer than 4 points" in fit_points(Form.RL, along(np.repeat(gold[:1], len(D), axis=0), clusters=clusters))
+        assert "fewer than 4 points" in fit_points(
+            Form.RL, along(np.repeat(gold[:1], len(D), axis=0), clusters=clusters)
+        )
         still = along(gold, np.full(len(D), 0.0), clusters=clusters)
         assert "fewer than 4 points" in fit_points(Form.RL, still)
 
@@ -152,7 +158,11 @@ def write_points(path, gold, d=D, *, clusters=None, proxy=None, leave_out=()):
         scores = [
             ExampleScore(metric, f"p{j}", float(value), f"q{clusters[j]}" if clusters is not None else "")
             for j in range(len(row))
-            for metric, value in ((GOLD, row[j]), (KL, distance**2), (PROXY, proxy[i] if proxy is not None else distance))
+            for metric, value in (
+                (GOLD, row[j]),
+                (KL, distance**2),
+                (PROXY, proxy[i] if proxy is not None else distance),
+            )
             if (i, j) not in leave_out
         ]
         Points(path).add(10 * i, summarise(scores, SPECS), scores, 1.5)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from alignbench.results.overoptimisation import Fit, Form, fit
 from alignbench.results.plots import draw
 from alignbench.results.plots.data import training
-from alignbench.results.overoptimisation import Fit, Form, fit
 from alignbench.results.plots.style import PALETTE, Plot, Styles
 from alignbench.results.plots.text import shown
 from alignbench.results.table import Table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -14,7 +16,7 @@ from alignbench.results.table import PROXY, Table
 TITLE = "Over-optimisation along training"
 MOST_FITTED = 4
 """Trainings whose curves are drawn: more of them hide each other."""
-DRAWN = {Form.BEST_OF_N: "--", Form.RL: "-"}
+DRAWN: dict[Form, Any] = {Form.BEST_OF_N: "--", Form.RL: "-"}
 
 
 def along_training(table: Table, styles: Styles) -> Plot:
@@ -23,7 +25,9 @@ def along_training(table: Table, styles: Styles) -> Plot:
         why = "; ".join(problems) or "no run evaluated its policy along training (eval.every)"
         return Plot("overoptimisation", TITLE, f"Left out: {why}.")
     gold_name = next((c.along.gold_name for c in found if c.along.gold is not None), "")
-    metrics = [m for m, known in ((gold_name, gold_name), (PROXY, any(c.along.proxy is not None for c in found))) if known]
+    metrics = [
+        m for m, known in ((gold_name, gold_name), (PROXY, any(c.along.proxy is not None for c in found))) if known
+    ]
     if not metrics:
         return Plot("overoptimisation", TITLE, "Left out: no run has a gold or a proxy reward along its training.")
     figure = new_figure(11, 4.6)
