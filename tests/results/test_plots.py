@@ -72,7 +72,7 @@ class TestOveroptimisation:
         assert isinstance(fit(Form.RL, [1.0, 1.0 + 1e-15, 1.0 + 2e-15, 1.0 + 4e-15], [1.0, 1.1, 1.2, 1.3]), str)
 
     def test_the_text_has_as_many_digits_as_the_interval(self):
-        found = Fit(Form.RL, 1.23456, 0.2, np.diag([0.04**2, 3.0**2]), t=1.0)
+        found = Fit(Form.RL, 1.23456, 0.2, np.diag([0.04**2, 3.0**2]), t=1.0, residual=0.1)
         assert found.text() == "R = d (α − β log d), α = 1.235 ± 0.040, β = 0.2 ± 3.0"
 
 
