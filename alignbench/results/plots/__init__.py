@@ -39,10 +39,10 @@ def _draw(table: Table, differences: Sequence[Difference], styles: Styles) -> li
     curves = {row.label: training(row.runs) for row in table.rows if not row.baseline}
     return [
         frontier(table, curves, styles),
-        along_training(table, styles),
         forest(differences, table, styles),
         trade_off("sycophancy", table, styles),
         trade_off("diversity", table, styles),
         cost(table, styles),
+        along_training(table, styles),
         training_curves(table, curves, styles),
     ]
