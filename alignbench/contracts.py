@@ -237,9 +237,9 @@ class RewardSource(ABC):
 
     def compare(self, first: Samples, second: Samples) -> Tensor:
         """[B] float32: how far row i of `first` is preferred to row i of `second`, which answers the same prompt: 1, 0, or .5
-        for a tie. By their scores, unless the source can compare two responses directly."""
-        mine, theirs = self.score(first), self.score(second)
-        return 0.5 * ((mine > theirs).float() + (mine >= theirs).float())
+        for a tie; NaN where it cannot tell. By their scores, unless the source can compare two responses directly."""
+        gap = self.score(first) - self.score(second)
+        return (0.5 * (1.0 + gap.sign())).masked_fill(gap.isnan(), float("nan"))
 
 
 class Progress(Protocol):

@@ -4,43 +4,56 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from alignbench.contracts import Judge, Policy, RewardSource
 from alignbench.errors import AlignbenchError
-from alignbench.records import Generation, Samples
+from alignbench.records import Generation, Message, Samples
 
 PIECE = 16
 """Responses, or pairs, in one question to the source: what is lost when it fails."""
 
 
+class Response(NamedTuple):
+    """What a judge gets to see."""
+
+    messages: tuple[Message, ...]
+    text: str
+    finished: bool
+
+
 class SourceJudge(Judge):
-    """Asks `source` about responses, whoever gave them. After a failure, which it tells `say`, nothing more is asked in that
-    question: the rest is NaN."""
+    """Asks `source` about responses, whoever gave them, and remembers: several metrics ask the same. After a failure, which it
+    tells `say`, nothing more is asked in that question: the rest is NaN."""
 
     def __init__(self, name: str, source: RewardSource, policy: Policy, say: Callable[[str], None]) -> None:
         self.name, self._source, self._policy, self._say = name, source, policy, say
+        self._known: dict[tuple[Response, ...], float] = {}
 
     def score(self, generations: Sequence[Generation]) -> tuple[float, ...]:
-        return self._ask(len(generations), lambda i, j: self._source.score(self._samples(generations[i:j])))
+        return self._ask([(g,) for g in generations], self._source.score)
 
     def compare(self, first: Sequence[Generation], second: Sequence[Generation]) -> tuple[float, ...]:
-        return self._ask(
-            len(first), lambda i, j: self._source.compare(self._samples(first[i:j]), self._samples(second[i:j]))
-        )
+        return self._ask(list(zip(first, second, strict=True)), self._source.compare)
 
-    def _ask(self, count: int, question: Callable[[int, int], Tensor]) -> tuple[float, ...]:
-        answers: list[float] = []
-        for start in range(0, count, PIECE):
+    def _ask(self, asked: Sequence[tuple[Generation, ...]], question: Callable[..., Tensor]) -> tuple[float, ...]:
+        keys = [tuple(Response(g.prompt.messages, g.response, g.finished) for g in row) for row in asked]
+        new = {key: row for key, row in zip(keys, asked, strict=True) if key not in self._known}
+        rows = list(new.items())
+        for start in range(0, len(rows), PIECE):
+            piece = rows[start : start + PIECE]
+            sides = zip(*(row for _, row in piece), strict=True)
             try:
                 with torch.no_grad():
-                    answers += question(start, min(start + PIECE, count)).tolist()
+                    answers = question(*(self._samples(side) for side in sides)).tolist()
             except AlignbenchError as error:
-                self._say(f"the judge {self.name} failed, {len(answers)} of {count} answers are kept: {error}")
+                self._say(f"the judge {self.name} failed, {start} of {len(rows)} answers are kept: {error}")
                 break
-        return (*answers, *[math.nan] * (count - len(answers)))
+            self._known.update(zip((key for key, _ in piece), answers, strict=True))
+        return tuple(self._known.get(key, math.nan) for key in keys)
 
     def _samples(self, generations: Sequence[Generation]) -> Samples:
         tokenizer, policy = self._policy.tokenizer, self._policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from alignbench.config import EvalSettings
 from alignbench.contracts import DataSource, Evaluation, Judge, Policy, RewardSource, Subject
 from alignbench.evaluation.respond import complete, given_samples, likelihoods, measure, respond
-from alignbench.records import ExactProblem, ExampleScore, Generation, Metric, MetricSpec, Prompt, Sampling
+from alignbench.records import ExactProblem, ExampleScore, Generation, Message, Metric, MetricSpec, Prompt, Sampling
 from alignbench.results.statistics import summarise
 from alignbench.seeds import Seeds
 
@@ -75,6 +75,7 @@ def evaluate(
 
     generations = sample(prompts, settings.samples, "generations")
     extra: list[Generation] = []
+    greedy: dict[tuple[tuple[Message, ...], Sampling], Generation] = {}
     specs: list[MetricSpec] = []
     scores: list[ExampleScore] = []
     for evaluation in evaluations:
@@ -92,7 +93,13 @@ def evaluate(
             asked: Sequence[Prompt], n: int, sampling: Sampling, name: str = name, numbers: Iterator[int] = numbers
         ) -> tuple[Generation, ...]:
             rng = seeds.torch(f"{name} {next(numbers)}", policy.device)
-            found = complete(policy, asked, n=n, sampling=sampling, rng=rng)
+            if sampling.top_k != 1:
+                found = complete(policy, asked, n=n, sampling=sampling, rng=rng)
+            else:  # greedy decoding leaves nothing to chance: several questionnaires may begin with the same question
+                new = {(p.messages, sampling): p for p in asked if (p.messages, sampling) not in greedy}
+                answers = complete(policy, list(new.values()), n=1, sampling=sampling, rng=rng)
+                greedy.update(zip(new, answers, strict=True))
+                found = tuple(replace(greedy[p.messages, sampling], prompt=p, index=i) for p in asked for i in range(n))
             extra.extend(found)
             return found
 

@@ -335,9 +335,12 @@ def test_a_judge_that_fails_midway_keeps_what_it_said() -> None:
     whole = SourceJudge("length", Length(), policy, said.append).score(generations)
     assert whole == tuple(float(len(tokens(policy, g))) for g in generations)
     half = SourceJudge("length", Failing(1), policy, said.append).score(generations)
-    assert half[:16] == whole[:16]
-    assert all(math.isnan(score) for score in half[16:])
-    assert said == ["the judge length failed, 16 of 24 answers are kept: the server is gone"]
+    different = list(dict.fromkeys((g.prompt, g.response, g.finished) for g in generations))
+    assert len(different) > 16
+    for generation, before, now in zip(generations, whole, half, strict=True):
+        place = different.index((generation.prompt, generation.response, generation.finished))
+        assert now == before if place < 16 else math.isnan(now)
+    assert said == [f"the judge length failed, 16 of {len(different)} answers are kept: the server is gone"]
 
 
 def test_a_judge_compares_by_score_unless_its_source_can_do_better() -> None:
@@ -348,3 +351,42 @@ def test_a_judge_compares_by_score_unless_its_source_can_do_better() -> None:
     lengths = [(len(tokens(policy, a)), len(tokens(policy, b))) for a, b in zip(first, second, strict=True)]
     assert won == tuple(0.5 * ((a > b) + (a >= b)) for a, b in lengths)
     assert set(won) == {0.0, 0.5, 1.0}
+
+
+def test_a_judge_is_asked_once_about_a_response() -> None:
+    policy = referenced()
+    generations = asking(policy).generations
+    source = Failing(questions=1)
+    judge = SourceJudge("length", source, policy, print)
+    first = judge.score(generations)
+    assert judge.score(generations[::-1]) == first[::-1]
+    assert source.left == 0, "not asked again"
+
+
+def test_what_a_source_cannot_score_it_cannot_compare() -> None:
+    class Silent(Length):
+        def score(self, samples: Samples) -> torch.Tensor:
+            return super().score(samples) * math.nan
+
+    policy = referenced()
+    generations = asking(policy).generations[:2]
+    won = SourceJudge("silent", Silent(), policy, print).compare(generations, generations)
+    assert all(math.isnan(value) for value in won)
+
+
+def test_greedy_answers_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = referenced(move=True)
+    subject = asking(policy)
+    greedy = Sampling(top_k=1, max_new_tokens=4)
+    first = subject.complete(tiny.PROMPTS, 1, greedy)
+    rows: list[int] = []
+    generate = policy.generate
+    monkeypatch.setattr(policy, "generate", lambda asked, *a, **k: rows.append(len(asked)) or generate(asked, *a, **k))
+    renamed = [Prompt("again", p.messages) for p in tiny.PROMPTS]
+    again = subject.complete(renamed, 1, greedy)
+    assert [g.response for g in again] == [g.response for g in first]
+    assert {g.prompt.id for g in again} == {"again"}
+    assert rows == []
+    subject.complete(renamed, 1, Sampling(top_k=1, max_new_tokens=3))
+    subject.complete(renamed, 1, Sampling(max_new_tokens=4))
+    assert rows == [len(renamed)] * 2, "another limit may end elsewhere; samples are drawn anew"
