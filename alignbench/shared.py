@@ -223,6 +223,14 @@ def reward(
     return bench.store.once("reward", key, make, load)
 
 
+class _IncompleteError(Exception):
+    """An evaluation that lacks answers."""
+
+    def __init__(self, found: Evaluated) -> None:
+        super().__init__()
+        self.found = found
+
+
 def evaluated_sft(
     bench: Workbench,
     home: RunDirectory,
@@ -232,11 +240,15 @@ def evaluated_sft(
     evaluations: Sequence[Evaluation],
     key: str,
 ) -> Evaluated:
-    """The SFT model's row: the baseline of every comparison. Its files are written into `home`."""
+    """The SFT model's row: the baseline of every comparison. Its files are written into `home`.
+
+    What a judge did not answer is asked again by the next run: an evaluation that lacks answers is not shared."""
 
     def make() -> Write:
         with bench.display.stage("evaluate sft"):
             found = measure()
+        if any(metric.missing for metric in found.metrics.values()):
+            raise _IncompleteError(found)
         note = {"seconds": {"evaluate sft": bench.display.seconds["evaluate sft"]}, "text": ""}
 
         def write(folder: Path) -> None:
@@ -252,7 +264,11 @@ def evaluated_sft(
             home.copy(folder / name, name)
         return stored.load(folder, questions, samples, evaluations)
 
-    return bench.store.once("evaluation", key, make, load)
+    try:
+        return bench.store.once("evaluation", key, make, load)
+    except _IncompleteError as incomplete:
+        stored.save(incomplete.found, home.path)
+        return incomplete.found
 
 
 def reference(bench: Workbench, sft_key: str) -> Callable[[Policy, Sequences], Tensor]:

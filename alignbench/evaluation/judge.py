@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ PIECE = 16
 class Response(NamedTuple):
     """What a judge gets to see."""
 
+    prompt: str
     messages: tuple[Message, ...]
     text: str
     finished: bool
@@ -33,6 +34,10 @@ class SourceJudge(Judge):
         self.name, self._source, self._policy, self._say = name, source, policy, say
         self._known: dict[tuple[Response, ...], float] = {}
 
+    def report(self) -> Mapping[str, float]:
+        """What the source says of its own work."""
+        return self._source.report()
+
     def score(self, generations: Sequence[Generation]) -> tuple[float, ...]:
         return self._ask([(g,) for g in generations], self._source.score)
 
@@ -40,7 +45,7 @@ class SourceJudge(Judge):
         return self._ask(list(zip(first, second, strict=True)), self._source.compare)
 
     def _ask(self, asked: Sequence[tuple[Generation, ...]], question: Callable[..., Tensor]) -> tuple[float, ...]:
-        keys = [tuple(Response(g.prompt.messages, g.response, g.finished) for g in row) for row in asked]
+        keys = [tuple(Response(g.prompt.id, g.prompt.messages, g.response, g.finished) for g in row) for row in asked]
         new = {key: row for key, row in zip(keys, asked, strict=True) if key not in self._known}
         rows = list(new.items())
         for start in range(0, len(rows), PIECE):

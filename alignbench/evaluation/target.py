@@ -13,7 +13,7 @@ from rich.console import Console
 
 from alignbench import distributed, lifecycle
 from alignbench.config import RunConfig
-from alignbench.contracts import DataSource, FittableRewardSource, Judge, Policy, RewardSource
+from alignbench.contracts import DataSource, FittableRewardSource, Policy, RewardSource
 from alignbench.errors import UserError
 from alignbench.evaluate import ELSEWHERE, Target
 from alignbench.evaluation import stored
@@ -45,7 +45,7 @@ class Prepared:
     policy: Policy
     data: DataSource
     questions: Sequence[Prompt]
-    judge: Judge | None
+    judge: SourceJudge | None
     seeds: Seeds
 
 
@@ -109,9 +109,11 @@ def _carry_out(target: Target, directory: RunDirectory, record: RunRecord, displ
     evaluated = _of_run(target, prepared, directory, display) if target.run else _of_model(target, prepared, display)
     with directory.writing():
         stored.save(evaluated, directory.path)
+    said = prepared.judge.report() if prepared.judge else {}
+    reports = {f"judge/{name}": value for name, value in said.items()}
     lifecycle.finish(
         directory, record,
-        metrics=evaluated.metrics, reports={}, counts=prepared.data.counts(), ended=None, reused=record.reused,
+        metrics=evaluated.metrics, reports=reports, counts=prepared.data.counts(), ended=None, reused=record.reused,
         cost=Cost(dict(display.seconds), None, environment.peak_memory_bytes()),
     )  # fmt: skip
 

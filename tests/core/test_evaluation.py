@@ -335,10 +335,10 @@ def test_a_judge_that_fails_midway_keeps_what_it_said() -> None:
     whole = SourceJudge("length", Length(), policy, said.append).score(generations)
     assert whole == tuple(float(len(tokens(policy, g))) for g in generations)
     half = SourceJudge("length", Failing(1), policy, said.append).score(generations)
-    different = list(dict.fromkeys((g.prompt, g.response, g.finished) for g in generations))
+    different = list(dict.fromkeys((g.prompt.id, g.response, g.finished) for g in generations))
     assert len(different) > 16
     for generation, before, now in zip(generations, whole, half, strict=True):
-        place = different.index((generation.prompt, generation.response, generation.finished))
+        place = different.index((generation.prompt.id, generation.response, generation.finished))
         assert now == before if place < 16 else math.isnan(now)
     assert said == [f"the judge length failed, 16 of {len(different)} answers are kept: the server is gone"]
 

