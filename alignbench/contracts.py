@@ -322,7 +322,17 @@ class PolicyOptimizer(ABC, Generic[Batch]):
 
 
 Complete = Callable[[Sequence[Prompt], int, Sampling], tuple[Generation, ...]]
-Likelihoods = Callable[[Sequence[Prompt], Sequence[Sequence[int]]], tuple[Likelihood, ...]]
+
+
+class Likelihoods(Protocol):
+    """`likelihoods(prompts, responses)`: see Subject."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Sequence[int]],
+        counted: Sequence[int] | None = None,
+    ) -> tuple[Likelihood, ...]: ...
 
 
 class Judge(Protocol):
@@ -363,7 +373,7 @@ class Subject:
     candidates: int = 1
     optimum: Callable[[ExactProblem], Tensor | None] = field(default=lambda problem: None, repr=False)
     complete: Complete = field(default=lambda prompts, n, sampling: (), repr=False)
-    likelihoods: Likelihoods = field(default=lambda prompts, responses: (), repr=False)
+    likelihoods: Likelihoods = field(default=lambda prompts, responses, counted=None: (), repr=False)
     ordinary_text: bool = False
     judge: Judge | None = None
 

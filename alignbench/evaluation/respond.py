@@ -12,7 +12,7 @@ from alignbench import functional
 from alignbench.contracts import DataSource, Policy, RewardSource
 from alignbench.errors import UserError
 from alignbench.experience import checked_scores
-from alignbench.records import REFERENCE, Generation, Likelihood, Prompt, Samples, Sampling
+from alignbench.records import REFERENCE, Generation, Likelihood, Prompt, Samples, Sampling, Sequences
 
 
 def respond(
@@ -47,17 +47,36 @@ def given_samples(policy: Policy, prompts: Sequence[Prompt], responses: Sequence
 
 
 def likelihoods(
-    policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Sequence[int]],
+    counted: Sequence[int] | None = None,
 ) -> tuple[Likelihood, ...]:
-    """Of given responses after each prompt, as token ids."""
+    """Of given responses after each prompt, as token ids; `counted`: see Subject."""
     if not prompts:
         return ()
     sequences = policy.given(prompts, responses)
+    lengths = torch.tensor([len(row) for row in responses])
+    wanted = lengths if counted is None else torch.tensor(list(counted))
+    # Where more than the response counts, the ends of the prompts become the beginnings of the responses.
+    moved = max(int((wanted - lengths).max()), 0)
+    if moved:
+        if int(sequences.prompt_mask.sum(1).min()) <= moved:
+            raise ValueError(f"{moved} tokens of a prompt are to be counted, which is all that it has")
+        rest = sequences.prompt_ids.shape[1] - moved
+        sequences = Sequences(
+            sequences.prompt_ids[:, :rest],
+            sequences.prompt_mask[:, :rest],
+            torch.cat([sequences.prompt_ids[:, rest:], sequences.response_ids], 1),
+            torch.cat([sequences.prompt_mask[:, rest:], sequences.response_mask], 1),
+        )
     with torch.no_grad():
         found = policy.logprobs(sequences, greedy=True)
     assert found.greedy is not None, "asked for"
-    greedy = (found.greedy | ~sequences.response_mask.bool()).all(1)
-    sums = found.logprobs.double().sum(1)
+    column, end = torch.arange(sequences.response_ids.shape[1])[None], moved + lengths[:, None]
+    counts = ((column < end) & (column >= end - wanted[:, None])).to(policy.device)
+    greedy = (found.greedy | ~counts).all(1)
+    sums = (found.logprobs.double() * counts).sum(1)
     return tuple(Likelihood(*row) for row in zip(sums.tolist(), greedy.tolist(), strict=True))
 
 

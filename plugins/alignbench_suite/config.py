@@ -1,6 +1,7 @@
 """Options of the built-in evaluations: the only place where their defaults stand."""
 
 from dataclasses import dataclass, field
+from typing import cast
 
 
 @dataclass
@@ -54,3 +55,25 @@ class DiversityConfig:
 @dataclass
 class OptimizationConfig:
     """What the optimisation did: proxy against gold reward, KL from the SFT model, length, finished responses."""
+
+
+@dataclass
+class CapabilityConfig:
+    """Questions with known answers, by the likelihood of the answers: plain facts, or TruthfulQA where eval.path has it."""
+
+    path: str = "${eval.path}"
+    """A folder of evaluation data; without TruthfulQA in it, or empty: the suite's own questions."""
+    limit: int = 0
+    """Questions asked by each task; 0: all of them."""
+
+
+@dataclass
+class TasksConfig:
+    """Any task of lm-eval by name: eval.tasks."""
+
+    names: list[str] = field(default_factory=lambda: cast(list[str], "${eval.tasks}"))  # resolved by the run's configuration
+    """The tasks; a group stands for its members."""
+    path: str = "${eval.path}"
+    """A folder of evaluation data, for the suite's own tasks."""
+    limit: int = 0
+    """Documents of each task; 0: all of them."""

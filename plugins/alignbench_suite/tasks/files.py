@@ -1,0 +1,83 @@
+"""Where the rows of a task come from: the suite's own data, a folder of evaluation data, or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from alignbench import UserError
+
+Row = Mapping[str, Any]
+VARIABLE = "ALIGNBENCH_EVAL_PATH"
+
+
+def own(name: str) -> list[Row]:
+    """The rows of one of the suite's own files."""
+    text = (resources.files("alignbench_suite") / "data" / f"{name}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def public(name: str, folder: str, hub: Callable[[], Iterable[Row]]) -> list[Row]:
+    """The rows of the public file `name`, as published: from `folder` (or that of the environment variable) or from the hub."""
+    folder = folder or os.environ.get(VARIABLE, "")
+    if folder:
+        return _read(found(name, folder))
+    try:
+        return [dict(row) for row in hub()]
+    except Exception as error:  # whatever a download may raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"The data set of {name} could not be had from the hub ({type(error).__name__}: {reason}): give a folder that "
+            f'has {name} as eval.path=<folder> (lm_eval: --metadata \'{{"path": "<folder>"}}\', or {VARIABLE}=<folder>).'
+        ) from error
+
+
+def has(name: str, folder: str) -> bool:
+    return any(path.is_file() for path in _places(name, folder))
+
+
+def found(name: str, folder: str) -> Path:
+    """The file in the folder, in a folder of that name or by itself."""
+    if not Path(folder).is_dir():
+        raise UserError(f"eval.path={folder} is not a folder: give one of evaluation data, or leave it empty.")
+    for path in _places(name, folder):
+        if path.is_file():
+            return path
+    raise UserError(f"{folder} has no {name}: put it there, or choose another folder or another task.")
+
+
+def documents(rows: Iterable[Row]) -> dict[str, Any]:
+    """What lm-eval's `custom_dataset` returns. In the order of a hash of their id, so that a limit takes some of everything,
+    the same ones for every model."""
+    from datasets import Dataset
+
+    return {"test": Dataset.from_list(sorted((dict(row) for row in rows), key=lambda row: number(row["id"])))}
+
+
+def number(text: str) -> int:
+    """A number that depends on the text alone, on every machine."""
+    return int.from_bytes(hashlib.sha256(str(text).encode()).digest()[:8], "big")
+
+
+def shuffled(options: Sequence[str], seed: str) -> list[str]:
+    return sorted(options, key=lambda option: number(f"{seed} {option}"))
+
+
+def _places(name: str, folder: str) -> tuple[Path, Path]:
+    return Path(folder) / name, Path(folder) / Path(name).name
+
+
+def _read(path: Path) -> list[Row]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines() if line]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+    if not rows:
+        raise UserError(f"{path} is empty.")
+    return list(rows)
