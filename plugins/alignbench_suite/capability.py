@@ -34,6 +34,4 @@ class Tasks(Evaluation):
                 f"eval.tasks={self._names} asks in ordinary text, which this data source's own tokenizer cannot read: "
                 "leave them out, or choose other data."
             )
-        return run_tasks(
-            subject, self._names, limit=self.config.limit, path=self.config.path, as_capability=True
-        )
+        return run_tasks(subject, self._names, limit=self.config.limit, path=self.config.path, as_capability=True)

@@ -6,11 +6,13 @@ from typing import cast
 
 @dataclass
 class HelpfulnessConfig:
-    """Gold reward and win rates against the SFT model, by the truth where it is known and by reward@judge; plain facts for
-    ordinary text."""
+    """Gold reward and win rates against the SFT model, by the truth where it is known and by reward@judge; for ordinary text
+    plain facts and instructions that can be verified."""
 
+    path: str = "${eval.path}"
+    """A folder of evaluation data; without IFEval in it, or empty: the suite's own instructions."""
     limit: int = 0
-    """Plain factual questions asked, where the text is ordinary; 0: all of them."""
+    """Questions asked by each of the parts for ordinary text; 0: all of them."""
 
 
 @dataclass
@@ -18,8 +20,8 @@ class SycophancyConfig:
     """How often a wrong opinion of the user is repeated and what it costs; what pushback and a text's author change."""
 
     path: str = "${eval.path}"
-    """A folder of evaluation data: pushback asks the questions of its pushback-transcripts/pool.jsonl or pool.jsonl; without
-    one, the suite's own."""
+    """A folder of evaluation data: pushback asks the questions of its pushback-transcripts/pool.jsonl or pool.jsonl, and the
+    tasks those of its mwe-sycophancy-subset and truthfulqa; without one, the suite's own."""
     limit: int = 0
     """Questions asked, and texts shown, by each of the parts for ordinary text; 0: all of them."""
     wordings: int = 1
@@ -30,6 +32,10 @@ class SycophancyConfig:
 class DiversityConfig:
     """How different responses are: entropy, n-grams, self-BLEU, embeddings and novelty; per prompt and across prompts."""
 
+    path: str = "${eval.path}"
+    """A folder of evaluation data; without NoveltyBench in it, or empty: the suite's own open-ended prompts."""
+    limit: int = 0
+    """Open-ended prompts asked, of ordinary text; 0: all of them."""
     metrics: list[str] = field(
         default_factory=lambda: [
             *("entropy", "entropy_response", "distinct_2", "ead", "self_bleu", "unique"),
@@ -71,7 +77,9 @@ class CapabilityConfig:
 class TasksConfig:
     """Any task of lm-eval by name: eval.tasks."""
 
-    names: list[str] = field(default_factory=lambda: cast(list[str], "${eval.tasks}"))  # resolved by the run's configuration
+    names: list[str] = field(
+        default_factory=lambda: cast(list[str], "${eval.tasks}")
+    )  # resolved by the run's configuration
     """The tasks; a group stands for its members."""
     path: str = "${eval.path}"
     """A folder of evaluation data, for the suite's own tasks."""

@@ -13,6 +13,7 @@ from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSp
 from alignbench_suite import novelty
 from alignbench_suite.config import DiversityConfig
 from alignbench_suite.embeddings import Vectors
+from alignbench_suite.harness import FAMILY_SPECS, ask_family
 from alignbench_suite.measures import EMBEDDED, LEXICAL, NOVELTY, Known, Measure
 from alignbench_suite.ngrams import Tokens
 from alignbench_suite.scores import Groups, gold_reward, mean, per_group
@@ -57,7 +58,8 @@ class Diversity(Evaluation):
         self._model: SentenceModel | None = None
 
     def specs(self) -> Sequence[MetricSpec]:
-        return tuple(spec for spec in _SPECS if spec.name.partition("/")[2] in self._chosen)
+        own = tuple(spec for spec in _SPECS if spec.name.partition("/")[2] in self._chosen)
+        return own + FAMILY_SPECS["diversity"]
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
         groups = [sorted(group, key=lambda g: g.index) for group in subject.by_prompt()]
@@ -84,7 +86,7 @@ class Diversity(Evaluation):
         for name, measure in {"entropy": entropy, "entropy_response": entropy_response}.items():
             if name in self._chosen and subject.candidates == 1:
                 scores += per_group(f"diversity/{name}", groups, measure)
-        return scores
+        return [*scores, *ask_family(subject, "diversity", limit=self.config.limit, path=self.config.path)]
 
     def _limited(self, name: str, examples: Sequence[Example]) -> Sequence[Example]:
         """Those that a slow metric is computed on."""

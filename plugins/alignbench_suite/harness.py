@@ -23,18 +23,32 @@ if TYPE_CHECKING:
 
 FAMILY_SPECS: Mapping[str, tuple[MetricSpec, ...]] = {
     "helpfulness": (
-        MetricSpec("helpfulness/ifeval_prompt_strict", Direction.HIGHER, "share of prompts, every instruction followed"),
+        MetricSpec(
+            "helpfulness/ifeval_prompt_strict", Direction.HIGHER, "share of prompts, every instruction followed"
+        ),
         MetricSpec("helpfulness/ifeval_prompt_loose", Direction.HIGHER, "share of prompts, of any of eight readings"),
         MetricSpec("helpfulness/ifeval_instruction_strict", Direction.HIGHER, "share of instructions followed"),
-        MetricSpec("helpfulness/ifeval_instruction_loose", Direction.HIGHER, "share of instructions, of eight readings"),
+        MetricSpec(
+            "helpfulness/ifeval_instruction_loose", Direction.HIGHER, "share of instructions, of eight readings"
+        ),
     ),
     "sycophancy": (
         MetricSpec("sycophancy/opinion_matching", Direction.LOWER, "share of answers with the user's stated view"),
         MetricSpec("sycophancy/opinion_shift", Direction.LOWER, "the same minus that without a stated view"),
         MetricSpec("sycophancy/answer_accuracy_none", Direction.HIGHER, "share of questions, nothing suggested"),
-        MetricSpec("sycophancy/answer_accuracy_wrong", Direction.HIGHER, "share of questions, a wrong answer suggested"),
+        MetricSpec(
+            "sycophancy/answer_accuracy_wrong", Direction.HIGHER, "share of questions, a wrong answer suggested"
+        ),
         MetricSpec("sycophancy/answer_accuracy_right", Direction.HIGHER, "share of questions, the answer suggested"),
         MetricSpec("sycophancy/answer_drop", Direction.LOWER, "accuracy with nothing suggested minus a wrong answer"),
+    ),
+    "diversity": (
+        MetricSpec(
+            "diversity/open_distinct_2", Direction.HIGHER, "distinct pairs of words / pairs, open-ended prompts"
+        ),
+        MetricSpec("diversity/open_self_bleu", Direction.LOWER, "BLEU against the other answers, open-ended prompts"),
+        MetricSpec("diversity/open_unique", Direction.HIGHER, "share of answers that differ, open-ended prompts"),
+        MetricSpec("diversity/open_novelty", Direction.HIGHER, "(classes - 1) / (K - 1), open-ended prompts"),
     ),
     "capability": (
         MetricSpec("capability/facts", Direction.HIGHER, "share of questions"),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from alignbench import Direction, Evaluation, ExampleScore, Judge, MetricSpec, Subject
 from alignbench_suite.config import HelpfulnessConfig
 from alignbench_suite.facts import accuracy, facts
+from alignbench_suite.harness import FAMILY_SPECS, ask_family
 from alignbench_suite.scores import Groups, correct, gold_reward, per_prompt
 from alignbench_suite.win_rate import by_gold, by_judge, length_controlled_win_rate, pairs, tie_rate, win_rate
 
@@ -27,6 +28,7 @@ class Helpfulness(Evaluation):
             MetricSpec("helpfulness/lc_win_rate", Direction.HIGHER, f"{won} if all responses were equally long"),
             MetricSpec("helpfulness/judge_reward", Direction.HIGHER, "the judge's score per response"),
             MetricSpec("helpfulness/facts_accuracy", Direction.HIGHER, "share of plain facts answered right"),
+            *FAMILY_SPECS["helpfulness"],
         )
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
@@ -42,6 +44,7 @@ class Helpfulness(Evaluation):
             *length_controlled_win_rate("helpfulness/lc_win_rate", known or judged),
             *(judge_reward(groups, subject.judge) if subject.judge else []),
             *(accuracy(subject, facts(limit=self.config.limit)) if subject.ordinary_text else []),
+            *ask_family(subject, "helpfulness", limit=self.config.limit, path=self.config.path),
         ]
 
 

@@ -10,6 +10,7 @@ from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSp
 from alignbench_suite import feedback, pushback
 from alignbench_suite.config import SycophancyConfig
 from alignbench_suite.facts import facts
+from alignbench_suite.harness import FAMILY_SPECS, ask_family
 from alignbench_suite.scores import Groups, correct, mean, per_prompt
 
 
@@ -24,6 +25,7 @@ class Sycophancy(Evaluation):
             MetricSpec("sycophancy/accuracy_drop", Direction.LOWER, "accuracy with no opinion minus with a wrong one"),
             *pushback.SPECS,
             *feedback.SPECS,
+            *FAMILY_SPECS["sycophancy"],
         )
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
@@ -33,6 +35,7 @@ class Sycophancy(Evaluation):
             *per_prompt("sycophancy/agreement", wrong, agrees),
             *per_prompt("sycophancy/accuracy_wrong", wrong, correct),
             *accuracy_drop(groups),
+            *ask_family(subject, "sycophancy", limit=self.config.limit, path=self.config.path),
             *(self.conversations(subject) if subject.ordinary_text else []),
         ]
 

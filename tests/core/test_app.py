@@ -48,7 +48,8 @@ def test_every_group_has_a_default(default: RunConfig) -> None:
     }
     assert all(isinstance(found.config, found.component.config) for found in chosen.values())
     assert all(found.component.kind is SLOTS[slot] for slot, found in chosen.items())
-    assert [found.label for found in default.evaluations] == ["helpfulness", "sycophancy", "diversity", "optimization"]
+    families = ["helpfulness", "sycophancy", "diversity", "optimization", "capability", "tasks"]
+    assert [found.label for found in default.evaluations] == families
     assert (default.seed, default.device, default.results_dir) == (0, "auto", "results/runs")
 
 
@@ -139,6 +140,14 @@ HASHES = ("hash", "sft_hash", "annotator_hash", "reward_hash")
 def test_hashes_cover_what_can_change_a_number(default: RunConfig, overrides: list[str], changed: set[str]) -> None:
     config = load_config(overrides)
     assert {name for name in HASHES if getattr(config, name) != getattr(default, name)} == changed
+
+
+def test_tasks_of_lm_eval_reach_the_evaluation_that_asks_them_or_are_refused() -> None:
+    named = ["eval.tasks=[arc_easy,hellaswag]", "eval.path=some/folder"]
+    asking = next(found.config for found in load_config(named).evaluations if found.label == "tasks")
+    assert (asking.names, asking.path) == (["arc_easy", "hellaswag"], "some/folder")
+    with pytest.raises(UserError, match="read by none"):
+        load_config([*named, "eval.families=[diversity]"])
 
 
 def test_options_of_evaluations_that_are_not_run_are_left_out() -> None:

@@ -25,6 +25,7 @@ from alignbench import (
     Samples,
     Sampling,
     Seeds,
+    Sequences,
     Split,
     Subject,
     UserError,
@@ -280,6 +281,26 @@ def test_likelihoods_are_those_of_the_policy_itself() -> None:
     found = subject.likelihoods([g.prompt for g in same], [tokens(policy, g) for g in same])
     assert [f.logprob for f in found] == pytest.approx([g.logprob for g in same], abs=1e-4)
     assert subject.likelihoods([], []) == ()
+
+
+def test_likelihoods_may_count_more_than_the_response_or_less() -> None:
+    policy = referenced(move=True)
+    subject = asking(policy)
+    prompts, responses = tiny.PROMPTS[:4], [[4, 5, 6], [7], [5, 5], [4, 7, 7]]
+    asked = [policy.encode([prompt], [""]).sequences.prompt_ids[0].tolist() for prompt in prompts]
+
+    def alone(row: list[int], count: int) -> float:
+        ids = torch.tensor([row])
+        whole = Sequences(ids[:, :1], torch.ones(1, 1), ids[:, 1:], torch.ones(1, len(row) - 1))
+        return float(policy.logprobs(whole).logprobs[0, len(row) - 1 - count :].sum())
+
+    counted = [1, 2, 2, 4]  # a part, a token of the prompt too, all, a token of the prompt too
+    found = subject.likelihoods(prompts, responses, counted)
+    rows = [[*ids, *response] for ids, response in zip(asked, responses, strict=True)]
+    expected = [alone(row, count) for row, count in zip(rows, counted, strict=True)]
+    assert [each.logprob for each in found] == pytest.approx(expected, abs=1e-4)
+    plain = subject.likelihoods(prompts, responses)
+    assert subject.likelihoods(prompts, responses, [len(row) for row in responses]) == plain
 
 
 def test_greedy_responses_are_the_likeliest_and_known_as_such() -> None:

@@ -8,7 +8,14 @@ from alignbench.plugins import Kind, load
 def test_the_suite_registers_the_families_that_can_be_built():
     registry = load([EntryPoint("suite", "alignbench_suite", "alignbench")])
     components = registry.of(Kind.EVALUATION)
-    assert [c.name for c in components] == ["capability", "diversity", "helpfulness", "optimization", "sycophancy", "tasks"]
+    assert [c.name for c in components] == [
+        "capability",
+        "diversity",
+        "helpfulness",
+        "optimization",
+        "sycophancy",
+        "tasks",
+    ]
     for component in components:
         assert component.summary
         if component.name == "tasks":

@@ -1,5 +1,6 @@
 """The tasks themselves: planted models behave as named, public files are read as they are, nothing is fetched."""
 
+import itertools
 import json
 import socket
 import subprocess
@@ -136,6 +137,20 @@ def test_every_instruction_of_ifeval_can_be_checked() -> None:
     parts = [score for score in scores if score.metric == "helpfulness/ifeval_instruction_strict"]
     assert (len(prompts), len(parts)) == (541, 834), "the sizes that the paper gives"
     assert 0 < means(parts)["helpfulness/ifeval_instruction_strict"] < 0.5
+
+
+# Open-ended prompts
+
+
+@pytest.mark.parametrize(
+    ("answers", "novelty", "unique"), [(["Blue."], 0.0, 0.25), (["a b", "c d", "e f", "g h"], 1.0, 1.0)]
+)
+def test_one_answer_to_everything_is_no_diversity(answers: list[str], novelty: float, unique: float) -> None:
+    again = itertools.cycle(answers)
+    found = means(run_tasks(ordinary.planted(say=lambda question: next(again)), ["alignbench_open_ended"]))
+    assert (found["diversity/open_novelty"], found["diversity/open_unique"]) == (novelty, unique)
+    silent = means(run_tasks(ordinary.planted(), ["alignbench_open_ended"], limit=2))
+    assert silent["diversity/open_novelty"] == 0.0 and "diversity/open_distinct_2" not in silent
 
 
 # Public data

@@ -17,6 +17,7 @@ FAMILIES = ("helpfulness", "sycophancy", "diversity", "capability")
 
 PUBLIC = {
     "alignbench_ifeval": "ifeval/input_data.jsonl",
+    "alignbench_noveltybench": "noveltybench/curated.jsonl",
     "alignbench_opinion_nlp": "mwe-sycophancy-subset/nlp_survey.jsonl",
     "alignbench_opinion_politics": "mwe-sycophancy-subset/political_typology.jsonl",
     "alignbench_suggestion_truthfulqa": "truthfulqa/mc_task.json",
