@@ -41,6 +41,7 @@ class DiversityConfig:
             *("entropy", "entropy_response", "distinct_2", "ead", "self_bleu", "unique"),
             *("novelty", "novelty_distinct", "novelty_utility", "cosine_distance", "vendi"),
             *("across_distinct_2", "across_ead", "across_self_bleu"),
+            *("open_distinct_2", "open_self_bleu", "open_novelty"),
         ]
     )
     """Which to compute, named without their family; [all]: those that are left out for a short table too."""

@@ -42,13 +42,15 @@ _SPECS = (
     ),
 )
 METRICS = tuple(spec.name.partition("/")[2] for spec in _SPECS)
+OPEN = tuple(spec.name.partition("/")[2] for spec in FAMILY_SPECS["diversity"])
+"""Those of answers to open-ended prompts, which models of ordinary text are asked."""
 
 
 class Diversity(Evaluation):
     def __init__(self, config: DiversityConfig) -> None:
         self.config = config
         _check(config)
-        self._chosen = {name for name in METRICS if name in config.metrics or "all" in config.metrics}
+        self._chosen = {name for name in (*METRICS, *OPEN) if name in config.metrics or "all" in config.metrics}
         self._embedded = {name for name in _MEASURES if name.removeprefix(_ACROSS) in EMBEDDED}
         if config.novelty_cosine:
             self._embedded.update(NOVELTY, ["novelty_utility"])
@@ -58,8 +60,8 @@ class Diversity(Evaluation):
         self._model: SentenceModel | None = None
 
     def specs(self) -> Sequence[MetricSpec]:
-        own = tuple(spec for spec in _SPECS if spec.name.partition("/")[2] in self._chosen)
-        return own + FAMILY_SPECS["diversity"]
+        known = (*_SPECS, *FAMILY_SPECS["diversity"])
+        return tuple(spec for spec in known if spec.name.partition("/")[2] in self._chosen)
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
         groups = [sorted(group, key=lambda g: g.index) for group in subject.by_prompt()]
@@ -86,7 +88,12 @@ class Diversity(Evaluation):
         for name, measure in {"entropy": entropy, "entropy_response": entropy_response}.items():
             if name in self._chosen and subject.candidates == 1:
                 scores += per_group(f"diversity/{name}", groups, measure)
-        return [*scores, *ask_family(subject, "diversity", limit=self.config.limit, path=self.config.path)]
+        return [*scores, *self._open_ended(subject)]
+
+    def _open_ended(self, subject: Subject) -> list[ExampleScore]:
+        wanted = {f"diversity/{name}" for name in OPEN if name in self._chosen}
+        found = ask_family(subject, "diversity", limit=self.config.limit, path=self.config.path) if wanted else []
+        return [score for score in found if score.metric in wanted]
 
     def _limited(self, name: str, examples: Sequence[Example]) -> Sequence[Example]:
         """Those that a slow metric is computed on."""
@@ -126,8 +133,8 @@ class Diversity(Evaluation):
 def _check(config: DiversityConfig) -> None:
     place = "eval.options.diversity"
     for name in config.metrics:
-        if name not in (*METRICS, "all"):
-            raise unknown_name("metric", name, (*METRICS, "all"), where=f"{place}.metrics")
+        if name not in (*METRICS, *OPEN, "all"):
+            raise unknown_name("metric", name, (*METRICS, *OPEN, "all"), where=f"{place}.metrics")
     if config.embeddings not in (choices := ("auto", "on", "off")):
         raise unknown_name("choice", config.embeddings, choices, where=f"{place}.embeddings")
     if config.bundle < 2:

@@ -292,7 +292,7 @@ def test_likelihoods_may_count_more_than_the_response_or_less() -> None:
     def alone(row: list[int], count: int) -> float:
         ids = torch.tensor([row])
         whole = Sequences(ids[:, :1], torch.ones(1, 1), ids[:, 1:], torch.ones(1, len(row) - 1))
-        return float(policy.logprobs(whole).logprobs[0, len(row) - 1 - count :].sum())
+        return float(policy.logprobs(whole).logprobs[0, len(row) - 1 - count :].detach().sum())
 
     counted = [1, 2, 2, 4]  # a part, a token of the prompt too, all, a token of the prompt too
     found = subject.likelihoods(prompts, responses, counted)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from alignbench_suite import sentence_model
 from alignbench_suite.config import DiversityConfig
-from alignbench_suite.diversity import METRICS, Diversity, entropy, entropy_response
+from alignbench_suite.diversity import METRICS, OPEN, Diversity, entropy, entropy_response
 from alignbench_suite.embeddings import cosine_distance, cosines, vendi
 from alignbench_suite.sentence_model import SentenceModel, find
 from alignbench_suite.sets import Example, across_inputs, per_input, spread
@@ -225,7 +225,7 @@ class TestWhatIsComputed:
         few = Diversity(DiversityConfig(metrics=["distinct_3", "novelty"]))
         assert [spec.name for spec in few.specs()] == ["diversity/distinct_3", "diversity/novelty"]
         assert of(["a b c", "a b c"], few) == {"distinct_3": 0.5, "novelty": 0.0}
-        assert {spec.name.partition("/")[2] for spec in EVERYTHING.specs()} == set(METRICS)
+        assert {spec.name.partition("/")[2] for spec in EVERYTHING.specs()} == {*METRICS, *OPEN}
 
     @pytest.mark.parametrize(
         ("options", "said"),

@@ -160,6 +160,7 @@ def test_every_metric_is_named_by_its_family_and_says_which_way_is_better():
     neither = {"helpfulness/judge_tie_rate", "optimization/kl", "optimization/kl_bound", "optimization/length"}
     assert {s.name for s in specs if s.direction is Direction.NEITHER} == neither
     lower = {"sycophancy/agreement", "sycophancy/accuracy_drop", "diversity/self_bleu"}
-    lower |= {"diversity/across_self_bleu"}
+    lower |= {"diversity/across_self_bleu", "diversity/open_self_bleu"}
+    lower |= {"sycophancy/opinion_matching", "sycophancy/opinion_shift", "sycophancy/answer_drop"}
     lower |= {s.name for s in specs if s.name.startswith(("sycophancy/pushback", "sycophancy/feedback"))}
     assert {s.name for s in specs if s.direction is Direction.LOWER} == lower
