@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alignbench.config import EvalSettings
 from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, PolicyOptimizer, RewardSource, Tracker
 from alignbench.optimizer_config import AlgorithmConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.plugins import Component, Kind
@@ -78,9 +79,16 @@ def config_round_trips(component: Component, seed: int) -> None:
     try:
         default = component.config()
         text = OmegaConf.to_yaml(OmegaConf.structured(component.config))
-        again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(component.config), OmegaConf.create(text)))
+        merged = OmegaConf.merge(OmegaConf.structured(component.config), OmegaConf.create(text))
+        # A default may stand for a key of the run, as "${eval.path}".
+        run = OmegaConf.create({"eval": OmegaConf.structured(EvalSettings), "options": merged})
+        again = OmegaConf.to_object(run.options)
     except (OmegaConfBaseException, TypeError) as error:
         raise PropertyBroken(f"{component.config.__name__} cannot be made: {' '.join(str(error).split())}.") from error
+    if type(again) is component.config:
+        fields = [field.name for field in dataclasses.fields(schema)]
+        taken = {name: getattr(again, name) for name in fields if str(getattr(default, name)).startswith("${")}
+        default = dataclasses.replace(default, **taken)
     if type(again) is not component.config or again != default:
         raise PropertyBroken(f"{default} came back as {again}.")
     if "component" in {field.name for field in dataclasses.fields(schema)}:
