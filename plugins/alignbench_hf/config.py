@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from alignbench import UserError
+from alignbench import UserError, unknown_name
+
+VALUE_TRUNKS = ("own", "shared")
 
 
 @dataclass
@@ -27,12 +29,17 @@ class PolicyConfig:
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""
+    value_trunk: str = "own"
+    """What the role named value reads: own (weights of its own, started as it is told) or shared (the policy's present state, by
+    a head that starts at zero; its loss then trains the policy's weights too). shared takes less memory."""
 
     def __post_init__(self) -> None:
         """Every whole number here is a size."""
         for name, value in vars(self).items():
             if type(value) is int and value < 1:
                 raise UserError(f"model.{name}={value} must be at least 1.")
+        if self.value_trunk not in VALUE_TRUNKS:
+            raise unknown_name("model.value_trunk", self.value_trunk, VALUE_TRUNKS)
 
 
 @dataclass

@@ -35,6 +35,7 @@ from alignbench_hf.sampling import SAMPLERS, Decoded, Request
 from alignbench_hf.scalar import HEADS, HFScalarRole
 from alignbench_hf.weights import check_base, write_base
 
+VALUE = "value"  # the role that may share the policy's trunk
 MERGE = "model.merge_adapters=false"
 
 
@@ -244,12 +245,16 @@ class HFPolicy(Policy):
     def scalar(self, name: str, *, init_from: str = POLICY) -> ScalarRole:
         if name in (POLICY, REFERENCE) or name in self._scalars:
             raise UserError(f"The scalar role {name!r} exists already.")
-        self._roles.add(name, init_from, trainable=True)
-        base = self._roles.named_parameters(name)
         head = HEADS[self._config.scalar_head](self._roles.use(POLICY).config.hidden_size).to(self.device)
-        if init_from in self._scalars:
-            head.load_state_dict(self._scalars[init_from].head.state_dict())
-        run = lambda sequences: self._states(name, sequences)  # noqa: E731
+        trunk, base = name, {}
+        if name == VALUE and self._config.value_trunk == "shared":
+            trunk = POLICY
+        else:
+            self._roles.add(name, init_from, trainable=True)
+            base = self._roles.named_parameters(name)
+            if init_from in self._scalars:
+                head.load_state_dict(self._scalars[init_from].head.state_dict())
+        run = lambda sequences: self._states(trunk, sequences)  # noqa: E731
         self._scalars[name] = HFScalarRole(run, base, head, self._pieces)
         return self._scalars[name]
 

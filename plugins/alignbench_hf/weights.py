@@ -140,8 +140,9 @@ def _folder(folder: Path, gguf_file: str, cache_dir: Path, to_quantize: bool) ->
     if not gguf_file and (folder / "config.json").is_file():
         if not any(folder.glob("*.safetensors")):
             raise UserError(f"{folder} has a config.json but no *.safetensors: weights are read from safetensors only.")
-        known = json.loads((folder / "config.json").read_text()).get("quantization_config")
-        if to_quantize and known:
+        from transformers import PretrainedConfig
+
+        if to_quantize and (known := PretrainedConfig.get_config_dict(folder)[0].get("quantization_config")):
             raise _quantized_already(folder, known.get("quant_method", "another way"))
         return folder
     packed = [folder / gguf_file] if gguf_file else sorted(folder.glob("*.gguf"))

@@ -145,6 +145,8 @@ def test_impossible_models_are_refused() -> None:
         tiny.scratch(scalar_head="lienar")
     with pytest.raises(UserError, match=r"Unknown model.sampler 'lop'.*generate, loop"):
         tiny.scratch(sampler="lop")
+    with pytest.raises(UserError, match=r"Unknown model.value_trunk 'mine'.*own, shared"):
+        tiny.scratch(value_trunk="mine")
     with pytest.raises(UserError, match=r"hidden_size=18 is not divisible by model.num_heads=4"):
         tiny.scratch(hidden_size=18, num_heads=4)
     with pytest.raises(UserError, match="tokenizer of its own"):
@@ -250,6 +252,39 @@ def test_what_lies_outside_the_masks_changes_nothing(policy: HFPolicy) -> None:
     assert (got[:, width:] == 0).all()
     defined = torch.nn.functional.pad(s.response_mask, (1, 0), value=True)
     torch.testing.assert_close(wide_values[:, : width + 1][defined], values[defined], rtol=0, atol=5e-5)
+
+
+# Memory
+
+
+def test_running_out_of_memory_names_the_part_and_what_takes_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = tiny.adapters(generation_batch_size=8, scoring_batch_size=6)
+    policy.freeze_reference()
+    sequences = tiny.sequences(policy, n=2)
+
+    def full(**rest: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(policy._roles.use("policy").base_model, "forward", full)
+    before = [id(module) for module in policy._roles.use("policy").modules()]
+    for ask, line in (
+        (
+            lambda: policy.generate(tiny.PROMPTS, Sampling(), n=2, rng=torch.Generator()),
+            "sampling 8 responses at once. It takes less with model.generation_batch_size=4 or model.merge_adapters=false.",
+        ),
+        (
+            lambda: policy.logprobs(sequences, role=REFERENCE),
+            "the reference's pass over 6 rows. It takes less with model.scoring_batch_size=3 or model.quantization=nf4.",
+        ),
+        (
+            lambda: policy.logprobs(sequences),
+            "the policy's pass over 12 rows. It takes less with micro_batch_size=6 or model.gradient_checkpointing=true.",
+        ),
+    ):
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert str(caught.value) == f"Out of memory in {line}"
+    assert [id(module) for module in policy._roles.use("policy").modules()] == before
 
 
 # The reference

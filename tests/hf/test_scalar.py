@@ -153,6 +153,32 @@ def test_a_role_started_from_another_is_its_copy_and_then_its_own(make, head: st
     assert not torch.equal(value.values(sequences).detach(), before)
 
 
+def test_a_value_on_the_policys_own_trunk(make, head: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Only its head is its own; it reads the policy as it stands, and its loss reaches the policy's weights."""
+    policy = make(scalar_head=head, value_trunk="shared")
+    reward = policy.scalar("reward")
+    disturb(reward)
+    value = policy.scalar("value", init_from="reward")
+    assert [id(p) for p in value.parameters()] == [id(p) for p in value.head.parameters()]
+    assert not any(float(p.abs().max()) for n, p in value.head.named_parameters() if n.startswith("read"))
+    disturb(value, seed=2)
+    tiny.move(policy, seed=4)
+    sequences = tiny.sequences(policy)
+    values = value.values(sequences)
+    for row in (0, 3):
+        expected = reference(value, *states(policy, sequences, row, "policy"))
+        torch.testing.assert_close(
+            values[row, : len(expected)].detach().double(), torch.tensor(expected).double(), rtol=1e-4, atol=2e-4
+        )
+    values.sum().backward()
+    assert max(float(p.grad.abs().max()) for p in policy.trainable() if p.grad is not None) > 1e-3
+    assert all(p.grad is None for p in reward.parameters())
+    value.save(tmp_path)
+    other = make(scalar_head=head, value_trunk="shared").scalar("value")
+    other.load(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), value.parameters(), strict=True))
+
+
 def test_save_and_load(make, head: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     policy = make(scalar_head=head)
     role = policy.scalar("reward")
