@@ -123,8 +123,8 @@ FAULTS = (
     # Evaluations
     Fault("a missing verdict counted as 0", HELPFULNESS, "return None if generation.verdict is None else generation.verdict.gold_reward", "return 0.0 if generation.verdict is None else generation.verdict.gold_reward", "what_does_not_apply_is_left_out", "alignbench_suite.scores"),
     Fault("a metric without its spec", HELPFULNESS, 'MetricSpec("helpfulness/accuracy", Direction.HIGHER, "share of responses"),', "", "specs_cover_every_metric"),
-    Fault("each response an example", HELPFULNESS, "groups = subject.by_prompt()", "groups = [[g] for g in subject.generations]", "examples_are_scored_once"),
-    Fault("opponents paired by position", HELPFULNESS, "gold_reward(g) for g in baseline}", "gold_reward(b) for g, b in zip(sorted(baseline, key=lambda g: (g.prompt.id, g.index)), baseline)}", "order_of_generations_is_irrelevant"),
+    Fault("each response an example", HELPFULNESS, "groups, matched = subject.by_prompt()", "groups, matched = [[g] for g in subject.generations]", "examples_are_scored_once"),
+    Fault("opponents paired by position", HELPFULNESS, "(g.prompt.id, g.index): g for g in baseline}", "(g.prompt.id, g.index): b for g, b in zip(sorted(baseline, key=lambda g: (g.prompt.id, g.index)), baseline)}", "order_of_generations_is_irrelevant", "alignbench_suite.win_rate"),
     Fault("a random choice without a seed", OPTIMIZATION, "lambda g: float(g.tokens)", "lambda g: float(g.tokens) + __import__('random').random()", "same_generations_same_scores"),
 )  # fmt: skip
 
@@ -142,14 +142,14 @@ def planted(fault: Fault) -> Component:
     importlib.import_module(home)
     source = inspect.getsource(importlib.import_module(where))
     assert fault.old in source, f"{fault.name}: {where} has no {fault.old!r}"
-    faulty = _module(f"{where} {fault.name}", source.replace(fault.old, fault.new))
+    faulty = _module(where, fault.name, source.replace(fault.old, fault.new))
     if where != home:
         # A base class or a function from elsewhere: the modules of the package are read again, and find the faulty one.
         sources = {name: _source(name) for name in [*_siblings(home), home] if name != where}
         with contextlib.ExitStack() as stack:
             stack.enter_context(_standing_in(where, faulty))
             for name, text in sources.items():
-                faulty = _module(f"{name} {fault.name}", text)
+                faulty = _module(name, fault.name, text)
                 stack.enter_context(_standing_in(name, faulty))
     return dataclasses.replace(component, target=f"{faulty.__name__}:{attribute}")
 
@@ -166,10 +166,11 @@ def _source(name: str) -> str:
     return inspect.getsource(sys.modules[name])
 
 
-def _module(name: str, source: str) -> types.ModuleType:
-    made = types.ModuleType("planted_" + "".join(c if c.isalnum() else "_" for c in name))
+def _module(name: str, fault: str, source: str) -> types.ModuleType:
+    made = types.ModuleType("planted_" + "".join(c if c.isalnum() else "_" for c in f"{name} {fault}"))
+    made.__file__ = sys.modules[name].__file__  # a module may look for its data beside itself
     sys.modules[made.__name__] = made
-    exec(compile(source, f"<{name}>", "exec"), made.__dict__)
+    exec(compile(source, f"<{name} {fault}>", "exec"), made.__dict__)
     return made
 
 
