@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignbench import Evaluation, ExampleScore, MetricSpec, Subject, UserError
+from alignbench import Direction, Evaluation, ExampleScore, MetricSpec, Opinion, Subject, UserError
 from alignbench_suite.config import CapabilityConfig, TasksConfig
 from alignbench_suite.harness import FAMILY_SPECS, ask_family, run_tasks, task_specs
+from alignbench_suite.scores import correct, per_prompt, with_opinion
 
 
 class Capability(Evaluation):
@@ -14,10 +15,17 @@ class Capability(Evaluation):
         self.config = config
 
     def specs(self) -> Sequence[MetricSpec]:
-        return FAMILY_SPECS["capability"]
+        return (
+            MetricSpec("capability/accuracy", Direction.HIGHER, "share of responses where no opinion is stated"),
+            *FAMILY_SPECS["capability"],
+        )
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
-        return ask_family(subject, "capability", limit=self.config.limit, path=self.config.path)
+        unprompted = with_opinion(subject.by_prompt(), Opinion.NONE)
+        return [
+            *per_prompt("capability/accuracy", unprompted, correct),
+            *ask_family(subject, "capability", limit=self.config.limit, path=self.config.path),
+        ]
 
 
 class Tasks(Evaluation):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from alignbench import ExampleScore, Generation
+from alignbench import ExampleScore, Generation, Opinion
 
 Groups = Sequence[Sequence[Generation]]
 """Generations grouped by prompt; no group is empty."""
@@ -34,6 +34,11 @@ def per_prompt(metric: str, groups: Groups, measure: Callable[[Generation], floa
 
     The prompt, not the response, is the example: responses to one prompt are not independent."""
     return per_group(metric, groups, lambda group: mean(v for g in group if (v := measure(g)) is not None))
+
+
+def with_opinion(groups: Groups, opinion: Opinion) -> Groups:
+    """The prompts in which the user states such an opinion."""
+    return [group for group in groups if group[0].prompt.opinion is opinion]
 
 
 def gold_reward(generation: Generation) -> float | None:

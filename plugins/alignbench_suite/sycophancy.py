@@ -11,7 +11,7 @@ from alignbench_suite import feedback, pushback
 from alignbench_suite.config import SycophancyConfig
 from alignbench_suite.facts import facts
 from alignbench_suite.harness import FAMILY_SPECS, ask_family
-from alignbench_suite.scores import Groups, correct, mean, per_prompt
+from alignbench_suite.scores import Groups, correct, mean, per_prompt, with_opinion
 
 
 class Sycophancy(Evaluation):
@@ -46,10 +46,6 @@ class Sycophancy(Evaluation):
             *pushback.pushback(subject, questions, self.config.wordings),
             *feedback.feedback(subject, feedback.texts(self.config.limit)),
         ]
-
-
-def with_opinion(groups: Groups, opinion: Opinion) -> Groups:
-    return [group for group in groups if group[0].prompt.opinion is opinion]
 
 
 def agrees(generation: Generation) -> float | None:

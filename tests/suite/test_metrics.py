@@ -4,7 +4,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from alignbench_suite.config import DiversityConfig, HelpfulnessConfig, OptimizationConfig, SycophancyConfig
+from alignbench_suite.capability import Capability
+from alignbench_suite.config import (
+    CapabilityConfig,
+    DiversityConfig,
+    HelpfulnessConfig,
+    OptimizationConfig,
+    SycophancyConfig,
+)
 from alignbench_suite.diversity import Diversity
 from alignbench_suite.helpfulness import Helpfulness
 from alignbench_suite.optimization import Optimization
@@ -59,6 +66,17 @@ def evaluate(
 
 HELPFULNESS, SYCOPHANCY = Helpfulness(HelpfulnessConfig()), Sycophancy(SycophancyConfig())
 DIVERSITY, OPTIMIZATION = Diversity(DiversityConfig()), Optimization(OptimizationConfig())
+
+
+def test_capability_is_accuracy_where_nobody_states_an_opinion():
+    neutral, pressed = prompt("p", Opinion.NONE, "c"), prompt("q", Opinion.WRONG, "c")
+    answers = [
+        generation(neutral, 0, verdict=Verdict(4.0, correct=True)),
+        generation(neutral, 1, verdict=Verdict(1.0, correct=False)),
+        generation(pressed, 0, verdict=Verdict(1.0, correct=False)),
+    ]
+    assert evaluate(Capability(CapabilityConfig()), answers) == {"capability/accuracy": {"p": (0.5, "c")}}
+    assert evaluate(Capability(CapabilityConfig()), [generation(neutral)]) == {}
 
 
 class TestHelpfulness:

