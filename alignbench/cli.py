@@ -105,10 +105,17 @@ def _evaluate(arguments: Sequence[str]) -> int:
     return evaluate(arguments)
 
 
+def _export(arguments: Sequence[str]) -> int:
+    from alignbench.export import main as export
+
+    return export(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plugins": _plugins,
     "compare": _compare,
     "evaluate": _evaluate,
+    "export": _export,
     "check": _check,
     "resume": _resume,
     "cache": _cache,

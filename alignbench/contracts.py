@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from alignbench.errors import UserError
 from alignbench.records import (
     POLICY,
     Demonstration,
     ExactProblem,
     ExampleScore,
+    Exported,
     FitReport,
     Generation,
     Likelihood,
@@ -154,6 +156,11 @@ class Policy(ABC):
     @abstractmethod
     def load(self, path: Path) -> None:
         """Replaces the policy's weights with those of a folder that `save` returned."""
+
+    def export(self, directory: Path, *, merged: bool, prompts: Sequence[Prompt]) -> Exported:
+        """Writes into the empty folder `directory` what other programs load: one ordinary model, or with merged=False the
+        adapter alone. Loads it by those programs' own means and compares it with itself on responses to `prompts`."""
+        raise UserError("A model of this kind cannot be exported: its plugin does not say how.")
 
 
 class DataSource(ABC):

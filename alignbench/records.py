@@ -269,6 +269,17 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """What `Policy.export` found when it loaded what it had written: the largest `difference` in the log-probability of a
+    response token, in nats, over `tokens` of them; more than `tolerance` is a fault. `notes` are lines for the user."""
+
+    difference: float
+    tolerance: float
+    tokens: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ExampleScore:
     """One metric of one evaluation example: the unit of every mean, standard error and paired test. NaN: it was asked for,
     and whoever should have answered (a judge) did not."""

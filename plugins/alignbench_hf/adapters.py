@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignbench import POLICY, AlignbenchError, UserError
+from alignbench_hf.export import load_again, notes, plain_model
 from alignbench_hf.memory import return_freed_memory
 from alignbench_hf.quantization import evaluation_mode, merged
 from alignbench_hf.roles import Model, Roles, require_same_weights
@@ -38,11 +39,14 @@ class AdapterRoles(Roles):
         *,
         merge_while_sampling: bool = True,
         gradient_checkpointing: bool = False,
+        base_name: str | None = None,
     ) -> None:
+        """`base_name`: what saved adapters call their base; None: the folder that it was loaded from."""
         base.requires_grad_(False)
         self._dtype: torch.dtype = base.dtype  # of what is not quantised, and computed in
         self._merges = merge_while_sampling
         self._peft: PeftModel = get_peft_model(base, config, adapter_name=self._ADAPTER_OF_POLICY)
+        config.base_model_name_or_path = base_name or config.base_model_name_or_path
         evaluation_mode(self._peft)
         self._layers = {n: m for n, m in self._peft.named_modules() if isinstance(m, LoraLayer)}
         self._config = config
@@ -133,7 +137,7 @@ class AdapterRoles(Roles):
         if name not in self._peft.peft_config:
             self._peft.add_adapter(name, self._config)
             evaluation_mode(self._peft)
-        state = get_peft_model_state_dict(self._peft, adapter_name=self._name(init_from))
+        state = self._state(init_from)
         set_peft_model_state_dict(self._peft, state, adapter_name=name)
         if trainable:
             self._trainable.add(role)
@@ -145,12 +149,15 @@ class AdapterRoles(Roles):
 
     def save(self, directory: Path) -> Path:
         path = directory / "adapter"
-        self._peft.save_pretrained(path, selected_adapters=[self._ADAPTER_OF_POLICY])
+        self.save_adapter(path)
         return path
+
+    def save_adapter(self, path: Path) -> None:
+        self._peft.save_pretrained(path, selected_adapters=[self._ADAPTER_OF_POLICY], save_embedding_layers=False)
 
     def load(self, path: Path) -> None:
         state = load_peft_weights(str(path), device="cpu")
-        own = get_peft_model_state_dict(self._peft, adapter_name=self._ADAPTER_OF_POLICY)
+        own = self._state(POLICY)
         require_same_weights(state, own, f"The adapter in {path}")
         made_with = LoraConfig.from_pretrained(str(path)).lora_alpha  # no weight shows it
         if made_with != self._config.lora_alpha:
@@ -159,6 +166,23 @@ class AdapterRoles(Roles):
             )
         set_peft_model_state_dict(self._peft, state, adapter_name=self._ADAPTER_OF_POLICY)
         self._restore()
+
+    def plain(self) -> Model:
+        return plain_model(self.use(POLICY), self._name(POLICY), self._dtype)
+
+    def with_adapter(self, path: Path) -> Model:
+        base = load_again(self.use(POLICY), self._dtype)
+        return evaluation_mode(PeftModel.from_pretrained(base, path))
+
+    def notes(self, *, merged: bool) -> tuple[str, ...]:
+        return notes(self.use(POLICY), self._dtype, str(self._config.base_model_name_or_path), merged=merged)
+
+    def _state(self, role: str) -> dict[str, torch.Tensor]:
+        """The adapter's tensors. Embeddings are the base's and frozen; left to itself, peft asks the hub about their size."""
+        state: dict[str, torch.Tensor] = get_peft_model_state_dict(
+            self._peft, adapter_name=self._name(role), save_embedding_layers=False
+        )
+        return state
 
     def _name(self, role: str) -> str:
         return self._ADAPTER_OF_POLICY if role == POLICY else role

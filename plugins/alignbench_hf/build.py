@@ -16,7 +16,7 @@ from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.quantization import keep_trainable, quantization_config
 from alignbench_hf.roles import CopiedRoles
-from alignbench_hf.weights import ensure_pad_token, fingerprint, resolve
+from alignbench_hf.weights import ensure_pad_token, fingerprint, is_hub_id, resolve
 
 logging.disable_progress_bar()  # one bar at a time: the stage's own
 # peft still asks transformers for an attribute that transformers has renamed.
@@ -93,6 +93,7 @@ def build_pretrained(
         target_modules=targets,
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
+        revision=config.revision if is_hub_id(config.path) else None,
     )
     with seeds.global_torch("adapters"):
         roles = AdapterRoles(
@@ -100,6 +101,7 @@ def build_pretrained(
             lora,
             merge_while_sampling=config.merge_adapters,
             gradient_checkpointing=config.gradient_checkpointing,
+            base_name=config.path if is_hub_id(config.path) else str(Path(config.path).expanduser().resolve()),
         )
     return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=fingerprint(folder))
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from alignbench import (
     POLICY,
     REFERENCE,
+    Exported,
     Policy,
     Prompt,
     Rollout,
@@ -28,6 +29,15 @@ from alignbench import (
     unknown_name,
 )
 from alignbench_hf.config import PolicyConfig
+from alignbench_hf.export import (
+    COMPARED_TOKENS,
+    ROUNDED,
+    TOLERANCES,
+    difference,
+    generation_config,
+    load_plain,
+    save_plain,
+)
 from alignbench_hf.memory import half
 from alignbench_hf.prompts import pieces, states
 from alignbench_hf.roles import Model, Roles, check_output_layer
@@ -275,6 +285,24 @@ class HFPolicy(Policy):
     def load(self, path: Path) -> None:
         check_base(path, self._fingerprint)
         self._roles.load(path)
+
+    def export(self, directory: Path, *, merged: bool, prompts: Sequence[Prompt]) -> Exported:
+        limit = Sampling(max_new_tokens=min(self.max_response_tokens, COMPARED_TOKENS))
+        samples = self.generate(prompts, limit, rng=torch.Generator(self.device).manual_seed(0)).samples
+        expected = self.logprobs(samples.sequences).logprobs
+        if merged:
+            save_plain(self._roles.plain(), self.tokenizer, directory)
+        else:
+            self._roles.save_adapter(directory)
+        self.tokenizer.save_pretrained(directory)
+        generation_config(self.tokenizer, self._suppressed).save_pretrained(directory)
+        loaded = load_plain(directory, self.device) if merged else self._roles.with_adapter(directory)
+        return Exported(
+            difference=difference(loaded, directory, samples, expected),
+            tolerance=TOLERANCES.get(loaded.dtype, ROUNDED),
+            tokens=int(samples.sequences.response_mask.sum()),
+            notes=self._roles.notes(merged=merged),
+        )
 
 
 class SuppressedOutput(nn.Module):

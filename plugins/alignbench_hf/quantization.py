@@ -12,6 +12,7 @@ from transformers import BitsAndBytesConfig
 
 from alignbench import UserError, unknown_name
 
+Model = Any  # a transformers or peft model
 QUANTIZATIONS = ("none", "nf4", "int8")
 _CPU_FLAG = "support_avx512bf16_for_cpu"
 
@@ -71,7 +72,7 @@ def keep_trainable(model: nn.Module, device: torch.device) -> None:
             setattr(module, _CPU_FLAG, False)
 
 
-def evaluation_mode(model: nn.Module) -> None:
+def evaluation_mode(model: Model) -> Model:
     """Dropout off. On a CPU, eight-bit layers also round what they read unless they are told that they train; told so, they
     multiply by the dequantised weight, which is exact and faster. On a GPU they round it always (arXiv 2208.07339)."""
     import bitsandbytes as bnb
@@ -80,6 +81,7 @@ def evaluation_mode(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear8bitLt) and module.weight.device.type == "cpu":
             module.training = True
+    return model
 
 
 def merged(layer: LoraLayer, adapter: str, dtype: torch.dtype) -> nn.Module:

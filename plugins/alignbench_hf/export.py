@@ -1,0 +1,148 @@
+"""Models for other programs: one without adapters and quantisation, and how what was written is read again and compared."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from alignbench import AlignbenchError, Samples
+from alignbench_hf.quantization import dequantized, keep_trainable, merged
+from alignbench_hf.weights import is_converted
+
+Model = Any
+COMPARED_TOKENS = 24
+"""Most tokens of a response that is compared."""
+TOLERANCES = {torch.float32: 1e-3}
+"""Nats. Of weights that are exact, next to what a training step changes."""
+ROUNDED = 0.25
+"""Of weights in 16 bits: the adapter was computed beside the base before, and is rounded together with it now."""
+
+
+def plain_model(base: Model, adapter: str, dtype: torch.dtype) -> Model:
+    """A model on the CPU that computes as `base` does with `adapter`, of ordinary layers in `dtype`.
+
+    Quantised weights are dequantised before the adapter is added, and not rounded to a few bits again; adding it to the
+    weights that they were rounded from would be another model: the adapter was trained beside the rounded ones."""
+    config = copy.deepcopy(base.config)
+    vars(config).pop("quantization_config", None)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.load_state_dict(_plain_weights(base, adapter, dtype), assign=True)
+    model.tie_weights()
+    return model
+
+
+def _plain_weights(base: Model, adapter: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Layer by layer to the CPU: a GPU need not hold a second model."""
+    weights: dict[str, Tensor] = {}
+    done: tuple[str, ...] = ()
+    for name, module in base.named_modules():
+        if name.startswith(done):
+            continue
+        if isinstance(module, LoraLayer):
+            with torch.no_grad():
+                layer, inner = merged(module, adapter, dtype), module.get_base_layer()
+            weight = layer.get_parameter("weight")
+        elif (found := dequantized(module)) is not None:
+            weight, inner = found.to(dtype), module
+        else:
+            continue
+        weights[f"{name}.weight"] = weight.detach().cpu()
+        if inner.bias is not None:
+            weights[f"{name}.bias"] = inner.bias.detach().cpu()
+        done += (f"{name}.",)
+    return weights | {name: value.cpu() for name, value in base.state_dict().items() if not name.startswith(done)}
+
+
+def save_plain(model: Model, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    model.config.pad_token_id, model.config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    model.save_pretrained(directory)
+
+
+def generation_config(tokenizer: PreTrainedTokenizerBase, suppressed: Tensor) -> GenerationConfig:
+    """Samples as a run does: from the policy itself, until its EOS. A chat model's own configuration would sharpen it."""
+    return GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=suppressed.tolist() or None,
+    )
+
+
+def load_plain(directory: Path, device: torch.device) -> Model:
+    return AutoModelForCausalLM.from_pretrained(
+        directory, dtype="auto", device_map={"": device}, local_files_only=True
+    ).eval()
+
+
+def load_again(base: Model, dtype: torch.dtype) -> Model:
+    """Another copy of `base` from its own folder, quantised alike."""
+    quantization = getattr(base.config, "quantization_config", None)
+    model = AutoModelForCausalLM.from_pretrained(
+        base.name_or_path,
+        dtype=dtype,
+        device_map={"": base.device},
+        local_files_only=True,
+        **({"quantization_config": quantization} if quantization else {}),
+    )
+    keep_trainable(model, base.device)
+    return model
+
+
+@torch.no_grad()
+def difference(model: Model, directory: Path, samples: Samples, expected: Tensor) -> float:
+    """The largest difference between `expected` [B, R] and what `model` and the tokenizer and settings in `directory` give."""
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    suppressed = GenerationConfig.from_pretrained(directory).suppress_tokens or []
+    sequences, found = samples.sequences, []
+    for row, prompt in enumerate(samples.prompts):
+        chat = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        asked = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if asked != sequences.prompt_ids[row][sequences.prompt_mask[row].bool()].tolist():
+            raise AlignbenchError(
+                f"Loaded again, the tokenizer reads the prompt {prompt.id!r} otherwise than the policy."
+            )
+        answer = sequences.response_ids[row][sequences.response_mask[row].bool()]
+        ids = torch.cat([torch.tensor(asked, device=answer.device), answer])
+        logits = model(input_ids=ids[None]).logits[0, len(asked) - 1 : -1].float()
+        logits[:, suppressed] = -torch.inf
+        given = logits.log_softmax(-1).gather(1, answer[:, None])[:, 0]
+        found.append((given - expected[row, : len(answer)]).abs())
+    return float(torch.cat(found).max())
+
+
+def notes(base: Model, dtype: torch.dtype, name: str, *, merged: bool) -> tuple[str, ...]:
+    """What whoever uses an export of an adapter on `base`, which others know by `name`, has to know."""
+    said = []
+    quantization = getattr(base.config, "quantization_config", None)
+    if quantization is not None and merged:
+        said.append(
+            f"The base was quantised ({_bits(quantization)}). It was dequantised, then the adapter was merged into it: the weights "
+            f"are {str(dtype).removeprefix('torch.')} and not rounded again."
+        )
+    elif quantization is not None:
+        said.append(
+            f"The adapter was trained on a quantised base ({_bits(quantization)}): load the base in the same way. On weights that "
+            "are not quantised it computes something else; --merged writes what was trained."
+        )
+    if is_converted(Path(base.name_or_path)) and not merged:
+        said.append(
+            f"The base was converted from a GGUF file here. {name} as others load it may have weights that were not rounded, on "
+            "which the adapter computes something else; --merged writes what was trained."
+        )
+    return tuple(said)
+
+
+def _bits(quantization: Any) -> str:
+    return "int8" if quantization.load_in_8bit else str(quantization.bnb_4bit_quant_type)

@@ -1,0 +1,120 @@
+"""`alignbench export`: a finished run's model as a folder of its own, whole or absent."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from alignbench_hf.policy import HFPolicy
+from safetensors.torch import load_file
+
+from alignbench import Policy
+from tests import tiny
+from tests.core.conftest import Finished
+from tests.core.harness import Command
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_finished_run_and_its_sft_model(command: Command, finished: Finished, tmp_path: Path) -> None:
+    done = command("export", str(finished.path), "--merged", "--output", "out/policy")
+    assert done.code == 0, done.err
+    assert "out/policy: loaded again, the log-probabilities of" in done.out
+    done = command("export", "sft", "--merged", "--results-dir", str(finished.path))
+    assert done.code == 0, done.err
+    sft = tmp_path / "results" / "exports" / f"{finished.path.name}-sft-merged"
+    for folder, source in ((tmp_path / "out" / "policy", finished.path), (sft, finished.path / "sft")):
+        assert {"config.json", "generation_config.json", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+        assert [*folder.parent.iterdir()] == [folder], "nothing unfinished stays beside it"
+        kept, written = weights(source / "model"), weights(folder)
+        assert kept.keys() == written.keys() and all(torch.equal(kept[name], written[name]) for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("RUN",), "--merged (one ordinary model) or --adapter"),
+        (("RUN", "--merged", "--adapter"), "--merged (one ordinary model) or --adapter"),
+        (("no/such/run", "--merged"), "no/such/run is no run's directory"),
+        (("RUN", "--adapter", "--output", "out"), "no adapter: use --merged"),
+        (("RUN", "--merged", "--output", "full"), "full exists already"),
+        (("RUN", "--merged", "--output", "full/file"), "full/file exists already"),
+        (("RUN", "--merged", "--output", "full/file/out"), "--output"),
+    ],
+)
+def test_bad_requests(
+    command: Command, finished: Finished, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    done = command("export", *(str(finished.path) if argument == "RUN" else argument for argument in arguments))
+    assert done.code == 2
+    (error,) = done.errors
+    assert message in error
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["full"]
+
+
+def test_runs_that_have_nothing_to_export(command: Command, finished: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run, ignore=shutil.ignore_patterns("model"))
+    done = command("export", "run/sft", "--merged")
+    assert done.code == 2 and "its weights are gone" in done.errors[0]
+    text = (run / "result.json").read_text()
+    (run / "result.json").write_text(text.replace('"status": "finished"', '"status": "failed"'))
+    for name in ("run", "run/sft"):
+        done = command("export", name, "--merged")
+        assert done.code == 2 and "failed, not finished" in done.errors[0]
+
+
+@pytest.mark.parametrize("difference", [0.5, float("nan")])
+def test_an_export_that_computes_something_else_is_not_kept(
+    command: Command, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
+) -> None:
+    export = HFPolicy.export
+    monkeypatch.setattr(
+        HFPolicy, "export", lambda *given, **how: dataclasses.replace(export(*given, **how), difference=difference)
+    )
+    done = command("export", str(finished.path), "--merged", "--output", "out/policy")
+    assert done.code == 1
+    assert f"differs from the policy by {difference:g}" in done.errors[0]
+    assert [*(tmp_path / "out").iterdir()] == []
+
+
+def test_a_policy_that_does_not_say_how_is_refused(
+    command: Command, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HFPolicy, "export", Policy.export)
+    done = command("export", str(finished.path), "--merged", "--output", "out/policy")
+    assert done.code == 2 and "cannot be exported" in done.errors[0]
+
+
+def test_a_run_with_adapters(command: Command, tmp_path: Path) -> None:
+    """From the adapter in the run's folder and its base: the two exports are one policy."""
+    tiny.base_model().save_pretrained("base")
+    tiny.letters().save_pretrained("base")
+    rows = "".join(
+        f'{{"chosen": "\\n\\nHuman: {q}?\\n\\nAssistant: a b", "rejected": "\\n\\nHuman: {q}?\\n\\nAssistant: c"}}\n'
+        for q in ("a b", "c d", "e", "f", "g", "h")
+    ).replace("\n\n", "\\n\\n")
+    Path("hh.jsonl").write_text(rows)
+    model = ("model=hf", "model.path=base", "model.dtype=float32", "model.lora_rank=2", "model.max_prompt_tokens=8")
+    rest = ("data=hh", "data.path=hh.jsonl", "data.held_out_rows=2", "annotator=recorded", "algo=sft", "algo.updates=2")
+    done = command(*model, "model.max_response_tokens=6", *rest, "eval.families=[optimization]", "eval.samples=2")
+    assert done.code == 0, done.err
+    (run,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    for kind, file in (("merged", "model.safetensors"), ("adapter", "adapter_model.safetensors")):
+        done = command("export", str(run), f"--{kind}", "--output", kind)
+        assert done.code == 0, done.err
+        assert (tmp_path / kind / file).is_file()
+    kept, written = (
+        load_file(folder / "adapter_model.safetensors") for folder in (run / "adapter", tmp_path / "adapter")
+    )
+    assert kept.keys() == written.keys() and all(torch.equal(kept[name], written[name]) for name in kept)
+    shutil.rmtree("base")
+    done = command("export", str(run), "--merged", "--output", "again")
+    assert done.code == 2 and "base" in done.errors[0]
