@@ -38,8 +38,10 @@ def main(argv: Sequence[str]) -> int:
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target} exists already: nothing is written over it. Choose another folder with --output.")
     exported = _export(config, path, target, merged=options.merged)
-    print(f"{target}: loaded again, the log-probabilities of {exported.tokens} tokens differ by at most "
-          f"{exported.difference:.2g} from the policy's own.")  # fmt: skip
+    print(
+        f"{target}: loaded again, the log-probabilities of {exported.tokens} tokens differ from the policy's own by "
+        f"{exported.mean:.2g} on average and {exported.largest:.2g} at most."
+    )
     for note in exported.notes:
         print(note)
     return 0
@@ -83,9 +85,9 @@ def _export(config: RunConfig, path: Path, target: Path, *, merged: bool) -> Exp
         unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             exported: Exported = policy.export(unfinished, merged=merged, prompts=prompts)
-            if not exported.difference <= exported.tolerance:  # nor NaN
+            if not exported.mean <= exported.tolerance:  # nor NaN
                 raise AlignbenchError(
-                    f"Loaded again, the export differs from the policy by {exported.difference:.3g} in a token's log-probability "
+                    f"Loaded again, the export's log-probabilities differ from the policy's by {exported.mean:.3g} nats a token "
                     f"(allowed: {exported.tolerance:g}): it was not kept."
                 )
             unfinished.chmod(0o755)  # mkdtemp keeps others out

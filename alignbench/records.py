@@ -270,10 +270,12 @@ class Generation:
 
 @dataclass(frozen=True)
 class Exported:
-    """What `Policy.export` found when it loaded what it had written: the largest `difference` in the log-probability of a
-    response token, in nats, over `tokens` of them; more than `tolerance` is a fault. `notes` are lines for the user."""
+    """What `Policy.export` found when it loaded what it had written: how far the log-probabilities of `tokens` response tokens
+    are from the policy's own, in nats, on average and at most. A `mean` over `tolerance` is a fault: the largest grows with
+    the number of tokens where weights are rounded. `notes` are lines for the user."""
 
-    difference: float
+    mean: float
+    largest: float
     tolerance: float
     tokens: int
     notes: tuple[str, ...] = ()

@@ -18,10 +18,9 @@ from alignbench_hf.weights import is_converted
 Model = Any
 COMPARED_TOKENS = 24
 """Most tokens of a response that is compared."""
-TOLERANCES = {torch.float32: 1e-3}
-"""Nats. Of weights that are exact, next to what a training step changes."""
-ROUNDED = 0.25
-"""Of weights in 16 bits: the adapter was computed beside the base before, and is rounded together with it now."""
+EXACT, ROUNDED = 1e-3, 0.2
+"""How far an export's log-probabilities may be from the policy's on average, in nats: in float32, and in 16 bits, where the
+adapter was computed beside the base before and is rounded together with it now."""
 
 
 def plain_model(base: Model, adapter: str, dtype: torch.dtype) -> Model:
@@ -100,8 +99,8 @@ def load_again(base: Model, dtype: torch.dtype) -> Model:
 
 
 @torch.no_grad()
-def difference(model: Model, directory: Path, samples: Samples, expected: Tensor) -> float:
-    """The largest difference between `expected` [B, R] and what `model` and the tokenizer and settings in `directory` give."""
+def differences(model: Model, directory: Path, samples: Samples, expected: Tensor) -> Tensor:
+    """Between `expected` [B, R] and what `model` and the tokenizer and settings in `directory` give: one for each token."""
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     suppressed = GenerationConfig.from_pretrained(directory).suppress_tokens or []
     sequences, found = samples.sequences, []
@@ -119,7 +118,7 @@ def difference(model: Model, directory: Path, samples: Samples, expected: Tensor
         logits[:, suppressed] = -torch.inf
         given = logits.log_softmax(-1).gather(1, answer[:, None])[:, 0]
         found.append((given - expected[row, : len(answer)]).abs())
-    return float(torch.cat(found).max())
+    return torch.cat(found)
 
 
 def notes(base: Model, dtype: torch.dtype, name: str, *, merged: bool) -> tuple[str, ...]:

@@ -31,9 +31,9 @@ from alignbench import (
 from alignbench_hf.config import PolicyConfig
 from alignbench_hf.export import (
     COMPARED_TOKENS,
+    EXACT,
     ROUNDED,
-    TOLERANCES,
-    difference,
+    differences,
     generation_config,
     load_plain,
     save_plain,
@@ -297,10 +297,12 @@ class HFPolicy(Policy):
         self.tokenizer.save_pretrained(directory)
         generation_config(self.tokenizer, self._suppressed).save_pretrained(directory)
         loaded = load_plain(directory, self.device) if merged else self._roles.with_adapter(directory)
+        apart = differences(loaded, directory, samples, expected)
         return Exported(
-            difference=difference(loaded, directory, samples, expected),
-            tolerance=TOLERANCES.get(loaded.dtype, ROUNDED),
-            tokens=int(samples.sequences.response_mask.sum()),
+            mean=float(apart.mean()),
+            largest=float(apart.max()),
+            tolerance=EXACT if loaded.dtype is torch.float32 else ROUNDED,
+            tokens=len(apart),
             notes=self._roles.notes(merged=merged),
         )
 

@@ -71,17 +71,15 @@ def test_runs_that_have_nothing_to_export(command: Command, finished: Finished, 
         assert done.code == 2 and "failed, not finished" in done.errors[0]
 
 
-@pytest.mark.parametrize("difference", [0.5, float("nan")])
+@pytest.mark.parametrize("mean", [0.5, float("nan")])
 def test_an_export_that_computes_something_else_is_not_kept(
-    command: Command, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
+    command: Command, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mean: float
 ) -> None:
     export = HFPolicy.export
-    monkeypatch.setattr(
-        HFPolicy, "export", lambda *given, **how: dataclasses.replace(export(*given, **how), difference=difference)
-    )
+    monkeypatch.setattr(HFPolicy, "export", lambda *given, **how: dataclasses.replace(export(*given, **how), mean=mean))
     done = command("export", str(finished.path), "--merged", "--output", "out/policy")
     assert done.code == 1
-    assert f"differs from the policy by {difference:g}" in done.errors[0]
+    assert f"differ from the policy's by {mean:g} nats a token" in done.errors[0]
     assert [*(tmp_path / "out").iterdir()] == []
 
 
