@@ -58,6 +58,7 @@ from alignbench.records import (
     expand,
 )
 from alignbench.seeds import Seeds
+from alignbench.workload import Does, Part, Work
 
 __version__ = "0.1.0"
 
@@ -73,6 +74,7 @@ __all__ = [
     "Demonstration",
     "DemonstrationBatch",
     "Direction",
+    "Does",
     "Evaluation",
     "ExactProblem",
     "ExampleScore",
@@ -88,6 +90,7 @@ __all__ = [
     "NonFiniteError",
     "Opinion",
     "OptimizerConfig",
+    "Part",
     "Policy",
     "PolicyOptimizer",
     "PreferenceBatch",
@@ -117,6 +120,7 @@ __all__ = [
     "UpdateReport",
     "UserError",
     "Verdict",
+    "Work",
     "expand",
     "hookimpl",
     "select",

@@ -111,6 +111,12 @@ def _export(arguments: Sequence[str]) -> int:
     return export(arguments)
 
 
+def _plan(arguments: Sequence[str]) -> int:
+    from alignbench.plan import main as plan
+
+    return plan(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plugins": _plugins,
     "compare": _compare,
@@ -119,4 +125,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "check": _check,
     "resume": _resume,
     "cache": _cache,
+    "plan": _plan,
 }

@@ -21,6 +21,9 @@ class AlgorithmConfig:
 
     consumes: ClassVar[Consumes]
 
+    scalar_roles: ClassVar[tuple[str, ...]] = ()
+    """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory."""
+
     @property
     def candidates(self) -> int:
         """Responses drawn for each response given, of which the one with the highest score is given (best-of-n)."""
@@ -60,6 +63,11 @@ class OptimizerConfig(AlgorithmConfig):
     """1e-5 as in OpenAI's RLHF code: torch's 1e-8 makes the first updates larger (arXiv 2403.17031)."""
     max_grad_norm: float = 1.0
     """Gradient norm limit per role; 0: none."""
+
+    @property
+    def rows_with_gradients(self) -> int:
+        """Rows whose activations are held at once, for estimates of memory."""
+        return min(self.micro_batch_size, self.batch_size)
 
     def __post_init__(self) -> None:
         """Refuses what cannot work before anything is built. A subclass with rules of its own calls this one first."""
@@ -111,6 +119,11 @@ class PreferenceConfig(OptimizerConfig):
 
     pairs: str = "all"
     """The pairs of a ranking: all of them, or best_worst (the first against the last)."""
+
+    @property
+    def rows_with_gradients(self) -> int:
+        """Both responses of each pair."""
+        return 2 * super().rows_with_gradients
 
     @property
     def needs_probabilities(self) -> str:

@@ -95,6 +95,28 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def resident_bytes() -> int:
+    """What this process holds now; 0 where the system does not say."""
+    return _status("VmRSS") or 0
+
+
+def memory_bytes() -> int:
+    """RAM that this process may use: the machine's, or less where a container has a limit."""
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no limit reads "max"
+        size = min(size, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return size
+
+
+def _status(field: str) -> int | None:
+    """A size of this process in bytes, where Linux tells."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
 def reset_peak_memory() -> None:
     """Starts the peak anew, where Linux allows it: the runs of a sweep share one process, which has one peak."""
     with contextlib.suppress(OSError):
@@ -104,12 +126,8 @@ def reset_peak_memory() -> None:
 def peak_memory_bytes() -> int | None:
     """Highest resident memory since the start or `reset_peak_memory`. getrusage, the fallback, is never reset and on
     Linux starts with the parent's peak (it survives fork and exec)."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    if (peak := _status("VmHWM")) is not None:
+        return peak
     try:
         import resource
     except ImportError:  # Windows

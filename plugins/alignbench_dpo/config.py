@@ -160,6 +160,11 @@ class OnlineDPOConfig(RolloutConfig):
     missing_eos_penalty: float = 1.0
     """See missing_eos; in reward units."""
 
+    @property
+    def rows_with_gradients(self) -> int:
+        """Both responses of each pair."""
+        return 2 * min(self.micro_batch_size, self.batch_size // self.samples_per_prompt)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.samples_per_prompt < 2:

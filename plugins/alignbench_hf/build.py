@@ -27,6 +27,14 @@ def build_scratch(
     config: ScratchConfig, *, tokenizer: PreTrainedTokenizerBase | None, device: torch.device, seeds: Seeds
 ) -> HFPolicy:
     """A Llama with random weights over the data source's tokenizer."""
+    shape = scratch_shape(config, tokenizer)
+    with seeds.global_torch("weights"):
+        model = LlamaForCausalLM(shape).to(device)
+    return HFPolicy(config, CopiedRoles(model), tokenizer, pretrained=False, device=device)
+
+
+def scratch_shape(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase | None) -> LlamaConfig:
+    """What a model built from scratch is over this tokenizer."""
     if tokenizer is None:
         raise UserError(
             "A model built from scratch needs a data source with a tokenizer of its own, such as data=world."
@@ -35,7 +43,7 @@ def build_scratch(
         raise UserError(
             f"model.hidden_size={config.hidden_size} is not divisible by model.num_heads={config.num_heads}."
         )
-    shape = LlamaConfig(
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_layers,
@@ -49,9 +57,6 @@ def build_scratch(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    with seeds.global_torch("weights"):
-        model = LlamaForCausalLM(shape).to(device)
-    return HFPolicy(config, CopiedRoles(model), tokenizer, pretrained=False, device=device)
 
 
 def build_pretrained(

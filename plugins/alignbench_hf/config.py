@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from alignbench import UserError, unknown_name
+from alignbench import Part, UserError, Work, unknown_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 VALUE_TRUNKS = ("own", "shared")
 
@@ -41,6 +46,14 @@ class PolicyConfig:
         if self.value_trunk not in VALUE_TRUNKS:
             raise unknown_name("model.value_trunk", self.value_trunk, VALUE_TRUNKS)
 
+    def savings(self) -> dict[str, list[Any]]:
+        """As in PlanningConfig."""
+        return {name: _halves(getattr(self, name)) for name in ("generation_batch_size", "scoring_batch_size")}
+
+
+def _halves(size: int) -> list[int]:
+    return [size >> n for n in range(1, size.bit_length())]
+
 
 @dataclass
 class ScratchConfig(PolicyConfig):
@@ -59,6 +72,15 @@ class ScratchConfig(PolicyConfig):
     times the updates to learn the same facts (1 / sqrt(hidden_size) is a good start)."""
     scalar_head: str = "evidence"
     """As in PolicyConfig."""
+
+    def plan(
+        self, works: Sequence[Work], *, device: str, tokenizer: Callable[[], PreTrainedTokenizerBase | None]
+    ) -> list[tuple[Part, ...]]:
+        """As in PlanningConfig."""
+        from alignbench_hf.build import scratch_shape
+        from alignbench_hf.footprint import plan_copies
+
+        return plan_copies(self, scratch_shape(self, tokenizer()), works, device)
 
 
 @dataclass
@@ -100,3 +122,22 @@ class PretrainedConfig(PolicyConfig):
     """As in PolicyConfig."""
     scoring_batch_size: int = 16
     """As in PolicyConfig."""
+
+    def plan(
+        self, works: Sequence[Work], *, device: str, tokenizer: Callable[[], PreTrainedTokenizerBase | None]
+    ) -> list[tuple[Part, ...]]:
+        """As in PlanningConfig."""
+        from alignbench_hf.footprint import plan_pretrained
+
+        return plan_pretrained(self, works, device)
+
+    def savings(self) -> dict[str, list[Any]]:
+        """As in PlanningConfig."""
+        found = super().savings()
+        if not self.gradient_checkpointing:
+            found["gradient_checkpointing"] = [True]
+        if self.merge_adapters:
+            found["merge_adapters"] = [False]
+        if self.quantization == "none":
+            found["quantization"] = ["nf4"]
+        return found

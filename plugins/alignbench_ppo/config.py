@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alignbench import MISSING_EOS, RolloutConfig, UserError, unknown_name
 
@@ -12,6 +13,8 @@ VALUE_INIT = ("reward", "policy")
 @dataclass
 class PPOConfig(RolloutConfig):
     """PPO with a per-token KL penalty to the frozen SFT model (arXiv 1707.06347, 1909.08593, 2203.02155)."""
+
+    scalar_roles: ClassVar[tuple[str, ...]] = ("value",)
 
     updates: int = 50
     """As in OptimizerConfig."""

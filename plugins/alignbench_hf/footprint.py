@@ -1,0 +1,232 @@
+"""How much memory a policy takes: estimated from the shape of its model and what is asked of it, before anything is loaded.
+
+Exact where it counts parameters (the model is built without storage); activations are those of a decoder as Llama's
+(Touvron et al., arXiv 2302.13971), in rows as long as the policy's limits allow.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+
+from alignbench import POLICY, Does, Part, Work
+from alignbench_hf.config import PolicyConfig, PretrainedConfig
+from alignbench_hf.policy import VALUE
+from alignbench_hf.weights import resolve
+
+FLOAT = 4  # bytes: adapters, heads, gradients, logits that are computed with
+MOMENTS = {"adamw": 2 * FLOAT, "paged_adamw_8bit": 2}  # bytes a trained parameter
+QUANTIZED = {"nf4": 0.5 + 1 / 64 + FLOAT / (64 * 256), "int8": 1.0}  # bytes a weight, scales of blocks included
+MOST_LOGITS = 2**24  # as in functional.token_logprobs
+COPIES_OF_LOGITS = 4  # the logits, divided by the temperature; their exponentials; their gradient
+DRAW = 3 * FLOAT + 3 * 8  # bytes a logit while a token is drawn, in float64
+HOLES = 0.7
+"""Free room between what is in use, relative to the activations of all layers, kept or computed again: on a CPU, glibc's heap
+does not give the room of what was freed within a pass to other tensors, aligned as torch wants them. Measured on
+SmolLM2-135M in float32 (benchmarks/plan.py), not derived."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a model: `linear` counts the weights of its linear layers but the output layer, `rest` all other parameters,
+    `adapted` the inputs and outputs of the adapted layers (an adapter has so many parameters for each rank)."""
+
+    linear: int
+    merged: int
+    rest: int
+    adapted: int
+    layers_adapted: int
+    layers: int
+    hidden: int
+    intermediate: int
+    queries: int
+    keys: int
+    heads: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a policy holds its model: bytes a weight of a linear layer, bytes of a number that is computed with, the rank of
+    adapters (0: each role is a copy, trained whole)."""
+
+    linear: float
+    compute: int
+    rank: int
+    checkpointing: bool = False
+    merges: bool = False
+    shares_prompts: bool = False
+    eager: bool = False
+
+
+def plan_pretrained(config: PretrainedConfig, works: Sequence[Work], device: str) -> list[tuple[Part, ...]]:
+    """The parts of each work for one base with adapters."""
+    from alignbench_hf.build import base_dtype
+
+    known = torch.device(device).type != "cuda" or torch.cuda.is_available()
+    auto = base_dtype(config.dtype, torch.device(device)) if known or config.dtype != "auto" else torch.bfloat16
+    shape, stored = pretrained_shape(config.path, config.revision, config.gguf_file, config.wheel, config.lora_targets)
+    quantization = stored if config.quantization == "none" else config.quantization
+    held = Held(
+        QUANTIZED.get(quantization, auto.itemsize),
+        auto.itemsize,
+        config.lora_rank,
+        checkpointing=config.gradient_checkpointing,
+        merges=config.merge_adapters,
+        shares_prompts=True,
+        eager=config.attention == "eager",
+    )
+    return [parts(shape, held, config, work, device) for work in works]
+
+
+@functools.cache
+def pretrained_shape(path: str, revision: str, gguf_file: str, wheel: str, targets: str) -> tuple[Shape, str]:
+    """The shape by config.json alone, and how the checkpoint itself is quantised (by bitsandbytes; none)."""
+    folder: Path = resolve(path, revision=revision, gguf_file=gguf_file, wheel=wheel, weights=False)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    stored = getattr(config, "quantization_config", None) or {}
+    kind = "nf4" if stored.get("load_in_4bit") else "int8" if stored.get("load_in_8bit") else "none"
+    return shape_of(config, targets), kind
+
+
+def shape_of(config: Any, targets: str) -> Shape:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    output = model.get_output_embeddings()
+    names = targets.split(",")
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not output}
+    adapted = [
+        layer
+        for name, layer in linear.items()
+        if targets == "all-linear" or any(name == wanted or name.endswith(f".{wanted}") for wanted in names)
+    ]
+    weights = sum(layer.weight.numel() for layer in linear.values())
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Shape(
+        linear=weights,
+        merged=sum(layer.weight.numel() for layer in adapted),
+        rest=sum(parameter.numel() for parameter in model.parameters()) - weights,
+        adapted=sum(layer.in_features + layer.out_features for layer in adapted),
+        layers_adapted=len(adapted),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        queries=config.num_attention_heads * head,
+        keys=(getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * head,
+        heads=config.num_attention_heads,
+        vocabulary=config.vocab_size,
+    )
+
+
+def plan_copies(config: PolicyConfig, model: LlamaConfig, works: Sequence[Work], device: str) -> list[tuple[Part, ...]]:
+    """The parts of each work where each role is a model of its own, in float32."""
+    shape = llama_shape(
+        model.vocab_size,
+        model.hidden_size,
+        model.num_hidden_layers,
+        model.num_attention_heads,
+        model.intermediate_size,
+    )
+    return [parts(shape, Held(FLOAT, FLOAT, 0), config, work, device) for work in works]
+
+
+@functools.cache
+def llama_shape(vocabulary: int, hidden: int, layers: int, heads: int, intermediate: int) -> Shape:
+    """Of a Llama as models from scratch are: as many keys as queries, the output layer tied to the embeddings."""
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        intermediate_size=intermediate,
+        tie_word_embeddings=True,
+    )
+    return shape_of(config, "all-linear")
+
+
+def parts(shape: Shape, held: Held, config: PolicyConfig, work: Work, device: str) -> tuple[Part, ...]:
+    """What is held at the peak of one work."""
+    own = weights_of_role(shape, held)
+    copies = [role for role in work.roles if not (role == VALUE and config.value_trunk == "shared")]
+    optimized = sum(own for role in work.optimized if role in copies)
+    optimized += sum(shape.hidden + 1 for role in work.optimized if role != POLICY)  # a head
+    base = int(shape.linear * held.linear) + shape.rest * held.compute
+    common = [
+        Part("weights", base if held.rank else FLOAT * own * len(copies)),
+        Part("adapters", FLOAT * own * len(copies) if held.rank else 0),
+        Part("optimiser", MOMENTS[work.optimizer] * optimized),
+        Part("gradients", FLOAT * optimized),
+        Part("last good weights", FLOAT * own if POLICY in work.optimized and work.does is Does.TRAIN else 0),
+    ]
+    return (*common, *PASSES[work.does](shape, held, config, work, device))
+
+
+def weights_of_role(shape: Shape, held: Held) -> int:
+    """Parameters that one role has for itself, less its head."""
+    return held.rank * shape.adapted if held.rank else shape.linear + shape.rest
+
+
+def _training(shape: Shape, held: Held, config: PolicyConfig, work: Work, device: str) -> list[Part]:
+    shared = held.shares_prompts and not held.checkpointing
+    tokens = work.rows * config.max_response_tokens + (work.prompts if shared else work.rows) * config.max_prompt_tokens
+    layer = tokens * bytes_of_layer(shape, held, config)
+    kept = shape.layers * (tokens * shape.hidden * held.compute if held.checkpointing else layer)
+    reads_logits = POLICY in work.optimized or config.scalar_head == "evidence"
+    logits = work.rows * config.max_response_tokens if reads_logits else 0
+    holes = HOLES * shape.layers * layer if device == "cpu" else 0
+    return [Part("activations", kept + layer), *_logits(shape, logits), Part("holes in the heap", int(holes))]
+
+
+def _scoring(shape: Shape, held: Held, config: PolicyConfig, work: Work, device: str) -> list[Part]:
+    rows = min(work.rows, config.scoring_batch_size)
+    tokens = rows * (config.max_prompt_tokens + config.max_response_tokens)
+    return [
+        Part("activations", tokens * bytes_of_layer(shape, held, config)),
+        *_logits(shape, rows * config.max_response_tokens),
+    ]
+
+
+def _sampling(shape: Shape, held: Held, config: PolicyConfig, work: Work, device: str) -> list[Part]:
+    rows = min(work.rows, config.generation_batch_size)
+    prompts = min(work.prompts, rows) if held.shares_prompts else rows
+    cached = rows * (config.max_prompt_tokens + config.max_response_tokens)
+    return [
+        Part("merged copies", shape.merged * held.compute if held.merges else 0),
+        Part("KV cache", 2 * cached * shape.layers * shape.keys * held.compute),
+        Part("activations", prompts * config.max_prompt_tokens * bytes_of_layer(shape, held, config)),
+        Part("logits", rows * shape.vocabulary * DRAW),
+    ]
+
+
+PASSES = {Does.TRAIN: _training, Does.SCORE: _scoring, Does.SAMPLE: _sampling}
+
+
+def _logits(shape: Shape, positions: int) -> list[Part]:
+    chunk = max(MOST_LOGITS // shape.vocabulary, 1)
+    return [Part("logits", COPIES_OF_LOGITS * FLOAT * min(positions, chunk) * shape.vocabulary)]
+
+
+def bytes_of_layer(shape: Shape, held: Held, config: PolicyConfig) -> int:
+    """What a layer keeps for the backward pass for each token: the residual stream twice, both norms' outputs, queries, keys
+    and values (repeated for all heads where rows are padded), the attention's output and its mask, the gated MLP's gate,
+    its activation, the other branch and their product, and what adapters read and give."""
+    length = config.max_prompt_tokens + config.max_response_tokens
+    kept = 2 * FLOAT * shape.hidden  # norms compute in float32
+    # Beside a bfloat16 base each adapter reads a copy of its own: queries, keys, values, gate, up; and the output's.
+    inputs = 2 * shape.hidden if held.compute == FLOAT or not held.rank else 5 * shape.hidden + shape.queries
+    if not held.rank:
+        inputs += 2 * shape.hidden  # what the norms' own weights learn from
+    kept += held.compute * (inputs + 4 * shape.queries + 4 * shape.intermediate + length)
+    kept += held.compute * held.rank * shape.layers_adapted // shape.layers
+    kept += FLOAT * (shape.heads + 2)
+    if held.eager:
+        kept += shape.heads * length * (FLOAT if held.compute == FLOAT else FLOAT + held.compute)
+    return kept

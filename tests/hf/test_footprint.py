@@ -1,0 +1,212 @@
+"""The estimate of memory: parameters to the byte, activations against those that autograd keeps, presets against their GPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from alignbench_hf.build import build_pretrained, scratch_shape
+from alignbench_hf.config import PretrainedConfig, ScratchConfig
+from alignbench_hf.footprint import pretrained_shape
+from alignbench_hf.policy import HFPolicy
+from alignbench_hf.prompts import distinct_prompts, prefill
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
+
+from alignbench import POLICY, REFERENCE, Does, OptimizerConfig, Seeds, Sequences, UserError, Work, functional
+from alignbench.app import load_config
+from alignbench.plan import GIB, Machine, estimate
+from tests import tiny
+
+ROLES = (POLICY, REFERENCE, "reward", "value")
+LIMITS = {"max_prompt_tokens": 8, "max_response_tokens": 24, "dtype": "float32", "lora_rank": 4}
+UPDATE = Work("ppo", Does.TRAIN, 3, 3, ROLES, (POLICY, "value"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shaped as real models are: more queries than keys, a wide MLP, more layers than one."""
+    folder = tmp_path_factory.mktemp("base")
+    shape = LlamaConfig(
+        vocab_size=len(tiny.letters()),
+        hidden_size=48,
+        intermediate_size=128,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        pad_token_id=tiny.PAD,
+        eos_token_id=tiny.EOS,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(shape).save_pretrained(folder)
+    tiny.letters().save_pretrained(folder)
+    return folder
+
+
+def planned(config: PretrainedConfig | ScratchConfig, work: Work) -> dict[str, int]:
+    parts = config.plan([work], device="cpu", tokenizer=tiny.letters)[0]
+    return {part.name: part.size for part in parts}
+
+
+def build(config: PretrainedConfig) -> HFPolicy:
+    return build_pretrained(config, tokenizer=None, device=tiny.CPU, seeds=Seeds(0))
+
+
+def with_roles(policy: HFPolicy) -> dict[str, list[torch.nn.Parameter]]:
+    """All four; gives what PPO trains."""
+    policy.freeze_reference()
+    policy.scalar("reward")
+    return {POLICY: policy.trainable(), "value": policy.scalar("value").parameters()}
+
+
+def size(tensors: object) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)  # type: ignore[attr-defined]
+
+
+def optimised(groups: dict[str, list[torch.nn.Parameter]]) -> tuple[int, int]:
+    """Bytes of the gradients and of AdamW's moments after a step."""
+    optimizer = functional.ScheduledAdamW(OptimizerConfig(), groups, 1)
+    for parameter in (p for group in groups.values() for p in group):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    states = optimizer.state_dict()["optimizer"]["state"].values()
+    moments = size(value for state in states for name, value in state.items() if name != "step")
+    return size(p.grad for group in groups.values() for p in group), moments
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "q_proj,down_proj"])
+def test_parameters_of_adapters_are_counted_to_the_byte(checkpoint: Path, targets: str) -> None:
+    config = PretrainedConfig(path=str(checkpoint), lora_targets=targets, **LIMITS)
+    found, policy = planned(config, UPDATE), build(config)
+    groups = with_roles(policy)
+    named = dict(policy._roles.use(POLICY).named_parameters())
+    assert found["weights"] == size(p for name, p in named.items() if "lora_" not in name)
+    assert found["adapters"] == size(p for name, p in named.items() if "lora_" in name)
+    assert (found["gradients"], found["optimiser"]) == optimised(groups)
+    assert found["last good weights"] == size(policy.trainable())
+
+
+def test_parameters_of_copies_are_counted_to_the_byte() -> None:
+    policy = tiny.scratch()
+    found, groups = planned(policy._config, UPDATE), with_roles(policy)
+    models = [policy._roles.use(role) for role in ROLES]
+    assert found["weights"] == sum(size(model.parameters()) for model in models)
+    assert found["adapters"] == 0
+    assert (found["gradients"], found["optimiser"]) == optimised(groups)
+    assert scratch_shape(policy._config, tiny.letters()).hidden_size == 16
+
+
+def test_a_shared_trunk_has_one_adapter_less(checkpoint: Path) -> None:
+    own, shared = (
+        planned(PretrainedConfig(path=str(checkpoint), value_trunk=trunk, **LIMITS), UPDATE)
+        for trunk in ("own", "shared")
+    )
+    assert shared["adapters"] * 4 == own["adapters"] * 3
+    assert shared["optimiser"] < own["optimiser"]
+
+
+def kept(policy: HFPolicy, rows: int) -> int:
+    """Bytes that autograd keeps of the trunk's pass over rows of full length, one of them padded."""
+    parameters = {p.untyped_storage().data_ptr() for p in policy._roles.use(POLICY).parameters()}
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if (storage := tensor.untyped_storage()).data_ptr() not in parameters:
+            found[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        states, _ = policy._states(POLICY, full(policy, rows))
+    assert states.requires_grad
+    return sum(storage.nbytes() for storage in found.values())
+
+
+def full(policy: HFPolicy, rows: int) -> Sequences:
+    asked, answered = policy.max_prompt_tokens, policy.max_response_tokens
+    ids = torch.randint(4, 12, (rows, asked + answered), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(rows, asked + answered, dtype=torch.bool)
+    mask[0, :2] = False
+    return Sequences(ids[:, :asked], mask[:, :asked], ids[:, asked:], mask[:, asked:])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_activations_are_those_that_autograd_keeps(checkpoint: Path, dtype: str, attention: str) -> None:
+    config = PretrainedConfig(path=str(checkpoint), attention=attention, **(LIMITS | {"dtype": dtype}))
+    found = planned(config, UPDATE)["activations"] * 6 / 7  # less the layer that the backward pass works on
+    adapters = 2 * size(build(config).trainable()) // 4 if dtype == "bfloat16" else 0  # copies that autocast makes
+    assert kept(build(config), 3) - adapters == pytest.approx(found, rel=0.05)
+
+
+def test_with_checkpoints_a_layer_keeps_what_it_read(checkpoint: Path) -> None:
+    config = PretrainedConfig(path=str(checkpoint), gradient_checkpointing=True, **LIMITS)
+    whole = planned(PretrainedConfig(path=str(checkpoint), **LIMITS), UPDATE)["activations"]
+    found = planned(config, UPDATE)["activations"] - whole / 7
+    assert kept(build(config), 3) == pytest.approx(found, rel=0.05)
+
+
+def test_the_cache_of_keys_and_values_is_counted_to_the_byte(checkpoint: Path) -> None:
+    config = PretrainedConfig(path=str(checkpoint), generation_batch_size=5, **LIMITS)
+    found = planned(config, Work("rollouts", Does.SAMPLE, 40, 40, ROLES))
+    policy = build(config)
+    rows = full(policy, 5)
+    ids, mask = (
+        torch.cat(two, 1) for two in ((rows.prompt_ids, rows.response_ids), (rows.prompt_mask, rows.response_mask))
+    )
+    with torch.no_grad():
+        _, cache = prefill(policy._roles.use(POLICY).base_model, ids, mask, distinct_prompts(ids, mask))
+    assert found["KV cache"] == size(part for layer in cache.layers for part in (layer.keys, layer.values))
+    with policy._roles.sampling(POLICY):
+        copies = [m for m in policy._roles._peft.modules() if type(m) is torch.nn.Linear]
+        assert found["merged copies"] == size(m.weight for m in copies if m.out_features != len(tiny.letters()))
+
+
+def test_config_json_alone_is_enough(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
+    alone, whole = (PretrainedConfig(path=str(folder), **LIMITS) for folder in (tmp_path, checkpoint))
+    assert planned(alone, UPDATE) == planned(whole, UPDATE)
+    with pytest.raises(UserError, match=r"no \*\.safetensors"):
+        build(alone)
+
+
+def test_a_checkpoint_in_four_bits_is_planned_in_four_bits(tmp_path: Path, checkpoint: Path) -> None:
+    held = json.loads((checkpoint / "config.json").read_text())
+    held["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "config.json").write_text(json.dumps(held))
+    stored = planned(PretrainedConfig(path=str(tmp_path), **LIMITS), UPDATE)
+    assert stored == planned(PretrainedConfig(path=str(checkpoint), quantization="nf4", **LIMITS), UPDATE)
+
+
+@pytest.fixture
+def seven(tmp_path: Path) -> Iterator[str]:
+    """A model of the shape of Qwen2.5-7B (arXiv 2412.15115): 7.6 B parameters, of which 6.5 B are not embeddings."""
+    shape = Qwen2Config(
+        vocab_size=152064,
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        architectures=["Qwen2ForCausalLM"],
+    )
+    shape.save_pretrained(tmp_path)
+    yield str(tmp_path)
+    pretrained_shape.cache_clear()
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dpo"])
+def test_the_preset_of_a_7b_model_fits_the_gpu_that_it_is_meant_for(seven: str, algo: str) -> None:
+    shape, _ = pretrained_shape(seven, "main", "", "", "all-linear")
+    assert (shape.linear + shape.rest) / 1e9 == pytest.approx(7.6, abs=0.05)
+    assert shape.linear / 1e9 == pytest.approx(6.5, abs=0.05)
+    for gpu, memory in (("null", 24), ("80gb", 80)):
+        config = load_config(
+            ["model=qwen2.5-7b", f"model.path={seven}", f"algo={algo}", f"gpu={gpu}", "data=hh", "annotator=recorded"]
+        )
+        machine = Machine("cuda", memory * GIB, GIB // 2)
+        peak = max(stage.total for stage in estimate(config, machine))
+        assert peak <= machine.limit
+        assert peak > 6 * GIB, "the base alone takes as much"
