@@ -26,6 +26,7 @@ PROCESS = "process"
 CUDA_CONTEXT = GIB // 2
 """What CUDA's context and libraries take of a GPU beside the tensors: half a GiB, as is usual."""
 REWARD = "reward"
+MANY = 1000  # evaluation prompts: enough to fill a model's batches
 Change = tuple[str, Any]
 """A setting by its dotted name, and a value for it."""
 
@@ -134,7 +135,7 @@ def workload(config: RunConfig) -> list[Work]:
             if isinstance(config.reward.config, OptimizerConfig):
                 works.append(_train(config.reward, REWARD, roles, (REWARD,), responses))
     if algo.consumes is Consumes.NOTHING:
-        return [*works, Work("responses", Does.SAMPLE, config.eval.samples * algo.candidates, 1, roles)]
+        return [*works, Work("responses", Does.SAMPLE, MANY * config.eval.samples * algo.candidates, MANY, roles)]
     trained = (POLICY, *algo.scalar_roles)
     update = _train(config.algo, config.algo.component.name, (*roles, *algo.scalar_roles), trained)
     if isinstance(algo, PreferenceConfig):

@@ -138,6 +138,6 @@ class PretrainedConfig(PolicyConfig):
             found["gradient_checkpointing"] = [True]
         if self.merge_adapters:
             found["merge_adapters"] = [False]
-        if self.quantization == "none":
+        if self.quantization == "none" and not self.gguf_file and not self.path.endswith(".gguf"):
             found["quantization"] = ["nf4"]
         return found

@@ -157,7 +157,8 @@ def parts(shape: Shape, held: Held, config: PolicyConfig, work: Work, device: st
     own = weights_of_role(shape, held)
     copies = [role for role in work.roles if not (role == VALUE and config.value_trunk == "shared")]
     optimized = sum(own for role in work.optimized if role in copies)
-    optimized += sum(shape.hidden + 1 for role in work.optimized if role != POLICY)  # a head
+    head = 2 * shape.hidden + 3 if config.scalar_head == "evidence" else shape.hidden + 1
+    optimized += sum(head for role in work.optimized if role != POLICY)
     base = int(shape.linear * held.linear) + shape.rest * held.compute
     common = [
         Part("weights", base if held.rank else FLOAT * own * len(copies)),
@@ -179,6 +180,7 @@ def _training(shape: Shape, held: Held, config: PolicyConfig, work: Work, device
     tokens = work.rows * config.max_response_tokens + (work.prompts if shared else work.rows) * config.max_prompt_tokens
     layer = tokens * bytes_of_layer(shape, held, config)
     kept = shape.layers * (tokens * shape.hidden * held.compute if held.checkpointing else layer)
+    kept += tokens * shape.hidden * FLOAT  # what the last norm reads
     reads_logits = POLICY in work.optimized or config.scalar_head == "evidence"
     logits = work.rows * config.max_response_tokens if reads_logits else 0
     holes = HOLES * shape.layers * layer if device == "cpu" else 0

@@ -138,14 +138,14 @@ def test_activations_are_those_that_autograd_keeps(checkpoint: Path, dtype: str,
     config = PretrainedConfig(path=str(checkpoint), attention=attention, **(LIMITS | {"dtype": dtype}))
     found = planned(config, UPDATE)["activations"] * 6 / 7  # less the layer that the backward pass works on
     adapters = 2 * size(build(config).trainable()) // 4 if dtype == "bfloat16" else 0  # copies that autocast makes
-    assert kept(build(config), 3) - adapters == pytest.approx(found, rel=0.05)
+    assert kept(build(config), 3) - adapters == pytest.approx(found, rel=0.08)
 
 
 def test_with_checkpoints_a_layer_keeps_what_it_read(checkpoint: Path) -> None:
     config = PretrainedConfig(path=str(checkpoint), gradient_checkpointing=True, **LIMITS)
     whole = planned(PretrainedConfig(path=str(checkpoint), **LIMITS), UPDATE)["activations"]
     found = planned(config, UPDATE)["activations"] - whole / 7
-    assert kept(build(config), 3) == pytest.approx(found, rel=0.05)
+    assert kept(build(config), 3) == pytest.approx(found, rel=0.08)
 
 
 def test_the_cache_of_keys_and_values_is_counted_to_the_byte(checkpoint: Path) -> None:
@@ -202,9 +202,9 @@ def test_the_preset_of_a_7b_model_fits_the_gpu_that_it_is_meant_for(seven: str, 
     shape, _ = pretrained_shape(seven, "main", "", "", "all-linear")
     assert (shape.linear + shape.rest) / 1e9 == pytest.approx(7.6, abs=0.05)
     assert shape.linear / 1e9 == pytest.approx(6.5, abs=0.05)
-    for gpu, memory in (("null", 24), ("80gb", 80)):
+    for gpu, memory in (([], 24), (["gpu=80gb"], 80)):
         config = load_config(
-            ["model=qwen2.5-7b", f"model.path={seven}", f"algo={algo}", f"gpu={gpu}", "data=hh", "annotator=recorded"]
+            ["model=qwen2.5-7b", f"model.path={seven}", f"algo={algo}", *gpu, "data=hh", "annotator=recorded"]
         )
         machine = Machine("cuda", memory * GIB, GIB // 2)
         peak = max(stage.total for stage in estimate(config, machine))
