@@ -208,7 +208,8 @@ def changed(config: RunConfig, changes: Sequence[Change]) -> RunConfig:
         slot, _, key = name.partition(".")
         chosen: Selected = getattr(config, slot)
         replaced = dataclasses.replace(chosen, config=dataclasses.replace(chosen.config, **{key: value}))
-        config = dataclasses.replace(config, **{slot: replaced})
+        fields: dict[str, Any] = {slot: replaced}
+        config = dataclasses.replace(config, **fields)
     return config
 
 
