@@ -123,7 +123,8 @@ def workload(config: RunConfig) -> list[Work]:
     works = [_train(config.start, config.start.component.name, (POLICY,), (POLICY,))]
     if config.imitates:
         return works
-    roles, algo = (POLICY, REFERENCE), config.algo.config
+    roles: tuple[str, ...] = (POLICY, REFERENCE)
+    algo = config.algo.config
     if needs_rankings(config):
         responses = 2
         if config.annotator.load().samples_responses:
@@ -139,8 +140,8 @@ def workload(config: RunConfig) -> list[Work]:
     trained = (POLICY, *algo.scalar_roles)
     update = _train(config.algo, config.algo.component.name, (*roles, *algo.scalar_roles), trained)
     if isinstance(algo, PreferenceConfig):
-        asked = dataclasses.replace(update, stage="scoring", does=Does.SCORE, rows=2 * algo.batch_size, optimized=())
-        return [*works, *([asked] if algo.uses_reference else []), update]
+        scoring = dataclasses.replace(update, stage="scoring", does=Does.SCORE, rows=2 * algo.batch_size, optimized=())
+        return [*works, *([scoring] if algo.uses_reference else []), update]
     batch, apart = algo.batch_size, algo.batch_size // getattr(algo, "samples_per_prompt", 1)
     rollouts = dataclasses.replace(update, stage="rollouts", does=Does.SAMPLE, rows=batch, prompts=apart)
     return [*works, rollouts, dataclasses.replace(rollouts, stage="scoring", does=Does.SCORE), update]
