@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import linecache
 import sys
 import types
 from collections.abc import Iterator
@@ -158,8 +159,13 @@ def _siblings(home: str) -> list[str]:
     """The loaded modules of the class's package that hold code of their own and no config, those read first first."""
     package = home.rpartition(".")[0]
     names = [name for name in sys.modules if name.startswith(f"{package}.")]
-    names = [name for name in names if name != home and not name.endswith(".config")]
+    names = [name for name in names if name != home and not name.endswith(".config") and _has_code(name)]
     return sorted(names, key=lambda name: _source(name).count(f"from {package}."))
+
+
+def _has_code(name: str) -> bool:
+    """An empty __init__.py has no source to read again."""
+    return bool(linecache.getlines(getattr(sys.modules[name], "__file__", None) or ""))
 
 
 def _source(name: str) -> str:
