@@ -1,6 +1,7 @@
 """One thread and no network in every test process, set before anything imports torch."""
 
 import os
+import sys
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
     os.environ[variable] = "1"
@@ -11,6 +12,7 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 # Runs of the tests share no stage with those of the user, and leave nothing behind; converted models stay where they are.
@@ -21,3 +23,11 @@ _OWN = Path(os.environ.get("ALIGNBENCH_CACHE") or Path.home() / ".cache" / "alig
 os.environ["ALIGNBENCH_CACHE"] = _CACHE.name
 
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """absl, which lm-eval brings along, closes the stream that it logs to when logging is configured anew and sys.stderr is another
+    one by then: here that stream is pytest's own."""
+    if absl := sys.modules.get("absl.logging"):
+        absl.get_absl_handler().python_handler.close = lambda: None
