@@ -1,6 +1,7 @@
 """alignbench: a plugin-based benchmark harness for alignment algorithms.
 
-This is the public door: everything that a plugin may import stands here and in `alignbench.functional`.
+This is the public door: everything that a plugin may import stands here, in `alignbench.functional` and in
+`alignbench.pretrained`.
 Importing it does not import torch.
 """
 
@@ -10,13 +11,11 @@ from alignbench.contracts import (
     DataSource,
     Evaluation,
     FittableRewardSource,
-    Judge,
     Policy,
     PolicyOptimizer,
     Progress,
     RewardSource,
     ScalarRole,
-    Subject,
     Tracker,
 )
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
@@ -58,6 +57,7 @@ from alignbench.records import (
     expand,
 )
 from alignbench.seeds import Seeds
+from alignbench.subject import Judge, Subject
 from alignbench.workload import Does, Part, Work
 
 __version__ = "0.1.0"

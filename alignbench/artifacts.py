@@ -76,9 +76,8 @@ class Store:
                     self._write(path, write)
                 distributed.wait_for_all()
             elif distributed.is_main():
-                with contextlib.suppress(
-                    OSError
-                ):  # the time of last use, for pruning; the files may be somebody else's
+                # The time of last use, for pruning; the files may be somebody else's.
+                with contextlib.suppress(OSError):
                     os.utime(path / MANIFEST)
             return load(path, _made_by(path) if reused else "")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -20,8 +19,6 @@ from alignbench.records import (
     ExampleScore,
     Exported,
     FitReport,
-    Generation,
-    Likelihood,
     MetricSpec,
     Prompt,
     Ranking,
@@ -34,6 +31,7 @@ from alignbench.records import (
     UpdateReport,
     Verdict,
 )
+from alignbench.subject import Subject
 
 if TYPE_CHECKING:
     import torch
@@ -245,8 +243,9 @@ class RewardSource(ABC):
     def compare(self, first: Samples, second: Samples) -> Tensor:
         """[B] float32: how far row i of `first` is preferred to row i of `second`, which answers the same prompt: 1, 0, or .5
         for a tie; NaN where it cannot tell. By their scores, unless the source can compare two responses directly."""
-        gap = self.score(first) - self.score(second)
-        return (0.5 * (1.0 + gap.sign())).masked_fill(gap.isnan(), float("nan"))
+        from alignbench.functional import preferred
+
+        return preferred(self.score(first), self.score(second))
 
 
 class Progress(Protocol):
@@ -326,70 +325,6 @@ class PolicyOptimizer(ABC, Generic[Batch]):
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-Complete = Callable[[Sequence[Prompt], int, Sampling], tuple[Generation, ...]]
-
-
-class Likelihoods(Protocol):
-    """`likelihoods(prompts, responses)`: see Subject."""
-
-    def __call__(
-        self,
-        prompts: Sequence[Prompt],
-        responses: Sequence[Sequence[int]],
-        counted: Sequence[int] | None = None,
-    ) -> tuple[Likelihood, ...]: ...
-
-
-class Judge(Protocol):
-    """Who says which response is better, where the data source does not know: the reward source `name` that the user chose
-    (`reward@judge=`). NaN stands for what it did not answer."""
-
-    name: str
-
-    def score(self, generations: Sequence[Generation]) -> tuple[float, ...]:
-        """One raw scalar for each."""
-
-    def compare(self, first: Sequence[Generation], second: Sequence[Generation]) -> tuple[float, ...]:
-        """How far first[i] is preferred to second[i]: 1, 0, or .5 for a tie. See RewardSource.compare."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What an evaluation is given: a checkpoint's responses to the held-out prompts, and a way to ask it for more.
-
-    `baseline` are the SFT model's responses to the same prompts in the same order (for the SFT model: its own).
-    `respond(prompts, n)` samples from the checkpoint under the evaluation's own seed; the responses are saved.
-    `measure(prompts, responses)` measures given responses, as token ids with their EOS: their log-probabilities, scores
-    and verdicts. `candidates`: each response is the best of so many that the checkpoint gave, so that it is not the
-    checkpoint's own distribution that is sampled. `optimum` is `PolicyOptimizer.optimum` of the algorithm that made it.
-
-    `complete(prompts, n, sampling)` gives responses as text alone, under that Sampling: nothing is measured of them, and they are
-    saved too. `likelihoods(prompts, responses)` are those of given responses, as token ids, without an EOS unless given.
-    `ordinary_text`: whether it reads and writes ordinary text, not the language of a data source with a tokenizer of its own. False
-    too along training, where no questionnaire is to be asked.
-    """
-
-    checkpoint: Path
-    generations: tuple[Generation, ...]
-    baseline: tuple[Generation, ...]
-    tokenizer: PreTrainedTokenizerBase
-    respond: Callable[[Sequence[Prompt], int], tuple[Generation, ...]] = field(repr=False)
-    measure: Callable[[Sequence[Prompt], Sequence[Sequence[int]]], tuple[Generation, ...]] = field(repr=False)
-    candidates: int = 1
-    optimum: Callable[[ExactProblem], Tensor | None] = field(default=lambda problem: None, repr=False)
-    complete: Complete = field(default=lambda prompts, n, sampling: (), repr=False)
-    likelihoods: Likelihoods = field(default=lambda prompts, responses, counted=None: (), repr=False)
-    ordinary_text: bool = False
-    judge: Judge | None = None
-
-    def by_prompt(self, baseline: bool = False) -> list[list[Generation]]:
-        """Generations grouped by prompt, in order."""
-        groups: dict[str, list[Generation]] = {}
-        for generation in self.baseline if baseline else self.generations:
-            groups.setdefault(generation.prompt.id, []).append(generation)
-        return list(groups.values())
 
 
 class Evaluation(ABC):

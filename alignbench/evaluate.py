@@ -47,9 +47,8 @@ def main(argv: Sequence[str]) -> int:
         of_run(path, options.overrides) if (path / RESULT).is_file() else of_model(options.target, options.overrides)
     )
 
-    from alignbench.evaluation.target import (
-        evaluate_target,  # torch is imported here, once the request is known to be good
-    )
+    # torch is imported here, once the request is known to be good
+    from alignbench.evaluation.target import evaluate_target
 
     evaluate_target(target)
     return 0

@@ -347,6 +347,12 @@ def across_processes(sums: Mapping[str, float]) -> Mapping[str, float]:
     return distributed.total(sums)
 
 
+def preferred(mine: Tensor, theirs: Tensor) -> Tensor:
+    """By scores [B]: 1 where `mine` is higher, 0 where `theirs` is, .5 for a tie, NaN where one is not known."""
+    gap = mine - theirs
+    return (0.5 * (1.0 + gap.sign())).masked_fill(gap.isnan(), math.nan)
+
+
 def ranking_to_pairs(ranking: Ranking, which: str = "all") -> list[PreferencePair]:
     """The pairs of a ranking with different ranks, best first: all of them, or best_worst (one of the best against one of
     the worst). Ties and identical responses give none."""

@@ -18,7 +18,6 @@ from alignbench.contracts import (
     DataSource,
     Evaluation,
     FittableRewardSource,
-    Judge,
     Policy,
     RewardSource,
     Tracker,
@@ -46,6 +45,7 @@ from alignbench.stages import (
     pick_device,
     refuse_impossible,
 )
+from alignbench.subject import Judge
 from alignbench.training import Trained
 
 COUNTED = ("updates", "optimizer_steps", "samples", "tokens")

@@ -11,11 +11,12 @@ from pathlib import Path
 from torch import Tensor
 
 from alignbench.config import EvalSettings
-from alignbench.contracts import DataSource, Evaluation, Judge, Policy, RewardSource, Subject
+from alignbench.contracts import DataSource, Evaluation, Policy, RewardSource
 from alignbench.evaluation.respond import complete, given_samples, likelihoods, measure, respond
 from alignbench.records import ExactProblem, ExampleScore, Generation, Message, Metric, MetricSpec, Prompt, Sampling
 from alignbench.results.statistics import summarise
 from alignbench.seeds import Seeds
+from alignbench.subject import Judge, Subject
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from alignbench.contracts import Evaluation, Subject
+from alignbench.contracts import Evaluation
 from alignbench.errors import UserError
-from alignbench.evaluation.respond import measure
+from alignbench.evaluation.respond import complete, likelihoods, measure
 from alignbench.plugins import Component
 from alignbench.records import (
     POLICY,
@@ -25,6 +26,7 @@ from alignbench.records import (
     Sampling,
 )
 from alignbench.seeds import Seeds
+from alignbench.subject import Subject
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.world import World, WorldData, WorldReward
 
@@ -50,13 +52,19 @@ class Examined:
         ]
         generations, baseline = (self._measure(drawn) for drawn in both)
         self.subject = Subject(
-            Path("checkpoint"), generations, baseline, self._policy.tokenizer, self._respond, self._given
-        )
+            Path("checkpoint"), generations, baseline, self._policy.tokenizer, self._respond, self._given,
+            complete=self._complete, likelihoods=partial(likelihoods, self._policy),
+        )  # fmt: skip
 
     def _respond(self, prompts: Sequence[Prompt], n: int) -> tuple[Generation, ...]:
         self._asked += 1
         rng = self.world.seeds.torch(f"asked {self._asked}")
         return self._measure(self._policy.generate(prompts, Sampling(), n=n, rng=rng).samples)
+
+    def _complete(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> tuple[Generation, ...]:
+        self._asked += 1
+        rng = self.world.seeds.torch(f"asked {self._asked}")
+        return complete(self._policy, prompts, n=n, sampling=sampling, rng=rng)
 
     def _given(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> tuple[Generation, ...]:
         return self._measure(self._policy.samples(prompts, [tuple(ids) for ids in responses]))

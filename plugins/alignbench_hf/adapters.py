@@ -81,9 +81,8 @@ class AdapterRoles(Roles):
         return_freed_memory()  # what the pass before this one left
         again = self._checkpointed if torch.is_grad_enabled() else []
         with contextlib.ExitStack() as stack:
-            for (
-                layer
-            ) in again:  # transformers computes a layer again in training mode alone; its parts stay in evaluation mode
+            # transformers computes a layer again in training mode alone; its parts stay in evaluation mode.
+            for layer in again:
                 layer.training = True
                 stack.callback(setattr, layer, "training", False)
             if self._dtype is not torch.float32:
@@ -92,9 +91,8 @@ class AdapterRoles(Roles):
 
     @property
     def share_prompts(self) -> bool:
-        return not (
-            self._checkpointed and torch.is_grad_enabled()
-        )  # a layer that is computed again cannot fill a cache
+        # A layer that is computed again cannot fill a cache.
+        return not (self._checkpointed and torch.is_grad_enabled())
 
     def use(self, role: str) -> Model:
         if role != self._active:

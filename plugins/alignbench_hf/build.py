@@ -10,13 +10,13 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from alignbench import Seeds, UserError, functional
+from alignbench import Seeds, UserError, functional, pretrained
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.quantization import keep_trainable, quantization_config
 from alignbench_hf.roles import CopiedRoles
-from alignbench_hf.weights import ensure_pad_token, fingerprint, is_hub_id, resolve
+from alignbench_hf.weights import ensure_pad_token, is_hub_id, resolve
 
 logging.disable_progress_bar()  # one bar at a time: the stage's own
 # peft still asks transformers for an attribute that transformers has renamed.
@@ -108,7 +108,7 @@ def build_pretrained(
             gradient_checkpointing=config.gradient_checkpointing,
             base_name=config.path if is_hub_id(config.path) else str(Path(config.path).expanduser().resolve()),
         )
-    return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=fingerprint(folder))
+    return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder))
 
 
 def base_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
-from alignbench import UserError, unknown_name
+from alignbench import UserError, pretrained, unknown_name
 
 Model = Any  # a transformers or peft model
 QUANTIZATIONS = ("none", "nf4", "int8")
@@ -25,12 +25,9 @@ def quantization_config(name: str, dtype: torch.dtype, device: torch.device) -> 
         return None
     try:
         _probe(name, dtype, device)
-    except (
-        Exception
-    ) as error:  # not installed, no library for this platform, no kernel for this device: each fails otherwise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # no library for this platform, no kernel for this device: each fails in its own way
         raise UserError(
-            f"model.quantization={name}: bitsandbytes cannot run on device={device.type} here ({reason}). "
+            f"model.quantization={name}: bitsandbytes cannot run on device={device.type} here ({pretrained.one_line(error)}). "
             "Use model.quantization=none, or another device."
         ) from error
     if name == "int8":

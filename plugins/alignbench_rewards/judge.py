@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, UserError
+from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, UserError, functional
 from alignbench_rewards.chat import ChatClient, Messages, Reply, read_key
 from alignbench_rewards.config import JudgeConfig
 
@@ -78,10 +78,7 @@ class JudgeReward(RewardSource):
     def _by_rating(self, first: Samples, second: Samples) -> Tensor:
         questions = [self._rate(*row) for row in (*_rows(first), *_rows(second))]
         rated = _numbers([reply.value for reply in self._client.ask(questions, read_rating)], first)
-        mine, theirs = rated[: len(first)], rated[len(first) :]
-        return torch.where(
-            torch.isnan(mine + theirs), math.nan, 0.5 * ((mine > theirs).float() + (mine >= theirs).float())
-        )
+        return functional.preferred(rated[: len(first)], rated[len(first) :])
 
     def _rate(self, prompt: Prompt, text: str, finished: bool) -> Messages:
         return self._question(prompt, {"answer": _ended(text, finished)}, RATE)

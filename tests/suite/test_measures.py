@@ -19,7 +19,7 @@ from alignbench_suite.novelty import (
     normalised,
     utility,
 )
-from alignbench_suite.open_ended import noveltybench, own_prompts
+from alignbench_suite.tasks.diversity.open_ended import embedded, noveltybench
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import eigvalsh
@@ -140,27 +140,26 @@ class TestNovelty:
         assert all(ours >= distinct_classes(row["partition"]) for ours, row in zip(by_text, rows, strict=True))
 
     def test_the_curated_prompts_are_read_as_they_are(self):
-        prompts = noveltybench(shared_data("noveltybench"))
+        prompts = noveltybench(path=str(shared_data("noveltybench")))["test"]
         assert len(prompts) == 100
-        riddle = next(p for p in prompts if p.id == "curated-13")
-        assert (riddle.prompt, riddle.category) == ("Tell me a riddle.", "Creativity")
-        assert riddle.paraphrases[0] == "Can you give me a riddle to solve?"
+        (riddle,) = (p for p in prompts if p["id"] == "curated-13")
+        assert riddle["prompt"] == "Tell me a riddle."
 
 
 def test_the_own_prompts():
-    prompts = own_prompts()
-    assert len({p.id for p in prompts}) == len({p.prompt for p in prompts}) == len(prompts) == 40
+    prompts = list(embedded()["test"])
+    assert len({p["id"] for p in prompts}) == len({p["prompt"] for p in prompts}) == len(prompts) == 40
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "No such file"),
-        ("", "holds no prompt"),
+        (None, "has no noveltybench/curated.jsonl"),
+        ("", "is empty"),
         ('{"id": "a", "prompt": "b"}\nnonsense\n', "line 2"),
-        ('{"id": "a"}\n', "line 1"),
-        ('{"id": "a", "prompt": " "}\n', "line 1"),
-        ('["a"]\n', "line 1"),
+        ('{"id": "a"}\n', "row 1"),
+        ('{"id": "a", "prompt": " "}\n', "row 1"),
+        ('["a"]\n', "row 1"),
         ('{"id": "a", "prompt": "b"}\n{"id": "a", "prompt": "c"}\n', "'a' stands twice"),
     ],
 )
@@ -168,8 +167,8 @@ def test_prompts_that_cannot_be_read(tmp_path, content, said):
     if content is not None:
         (tmp_path / "curated.jsonl").write_text(content)
     with pytest.raises(UserError, match=said) as error:
-        noveltybench(tmp_path)
-    assert "curated.jsonl" in str(error.value) and "\n" not in str(error.value)
+        noveltybench(path=str(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 class TestEveryMeasure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -38,13 +39,15 @@ def public(name: str, folder: str, hub: Callable[[], Iterable[Row]]) -> list[Row
 
 
 def has(name: str, folder: str) -> bool:
+    """Raises UserError where there is no such folder: a mistyped one must not pass for one without the file."""
+    if not Path(folder).is_dir():
+        raise UserError(f"eval.path={folder} is not a folder: give one of evaluation data, or leave it empty.")
     return any(path.is_file() for path in _places(name, folder))
 
 
 def found(name: str, folder: str) -> Path:
-    """The file in the folder, in a folder of that name or by itself."""
-    if not Path(folder).is_dir():
-        raise UserError(f"eval.path={folder} is not a folder: give one of evaluation data, or leave it empty.")
+    """The file in the folder, in a folder of its own or by itself."""
+    has(name, folder)
     for path in _places(name, folder):
         if path.is_file():
             return path
@@ -56,7 +59,10 @@ def documents(rows: Iterable[Row]) -> dict[str, Any]:
     the same ones for every model."""
     from datasets import Dataset
 
-    return {"test": Dataset.from_list(sorted((dict(row) for row in rows), key=lambda row: number(row["id"])))}
+    found = [dict(row) for row in rows]
+    if twice := [id for id, count in Counter(row["id"] for row in found).items() if count > 1]:
+        raise UserError(f"The id {twice[0]!r} stands twice among the questions: each is scored once.")
+    return {"test": Dataset.from_list(sorted(found, key=lambda row: number(row["id"])))}
 
 
 def number(text: str) -> int:
@@ -73,11 +79,17 @@ def _places(name: str, folder: str) -> tuple[Path, Path]:
 
 
 def _read(path: Path) -> list[Row]:
+    number = 0
     try:
         text = path.read_text(encoding="utf-8")
-        rows = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines() if line]
+        if path.suffix == ".json":
+            rows = list(json.loads(text))
+        else:
+            rows = []
+            for number, line in enumerate(text.split("\n"), 1):  # noqa: B007 (named in the error)
+                rows += [json.loads(line)] if line.strip() else []
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from None
+        raise UserError(f"{path} cannot be read{f', line {number}' if number else ''}: {error}.") from None
     if not rows:
         raise UserError(f"{path} is empty.")
-    return list(rows)
+    return rows

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alignbench import UserError
 from alignbench_suite.measures import diversity_of
 from alignbench_suite.tasks import PUBLIC
 from alignbench_suite.tasks.files import Row, documents, own, public
@@ -15,15 +16,21 @@ MEASURED = ("distinct_2", "self_bleu", "unique", "novelty")
 
 
 def embedded(**_: object) -> dict[str, Any]:
-    return documents(map(document, own("open_ended")))
+    return documents(document(i, row) for i, row in enumerate(own("open_ended"), 1))
 
 
 def noveltybench(*, path: str = "", **_: object) -> dict[str, Any]:
     """The 100 curated prompts of NoveltyBench (Zhang et al. 2025, arXiv 2504.05228)."""
-    return documents(map(document, public(PUBLIC["alignbench_noveltybench"], path, _from_hub)))
+    rows = public(PUBLIC["alignbench_noveltybench"], path, _from_hub)
+    return documents(document(i, row) for i, row in enumerate(rows, 1))
 
 
-def document(row: Row) -> Row:
+def document(number: int, row: Row) -> Row:
+    texts = [row.get(name) for name in ("id", "prompt")] if isinstance(row, Mapping) else []
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise UserError(
+            f"{PUBLIC['alignbench_noveltybench']}, row {number}: no object with the texts `id` and `prompt`."
+        )
     return {"id": row["id"], "cluster": row["id"], "prompt": row["prompt"]}
 
 

@@ -1,0 +1,103 @@
+"""What plugins that read pretrained checkpoints share: a hub's files, what names a folder's content, a token to pad with.
+
+Part of the public door, beside `functional`; importing it imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SECONDS_TO_REACH_HUB = 5.0
+# No pickles, and nothing of sub-folders (original/, onnx/: the same weights again).
+FILES, NOT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt"), ("*/*",)
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_NAMING = (".safetensors", ".json", ".jinja", ".model", ".txt")
+_END = 2**20  # bytes at the start and at the end of a file that a fingerprint reads
+_PAD_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
+
+
+class NotOnHubError(Exception):
+    """The hub has no such repository or revision, or does not let it be read; the message says why, in one line."""
+
+
+class OutOfReachError(Exception):
+    """The hub did not answer and its cache has no copy; the message says why, in one line."""
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether this may be a repository's name, owner/name or name alone."""
+    return bool(_HUB_ID.fullmatch(text)) and not text.startswith(".")
+
+
+def snapshot(
+    name: str,
+    *,
+    revision: str = "",
+    files: Sequence[str] = FILES,
+    not_files: Sequence[str] = NOT_FILES,
+    needed: str = "*.safetensors",
+) -> Path:
+    """The folder of a repository's files on the Hugging Face hub at a branch, tag or commit (empty: main); where the hub does
+    not answer within seconds, of the copy in its cache, which must hold a file like `needed`: it may have a part alone.
+
+    Raises NotOnHubError and OutOfReachError, for the caller to say what to do about the setting that named it."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    commit, reason = revision or "main", ""
+    try:  # asked first and once: the downloader would retry for minutes
+        commit = HfApi().model_info(name, revision=commit, timeout=SECONDS_TO_REACH_HUB).sha or commit
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise NotOnHubError(one_line(error)) from error
+    except Exception as error:  # no route, no name, a proxy, a time-out, offline mode: each library has its own errors
+        reason = one_line(error)
+    try:
+        folder = snapshot_download(
+            name,
+            revision=commit,
+            allow_patterns=list(files),
+            ignore_patterns=list(not_files) or None,
+            local_files_only=bool(reason),
+        )
+    except Exception as error:
+        raise OutOfReachError(reason or one_line(error)) from error
+    if reason and not any(Path(folder).glob(needed)):
+        raise OutOfReachError(reason)
+    return Path(folder)
+
+
+def fingerprint(folder: Path) -> str:
+    """Tells checkpoints apart by their files: name, size, and the first and last MiB of each. Whole files would take minutes
+    where weights take gigabytes, and training moves the ends as it moves the rest."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.suffix in _NAMING):
+        size = path.stat().st_size
+        found.update(f"{path.name}:{size}\0".encode())
+        with path.open("rb") as file:
+            found.update(file.read(_END))
+            if size > _END:
+                file.seek(max(size - _END, _END))
+                found.update(file.read())
+    return found.hexdigest()[:24]
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A token to pad with that is not the tokenizer's EOS, since masks and readers of the last token could not tell the two apart:
+    its own, or one that its vocabulary has (no embedding is added); None where there is none. Chat models often pad with EOS."""
+    own, eos = tokenizer.pad_token, tokenizer.eos_token
+    if own is not None and own != eos:
+        return str(own)
+    vocabulary = tokenizer.get_vocab()
+    usable = (token for token in (*_PAD_TOKENS, tokenizer.unk_token) if token in vocabulary and token != eos)
+    return next(usable, None)
+
+
+def one_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,78 @@
+"""What an evaluation is given: a checkpoint's responses, ways to ask it for more, and a judge of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from alignbench.records import ExactProblem, Generation, Likelihood, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+
+Complete = Callable[[Sequence[Prompt], int, Sampling], tuple[Generation, ...]]
+
+
+class Likelihoods(Protocol):
+    """`likelihoods(prompts, responses)`: see Subject."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Sequence[int]],
+        counted: Sequence[int] | None = None,
+    ) -> tuple[Likelihood, ...]: ...
+
+
+class Judge(Protocol):
+    """Who says which response is better, where the data source does not know: the reward source `name` that the user chose
+    (`reward@judge=`). NaN stands for what it did not answer."""
+
+    name: str
+
+    def score(self, generations: Sequence[Generation]) -> tuple[float, ...]:
+        """One raw scalar for each."""
+
+    def compare(self, first: Sequence[Generation], second: Sequence[Generation]) -> tuple[float, ...]:
+        """How far first[i] is preferred to second[i]: 1, 0, or .5 for a tie. See RewardSource.compare."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an evaluation is given: a checkpoint's responses to the held-out prompts, and a way to ask it for more.
+
+    `baseline` are the SFT model's responses to the same prompts in the same order (for the SFT model: its own).
+    `respond(prompts, n)` samples from the checkpoint under the evaluation's own seed; the responses are saved.
+    `measure(prompts, responses)` measures given responses, as token ids with their EOS: their log-probabilities, scores
+    and verdicts. `candidates`: each response is the best of so many that the checkpoint gave, so that it is not the
+    checkpoint's own distribution that is sampled. `optimum` is `PolicyOptimizer.optimum` of the algorithm that made it.
+
+    `complete(prompts, n, sampling)` gives responses as text alone, under that Sampling: nothing is measured of them, and they are
+    saved too. `likelihoods(prompts, responses)` are those of given responses, as token ids, without an EOS unless given.
+    `ordinary_text`: whether it reads and writes ordinary text, not the language of a data source with a tokenizer of its own. False
+    too along training, where no questionnaire is to be asked.
+    """
+
+    checkpoint: Path
+    generations: tuple[Generation, ...]
+    baseline: tuple[Generation, ...]
+    tokenizer: PreTrainedTokenizerBase
+    respond: Callable[[Sequence[Prompt], int], tuple[Generation, ...]] = field(repr=False)
+    measure: Callable[[Sequence[Prompt], Sequence[Sequence[int]]], tuple[Generation, ...]] = field(repr=False)
+    candidates: int = 1
+    optimum: Callable[[ExactProblem], Tensor | None] = field(default=lambda problem: None, repr=False)
+    complete: Complete = field(default=lambda prompts, n, sampling: (), repr=False)
+    likelihoods: Likelihoods = field(default=lambda prompts, responses, counted=None: (), repr=False)
+    ordinary_text: bool = False
+    judge: Judge | None = None
+
+    def by_prompt(self, baseline: bool = False) -> list[list[Generation]]:
+        """Generations grouped by prompt, in order."""
+        groups: dict[str, list[Generation]] = {}
+        for generation in self.baseline if baseline else self.generations:
+            groups.setdefault(generation.prompt.id, []).append(generation)
+        return list(groups.values())
