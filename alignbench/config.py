@@ -97,9 +97,8 @@ class EvalSettings:
             )
         if not self.every:
             return
-        if (
-            not 1 <= points.samples <= self.samples
-        ):  # the SFT model's first responses to the same prompts are the baseline
+        # The SFT model's first responses to the same prompts are the baseline.
+        if not 1 <= points.samples <= self.samples:
             raise UserError(f"eval.points.samples={points.samples} must be 1 to eval.samples={self.samples}.")
         if odd := [name for name in points.families if name not in self.families]:
             raise unknown_name("evaluation", odd[0], self.families, where="eval.points.families")
