@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import alignbench
-from alignbench import RunFinished, RunStarted, RunStep, UserError, functional, plugins
+from alignbench import RunFinished, RunStarted, RunStep, UserError, functional, plugins, pretrained
 from alignbench.plugins import Kind, Registry
 
 PLUGINS = Path(plugins.__file__).parents[1] / "plugins"
@@ -318,7 +318,9 @@ def test_built_in_components_can_be_built_from_what_they_declare() -> None:
 def test_built_in_plugins_use_only_the_public_door() -> None:
     files = sorted(PLUGINS.rglob("*.py"))
     assert files
-    doors = {"alignbench": {*alignbench.__all__, "functional"}, "alignbench.functional": set(vars(functional))}
+    modules = {"functional": functional, "pretrained": pretrained}
+    doors = {"alignbench": {*alignbench.__all__, *modules}}
+    doors.update({f"alignbench.{name}": set(vars(module)) for name, module in modules.items()})
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
