@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.utils.checkpoint
 from torch import Tensor
 
 from alignbench import distributed
 from alignbench.contracts import Policy
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.optimizer_config import OptimizerConfig
-from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences, TokenScores
+from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
+from alignbench.token_logprobs import most_logits as most_logits
+from alignbench.token_logprobs import token_logprobs as token_logprobs
 
 _LOWER = "Lower the learning rate."
 _SAME_REWARD = 1e-9  # of its size
@@ -46,53 +47,6 @@ def masked_whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True, eps:
     if not shift_mean:
         white = white + mean
     return torch.where(mask.bool(), white, torch.zeros_like(white))
-
-
-def token_logprobs(
-    hidden: Tensor,
-    head: torch.nn.Module,
-    targets: Tensor,
-    *,
-    temperature: float = 1.0,
-    entropy: bool = False,
-    greedy: bool = False,
-    max_logits: int = 2**24,
-) -> TokenScores:
-    """Log-probabilities of `targets` [...] under head(hidden [..., H]) / temperature, float32; the entropy and whether no
-    token is more likely if asked.
-
-    At most `max_logits` logits are held at a time (64 MiB in float32 by default): where there are more, they are made
-    in chunks of positions and made again in the backward pass. The entropy carries no gradient."""
-    chunk = max(max_logits // head.get_parameter("weight").shape[0], 1)
-    flat_hidden, flat_targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-
-    def logits_of(states: Tensor) -> Tensor:
-        logits: Tensor = head(states).float() / temperature
-        return logits
-
-    def chosen(logits: Tensor, wanted: Tensor) -> Tensor:
-        return logits.gather(-1, wanted[:, None]).squeeze(-1) - torch.logsumexp(logits, -1)
-
-    logprobs, entropies, likeliest = [], [], []
-    several = flat_targets.numel() > chunk
-    for states, wanted in zip(flat_hidden.split(chunk), flat_targets.split(chunk), strict=True):
-        logits = None
-        if several and torch.is_grad_enabled() and states.requires_grad:
-            block = lambda states, wanted: chosen(logits_of(states), wanted)  # noqa: E731
-            logprobs.append(torch.utils.checkpoint.checkpoint(block, states, wanted, use_reentrant=False))
-        else:
-            logits = logits_of(states)
-            logprobs.append(chosen(logits, wanted))
-        if entropy or greedy:
-            with torch.no_grad():
-                log_p = torch.log_softmax(logits_of(states) if logits is None else logits, -1)
-                entropies.append(-(log_p.exp() * log_p).sum(-1))
-                likeliest.append(log_p.gather(-1, wanted[:, None]).squeeze(-1) == log_p.max(-1).values)
-    return TokenScores(
-        torch.cat(logprobs).reshape(targets.shape),
-        torch.cat(entropies).reshape(targets.shape) if entropy else None,
-        torch.cat(likeliest).reshape(targets.shape) if greedy else None,
-    )
 
 
 def summed_logprobs(policy: Policy, sequences: Sequences, *, role: str = POLICY, temperature: float = 1.0) -> Tensor:
@@ -328,6 +282,27 @@ def micro_batches(sequences: Sequences, rows: Tensor, size: int) -> Iterator[Ten
     lengths = sequences.prompt_mask.sum(1) + sequences.response_mask.sum(1)
     rows = rows.to(lengths.device)
     yield from own_pieces(rows[lengths[rows].argsort(stable=True)], size)
+
+
+def stacked(first: Sequences, second: Sequences) -> Sequences:
+    """The rows of `first` and below them those of `second`, padded to the longest prompt and the longest response of both."""
+
+    def join(above: Tensor, below: Tensor, *, left: bool) -> Tensor:
+        width = max(above.shape[1], below.shape[1])
+        missing = [width - part.shape[1] for part in (above, below)]
+        return torch.cat(
+            [
+                torch.nn.functional.pad(part, (by, 0) if left else (0, by))
+                for part, by in zip((above, below), missing, strict=True)
+            ]
+        )
+
+    return Sequences(
+        join(first.prompt_ids, second.prompt_ids, left=True),
+        join(first.prompt_mask, second.prompt_mask, left=True),
+        join(first.response_ids, second.response_ids, left=False),
+        join(first.response_mask, second.response_mask, left=False),
+    )
 
 
 def add_up(*tensors: Tensor) -> None:

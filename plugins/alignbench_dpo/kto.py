@@ -61,12 +61,14 @@ def mismatch(batch: PreferenceBatch) -> Sequences | None:
     kept = (prompt != prompt[donor]).nonzero().squeeze(1)
     if not len(kept):
         return None
-    sides = [
-        (side.response_ids[donor[kept]], side.response_mask[donor[kept]]) for side in (batch.chosen, batch.rejected)
-    ]
-    width = max(ids.shape[1] for ids, _ in sides)
-    ids, mask = (
-        torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
-        for parts in zip(*sides, strict=True)
+    asked = batch.chosen
+    chosen, rejected = (
+        Sequences(
+            asked.prompt_ids[kept],
+            asked.prompt_mask[kept],
+            side.response_ids[donor[kept]],
+            side.response_mask[donor[kept]],
+        )
+        for side in (batch.chosen, batch.rejected)
     )
-    return Sequences(batch.chosen.prompt_ids[kept].repeat(2, 1), batch.chosen.prompt_mask[kept].repeat(2, 1), ids, mask)
+    return functional.stacked(chosen, rejected)

@@ -18,7 +18,6 @@ from alignbench import (
     PreferenceBatch,
     PreferenceConfig,
     Seeds,
-    Sequences,
     UpdateReport,
     functional,
 )
@@ -72,8 +71,7 @@ class PairLearner(PolicyOptimizer[Any]):
         self._optimizer.zero_grad()
         for rows in functional.micro_batches(batch.chosen, torch.arange(len(batch)), self._micro_batch_size):
             part = batch.select(rows)
-            chosen = self._side(part.chosen, part.ref_chosen)
-            rejected = self._side(part.rejected, part.ref_rejected)
+            chosen, rejected = self._sides(part)
             objective = judge(chosen, rejected, part.probability)
             functional.require_finite("the preference loss", objective.loss.detach(), hint="Lower the learning rate.")
             # Divided by the pairs of the whole batch: the step does not depend on micro_batch_size.
@@ -85,9 +83,15 @@ class PairLearner(PolicyOptimizer[Any]):
         tokens = batch.chosen.response_mask.sum() + batch.rejected.response_mask.sum()
         return {**means, "gradient_norm": norms["policy"], "tokens": float(tokens)}
 
-    def _side(self, sequences: Sequences, ref_logprob: Tensor | None) -> Side:
-        logprob = functional.summed_logprobs(self._policy, sequences, temperature=self._temperature)
-        return Side(logprob, sequences.response_mask.sum(1), ref_logprob)
+    def _sides(self, part: PreferenceBatch) -> tuple[Side, Side]:
+        """Both in one pass: a policy may read their prompt once."""
+        both = functional.stacked(part.chosen, part.rejected)
+        logprobs = functional.summed_logprobs(self._policy, both, temperature=self._temperature)
+        tokens, count = both.response_mask.sum(1), len(part)
+        return (
+            Side(logprobs[:count], tokens[:count], part.ref_chosen),
+            Side(logprobs[count:], tokens[count:], part.ref_rejected),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return self._optimizer.state_dict()

@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignbench import POLICY, AlignbenchError, UserError
 from alignbench_hf.export import load_again, notes, plain_model
+from alignbench_hf.lora import lean
 from alignbench_hf.memory import return_freed_memory
 from alignbench_hf.quantization import evaluation_mode, merged
 from alignbench_hf.roles import Model, Roles, require_same_weights
@@ -49,8 +50,11 @@ class AdapterRoles(Roles):
         config.base_model_name_or_path = base_name or config.base_model_name_or_path
         evaluation_mode(self._peft)
         self._layers = {n: m for n, m in self._peft.named_modules() if isinstance(m, LoraLayer)}
+        for layer in self._layers.values():
+            lean(layer)
         self._config = config
         self._active = POLICY
+        self._trained_last = False
         self._trainable = {POLICY}
         self._checkpointed = self._with_checkpoints(base) if gradient_checkpointing else []
 
@@ -78,7 +82,10 @@ class AdapterRoles(Roles):
     def computing(self) -> Iterator[None]:
         """Adapters are kept in float32, since Adam's small steps would be lost in bfloat16; beside a bfloat16 base they
         are computed with in bfloat16. Without autocast peft computes them in float32, ten times slower on a CPU."""
-        return_freed_memory()  # what the pass before this one left
+        if torch.is_grad_enabled() != self._trained_last:
+            # What the passes of the other kind left. Not before every pass: new pages take as long as a good part of one.
+            return_freed_memory()
+            self._trained_last = torch.is_grad_enabled()
         again = self._checkpointed if torch.is_grad_enabled() else []
         with contextlib.ExitStack() as stack:
             # transformers computes a layer again in training mode alone; its parts stay in evaluation mode.

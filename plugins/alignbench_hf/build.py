@@ -78,7 +78,7 @@ def build_pretrained(
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
-            attn_implementation=config.attention,
+            attn_implementation=attention(config.attention, device),
             device_map={"": device},  # all of it on this process's own device
             local_files_only=True,
             # Said aloud, None would hide that a checkpoint is quantised, and its weights would be drawn at random.
@@ -109,6 +109,11 @@ def build_pretrained(
             base_name=config.path if is_hub_id(config.path) else str(Path(config.path).expanduser().resolve()),
         )
     return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder))
+
+
+def attention(name: str, device: torch.device) -> str:
+    """The implementation of transformers that a setting stands for (see PretrainedConfig)."""
+    return name if name != "auto" else "eager" if device.type == "cpu" else "sdpa"
 
 
 def base_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -106,8 +106,9 @@ class PretrainedConfig(PolicyConfig):
     merge_adapters: bool = True
     """Sample with the adapter merged into a copy of the linear layers, of `dtype` and so not quantised: faster, for as much
     memory as an unquantised base takes. false: sample with the adapter beside the base."""
-    attention: str = "sdpa"
-    """Attention implementation of transformers: sdpa, eager or flash_attention_2."""
+    attention: str = "auto"
+    """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where the backward
+    pass of sdpa takes four times as long, and sdpa elsewhere."""
     lora_rank: int = 16
     """Rank of the adapters."""
     lora_alpha: float = 32.0

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from alignbench import POLICY, Does, Part, Work
+from alignbench import POLICY, Does, Part, Work, functional
 from alignbench_hf.config import PolicyConfig, PretrainedConfig
 from alignbench_hf.policy import VALUE
 from alignbench_hf.weights import resolve
@@ -24,7 +24,6 @@ from alignbench_hf.weights import resolve
 FLOAT = 4  # bytes: adapters, heads, gradients, logits that are computed with
 MOMENTS = {"adamw": 2 * FLOAT, "paged_adamw_8bit": 2}  # bytes a trained parameter
 QUANTIZED = {"nf4": 0.5 + 1 / 64 + FLOAT / (64 * 256), "int8": 1.0}  # bytes a weight, scales of blocks included
-MOST_LOGITS = 2**24  # as in functional.token_logprobs
 COPIES_OF_LOGITS = 4  # the logits, divided by the temperature; their exponentials; their gradient
 DRAW = 3 * FLOAT + 3 * 8  # bytes a logit while a token is drawn, in float64
 HOLES = 0.7
@@ -68,7 +67,7 @@ class Held:
 
 def plan_pretrained(config: PretrainedConfig, works: Sequence[Work], device: str) -> list[tuple[Part, ...]]:
     """The parts of each work for one base with adapters."""
-    from alignbench_hf.build import base_dtype
+    from alignbench_hf.build import attention, base_dtype
 
     known = torch.device(device).type != "cuda" or torch.cuda.is_available()
     auto = base_dtype(config.dtype, torch.device(device)) if known or config.dtype != "auto" else torch.bfloat16
@@ -81,7 +80,7 @@ def plan_pretrained(config: PretrainedConfig, works: Sequence[Work], device: str
         checkpointing=config.gradient_checkpointing,
         merges=config.merge_adapters,
         shares_prompts=True,
-        eager=config.attention == "eager",
+        eager=attention(config.attention, torch.device(device)) == "eager",
     )
     return [parts(shape, held, config, work, device) for work in works]
 
@@ -184,7 +183,7 @@ def _training(shape: Shape, held: Held, config: PolicyConfig, work: Work, device
     reads_logits = POLICY in work.optimized or config.scalar_head == "evidence"
     logits = work.rows * config.max_response_tokens if reads_logits else 0
     holes = HOLES * shape.layers * layer if device == "cpu" else 0
-    return [Part("activations", kept + layer), *_logits(shape, logits), Part("holes in the heap", int(holes))]
+    return [Part("activations", kept + layer), *_logits(shape, logits, device), Part("holes in the heap", int(holes))]
 
 
 def _scoring(shape: Shape, held: Held, config: PolicyConfig, work: Work, device: str) -> list[Part]:
@@ -192,7 +191,7 @@ def _scoring(shape: Shape, held: Held, config: PolicyConfig, work: Work, device:
     tokens = rows * (config.max_prompt_tokens + config.max_response_tokens)
     return [
         Part("activations", tokens * bytes_of_layer(shape, held, config)),
-        *_logits(shape, rows * config.max_response_tokens),
+        *_logits(shape, rows * config.max_response_tokens, device),
     ]
 
 
@@ -211,8 +210,8 @@ def _sampling(shape: Shape, held: Held, config: PolicyConfig, work: Work, device
 PASSES = {Does.TRAIN: _training, Does.SCORE: _scoring, Does.SAMPLE: _sampling}
 
 
-def _logits(shape: Shape, positions: int) -> list[Part]:
-    chunk = max(MOST_LOGITS // shape.vocabulary, 1)
+def _logits(shape: Shape, positions: int, device: str) -> list[Part]:
+    chunk = max(functional.most_logits(torch.device(device).type) // shape.vocabulary, 1)
     return [Part("logits", COPIES_OF_LOGITS * FLOAT * min(positions, chunk) * shape.vocabulary)]
 
 
@@ -222,8 +221,7 @@ def bytes_of_layer(shape: Shape, held: Held, config: PolicyConfig) -> int:
     its activation, the other branch and their product, and what adapters read and give."""
     length = config.max_prompt_tokens + config.max_response_tokens
     kept = 2 * FLOAT * shape.hidden  # norms compute in float32
-    # Beside a bfloat16 base each adapter reads a copy of its own: queries, keys, values, gate, up; and the output's.
-    inputs = 2 * shape.hidden if held.compute == FLOAT or not held.rank else 5 * shape.hidden + shape.queries
+    inputs = 2 * shape.hidden
     if not held.rank:
         inputs += 2 * shape.hidden  # what the norms' own weights learn from
     kept += held.compute * (inputs + 4 * shape.queries + 4 * shape.intermediate + length)

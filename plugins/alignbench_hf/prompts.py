@@ -1,4 +1,5 @@
-"""Responses to one prompt share its computation: rows with the same prompt are found, and grouped where that saves work."""
+"""What rows of a batch have in common is computed once: the start that all prompts share (a template's, a system message), and
+the prompt that several responses answer. Which parts are shared is decided where it saves work."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from transformers import DynamicCache
 from alignbench import Sequences, functional
 
 WORTHWHILE = 0.9
-"""Prompts are shared where that leaves at most this share of the tokens: two passes cost more than one of the same length."""
+"""A part is read apart where that leaves at most this share of the tokens: two passes cost more than one of the same length."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,38 @@ class Distinct:
 
     def __len__(self) -> int:
         return len(self.first)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How B rows are read: the first `start` tokens of all prompts once, then the rest of each of `prompts` once (None: with
+    its rows), then what is left of every row. `tokens`: positions to compute, padding included."""
+
+    start: int
+    prompts: Distinct | None
+    tokens: int
+
+
+def reading(prompt_ids: Tensor, prompt_mask: Tensor, response_width: int) -> Reading:
+    """The cheapest reading of rows with these prompts, [B, P], and responses of that width."""
+    rows, width = prompt_ids.shape
+    found = Reading(0, None, rows * (width + response_width))
+    if rows == 1:
+        return found
+    distinct = distinct_prompts(prompt_ids, prompt_mask)
+    tokens = len(distinct) * width + rows * response_width
+    if worthwhile(found.tokens, tokens):
+        found = Reading(0, distinct, tokens)
+    readers = len(distinct) if found.prompts else rows
+    start = common_start(prompt_ids, prompt_mask) if readers > 1 else 0
+    tokens = found.tokens - (readers - 1) * start
+    if start and worthwhile(found.tokens, tokens):
+        found = Reading(start, found.prompts, tokens)
+    return found
+
+
+def worthwhile(apart: int, shared: int) -> bool:
+    return shared <= WORTHWHILE * apart
 
 
 def distinct_prompts(prompt_ids: Tensor, prompt_mask: Tensor) -> Distinct:
@@ -40,48 +73,96 @@ def distinct_prompts(prompt_ids: Tensor, prompt_mask: Tensor) -> Distinct:
     return Distinct(torch.tensor(first, device=device), torch.tensor(of_row, device=device))
 
 
+def common_start(prompt_ids: Tensor, prompt_mask: Tensor) -> int:
+    """With how many equal tokens all prompts begin, at least one token of each left out: what follows it is read off there."""
+    lengths = prompt_mask.sum(1)
+    most = max(int(lengths.min()) - 1, 0)
+    columns = (prompt_ids.shape[1] - lengths)[:, None] + torch.arange(most, device=prompt_ids.device)
+    begin = prompt_ids.gather(1, columns)
+    return int((begin == begin[:1]).all(0).long().cumprod(0).sum())
+
+
 def positions(attention: Tensor) -> Tensor:
     """Counted from a row's first token, wherever its padding is."""
     return (attention.cumsum(1) - 1).clamp(min=0)
 
 
-def prefill(trunk: Any, prompt_ids: Tensor, prompt_mask: Tensor, prompts: Distinct) -> tuple[Tensor, DynamicCache]:
-    """Reads each different prompt once: its last state [U, H], and a cache of all B rows."""
-    attention = prompt_mask[prompts.first].long()
-    cache = DynamicCache()
-    hidden = trunk(
-        input_ids=prompt_ids[prompts.first],
-        attention_mask=attention,
-        position_ids=positions(attention),
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state[:, -1]
-    if len(prompts) < len(prompts.of_row):
-        cache.batch_select_indices(prompts.of_row)
-    return hidden, cache
+@dataclass(frozen=True)
+class Rows:
+    """Token ids and attention [B, T] of whole rows whose common start stands in the first columns, padding behind it."""
+
+    ids: Tensor
+    attention: Tensor
+
+    def read(self, trunk: Any, columns: slice, rows: Tensor | slice, cache: DynamicCache | None) -> Tensor:
+        """Hidden states [b, columns, H] of some rows, after the columns that the cache holds."""
+        attention = self.attention[rows, : columns.stop]
+        hidden: Tensor = trunk(
+            input_ids=self.ids[rows, columns],
+            attention_mask=attention,
+            position_ids=positions(attention)[:, columns],
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return hidden
+
+
+def aligned(prompt_ids: Tensor, prompt_mask: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    """Left-padded prompts with their common start moved to the first columns: ids and mask, [B, P] as before."""
+    mask = prompt_mask.bool()
+    if not start:
+        return prompt_ids, mask
+    row = int(mask.sum(1).argmax())
+    begin = prompt_ids[row][mask[row]][:start].expand(len(mask), -1)
+    rest = (mask & (mask.cumsum(1) > start))[:, start:]
+    return torch.cat([begin, prompt_ids[:, start:]], 1), torch.cat([torch.ones_like(begin, dtype=torch.bool), rest], 1)
+
+
+def prefill(trunk: Any, prompt_ids: Tensor, prompt_mask: Tensor, *, share: bool) -> tuple[Tensor, Tensor, DynamicCache]:
+    """Reads prompts [B, P]: the state at the end of each [B, H]; the attention [B, P] to the columns of the cache; the cache."""
+    plan = reading(prompt_ids, prompt_mask, 0) if share else Reading(0, None, 0)
+    ids, mask = aligned(prompt_ids, prompt_mask, plan.start)
+    rows, cache = Rows(ids, mask.long()), DynamicCache()
+    last = _read_prompts(trunk, rows, ids.shape[1], plan, cache)
+    return last if plan.prompts is None else last[plan.prompts.of_row], rows.attention, cache
+
+
+def _read_prompts(trunk: Any, rows: Rows, width: int, plan: Reading, cache: DynamicCache) -> Tensor:
+    """The last states of the prompts that are read, one for each different one; the cache is left with all rows."""
+    readers = slice(None) if plan.prompts is None else plan.prompts.first
+    _read_start(trunk, rows, plan, cache)
+    last = rows.read(trunk, slice(plan.start, width), readers, cache)[:, -1]
+    if plan.prompts is not None:
+        cache.batch_select_indices(plan.prompts.of_row)
+    return last
+
+
+def _read_start(trunk: Any, rows: Rows, plan: Reading, cache: DynamicCache) -> None:
+    """Fills the cache with the common start, for all who read on."""
+    if plan.start:
+        rows.read(trunk, slice(0, plan.start), slice(0, 1), cache)
+        readers = len(rows.ids) if plan.prompts is None else len(plan.prompts)
+        cache.batch_select_indices(torch.zeros(readers, dtype=torch.long, device=rows.ids.device))
 
 
 def states(trunk: Any, sequences: Sequences, *, share: bool) -> Tensor:
-    """Hidden states before each response token and after the last, [B, R + 1, H]. With `share`, a prompt that several rows
-    have is read once, where that is worth it; gradients flow through what is shared."""
-    prompts = distinct_prompts(sequences.prompt_ids, sequences.prompt_mask) if share else None
-    if prompts is None or not worthwhile(_apart(sequences), _shared(sequences, prompts)):
-        attention = torch.cat([sequences.prompt_mask, sequences.response_mask], 1).long()
-        ids = torch.cat([sequences.prompt_ids, sequences.response_ids], 1)
-        hidden: Tensor = trunk(
-            input_ids=ids, attention_mask=attention, position_ids=positions(attention), use_cache=False
-        ).last_hidden_state
-        return hidden[:, sequences.prompt_ids.shape[1] - 1 :]
-    last, cache = prefill(trunk, sequences.prompt_ids, sequences.prompt_mask, prompts)
-    attention = torch.cat([sequences.prompt_mask, sequences.response_mask], 1).long()
-    rest = trunk(
-        input_ids=sequences.response_ids,
-        attention_mask=attention,
-        position_ids=positions(attention)[:, sequences.prompt_ids.shape[1] :],
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    return torch.cat([last[prompts.of_row][:, None], rest], 1)
+    """Hidden states before each response token and after the last, [B, R + 1, H]. With `share`, what rows have in common is
+    read once, where that is worth it; gradients flow through it from all of them."""
+    width, longest = sequences.prompt_ids.shape[1], sequences.response_ids.shape[1]
+    plan = reading(sequences.prompt_ids, sequences.prompt_mask, longest) if share else Reading(0, None, 0)
+    ids, mask = aligned(sequences.prompt_ids, sequences.prompt_mask, plan.start)
+    rows = Rows(
+        torch.cat([ids, sequences.response_ids], 1), torch.cat([mask, sequences.response_mask.bool()], 1).long()
+    )
+    cache = DynamicCache() if plan.start or plan.prompts else None
+    if plan.prompts is not None and cache is not None:
+        last = _read_prompts(trunk, rows, width, plan, cache)
+        rest = rows.read(trunk, slice(width, width + longest), slice(None), cache)
+        return torch.cat([last[plan.prompts.of_row][:, None], rest], 1)
+    if cache is not None:
+        _read_start(trunk, rows, plan, cache)
+    hidden = rows.read(trunk, slice(plan.start, width + longest), slice(None), cache)
+    return hidden[:, width - 1 - plan.start :]
 
 
 def pieces(sequences: Sequences, size: int, *, share: bool) -> Iterator[Tensor]:
@@ -111,24 +192,7 @@ def by_prompt(sequences: Sequences) -> Tensor:
     return order
 
 
-def worthwhile(apart: int, shared: int) -> bool:
-    return shared <= WORTHWHILE * apart
-
-
 def _tokens(sequences: Sequences, order: Tensor, size: int) -> int:
     """Positions to compute, padding included, if rows are taken in this order."""
-    total = 0
-    for rows in order.split(size):
-        piece = sequences.select(rows)
-        apart = _apart(piece)
-        shared = _shared(piece, distinct_prompts(piece.prompt_ids, piece.prompt_mask))
-        total += shared if worthwhile(apart, shared) else apart
-    return total
-
-
-def _apart(sequences: Sequences) -> int:
-    return len(sequences) * (sequences.prompt_ids.shape[1] + sequences.response_ids.shape[1])
-
-
-def _shared(sequences: Sequences, prompts: Distinct) -> int:
-    return len(prompts) * sequences.prompt_ids.shape[1] + len(sequences) * sequences.response_ids.shape[1]
+    parts = map(sequences.select, order.split(size))
+    return sum(reading(part.prompt_ids, part.prompt_mask, part.response_ids.shape[1]).tokens for part in parts)

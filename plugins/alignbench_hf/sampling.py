@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from alignbench import NonFiniteError, Sampling
-from alignbench_hf.prompts import Distinct, distinct_prompts, positions, prefill
+from alignbench_hf.prompts import positions, prefill
 
 EVICT_BELOW = 0.75  # share of unfinished rows below which finished ones leave the batch
 
@@ -73,15 +73,11 @@ def loop(model: Any, output: nn.Module, request: Request) -> Decoded:
     """One forward pass of the trunk a token; finished rows leave the batch."""
     rows, device, found = len(request.prompt_ids), request.prompt_ids.device, Decoded.empty(request)
     alive = torch.arange(rows, device=device)  # the rows that are still in the batch
-    prompts = (
-        distinct_prompts(request.prompt_ids, request.prompt_mask) if request.share_prompts else Distinct(alive, alive)
+    hidden, attention, cache = prefill(
+        model.base_model, request.prompt_ids, request.prompt_mask, share=request.share_prompts
     )
-    attention = request.prompt_mask.long()
     position = positions(attention)[:, -1:]
-    hidden, cache = prefill(model.base_model, request.prompt_ids, request.prompt_mask, prompts)
     logits = output(hidden.contiguous())
-    if len(prompts) < rows:
-        logits = logits[prompts.of_row]
     for step in range(request.max_new_tokens):
         token, logprob = draw(
             logits.float() / request.sampling.temperature, request.sampling, request.chances[alive, step]

@@ -12,7 +12,7 @@ from alignbench_hf.build import build_pretrained, scratch_shape
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.footprint import pretrained_shape
 from alignbench_hf.policy import HFPolicy
-from alignbench_hf.prompts import distinct_prompts, prefill
+from alignbench_hf.prompts import prefill
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
 
 from alignbench import POLICY, REFERENCE, Does, OptimizerConfig, Seeds, Sequences, UserError, Work, functional
@@ -137,7 +137,7 @@ def full(policy: HFPolicy, rows: int) -> Sequences:
 def test_activations_are_those_that_autograd_keeps(checkpoint: Path, dtype: str, attention: str) -> None:
     config = PretrainedConfig(path=str(checkpoint), attention=attention, **(LIMITS | {"dtype": dtype}))
     found = planned(config, UPDATE)["activations"] * 6 / 7  # less the layer that the backward pass works on
-    adapters = 2 * size(build(config).trainable()) // 4 if dtype == "bfloat16" else 0  # copies that autocast makes
+    adapters = 2 * size(build(config).trainable()) // 4 if dtype == "bfloat16" else 0  # copies in bfloat16
     assert kept(build(config), 3) - adapters == pytest.approx(found, rel=0.08)
 
 
@@ -157,7 +157,7 @@ def test_the_cache_of_keys_and_values_is_counted_to_the_byte(checkpoint: Path) -
         torch.cat(two, 1) for two in ((rows.prompt_ids, rows.response_ids), (rows.prompt_mask, rows.response_mask))
     )
     with torch.no_grad():
-        _, cache = prefill(policy._roles.use(POLICY).base_model, ids, mask, distinct_prompts(ids, mask))
+        *_, cache = prefill(policy._roles.use(POLICY).base_model, ids, mask, share=True)
     assert found["KV cache"] == size(part for layer in cache.layers for part in (layer.keys, layer.values))
     with policy._roles.sampling(POLICY):
         copies = [m for m in policy._roles._peft.modules() if type(m) is torch.nn.Linear]
