@@ -45,6 +45,10 @@ Batch = TypeVar("Batch", contravariant=True)
 class ScalarRole(ABC):
     """One number per state of a response, computed on (a copy or an adapter of) the policy's base: a value or a reward."""
 
+    reads_policy: bool = False
+    """Whether it reads the policy's own states, so that `Policy.logprobs_and_values` makes them once for both. One backward
+    pass over both results is then cheaper than two; everywhere else two hold less at a time."""
+
     @abstractmethod
     def values(self, sequences: Sequences) -> Tensor:
         """[B, R + 1] float32, differentiable. Column t is read before response token t; the column after a row's
@@ -120,6 +124,13 @@ class Policy(ABC):
     ) -> TokenScores:
         """Log-probabilities of the response tokens, of logits / temperature. Differentiable for POLICY, frozen for REFERENCE.
         Call `backward` on one role's result before asking for another role with gradients."""
+
+    def logprobs_and_values(
+        self, sequences: Sequences, value: ScalarRole, *, temperature: float = 1.0, entropy: bool = False
+    ) -> tuple[TokenScores, Tensor]:
+        """`logprobs` of the policy and the role's `values`; in one pass where the role reads the policy's own states."""
+        scores = self.logprobs(sequences, temperature=temperature, entropy=entropy)
+        return scores, value.values(sequences)
 
     @abstractmethod
     def freeze_reference(self) -> None:

@@ -72,8 +72,6 @@ def ours(work: dict, overrides: list[str]) -> Measured:
 
 def theirs(work: dict, options: list[str]) -> Measured:
     """As TRL's own example does it: LoRA on the policy, a value and a reward model of their own."""
-    import tempfile
-
     import torch
     from datasets import Dataset
     from peft import LoraConfig

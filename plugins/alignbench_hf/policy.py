@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +48,17 @@ from alignbench_hf.weights import check_base, write_base
 
 VALUE = "value"  # the role that may share the policy's trunk
 MERGE = "model.merge_adapters=false"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one pass tells of some rows: scores of their tokens (see TokenScores), and the values [B, R + 1] of a role that
+    reads the same states."""
+
+    logprobs: Tensor
+    entropy: Tensor | None = None
+    greedy: Tensor | None = None
+    values: Tensor | None = None
 
 
 class HFPolicy(Policy):
@@ -214,37 +226,64 @@ class HFPolicy(Policy):
         entropy: bool = False,
         greedy: bool = False,
     ) -> TokenScores:
-        measure = partial(self._logprobs, role=role, temperature=temperature, entropy=entropy, greedy=greedy)
-        if role == POLICY and torch.is_grad_enabled():
-            return measure(sequences)
-        shape = sequences.response_ids.shape
-        logprobs = torch.zeros(shape, device=self.device)
-        entropies = torch.zeros(shape, device=self.device) if entropy else None
-        likeliest = torch.zeros(shape, dtype=torch.long, device=self.device) if greedy else None
-        with torch.no_grad():
-            for rows in self._pieces(sequences):
-                part = measure(sequences.select(rows))
-                width = part.logprobs.shape[1]
-                logprobs[rows, :width] = part.logprobs
-                if entropies is not None and part.entropy is not None:
-                    entropies[rows, :width] = part.entropy
-                if likeliest is not None and part.greedy is not None:
-                    likeliest[rows, :width] = part.greedy.long()
-        functional.add_up(*(part for part in (logprobs, entropies, likeliest) if part is not None))
-        return TokenScores(logprobs, entropies, None if likeliest is None else likeliest.bool())
+        fields = ["logprobs"] + ["entropy"] * entropy + ["greedy"] * greedy
+        measure = partial(self._measure, fields, role=role, temperature=temperature)
+        found = self._whole(sequences, measure, fields, learns=role == POLICY)
+        return TokenScores(found.logprobs, found.entropy, found.greedy)
 
-    def _logprobs(
-        self, sequences: Sequences, *, role: str, temperature: float, entropy: bool, greedy: bool
-    ) -> TokenScores:
-        states, output = self._states(role, sequences)
+    def logprobs_and_values(
+        self, sequences: Sequences, value: ScalarRole, *, temperature: float = 1.0, entropy: bool = False
+    ) -> tuple[TokenScores, Tensor]:
+        if not (value.reads_policy and isinstance(value, HFScalarRole)):
+            return super().logprobs_and_values(sequences, value, temperature=temperature, entropy=entropy)
+        fields = ["logprobs"] + ["entropy"] * entropy + ["values"]
+        measure = partial(self._measure, fields, role=POLICY, temperature=temperature, value=value)
+        found = self._whole(sequences, measure, fields, learns=True)
+        assert found.values is not None, "asked for"
+        return TokenScores(found.logprobs, found.entropy), found.values
+
+    def _whole(
+        self, sequences: Sequences, measure: Callable[[Sequences], Measured], fields: Sequence[str], *, learns: bool
+    ) -> Measured:
+        """`measure` of all rows: in one pass where gradients are wanted, else in pieces."""
+        if learns and torch.is_grad_enabled():
+            return measure(sequences)
+        rows, width = sequences.response_ids.shape
+        whole = {name: torch.zeros(rows, width + (name == "values"), device=self.device) for name in fields}
+        with torch.no_grad():
+            for piece in self._pieces(sequences):
+                part = measure(sequences.select(piece))
+                for name, tensor in whole.items():
+                    own = getattr(part, name)
+                    tensor[piece, : own.shape[1]] = own.float()
+        functional.add_up(*whole.values())
+        return Measured(**{name: tensor.bool() if name == "greedy" else tensor for name, tensor in whole.items()})
+
+    def _measure(
+        self,
+        fields: Sequence[str],
+        sequences: Sequences,
+        *,
+        role: str,
+        temperature: float,
+        value: HFScalarRole | None = None,
+    ) -> Measured:
+        """What is asked about some rows, by one pass."""
+        hidden, output = self._states(role, sequences)
         found = functional.token_logprobs(
-            states[:, :-1], output, sequences.response_ids, temperature=temperature, entropy=entropy, greedy=greedy
+            hidden[:, :-1],
+            output,
+            sequences.response_ids,
+            temperature=temperature,
+            entropy="entropy" in fields,
+            greedy="greedy" in fields,
         )
         outside = ~sequences.response_mask.bool()
-        return TokenScores(
+        return Measured(
             found.logprobs.masked_fill(outside, 0.0),
             None if found.entropy is None else found.entropy.masked_fill(outside, 0.0),
             None if found.greedy is None else found.greedy & ~outside,
+            None if value is None else value.head(hidden, output, sequences),
         )
 
     # --- roles ---
@@ -265,7 +304,7 @@ class HFPolicy(Policy):
             if init_from in self._scalars:
                 head.load_state_dict(self._scalars[init_from].head.state_dict())
         run = lambda sequences: self._states(trunk, sequences)  # noqa: E731
-        self._scalars[name] = HFScalarRole(run, base, head, self._pieces)
+        self._scalars[name] = HFScalarRole(run, base, head, self._pieces, reads_policy=trunk == POLICY)
         return self._scalars[name]
 
     def scalars(self) -> tuple[str, ...]:

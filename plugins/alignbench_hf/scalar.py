@@ -57,7 +57,7 @@ HEADS: dict[str, type[LinearHead]] = {"linear": LinearHead, "evidence": Evidence
 
 class HFScalarRole(ScalarRole):
     """A scalar role of an HFPolicy. `run` maps sequences to (states [B, R + 1, H], output layer) as this role; `pieces`
-    gives the rows of each pass without gradients."""
+    gives the rows of each pass without gradients; `reads_policy` as in ScalarRole."""
 
     def __init__(
         self,
@@ -65,8 +65,11 @@ class HFScalarRole(ScalarRole):
         named_parameters: dict[str, nn.Parameter],
         head: LinearHead,
         pieces: Callable[[Sequences], Iterator[Tensor]],
+        *,
+        reads_policy: bool = False,
     ) -> None:
         self._run, self._base, self.head, self._pieces = run, named_parameters, head, pieces
+        self.reads_policy = reads_policy
 
     def values(self, sequences: Sequences) -> Tensor:
         if torch.is_grad_enabled():

@@ -41,6 +41,16 @@ class Experience:
     advantages: Tensor
     returns: Tensor
 
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def select(self, rows: Tensor) -> Experience:
+        """The given rows, trimmed as Sequences.select does."""
+        sequences = self.sequences.select(rows)
+        width = sequences.response_ids.shape[1]
+        kept = (part[rows, :width] for part in (self.logprobs, self.values, self.advantages, self.returns))
+        return Experience(sequences, *kept)
+
 
 class PPO(PolicyOptimizer[ScoredRollout]):
     """One update: shape the rewards, estimate advantages, then epochs x minibatches clipped steps."""
@@ -85,9 +95,11 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         # 1. Log-probabilities of the sampled tokens under policy and reference, and values, before any step. They are
         #    recomputed rather than taken from the sampler, so that the first ratio is exactly 1.
         with torch.no_grad():
-            old = self._policy.logprobs(sequences, temperature=config.temperature, entropy=True)
+            old, values = self._policy.logprobs_and_values(
+                sequences, self._value, temperature=config.temperature, entropy=True
+            )
             ref = self._policy.logprobs(sequences, role=REFERENCE, temperature=config.temperature)
-            values = self._value.values(sequences)[:, :-1].masked_fill(~mask, 0.0)
+            values = values[:, :-1].masked_fill(~mask, 0.0)
 
         # 2. Rewards: -beta (log pi - log pi_ref) at every token, and the score once, at the last response token.
         require_finite("the reward", batch.scores, hint="Check the reward source.")
@@ -142,35 +154,47 @@ class PPO(PolicyOptimizer[ScoredRollout]):
     def _step(self, experience: Experience, minibatch: Tensor) -> dict[str, float]:
         """One optimizer step on the mean loss of a minibatch's tokens, gathered over micro-batches.
 
-        Each role is backpropagated before the other runs forward: they may be adapters on one base."""
-        config = self._config
+        A value that reads the policy's states takes one pass forward and back with it. One with a network of its own comes
+        after the policy, whose activations are gone by then."""
+        config, temperature = self._config, self._config.temperature
         tokens = experience.sequences.response_mask[minibatch].sum()
         sums: Counter[str] = Counter()
         self._optimizer.zero_grad()
         for rows in functional.micro_batches(experience.sequences, minibatch, config.micro_batch_size):
-            sequences = experience.sequences.select(rows)
-            mask = sequences.response_mask.bool()
-            width = mask.shape[1]
-
-            new = self._policy.logprobs(sequences, temperature=config.temperature).logprobs
-            old, advantages = experience.logprobs[rows, :width], experience.advantages[rows, :width]
-            policy = policy_loss(new, old, advantages, mask, config.clip_ratio)
-            require_finite("the policy loss", policy.total.detach(), hint="Lower the learning rate.")
-            (policy.total / tokens).backward()  # type: ignore[no-untyped-call]
-
-            old_values, returns = experience.values[rows, :width], experience.returns[rows, :width]
-            value = value_loss(self._value.values(sequences)[:, :-1], old_values, returns, mask, config.clip_value)
-            require_finite("the value loss", value.total.detach(), hint="Lower the learning rate.")
-            (config.value_coef * value.total / tokens).backward()  # type: ignore[no-untyped-call]
-
-            sums["policy_loss"] += float(policy.total.detach() / tokens)
-            sums["value_loss"] += float(value.total.detach() / tokens)
-            sums["clip_fraction"] += float(policy.clipped / tokens)
-            sums["value_clip_fraction"] += float(value.clipped / tokens)
-            sums["approx_kl"] += float(masked_sum(functional.kl_k3(old, new.detach()), mask) / tokens)
+            part = experience.select(rows)
+            if self._value.reads_policy:
+                new, values = self._policy.logprobs_and_values(part.sequences, self._value, temperature=temperature)
+                loss = self._policy_loss(part, new.logprobs, tokens, sums) + self._value_loss(
+                    part, values, tokens, sums
+                )
+                loss.backward()  # type: ignore[no-untyped-call]
+            else:
+                new = self._policy.logprobs(part.sequences, temperature=temperature)
+                self._policy_loss(part, new.logprobs, tokens, sums).backward()  # type: ignore[no-untyped-call]
+                values = self._value.values(part.sequences)
+                self._value_loss(part, values, tokens, sums).backward()  # type: ignore[no-untyped-call]
         norms = self._optimizer.step()
         sums = functional.across_processes(sums)
         return {**sums, "policy_gradient_norm": norms["policy"], "value_gradient_norm": norms["value"]}
+
+    def _policy_loss(self, part: Experience, new: Tensor, tokens: Tensor, sums: Counter[str]) -> Tensor:
+        """These rows' share of the clipped loss; adds to `sums` what is logged."""
+        mask = part.sequences.response_mask.bool()
+        loss = policy_loss(new, part.logprobs, part.advantages, mask, self._config.clip_ratio)
+        require_finite("the policy loss", loss.total.detach(), hint="Lower the learning rate.")
+        sums["policy_loss"] += float(loss.total.detach() / tokens)
+        sums["clip_fraction"] += float(loss.clipped / tokens)
+        sums["approx_kl"] += float(masked_sum(functional.kl_k3(part.logprobs, new.detach()), mask) / tokens)
+        return loss.total / tokens
+
+    def _value_loss(self, part: Experience, values: Tensor, tokens: Tensor, sums: Counter[str]) -> Tensor:
+        """These rows' share of the value loss, weighed; adds to `sums` what is logged."""
+        mask = part.sequences.response_mask.bool()
+        loss = value_loss(values[:, :-1], part.values, part.returns, mask, self._config.clip_value)
+        require_finite("the value loss", loss.total.detach(), hint="Lower the learning rate.")
+        sums["value_loss"] += float(loss.total.detach() / tokens)
+        sums["value_clip_fraction"] += float(loss.clipped / tokens)
+        return self._config.value_coef * loss.total / tokens
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alignbench import NonFiniteError, OptimizerConfig, Prompt, Ranking, UserError, functional
+from alignbench import NonFiniteError, OptimizerConfig, Prompt, Ranking, Sequences, UserError, functional
 
 property_test = settings(deadline=None, derandomize=True, max_examples=60)
 
@@ -143,6 +143,24 @@ def test_token_logprobs_without_entropy() -> None:
     found = functional.token_logprobs(torch.randn(2, 3), torch.nn.Linear(3, 5), torch.tensor([0, 1]))
     assert found.entropy is None
     assert found.greedy is None
+
+
+def test_stacked_rows_are_those_of_both() -> None:
+    """Prompts stay left-padded and responses right-padded."""
+
+    def some(rows: int, prompt: int, response: int) -> Sequences:
+        ids = lambda width: torch.arange(rows * width).view(rows, width) + 1  # noqa: E731
+        return Sequences(ids(prompt), ids(prompt) > 1, ids(response), ids(response) % 2 == 0)
+
+    first, second = some(2, 3, 1), some(3, 1, 4)
+    both = functional.stacked(first, second)
+    assert both.prompt_ids.shape == (5, 3)
+    assert both.response_mask.shape == (5, 4)
+    for part, rows in ((first, slice(0, 2)), (second, slice(2, 5))):
+        assert torch.equal(both.prompt_ids[rows, 3 - part.prompt_ids.shape[1] :], part.prompt_ids)
+        assert torch.equal(both.response_ids[rows, : part.response_ids.shape[1]], part.response_ids)
+    assert not both.prompt_mask[2:, :2].any()
+    assert not both.response_mask[:2, 1:].any()
 
 
 # KL

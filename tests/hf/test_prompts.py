@@ -8,7 +8,7 @@ import pytest
 import torch
 from alignbench_hf import prompts as module
 from alignbench_hf.policy import HFPolicy
-from alignbench_hf.prompts import by_prompt, distinct_prompts, pieces
+from alignbench_hf.prompts import aligned, by_prompt, common_start, distinct_prompts, pieces, reading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,6 +73,36 @@ def test_scores_and_gradients_are_those_of_rows_apart(policy: HFPolicy, apart: H
         assert mine.grad is not None
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-4)
     assert max(float(p.grad.abs().max()) for p in policy.trainable() if p.grad is not None) > 1e-2
+
+
+def test_a_start_that_all_prompts_have_is_read_once(
+    policy: HFPolicy, apart: HFPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of different lengths after it, with one response each and with several; also where a prompt is nothing else."""
+    for texts, n, positions in (
+        (("a b c", "a b e f g", "a b"), 1, 2 + 3 * 4),
+        (("a b c", "a b e f g", "a b"), 4, 2 + 3 * 4),
+    ):
+        prompts = tuple(map(tiny.prompt, texts))
+        rng = torch.Generator().manual_seed(0)
+        sequences = policy.generate(prompts, Sampling(), n=n, rng=rng).samples.sequences
+        with monkeypatch.context() as patch:
+            tokens = Tokens(policy, patch)
+            with torch.no_grad():
+                asked = tokens.of(lambda sequences=sequences: policy.logprobs(sequences))
+        assert asked == positions + sequences.response_ids.numel()
+        weights = torch.randn(sequences.response_ids.shape, generator=rng)
+        found, grads = [], []
+        for p in (policy, apart):
+            for parameter in p.trainable():
+                parameter.grad = None
+            scores = p.logprobs(sequences).logprobs
+            (scores * weights).sum().backward()
+            found.append(scores.detach())
+            grads.append(torch.cat([parameter.grad.flatten() for parameter in p.trainable()]))  # type: ignore[union-attr]
+        torch.testing.assert_close(*found, rtol=0, atol=2e-5)
+        torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
+        assert float(grads[0].abs().max()) > 1e-2
 
 
 @pytest.mark.parametrize("head", ["linear", "evidence"])
@@ -172,6 +202,30 @@ def batches(draw: st.DrawFn) -> tuple[Sequences, int]:
     prompts = columns([asked[prompt] for prompt, _ in rows], left=True)
     responses = columns([[5] * length for _, length in rows], left=False)
     return Sequences(*prompts, *responses), draw(st.integers(1, 8))
+
+
+@given(batches())
+@property_test
+def test_a_common_start_is_common_and_moved_to_the_front(case: tuple[Sequences, int]) -> None:
+    """Every row keeps its tokens in their order, and at least one of them for itself."""
+    rows, _ = case
+    start = common_start(rows.prompt_ids, rows.prompt_mask)
+    read = lambda ids, mask: [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]  # noqa: E731
+    before = read(rows.prompt_ids, rows.prompt_mask)
+    assert all(row[:start] == before[0][:start] and len(row) > start for row in before)
+    assert len({tuple(row[: start + 1]) for row in before}) > 1 or min(map(len, before)) == start + 1
+    ids, mask = aligned(rows.prompt_ids, rows.prompt_mask, start)
+    assert ids.shape == rows.prompt_ids.shape
+    assert bool(mask[:, :start].all())
+    assert read(ids, mask) == before
+
+
+@given(batches())
+@property_test
+def test_a_reading_is_never_dearer_than_none(case: tuple[Sequences, int]) -> None:
+    rows, _ = case
+    columns = rows.prompt_ids.shape[1] + rows.response_ids.shape[1]
+    assert reading(rows.prompt_ids, rows.prompt_mask, rows.response_ids.shape[1]).tokens <= len(rows) * columns
 
 
 @given(batches())

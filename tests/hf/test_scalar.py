@@ -179,6 +179,42 @@ def test_a_value_on_the_policys_own_trunk(make, head: str, tmp_path: Path) -> No
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), value.parameters(), strict=True))
 
 
+def test_a_value_on_the_policys_own_trunk_is_read_in_one_pass(make, head: str, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """With and without gradients, in pieces too, and the gradients are those of two passes."""
+    policy = make(scalar_head=head, value_trunk="shared", scoring_batch_size=5)
+    value = policy.scalar("value")
+    disturb(value)
+    sequences = tiny.sequences(policy)
+    weights = torch.randn(sequences.response_ids.shape, generator=torch.Generator().manual_seed(3))
+    passes = []
+    honest = type(policy)._states
+    monkeypatch.setattr(type(policy), "_states", lambda *args: passes.append(1) or honest(*args))
+
+    def measured(together: bool) -> list[Tensor]:
+        for parameter in (*policy.trainable(), *value.parameters()):
+            parameter.grad = None
+        if together:
+            scores, values = policy.logprobs_and_values(sequences, value, temperature=0.7, entropy=True)
+        else:
+            scores = policy.logprobs(sequences, temperature=0.7, entropy=True)
+            values = value.values(sequences)
+        inside = values[:, :-1] * sequences.response_mask
+        found = [scores.logprobs, scores.entropy, inside]
+        if torch.is_grad_enabled():
+            ((scores.logprobs + inside) * weights).sum().backward()
+            found += [parameter.grad for parameter in (*policy.trainable(), *value.parameters())]
+        return [part.detach().clone() for part in found]
+
+    for context, count in ((torch.enable_grad(), 1), (torch.no_grad(), -(-len(sequences) // 5))):
+        with context:
+            passes.clear()
+            one = measured(together=True)
+            assert len(passes) == count
+            for mine, theirs in zip(one, measured(together=False), strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+    assert not make(scalar_head=head).scalar("value").reads_policy
+
+
 def test_save_and_load(make, head: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     policy = make(scalar_head=head)
     role = policy.scalar("reward")

@@ -18,7 +18,7 @@ from alignbench.plugins import Component, Kind, registry
 PPO, SFT, DPO, IPO, RLOO = "algo=ppo", "algo=sft", "algo=dpo", "algo=ipo", "algo=rloo"
 LEARNED, BEST_OF_N = "reward=learned", "algo=best_of_n"
 HELPFULNESS, OPTIMIZATION = "evaluation=helpfulness", "evaluation=optimization"
-SUMMED = "functional.summed_logprobs(self._policy, sequences, temperature=self._temperature)"
+SUMMED = "functional.summed_logprobs(self._policy, both, temperature=self._temperature)"
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ FAULTS = (
     Fault("whitening over the padding", PPO, "functional.masked_whiten(advantages, mask)", "functional.masked_whiten(advantages, torch.ones_like(mask))", "padding_makes_no_difference"),
     Fault("mask made from token ids", PPO, "samples.sequences, samples.sequences.response_mask.bool()", "samples.sequences, samples.sequences.response_ids != 0", "tokens_at_padding_are_not_read"),
     # Steps
-    Fault("ratio upside down", PPO, "policy_loss(new, old, advantages", "policy_loss(old, new, advantages", "reaches_its_optimum"),
-    Fault("policy loss on the first token alone", PPO, "policy_loss(new, old, advantages, mask, config", "policy_loss(new, old, advantages, mask & (mask.cumsum(1) < 2), config", "reaches_its_optimum"),
-    Fault("policy loss without the last token", PPO, "policy_loss(new, old, advantages, mask, config", "policy_loss(new, old, advantages, mask & (mask.flip(1).cumsum(1).flip(1) > 1), config", "reaches_its_optimum"),
-    Fault("policy loss with the mask of the next column", PPO, "policy_loss(new, old, advantages, mask, config", "policy_loss(new, old, advantages, mask.roll(-1, 1) & mask, config", "micro_batches_change_memory_alone"),
-    Fault("loss divided by the tokens of a micro-batch", PPO, "(policy.total / tokens).backward()", "(policy.total / mask.sum()).backward()", "micro_batches_change_memory_alone"),
-    Fault("temperature left out after the first step", PPO, "new = self._policy.logprobs(sequences, temperature=config.temperature)", "new = self._policy.logprobs(sequences)", "temperature_divides_the_logits"),
+    Fault("ratio upside down", PPO, "policy_loss(new, part.logprobs, part", "policy_loss(part.logprobs, new, part", "reaches_its_optimum"),
+    Fault("policy loss on the first token alone", PPO, "part.advantages, mask, self", "part.advantages, mask & (mask.cumsum(1) < 2), self", "reaches_its_optimum"),
+    Fault("policy loss without the last token", PPO, "part.advantages, mask, self", "part.advantages, mask & (mask.flip(1).cumsum(1).flip(1) > 1), self", "reaches_its_optimum"),
+    Fault("policy loss with the mask of the next column", PPO, "part.advantages, mask, self", "part.advantages, mask.roll(-1, 1) & mask, self", "micro_batches_change_memory_alone"),
+    Fault("loss divided by the tokens of a micro-batch", PPO, "        return loss.total / tokens", "        return loss.total / mask.sum()", "micro_batches_change_memory_alone"),
+    Fault("temperature left out after the first step", PPO, "new = self._policy.logprobs(part.sequences, temperature=temperature)", "new = self._policy.logprobs(part.sequences)", "temperature_divides_the_logits"),
     Fault("temperature left out of the reference", PPO, "role=REFERENCE, temperature=config.temperature)", "role=REFERENCE)", "kl_is_in_nats_per_response"),
     Fault("temperature ignored everywhere", PPO, "temperature=config.temperature", "temperature=1.0", "temperature_divides_the_logits"),
     Fault("epochs ignored", PPO, "epochs=self._config.epochs, count", "epochs=1, count", "steps_for_every_minibatch"),
@@ -68,7 +68,7 @@ FAULTS = (
     Fault("steps reported by a formula that is wrong", PPO, "UpdateReport(metrics, self._optimizer.steps - steps_before, stop)", "UpdateReport(metrics, config.epochs * 2, stop)", "reports_the_steps_it_makes"),
     Fault("learning rate never scheduled", PPO, "self._optimizer.steps, self._optimizer.next_update()", "self._optimizer.steps, config.learning_rate", "learning_rate_follows_its_schedule"),
     Fault("reward model trained as the value network", PPO, 'self._value = policy.scalar("value", init_from="reward" if from_reward else POLICY)', 'self._value = policy._scalars["reward"]', "nothing_else_moves"),
-    Fault("value network asked before the policy's backward pass", PPO, "            new = self._policy.logprobs(sequences, temperature=config.temperature).logprobs\n", "            new = self._policy.logprobs(sequences, temperature=config.temperature).logprobs\n            self._value.values(sequences)\n", "roles_take_turns"),
+    Fault("value network asked before the policy's backward pass", PPO, "                new = self._policy.logprobs(part.sequences, temperature=temperature)\n", "                new = self._policy.logprobs(part.sequences, temperature=temperature)\n                self._value.values(part.sequences)\n", "roles_take_turns"),
     # State, seeds, reports
     Fault("adapted kl_coef left out of the state", PPO, 'self._kl_coef = state["kl_coef"]', "pass", "goes_on_from_its_state"),
     Fault("shuffling left out of the state", PPO, 'self._shuffle.set_state(state["shuffle"])', "pass", "goes_on_from_its_state"),
@@ -91,11 +91,11 @@ FAULTS = (
     Fault("soft labels of the other response", DPO, "probability=known(probability) if", "probability=1 - known(probability) if", "reaches_its_optimum"),
     Fault("label smoothing with soft labels", DPO, "1 - label_smoothing if probability is None else probability", "1 - label_smoothing if probability is None else 0.9 * probability + 0.05", "reaches_its_optimum", "alignbench_dpo.losses"),
     Fault("no reference", DPO, "return self.logprob - self.ref_logprob", "return self.logprob - 0 * self.ref_logprob", "reaches_its_optimum", "alignbench_dpo.pairs"),
-    Fault("mean over tokens in place of the sum", DPO, SUMMED, "functional.masked_mean(self._policy.logprobs(sequences, temperature=self._temperature).logprobs, sequences.response_mask, dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
-    Fault("last token of a response left out", DPO, SUMMED, "functional.masked_sum(self._policy.logprobs(sequences, temperature=self._temperature).logprobs[:, :-1], sequences.response_mask[:, 1:], dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
-    Fault("end of a response not counted", DPO, SUMMED, "functional.masked_sum(self._policy.logprobs(sequences, temperature=self._temperature).logprobs, sequences.response_ids != 1, dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
+    Fault("mean over tokens in place of the sum", DPO, SUMMED, "functional.masked_mean(self._policy.logprobs(both, temperature=self._temperature).logprobs, both.response_mask, dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
+    Fault("last token of a response left out", DPO, SUMMED, "functional.masked_sum(self._policy.logprobs(both, temperature=self._temperature).logprobs[:, :-1], both.response_mask[:, 1:], dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
+    Fault("end of a response not counted", DPO, SUMMED, "functional.masked_sum(self._policy.logprobs(both, temperature=self._temperature).logprobs, both.response_ids != 1, dim=1)", "reaches_its_optimum", "alignbench_dpo.pairs"),
     Fault("loss divided by the pairs of a micro-batch", DPO, "(objective.loss.sum() / len(batch)).backward()", "objective.loss.mean().backward()", "micro_batches_change_memory_alone", "alignbench_dpo.pairs"),
-    Fault("reference of another pair", DPO, "self._side(part.rejected, part.ref_rejected)", "self._side(part.rejected, part.ref_rejected.roll(1))", "order_makes_no_difference", "alignbench_dpo.pairs"),
+    Fault("reference of another pair", DPO, "tokens[count:], part.ref_rejected)", "tokens[count:], part.ref_rejected.roll(1))", "order_makes_no_difference", "alignbench_dpo.pairs"),
     Fault("learning rate scheduled once", DPO, "learning_rate = self._optimizer.next_update()", "learning_rate = self._optimizer.next_update() if not self._optimizer.steps else 0.0", "learning_rate_follows_its_schedule", "alignbench_dpo.pairs"),
     Fault("state of the optimizer not loaded", DPO, "self._optimizer.load_state_dict(state)", "pass", "goes_on_from_its_state", "alignbench_dpo.pairs"),
     Fault("margin with a factor of its own", IPO, "(2 * probability - 1) / (2 * tau)", "(2 * probability - 1) / tau", "reaches_its_optimum", "alignbench_dpo.losses"),
