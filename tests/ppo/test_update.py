@@ -242,15 +242,14 @@ def test_micro_batches_change_memory_only(micro: int) -> None:
 def test_a_value_that_reads_the_policys_states_takes_part_in_its_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """One update in one pass a micro-batch is the update in two."""
     outcomes, settings = [], config(epochs=2, minibatches=2, micro_batch_size=5)
+    backward, passes = Tensor.backward, []
+    monkeypatch.setattr(Tensor, "backward", lambda loss: passes.append(1) or backward(loss))
     for together in (True, False):
         policy, ppo = started(settings, value_trunk="shared")
         assert ppo._value.reads_policy
         ppo._value.reads_policy = together
-        backward = Tensor.backward
-        passes: list[Tensor] = []
-        with monkeypatch.context() as patch:
-            patch.setattr(Tensor, "backward", lambda loss: passes.append(loss) or backward(loss))
-            report = ppo.update(tiny.scored(policy))
+        passes.clear()
+        report = ppo.update(tiny.scored(policy))
         assert len(passes) == (1 if together else 2) * 2 * 2 * 2  # of epochs, minibatches and micro-batches
         outcomes.append((dict(report.metrics), [*weights(policy), *(p.detach() for p in ppo._value.parameters())]))
     (metrics, one), (expected, other) = outcomes
