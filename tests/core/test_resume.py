@@ -21,6 +21,7 @@ from tests.core.harness import SMALL, Command, Plugin, records
 from tests.core.test_training import Moving, good, weights
 
 OPTIONS = ("cache=false", "reward.updates=2")
+SHORT = "algo=sft"  # the run with the fewest stages, where no other is looked at
 FILES = ("examples.parquet", "generations.jsonl", "train.jsonl", "rankings.jsonl", "sft/generations.jsonl")
 
 
@@ -78,7 +79,7 @@ def test_an_interrupted_run_goes_on(
 
 
 def test_a_failed_run_goes_on_only_when_asked(small: Command, plugin: Plugin, command: Command, tmp_path: Path) -> None:
-    assert stopped(small, plugin, "ppo", 1, AlignbenchError("the disk is full")) == 1
+    assert stopped(small, plugin, "sft", 1, AlignbenchError("the disk is full"), SHORT) == 1
     failed = only(tmp_path / "runs")
     assert command("resume", str(failed)).code == 0
     assert records(failed)[0]["status"] == "finished"
@@ -88,34 +89,33 @@ def test_the_same_command_starts_anew_after_a_failure_or_where_told(
     small: Command, plugin: Plugin, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="a bug"):
-        stopped(small, plugin, "ppo", 1, ValueError("a bug"))
-    stopped(small, plugin, "ppo", 1, KeyboardInterrupt())
-    assert small("resume=never").code == 0
+        stopped(small, plugin, "sft", 1, ValueError("a bug"), SHORT)
+    stopped(small, plugin, "sft", 1, KeyboardInterrupt(), SHORT)
+    assert small(SHORT, "resume=never").code == 0
     statuses = sorted(r["status"] for r in records(tmp_path / "runs") if not r["baseline"])
     assert statuses == ["failed", "finished", "interrupted"]
 
 
 def test_a_sweep_is_picked_up_by_leaving_finished_runs_alone(small: Command, plugin: Plugin, tmp_path: Path) -> None:
-    assert small().code == 0
+    assert small(SHORT).code == 0
     steps = len(plugin.heard.steps)
-    again = small("resume=finished")
+    again = small(SHORT, "resume=finished")
     assert again.code == 0 and "gold_reward" in again.out
     assert len(plugin.heard.steps) == steps
-    assert small("resume=finished", "seed=1").code == 0
+    assert small(SHORT, "resume=finished", "seed=1").code == 0
     assert len([r for r in records(tmp_path / "runs") if not r["baseline"]]) == 2
 
 
-def test_a_finished_run_is_not_resumed(small: Command, command: Command, tmp_path: Path) -> None:
-    assert small().code == 0
-    done = command("resume", str(only(tmp_path / "runs")))
+def test_a_finished_run_is_not_resumed(whole: Path, command: Command) -> None:
+    done = command("resume", str(whole))
     assert done.code == 2 and "is finished" in done.errors[0]
-    assert command("resume", "--results-dir", str(tmp_path / "runs")).out.startswith("Every run")
+    assert command("resume", "--results-dir", str(whole.parent)).out.startswith("Every run")
 
 
 def test_a_changed_config_is_refused_and_the_difference_shown(
     small: Command, plugin: Plugin, command: Command, tmp_path: Path
 ) -> None:
-    stopped(small, plugin, "ppo", 1, KeyboardInterrupt())
+    stopped(small, plugin, "pretrain", 1, KeyboardInterrupt())
     run = only(tmp_path / "runs")
     assert f"{run}  interrupted" in command("resume", "--results-dir", str(tmp_path / "runs")).out
     refused = command("resume", str(run), "algo.kl_coef=0.5")

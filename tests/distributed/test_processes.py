@@ -16,11 +16,19 @@ from alignbench import Seeds, UserError, distributed
 from alignbench.app import load_config
 from alignbench.plugins import Kind, registry
 from alignbench.stages import build, refuse_impossible
-from tests.core.harness import SMALL, lines, records
+from tests.core.harness import SMALL, command, lines, records
+from tests.distributed import processes
 from tests.distributed.processes import algorithms
 
 HERE = Path(__file__).parent
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+
+
+def torchrun(*arguments: str) -> str:
+    """What two processes print."""
+    done = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,8 @@ class Both:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     folder = tmp_path_factory.mktemp("processes")
-    script = str(HERE / "processes.py")
-    for command, name in (((sys.executable,), "one"), (TORCHRUN, "two")):
-        done = subprocess.run([*command, script, str(folder / name)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+    processes.main(str(folder / "one"))
+    torchrun(str(HERE / "processes.py"), str(folder / "two"))
     return Both(load_file(folder / "one"), load_file(folder / "two"))
 
 
@@ -77,14 +83,13 @@ def test_what_cannot_share_is_refused_before_a_model_is_loaded(monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_a_run_on_two_processes_measures_what_one_measures(tmp_path: Path) -> None:
+def test_a_run_on_two_processes_measures_what_one_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole pipeline, within what docs/sweeps.md states: sums in another order round otherwise, and a sampled token
     whose chance lies at the border of two tokens flips. Before anything is sampled the curves are the same."""
-    for command, name in (((sys.executable,), "one"), (TORCHRUN, "two")):
-        options = [*SMALL, "algo.updates=2", "device=cpu", "cache=false", f"results_dir={tmp_path / name}"]
-        done = subprocess.run([*command, "-m", "alignbench", *options], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("The run lies in") == 1, "the main process alone speaks"
+    options = [*SMALL, "algo.updates=2", "device=cpu", "cache=false"]
+    assert command(capsys, *options, f"results_dir={tmp_path / 'one'}").code == 0
+    said = torchrun("-m", "alignbench", *options, f"results_dir={tmp_path / 'two'}")
+    assert said.count("The run lies in") == 1, "the main process alone speaks"
     one, two = (next((tmp_path / name).iterdir()) for name in ("one", "two"))
     assert {p.relative_to(one) for p in one.rglob("*")} == {p.relative_to(two) for p in two.rglob("*")}
     for ours, theirs in zip(lines(one / "train.jsonl"), lines(two / "train.jsonl"), strict=True):

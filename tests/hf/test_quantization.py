@@ -28,7 +28,8 @@ LIMITS = {"max_prompt_tokens": 8, "max_response_tokens": 6, "lora_rank": 4, "dty
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    tiny.base_model(hidden=32).save_pretrained(folder)
+    # As wide as a block of weights: where rows end within blocks, bitsandbytes reads other blocks' scales on AVX512.
+    tiny.base_model(hidden=64).save_pretrained(folder)
     tiny.letters().save_pretrained(folder)
     return folder
 
@@ -112,10 +113,14 @@ def test_four_bits_are_four_bits_and_really_round(checkpoint: Path) -> None:
     layers = [m for m in policy._roles.use(POLICY).modules() if isinstance(m, bnb.nn.Linear4bit)]
     assert len(layers) == 14, "seven in each of two blocks; the output layer and the embeddings stay whole"
     assert all(layer.weight.quant_state.nested and layer.weight.quant_state.quant_type == "nf4" for layer in layers)
-    whole = plain._roles.use(POLICY).model.layers[0].mlp.up_proj.base_layer.weight
-    rounded = dequantized(policy._roles.use(POLICY).model.layers[0].mlp.up_proj.base_layer)
-    assert rounded is not None and 0.01 < float((rounded - whole).norm() / whole.norm()) < 0.2
-    assert dequantized(plain._roles.use(POLICY).model.layers[0].mlp.up_proj.base_layer) is None
+    for name, layer in policy._roles.use(POLICY).named_modules():
+        if isinstance(layer, bnb.nn.Linear4bit):
+            other = plain._roles.use(POLICY).get_submodule(name)
+            assert dequantized(other) is None
+            whole, rounded = other.weight, dequantized(layer)
+            assert rounded is not None
+            # What NF4 in blocks of 64 costs normal weights; of as few weights as here it varies by 0.002.
+            assert float((rounded - whole).norm() / whole.norm()) == pytest.approx(0.092, abs=0.01), name
 
 
 def test_a_reloaded_adapter_computes_the_same(checkpoint: Path, tmp_path: Path) -> None:

