@@ -107,8 +107,8 @@ def trained(policy: Any, config: Any, sequences: Any) -> float:
         return sum(reading(row.prompt_ids, row.prompt_mask, row.response_ids.shape[1]).tokens for row in rows)
 
     answered = EPISODES * sequences.response_ids.shape[1]
-    networks = 1 if config.model.value_trunk == "shared" else 2
-    scoring = 2 * (tokens(config.model.scoring_batch_size) * trunk * (networks + 1) + 2 * answered * head)
+    networks = 1 if config.model.config.value_trunk == "shared" else 2
+    scoring = 2 * (tokens(config.model.config.scoring_batch_size) * trunk * (networks + 1) + 2 * answered * head)
     training = 4 * EPOCHS * (tokens(config.algo.config.micro_batch_size) * trunk * networks + answered * head)
     return float(scoring + training)
 

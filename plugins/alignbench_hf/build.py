@@ -14,7 +14,7 @@ from alignbench import Seeds, UserError, functional, pretrained
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
-from alignbench_hf.quantization import keep_trainable, quantization_config
+from alignbench_hf.quantization import check_unpacking, keep_trainable, quantization_config
 from alignbench_hf.roles import CopiedRoles
 from alignbench_hf.weights import ensure_pad_token, is_hub_id, resolve
 
@@ -85,6 +85,7 @@ def build_pretrained(
             **({"quantization_config": quantization} if quantization else {}),
         )
     keep_trainable(model, device)
+    check_unpacking(model, device)
     window = getattr(model.config, "max_position_embeddings", None)
     if window and config.max_prompt_tokens + config.max_response_tokens > window:
         raise UserError(

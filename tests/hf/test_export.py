@@ -22,7 +22,7 @@ from tests import tiny
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    tiny.base_model(hidden=32).save_pretrained(folder)
+    tiny.base_model(hidden=64).save_pretrained(folder)
     tiny.letters().save_pretrained(folder)
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import bitsandbytes as bnb
@@ -106,6 +107,34 @@ def test_the_sampler_agrees_with_the_policy(checkpoint: Path, kind: str, merge: 
     torch.testing.assert_close(rollout.logprobs, again, rtol=0, atol=1e-3)
     after = packed(policy)
     assert all(torch.equal(base[n], after[n]) for n in base)
+
+
+@pytest.mark.parametrize("hidden", [32, 48, 64])
+def test_weights_that_are_unpacked_wrongly_are_refused(tmp_path: Path, hidden: int) -> None:
+    """Whichever widths bitsandbytes gets wrong on this processor: what loads is rounded, and not mixed up."""
+    tiny.base_model(hidden=hidden).save_pretrained(tmp_path)
+    tiny.letters().save_pretrained(tmp_path)
+    try:
+        policy = load(tmp_path)
+    except UserError as refusal:
+        assert hidden % 64, refusal
+        assert re.search(
+            rf"unpacks four-bit rows of {hidden} numbers wrongly .*quantization=int8 or none", str(refusal)
+        )
+        return
+    plain = load(tmp_path, "none")
+    for name, layer in policy._roles.use(POLICY).named_modules():
+        if isinstance(layer, bnb.nn.Linear4bit):
+            whole, rounded = plain._roles.use(POLICY).get_submodule(name).weight, dequantized(layer)
+            assert rounded is not None
+            assert float((rounded - whole).norm() / whole.norm()) < 0.12, name
+
+
+def test_a_library_that_loses_weights_is_refused(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = bnb.functional.dequantize_4bit
+    monkeypatch.setattr(bnb.functional, "dequantize_4bit", lambda *args, **rest: honest(*args, **rest).roll(1, 0))
+    with pytest.raises(UserError, match=r"unpacks four-bit rows of 24 numbers wrongly on device=cpu here \(1\d\d% of"):
+        load(checkpoint)
 
 
 def test_four_bits_are_four_bits_and_really_round(checkpoint: Path) -> None:
