@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import sys
@@ -28,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alignbench import distributed, sweeps, tuning
 from alignbench.config import COMPONENT, PointSettings, RunConfig, Selected, Settings, instance, one_line
 from alignbench.errors import AlignbenchError, UserError, unknown_name
-from alignbench.plugins import Component, Kind, registry
+from alignbench.plugins import Component, Kind, Registry, registry
 from alignbench.results.environment import config_hash
 
 Task = Callable[[RunConfig], None]
@@ -66,16 +67,21 @@ class PresetPath(SearchPathPlugin):
 
 def register_configs() -> None:
     """Stores the schema of every registered component; called again it changes nothing."""
+    _register(registry())
+
+
+@functools.lru_cache(maxsize=1)  # of the registry that the store holds: making the schemas takes a fifth of a composition
+def _register(known: Registry) -> None:
     store = ConfigStore.instance()
     for kind in Kind:
         if kind is not Kind.EVALUATION:
-            for component in registry().of(kind):
+            for component in known.of(kind):
                 store.store(
                     group=kind.value, name=component.name, node=_node(component), provider=component.distribution
                 )
     settings = OmegaConf.structured(Settings)
     with open_dict(settings):
-        for component in registry().of(Kind.EVALUATION):
+        for component in known.of(Kind.EVALUATION):
             settings.eval.options[component.name] = OmegaConf.structured(component.config)
     store.store(name="settings", node=settings, provider="alignbench")
     Plugins.instance().register(PresetPath)

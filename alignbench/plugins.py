@@ -69,7 +69,7 @@ class Component:
             raise UserError(f"{where} cannot be imported from {self.target!r}: {error}.") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registry:
     """Every component of every plugin. `manager` calls the hooks around a run."""
 
