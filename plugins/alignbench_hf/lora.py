@@ -29,25 +29,24 @@ def _forward(layer: Any, inner: nn.Module, x: Tensor) -> Tensor:
 
 
 class _AddAdapter(torch.autograd.Function):
-    """base + scale * (x A^T) B^T (Hu et al., arXiv 2106.09685), written into `base`, in the type of `x`; A [r, in] and
-    B [out, r] may be float32 beside it."""
+    """base + scale * (x A^T) B^T (Hu et al., arXiv 2106.09685), written into `base` and computed in its type; x [..., in],
+    A [r, in] and B [out, r] may be of another."""
 
     @staticmethod
     def forward(ctx: Any, base: Tensor, x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
         ctx.mark_dirty(base)
-        ctx.scale, ctx.types = scale, (down.dtype, up.dtype)
-        flat, down, up = x.reshape(-1, x.shape[-1]), down.to(x.dtype), up.to(x.dtype)
-        low = flat @ down.T
+        ctx.scale, ctx.types, ctx.shape = scale, (x.dtype, down.dtype, up.dtype), x.shape
+        rows, down, up = (part.to(base.dtype) for part in (x.reshape(-1, x.shape[-1]), down, up))
+        low = rows @ down.T
         base.view(-1, base.shape[-1]).addmm_(low, up.T, alpha=scale)
-        ctx.save_for_backward(x, low, down, up)
+        ctx.save_for_backward(rows, low, down, up)
         return base
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, None]:
-        x, low, down, up = ctx.saved_tensors
+        rows, low, down, up = ctx.saved_tensors
+        of_x, of_down, of_up = ctx.types
         above = upstream[0].reshape(-1, upstream[0].shape[-1])
         by_low = (above @ up).mul_(ctx.scale)
-        by_x = (by_low @ down).view_as(x) if ctx.needs_input_grad[1] else None
-        by_down = by_low.T @ x.reshape(-1, x.shape[-1])
-        by_up = (above.T @ low).mul_(ctx.scale)
-        return upstream[0], by_x, by_down.to(ctx.types[0]), by_up.to(ctx.types[1]), None
+        by_x = (by_low @ down).view(ctx.shape).to(of_x) if ctx.needs_input_grad[1] else None
+        return upstream[0], by_x, (by_low.T @ rows).to(of_down), (above.T @ low).mul_(ctx.scale).to(of_up), None
