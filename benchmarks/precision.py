@@ -37,7 +37,7 @@ def ends(folder: Path, stage: str, figure: str) -> tuple[float, float]:
 def figures(folder: Path) -> list[float]:
     record, start = (json.loads((f / "result.json").read_text()) for f in (folder, folder / "sft"))
     proxy = [r["metrics"]["optimization/proxy_reward"]["value"] for r in (record, start)]
-    accuracy = record["reports"]["reward"]["held_out_accuracy"]
+    accuracy = record["reports"]["reward/held_out_accuracy"]
     return [
         *ends(folder, "sft", "loss"), accuracy, *ends(folder, "ppo", "reward"), ends(folder, "ppo", "kl")[1], *proxy
     ]  # fmt: skip
