@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from alignbench import POLICY, AlignbenchError, UserError
 from alignbench_hf.export import load_again, notes, plain_model
 from alignbench_hf.lora import lean
-from alignbench_hf.memory import return_freed_memory
+from alignbench_hf.memory import FreedMemory
 from alignbench_hf.quantization import evaluation_mode, merged
 from alignbench_hf.roles import Model, Roles, require_same_weights
 
@@ -54,7 +54,7 @@ class AdapterRoles(Roles):
             lean(layer)
         self._config = config
         self._active = POLICY
-        self._trained_last = False
+        self._freed_memory = FreedMemory()
         self._trainable = {POLICY}
         self._checkpointed = self._with_checkpoints(base) if gradient_checkpointing else []
 
@@ -82,10 +82,7 @@ class AdapterRoles(Roles):
     def computing(self) -> Iterator[None]:
         """Adapters are kept in float32, since Adam's small steps would be lost in bfloat16; beside a bfloat16 base they
         are computed with in bfloat16. Without autocast peft computes them in float32, ten times slower on a CPU."""
-        if torch.is_grad_enabled() != self._trained_last:
-            # What the passes of the other kind left. Not before every pass: new pages take as long as a good part of one.
-            return_freed_memory()
-            self._trained_last = torch.is_grad_enabled()
+        self._freed_memory.before_pass(trains=torch.is_grad_enabled())
         again = self._checkpointed if torch.is_grad_enabled() else []
         with contextlib.ExitStack() as stack:
             # transformers computes a layer again in training mode alone; its parts stay in evaluation mode.

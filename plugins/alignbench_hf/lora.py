@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 
 def lean(layer: LoraLayer) -> None:
-    """Has a layer add its adapter by `add_adapter`.
+    """Has a layer add its adapter in place and in the base's type; peft may no longer merge or disable it.
 
     peft's own forward pass copies what the layer reads to the adapter's float32 and, beside a bfloat16 base, back again,
-    for each layer anew, and keeps the copies for the backward pass: on a CPU that took as long as the base's products."""
+    for each layer anew, and keeps the copies for the backward pass: on a CPU that took a good part of the pass."""
     inner = layer.get_base_layer()
     plain = not (layer.lora_variant or (layer.lora_bias and any(layer.lora_bias.values())) or layer.disable_adapters)
     if isinstance(inner, nn.Linear) and plain:  # bitsandbytes' layers are linear layers too

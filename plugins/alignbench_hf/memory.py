@@ -12,9 +12,22 @@ import sys
 from collections.abc import Callable
 
 
-def return_freed_memory() -> None:
+PASSES_BETWEEN = 32
+
+
+class FreedMemory:
     """Gives free pages back to the operating system where the C library can (glibc); elsewhere does nothing."""
-    _trim()(0)
+
+    def __init__(self) -> None:
+        self._trains, self._passes = False, 0
+
+    def before_pass(self, *, trains: bool) -> None:
+        """What passes of the other kind left, or the last few. Not before every pass: new pages take as long as a good part
+        of one."""
+        self._passes += 1
+        if trains != self._trains or self._passes == PASSES_BETWEEN:
+            self._trains, self._passes = trains, 0
+            _trim()(0)
 
 
 @functools.cache
