@@ -11,7 +11,6 @@ import functools
 import sys
 from collections.abc import Callable
 
-
 PASSES_BETWEEN = 32
 
 
