@@ -70,10 +70,9 @@ def register_configs() -> None:
     _register(registry())
 
 
-@functools.lru_cache(
-    maxsize=1
-)  # of the registry that the store holds: making the schemas takes a fifth of a composition
+@functools.lru_cache(maxsize=1)
 def _register(known: Registry) -> None:
+    """Once for the registry that the store holds: making the schemas takes a third of a composition."""
     store = ConfigStore.instance()
     for kind in Kind:
         if kind is not Kind.EVALUATION:
