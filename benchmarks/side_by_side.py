@@ -41,16 +41,16 @@ class Measured:
 
 
 def run(
-    script: str, work: Mapping[str, Any], pythons: Mapping[str, Sequence[str]], arguments: Sequence[str], rounds: int
+    script: str, work: Mapping[str, Any], pythons: Mapping[str, Path | str], arguments: Sequence[str], rounds: int
 ) -> dict[str, list[Measured]]:
-    """`script --measure SIDE` on `work`, by that side's python command, for each side in turn, `rounds` times."""
+    """`script --measure SIDE` on `work` in a process of its own for each side in turn, `rounds` times."""
     found: dict[str, list[Measured]] = {side: [] for side in pythons}
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(work, file)
         file.flush()
         for _ in range(rounds):
             for side, python in pythons.items():
-                command = [*python, script, "--measure", side, file.name, *arguments]
+                command = [str(python), script, "--measure", side, file.name, *arguments]
                 said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
                 found[side].append(Measured(**json.loads(said.splitlines()[-1])))
     return found

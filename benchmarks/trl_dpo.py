@@ -151,7 +151,7 @@ def main() -> None:
         run(
             __file__,
             work,
-            {"ours": [sys.executable], "theirs": [sys.executable]},
+            {"ours": sys.executable, "theirs": sys.executable},
             [*arguments.overrides, *(f"--trl-option={option}" for option in arguments.trl_option)],
             arguments.rounds,
         ),

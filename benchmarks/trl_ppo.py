@@ -5,19 +5,18 @@
 SmolLM2-135M-Instruct in bfloat16 with LoRA of rank 16 on all linear layers, prompts of helpful-base of at most 64 tokens, 48 new tokens,
 32 episodes an update in micro-batches of 8, 4 epochs of one step. Each library in processes of its own, in turn; TRL in a virtual
 environment (made where VENV is missing). Both score with an unfitted reward model: its passes cost what those of a fitted one cost. The
-first update is not counted. THP_MEM_ALLOC_ENABLE=1 is what the command line sets for a run, and OMP_NUM_THREADS the threads of both. Every OVERRIDE is a setting of this project's side; `--trl-option` is one of TRL's PPOConfig.
+first update is not counted. OMP_NUM_THREADS gives the threads of both, THP_MEM_ALLOC_ENABLE=1 is what the command line sets for a run. Every
+OVERRIDE is a setting of this project's side; `--trl-option` is one of TRL's PPOConfig.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
     """Rollout, scores and update, as a run makes them."""
     import torch
 
-    from alignbench import Message, Prompt, Sampling, ScoredRollout, Seeds, distributed
+    from alignbench import Message, Prompt, Sampling, ScoredRollout, Seeds
     from alignbench.app import load_config
     from alignbench.stages import build, pick_device
 
@@ -57,8 +56,6 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
         ]
     )  # fmt: skip
     device = pick_device(config.device)
-    processes = ExitStack()
-    processes.enter_context(distributed.joined(device.type))
     policy = build(config.model, tokenizer=None, device=device, seeds=Seeds(0))
     policy.freeze_reference()
     reward = build(config.reward, policy=policy, data=None, seeds=Seeds(0))
@@ -85,14 +82,10 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
         if update:
             seconds.append(done - begun)
             parts.update({"rollout": sampled - begun, "reward": scored - sampled, "update": done - scored})
-            if distributed.world_size() == 1:
-                operations += trained(policy, config, rollout.samples.sequences)
+            operations += trained(policy, config, rollout.samples.sequences)
     mean = {name: taken / len(seconds) for name, taken in parts.items()}
-    peak = torch.tensor(peak_gib())
-    distributed.add_up(peak)
-    alone = distributed.world_size() == 1
-    share = operations / parts["update"] / best_product() if alone else None
-    return Measured("alignbench", overrides, seconds, mean, EPISODES, float(peak), share)
+    share = operations / parts["update"] / best_product()
+    return Measured("alignbench", overrides, seconds, mean, EPISODES, peak_gib(), share)
 
 
 def trained(policy: Any, config: Any, sequences: Any) -> float:
@@ -209,21 +202,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="processes of each library, in turn")
     parser.add_argument("--trl", type=Path, default=Path.home() / ".cache" / "alignbench" / "trl-1.12", metavar="VENV")
     parser.add_argument("--trl-option", action="append", default=[], help="NAME=VALUE (JSON) of TRL's PPOConfig")
-    parser.add_argument("--processes", type=int, default=1, help="that share each of this project's batches")
     parser.add_argument("--alone", action="store_true", help="this project's side alone")
     parser.add_argument("--measure", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args()
     if arguments.measure:
         side, extra = (ours, arguments.overrides) if arguments.measure == "ours" else (theirs, arguments.trl_option)
-        found = side(json.loads(arguments.data.read_text()), extra)
-        if os.environ.get("RANK", "0") == "0":
-            found.say()
+        side(json.loads(arguments.data.read_text()), extra).say()
         return
-    several = ["-m", "torch.distributed.run", f"--nproc-per-node={arguments.processes}"]
-    pythons = {"ours": [sys.executable, *(several if arguments.processes > 1 else [])]}
+    pythons: dict[str, Path | str] = {"ours": sys.executable}
     if not arguments.alone:
-        python = environment(arguments.trl, "trl==1.12.0", "torch", "peft", "pandas", "rich", without="trl")
-        pythons["theirs"] = [str(python)]
+        pythons["theirs"] = environment(arguments.trl, "trl==1.12.0", "torch", "peft", "pandas", "rich", without="trl")
     work = {**prepare(arguments.data, EPISODES * arguments.updates), "updates": arguments.updates}
     extra = [*arguments.overrides, *(f"--trl-option={option}" for option in arguments.trl_option)]
     report(run(__file__, work, pythons, extra, arguments.rounds), "episodes")
