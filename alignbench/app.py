@@ -72,7 +72,7 @@ def register_configs() -> None:
 
 @functools.lru_cache(maxsize=1)
 def _register(known: Registry) -> None:
-    """Once for the registry that the store holds: making the schemas takes a third of a composition."""
+    """Once for the registry that the store holds: making the schemas is a good part of a composition."""
     store = ConfigStore.instance()
     for kind in Kind:
         if kind is not Kind.EVALUATION:

@@ -14,7 +14,7 @@ from alignbench.errors import AlignbenchError, unknown_name
 def main() -> None:
     """The entry point of `alignbench` and `python -m alignbench`."""
     # torch reads it at its first tensor: huge pages for large ones, where the kernel gives them. A training pass on a CPU
-    # makes a gigabyte of new pages, which at 4 KiB each takes a tenth of its time.
+    # makes a gigabyte of new pages, which at 4 KiB each takes its time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     sys.exit(run_command(sys.argv[1:]))
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,27 @@ def dialogues(folder: Path) -> Iterator[Any]:
 
 def as_messages(prompt: Any) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in prompt.messages]
+
+
+def clock() -> tuple[Any, list[float]]:
+    """A callback of a transformers trainer, and the times at which training begins and each step ends, which it writes down."""
+    from transformers import TrainerCallback
+
+    stamps: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, *_: object, **__: object) -> None:
+            stamps.append(time.perf_counter())
+
+        def on_step_end(self, *_: object, **__: object) -> None:
+            stamps.append(time.perf_counter())
+
+    return Clock(), stamps
+
+
+def after_the_first(stamps: Sequence[float]) -> list[float]:
+    """Seconds of each step between these times, the first left out."""
+    return [later - earlier for earlier, later in pairwise(stamps)][1:]
 
 
 def peak_gib() -> float:

@@ -15,11 +15,21 @@ import json
 import sys
 import tempfile
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from side_by_side import LORA, Measured, as_messages, chat_model, dialogues, peak_gib, report, run
+from side_by_side import (
+    LORA,
+    Measured,
+    after_the_first,
+    as_messages,
+    chat_model,
+    clock,
+    dialogues,
+    peak_gib,
+    report,
+    run,
+)
 
 TOKENS, PAIRS, MICRO = 120, 8, 4
 LEARNING_RATE, BETA = 1e-5, 0.1
@@ -62,7 +72,7 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
     for batch in preference_batches(data, config.algo.config, updates=work["updates"], seeds=Seeds(0)):
         optimizer.update(batch)
         stamps.append(now())
-    steps = [later - earlier for earlier, later in pairwise(stamps)][1:]
+    steps = after_the_first(stamps)
     parts = {"reference": share, "update": sum(steps) / len(steps)}
     return Measured("alignbench", overrides, [share + step for step in steps], parts, PAIRS, peak_gib())
 
@@ -71,7 +81,7 @@ def theirs(work: dict[str, Any], options: list[str]) -> Measured:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(work["model"])
@@ -81,15 +91,7 @@ def theirs(work: dict[str, Any], options: list[str]) -> Measured:
         {"prompt": row["prompt"], "chosen": answer(row["chosen"]), "rejected": answer(row["rejected"])}
         for row in work["pairs"]
     ]
-    stamps: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_train_begin(self, *_: object, **__: object) -> None:
-            stamps.append(time.perf_counter())
-
-        def on_step_end(self, *_: object, **__: object) -> None:
-            stamps.append(time.perf_counter())
-
+    ticking, stamps = clock()
     with tempfile.TemporaryDirectory() as folder:
         settings = DPOConfig(
             output_dir=folder,
@@ -110,11 +112,10 @@ def theirs(work: dict[str, Any], options: list[str]) -> Measured:
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             peft_config=LoraConfig(**LORA),
-            callbacks=[Clock()],
+            callbacks=[ticking],
         )
         trainer.train()
-    seconds = [later - earlier for earlier, later in pairwise(stamps)][1:]
-    return Measured("TRL 1.16", options, seconds, {}, PAIRS, peak_gib())
+    return Measured("TRL 1.16", options, after_the_first(stamps), {}, PAIRS, peak_gib())
 
 
 def prepare(folder: Path, count: int) -> dict[str, Any]:

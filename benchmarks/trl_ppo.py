@@ -17,16 +17,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from side_by_side import (
     LORA,
     Measured,
+    after_the_first,
     as_messages,
     best_product,
     chat_model,
+    clock,
     dialogues,
     environment,
     peak_gib,
@@ -119,7 +120,7 @@ def theirs(work: dict[str, Any], options: list[str]) -> Measured:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     tokenizer = AutoTokenizer.from_pretrained(work["model"], padding_side="left")
@@ -130,15 +131,7 @@ def theirs(work: dict[str, Any], options: list[str]) -> Measured:
         model.config.pad_token_id = tokenizer.pad_token_id
         return model
 
-    stamps: list[float] = []
-
-    class Clock(TrainerCallback):
-        def on_train_begin(self, *_: object, **__: object) -> None:
-            stamps.append(time.perf_counter())
-
-        def on_step_end(self, *_: object, **__: object) -> None:
-            stamps.append(time.perf_counter())
-
+    ticking, stamps = clock()
     with tempfile.TemporaryDirectory() as folder:
         settings = PPOConfig(
             output_dir=folder,
@@ -172,11 +165,10 @@ def theirs(work: dict[str, Any], options: list[str]) -> Measured:
             train_dataset=Dataset.from_list([{"input_ids": row["ids"]} for row in work["prompts"]]),
             eval_dataset=Dataset.from_list([{"input_ids": row["ids"]} for row in work["prompts"]][:EPISODES]),
             peft_config=LoraConfig(**LORA),
-            callbacks=[Clock()],
+            callbacks=[ticking],
         )
         trainer.train()
-    seconds = [later - earlier for earlier, later in pairwise(stamps)][1:]
-    return Measured("TRL 1.12", options, seconds, {}, EPISODES, peak_gib())
+    return Measured("TRL 1.12", options, after_the_first(stamps), {}, EPISODES, peak_gib())
 
 
 def prepare(folder: Path, count: int) -> dict[str, Any]:

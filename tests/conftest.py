@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_finish() -> None:
-    """What the imports have made stays to the end. Looking through it for garbage again and again is a seventh of the time of tests
+    """What the imports have made stays to the end. Looking through it for garbage again and again takes long in tests
     that make many small objects."""
     gc.collect()
     gc.freeze()

@@ -107,8 +107,8 @@ class PretrainedConfig(PolicyConfig):
     """Sample with the adapter merged into a copy of the linear layers, of `dtype` and so not quantised: faster, for as much
     memory as an unquantised base takes. false: sample with the adapter beside the base."""
     attention: str = "auto"
-    """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where the backward
-    pass of sdpa takes four times as long, and sdpa elsewhere."""
+    """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where sdpa has a slow
+    backward pass, and sdpa elsewhere."""
     lora_rank: int = 16
     """Rank of the adapters."""
     lora_alpha: float = 32.0

@@ -74,7 +74,7 @@ def check_unpacking(model: nn.Module, device: torch.device) -> None:
     """Raises UserError where bitsandbytes does not get back on this device what it packed into four bits.
 
     On processors with AVX512 its version 0.50.2 takes the scales of other blocks where rows end inside of one (their width a
-    multiple of 16 and not of 64): weights that are half as far from their own as from zero, and no error."""
+    multiple of 16 and not of 64): wrong weights, and no error."""
     import bitsandbytes as bnb
 
     widths = {module.in_features for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)}

@@ -41,9 +41,6 @@ class Experience:
     advantages: Tensor
     returns: Tensor
 
-    def __len__(self) -> int:
-        return len(self.sequences)
-
     def select(self, rows: Tensor) -> Experience:
         """The given rows, trimmed as Sequences.select does."""
         sequences = self.sequences.select(rows)
