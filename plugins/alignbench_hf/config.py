@@ -77,7 +77,7 @@ class ScratchConfig(PolicyConfig):
         self, works: Sequence[Work], *, device: str, tokenizer: Callable[[], PreTrainedTokenizerBase | None]
     ) -> list[tuple[Part, ...]]:
         """As in PlanningConfig."""
-        from alignbench_hf.build import scratch_shape
+        from alignbench_hf.base import scratch_shape
         from alignbench_hf.footprint import plan_copies
 
         return plan_copies(self, scratch_shape(self, tokenizer()), works, device)

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from alignbench import AlignbenchError, Samples
+from alignbench_hf.checkpoint.gguf import is_converted
 from alignbench_hf.quantization import dequantized, keep_trainable, merged
-from alignbench_hf.weights import is_converted
 
 Model = Any
 COMPARED_TOKENS = 24

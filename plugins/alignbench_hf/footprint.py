@@ -10,16 +10,19 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from alignbench import POLICY, Does, Part, Work, functional
-from alignbench_hf.config import PolicyConfig, PretrainedConfig
-from alignbench_hf.policy import VALUE
-from alignbench_hf.weights import resolve
+from alignbench_hf.base import attention, base_dtype
+from alignbench_hf.checkpoint.resolve import resolve
+from alignbench_hf.roles import VALUE
+
+if TYPE_CHECKING:
+    from alignbench_hf.config import PolicyConfig, PretrainedConfig
 
 FLOAT = 4  # bytes: adapters, heads, gradients, logits that are computed with
 MOMENTS = {"adamw": 2 * FLOAT, "paged_adamw_8bit": 2}  # bytes a trained parameter
@@ -67,8 +70,6 @@ class Held:
 
 def plan_pretrained(config: PretrainedConfig, works: Sequence[Work], device: str) -> list[tuple[Part, ...]]:
     """The parts of each work for one base with adapters."""
-    from alignbench_hf.build import attention, base_dtype
-
     known = torch.device(device).type != "cuda" or torch.cuda.is_available()
     auto = base_dtype(config.dtype, torch.device(device)) if known or config.dtype != "auto" else torch.bfloat16
     shape, stored = pretrained_shape(config.path, config.revision, config.gguf_file, config.wheel, config.lora_targets)

@@ -29,6 +29,7 @@ from alignbench import (
     functional,
     unknown_name,
 )
+from alignbench_hf.checkpoint.base_file import check_base, write_base
 from alignbench_hf.config import PolicyConfig
 from alignbench_hf.export import (
     COMPARED_TOKENS,
@@ -41,12 +42,10 @@ from alignbench_hf.export import (
 )
 from alignbench_hf.memory import half
 from alignbench_hf.prompts import pieces, states
-from alignbench_hf.roles import Model, Roles, check_output_layer
+from alignbench_hf.roles import VALUE, Model, Roles, check_output_layer
 from alignbench_hf.sampling import SAMPLERS, Decoded, Request
 from alignbench_hf.scalar import HEADS, HFScalarRole
-from alignbench_hf.weights import check_base, write_base
 
-VALUE = "value"  # the role that may share the policy's trunk
 MERGE = "model.merge_adapters=false"
 
 

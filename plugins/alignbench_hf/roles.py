@@ -19,6 +19,8 @@ from transformers import AutoModelForCausalLM
 
 from alignbench import POLICY, UserError
 
+VALUE = "value"  # the role that may share the policy's trunk
+
 Model = Any  # a transformers causal language model; the library's own types change with every model
 
 

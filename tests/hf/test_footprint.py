@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from alignbench_hf.build import build_pretrained, scratch_shape
+from alignbench_hf.base import scratch_shape
+from alignbench_hf.build import build_pretrained
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.footprint import pretrained_shape
 from alignbench_hf.policy import HFPolicy

