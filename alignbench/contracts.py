@@ -92,6 +92,21 @@ class Policy(ABC):
 
         Raises UserError for an empty prompt or one longer than `max_prompt_tokens`, naming it."""
 
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The tokens any of which ends a response (EOS, wherever these contracts speak of it). The first is the one that responses
+        given as text end with."""
+        return (self.tokenizer.eos_token_id,)
+
+    def response_tokens(self, responses: Sequence[str], finished: Sequence[bool]) -> list[list[int]]:
+        """Token ids of responses given as text, each with its EOS where it is finished; they are not cut."""
+        rows = self.tokenizer(list(responses), add_special_tokens=False)["input_ids"] if responses else []
+        return [[*row, self.eos_token_ids[0]] if end else row for row, end in zip(rows, finished, strict=True)]
+
+    def response_texts(self, rows: Sequence[Sequence[int]]) -> tuple[str, ...]:
+        """What responses given as token ids say, as in the `Samples` that `generate` gives."""
+        return tuple(self.tokenizer.batch_decode([list(row) for row in rows], skip_special_tokens=True))
+
     def given(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> Sequences:
         """Responses that are given as token ids, EOS included where they end by themselves. For measuring, not for training:
         they may be as long as the window allows. Raises UserError beyond it."""

@@ -28,7 +28,8 @@ def letters(alphabet: str = "abcdefgh") -> PreTrainedTokenizerFast:
         eos_token="<eos>",
         unk_token="<unk>",
         extra_special_tokens=["<bot>"],
-        chat_template="{% for m in messages %}{{ m['content'] }} {% endfor %}<bot>",
+        chat_template="{% for m in messages %}{% if m['role'] == 'assistant' %}<bot> {% endif %}{{ m['content'] }} {% endfor %}"
+        "{% if add_generation_prompt %}<bot>{% endif %}",
     )
 
 

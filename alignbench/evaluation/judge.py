@@ -62,10 +62,7 @@ class SourceJudge(Judge):
         return tuple(self._known.get(key, math.nan) for key in keys)
 
     def _samples(self, generations: Sequence[Generation]) -> Samples:
-        tokenizer, policy = self._policy.tokenizer, self._policy
+        policy, ended = self._policy, [g.finished for g in generations]
         texts, prompts = tuple(g.response for g in generations), tuple(g.prompt for g in generations)
-        rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        ended = [g.finished for g in generations]
-        rows = [[*row, tokenizer.eos_token_id] if end else row for row, end in zip(rows, ended, strict=True)]
         finished = torch.tensor(ended, device=policy.device)
-        return Samples(prompts, texts, policy.given(prompts, rows), finished)
+        return Samples(prompts, texts, policy.given(prompts, policy.response_tokens(texts, ended)), finished)

@@ -40,10 +40,9 @@ def respond(
 
 def given_samples(policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> Samples:
     """Responses that are given as token ids, EOS included where they end by themselves."""
-    tokenizer = policy.tokenizer
-    texts = tuple(tokenizer.batch_decode([list(row) for row in responses], skip_special_tokens=True))
-    finished = torch.tensor([bool(row) and row[-1] == tokenizer.eos_token_id for row in responses])
-    return Samples(tuple(prompts), texts, policy.given(prompts, responses), finished.to(policy.device))
+    finished = torch.tensor([bool(row) and row[-1] in policy.eos_token_ids for row in responses])
+    sequences = policy.given(prompts, responses)
+    return Samples(tuple(prompts), policy.response_texts(responses), sequences, finished.to(policy.device))
 
 
 def likelihoods(

@@ -13,6 +13,7 @@ from transformers.utils import logging
 from alignbench import Seeds, UserError, functional, pretrained
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.base import attention, base_dtype, scratch_shape
+from alignbench_hf.chat.load import load_chat
 from alignbench_hf.checkpoint.resolve import is_hub_id, resolve
 from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
@@ -50,6 +51,7 @@ def build_pretrained(
     )
     own = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     ensure_pad_token(own)
+    chat = load_chat(config, own, folder)  # before any weight is read
     with functional.within_memory("loading the base", "model.quantization=nf4", "model.dtype=bfloat16"):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -85,4 +87,6 @@ def build_pretrained(
             gradient_checkpointing=config.gradient_checkpointing,
             base_name=config.path if is_hub_id(config.path) else str(Path(config.path).expanduser().resolve()),
         )
-    return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder))
+    return HFPolicy(
+        config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder), chat=chat
+    )

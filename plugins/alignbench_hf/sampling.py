@@ -25,14 +25,14 @@ class Request:
     """What a sampler is asked for. `prompt_ids` and `prompt_mask` are [B, P], left-padded.
 
     `chances` [B, max_new_tokens] within [0, 1): all of the randomness. Made for a whole rollout before it is cut into
-    batches, it gives a row the same tokens whatever batch, or process, the row is decoded in. `share_prompts`: rows with one
-    prompt may share its computation."""
+    batches, it gives a row the same tokens whatever batch, or process, the row is decoded in. `eos` [E]: the tokens any of which
+    ends a response. `share_prompts`: rows with one prompt may share its computation."""
 
     prompt_ids: Tensor
     prompt_mask: Tensor
     sampling: Sampling
     max_new_tokens: int
-    eos: int
+    eos: Tensor
     pad: int
     chances: Tensor
     share_prompts: bool = False
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Sampled tokens [B, R] (padded), their mask and log-probabilities, and whether the row ended with EOS [B]."""
+    """Sampled tokens [B, R] (padded), their mask and log-probabilities, and whether the row ended with an EOS [B]."""
 
     ids: Tensor
     mask: Tensor
@@ -57,13 +57,13 @@ class Decoded:
             torch.zeros(shape[0], dtype=torch.bool, device=device),
         )
 
-    def put(self, step: int, rows: Tensor, tokens: Tensor, logprobs: Tensor, eos: int) -> None:
+    def put(self, step: int, rows: Tensor, tokens: Tensor, logprobs: Tensor, eos: Tensor) -> None:
         self.ids[rows, step], self.mask[rows, step], self.logprobs[rows, step] = tokens, True, logprobs
-        self.finished[rows] = tokens == eos
+        self.finished[rows] = (tokens[:, None] == eos).any(1)
 
 
 class Sampler(Protocol):
-    """Samples until EOS or `max_new_tokens`. `output` maps the model's last hidden states to logits."""
+    """Samples until an EOS or `max_new_tokens`. `output` maps the model's last hidden states to logits."""
 
     def __call__(self, model: Any, output: nn.Module, request: Request) -> Decoded: ...
 
@@ -123,7 +123,7 @@ def generate(model: Any, output: nn.Module, request: Request) -> Decoded:
     plain = GenerationConfig(
         max_new_tokens=request.max_new_tokens,
         do_sample=False,
-        eos_token_id=request.eos,
+        eos_token_id=request.eos.tolist(),
         pad_token_id=request.pad,
         suppress_tokens=None if suppressed is None else suppressed.tolist(),
     )

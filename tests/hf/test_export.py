@@ -141,7 +141,9 @@ def test_generate_samples_as_the_policy_does(base: Path, tmp_path: Path) -> None
     settings = GenerationConfig.from_pretrained(tmp_path)
     assert (settings.eos_token_id, settings.pad_token_id, settings.suppress_tokens) == (tiny.EOS, tiny.PAD, [4, 5])
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "c d"}], tokenize=False)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "c d"}], tokenize=False, add_generation_prompt=True
+    )
     asked = tokenizer([text] * 3000, add_special_tokens=False, return_tensors="pt")
     torch.manual_seed(0)
     rows = model.generate(**asked, max_new_tokens=1)[:, -1]

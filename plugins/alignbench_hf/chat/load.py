@@ -1,0 +1,60 @@
+"""The chat of a checkpoint's folder: its template, and what ends a response, before any weight is read."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from alignbench import UserError, pretrained
+from alignbench_hf.chat.templates import choices, fixed, name_of, template_of
+from alignbench_hf.chat.tokens import Chat
+from alignbench_hf.config import PretrainedConfig
+
+log = logging.getLogger(__name__)
+
+
+def load_chat(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Chat:
+    """The tokenizer keeps the template, so that whatever is saved or exported has it."""
+    template = template_of(tokenizer, config.chat_template)
+    day = datetime.datetime.fromisoformat(config.template_date)
+    tokenizer.chat_template = fixed(template, config.template_kwargs, day, name=name_of(tokenizer))
+    return Chat(
+        tokenizer,
+        stops=stops(tokenizer, folder),
+        trusted=bool(config.chat_template),
+        strip_thinking=config.strip_thinking,
+        remedy=choices(tokenizer),
+    )
+
+
+def stops(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[int]:
+    """What transformers' `generate` stops this checkpoint at: generation_config.json, or config.json where there is none.
+
+    An id that stands for ordinary text, as a default that fits another vocabulary, would cut responses at a word."""
+    found: set[int] = set()
+    for settings in map(_read, (folder / "generation_config.json", folder / "config.json")):
+        given = settings.get("eos_token_id", (settings.get("text_config") or {}).get("eos_token_id"))
+        if given is not None:
+            found = set(given) if isinstance(given, list) else {given}
+            break
+    control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    if odd := sorted(found - control):
+        log.warning(
+            "%s: eos_token_id %s is no control token of its tokenizer, and left alone.", name_of(tokenizer), odd
+        )
+    return sorted(found & control)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({pretrained.one_line(error)}): get the file anew.") from error
+    return settings if isinstance(settings, dict) else {}
