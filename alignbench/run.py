@@ -122,6 +122,9 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         note.text = f"{sum(p.numel() for p in policy.trainable()):,} trainable parameters on {device}"
     prompts = fit_window(policy, data.prompts(Split.TRAIN), "training", display)
     held_out = fit_window(policy, data.prompts(Split.EVALUATION), "evaluation", display)
+    if annotator is not None:
+        for ranking in annotator.recorded():  # one that the policy cannot write is told before anything is trained
+            policy.prompt_tokens(ranking.prompt)
     questions = evaluation_prompts(held_out, config.eval)
     evaluations: list[Evaluation] = [build(chosen) for chosen in config.evaluations]
     bench = shared.workbench(config, directory, display, tracker, device)

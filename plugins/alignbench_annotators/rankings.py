@@ -33,6 +33,8 @@ def read_rankings(path: Path) -> list[Ranking]:
                 rankings.append(_ranking(json.loads(line)))
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}).") from error
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+                raise UserError(f"{path}, line {number}: no ranking ({error}).") from error
             except _Malformed as error:
                 raise UserError(f"{path}, line {number}: {error}.") from error
     if not rankings:
@@ -49,6 +51,15 @@ def _require(condition: bool, message: str) -> None:
         raise _Malformed(message)
 
 
+def _require_text(*given: str) -> None:
+    for text in given:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = text[error.start]
+            raise _Malformed(f"{half!a} is half of a surrogate pair, which no tokenizer reads: {text[:40]!a}") from None
+
+
 def _ranking(row: Any) -> Ranking:
     _require(isinstance(row, dict), f"an object is needed, not {type(row).__name__}")
     messages = _messages(row)
@@ -58,6 +69,7 @@ def _ranking(row: Any) -> Ranking:
     _require(len(ranks) == len(responses), f"{len(responses)} responses but {len(ranks)} ranks")
     finished = _list(row, "finished", bool, "true or false") if row.get("finished") else []
     _require(len(finished) in (0, len(responses)), f"{len(responses)} responses but {len(finished)} in 'finished'")
+    _require_text(*(message.content for message in messages), *responses)
     order = sorted(set(ranks))
     return Ranking(
         Prompt(_id(row, messages), messages), tuple(responses), tuple(map(order.index, ranks)), tuple(finished)

@@ -102,6 +102,8 @@ def _row(line: str, where: str) -> tuple[str, str]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON ({error.msg} at column {error.colno}).") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+        raise UserError(f"{where}: no row of HH-RLHF ({_one_line(error)}).") from error
     if not isinstance(row, dict):
         raise UserError(f"{where}: an object with 'chosen' and 'rejected' is needed, not {type(row).__name__}.")
     for key in ("chosen", "rejected"):

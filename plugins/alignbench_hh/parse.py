@@ -18,6 +18,7 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 class Reason(enum.Enum):
     """Why a row is set aside. The value is its name in `counts()`."""
 
+    NOT_TEXT = "not_text"  # half of a surrogate pair, as cutting a text in the middle of an emoji leaves: no tokenizer reads it
     NO_REPLY = "no_assistant_reply"  # a dialogue that does not end in an Assistant turn
     EMPTY_REPLY = "empty_reply"
     IDENTICAL = "identical_replies"
@@ -44,6 +45,8 @@ class Pair:
 
 def parse_row(chosen: str, rejected: str) -> Pair | Reason:
     """The pair of a row; the reasons are looked for in a fixed order, so that every row is counted once."""
+    if not (_is_text(chosen) and _is_text(rejected)):
+        return Reason.NOT_TEXT
     first, second = _turns(chosen), _turns(rejected)
     if not (_ends_in_reply(first) and _ends_in_reply(second)):
         return Reason.NO_REPLY
@@ -57,6 +60,14 @@ def parse_row(chosen: str, rejected: str) -> Pair | Reason:
     if not context or {context[0][0], context[-1][0]} != {"user"} or not all(content for _, content in context):
         return Reason.MALFORMED_PROMPT
     return Pair(_prompt(context), chosen_reply, rejected_reply)
+
+
+def _is_text(written: str) -> bool:
+    try:
+        written.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _turns(dialogue: str) -> list[tuple[str, str]]:

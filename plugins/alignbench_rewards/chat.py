@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alignbench import Seeds, UserError
 from alignbench_rewards.config import JudgeConfig
@@ -46,6 +46,13 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any) -> None:
         return None
+
+
+class Answer(NamedTuple):
+    """What came back. `cut`: it had reached its greatest length."""
+
+    text: str
+    cut: bool
 
 
 @dataclass(frozen=True)
@@ -122,8 +129,9 @@ class ChatClient:
             return Reply(kept, value)
         text, messages = "", question
         for _ in range(self._config.reasks + 1):
-            text = self._completion(messages, stopping)
-            if (value := parse(text)) is not None:
+            text, cut = self._completion(messages, stopping)
+            # Of "Rating: 10" a cut may leave "Rating: 1"; and a judge that was cut while it thought has said nothing yet.
+            if not cut and (value := parse(text)) is not None:
                 if self._config.cache:
                     self._keep(path, question, text)
                 return Reply(text, value)
@@ -131,7 +139,7 @@ class ChatClient:
         self._count(without_verdict=1)
         return Reply(text, None)
 
-    def _completion(self, messages: Messages, stopping: threading.Event) -> str:
+    def _completion(self, messages: Messages, stopping: threading.Event) -> Answer:
         config, body = self._config, self._body(messages)
         jitter, pause, reason = self._seeds.python(hashlib.sha256(body).hexdigest()), config.backoff, ""
         for attempt in range(config.retries + 1):
@@ -152,7 +160,7 @@ class ChatClient:
             "Check reward.url and that the server runs, or raise reward.timeout or reward.retries."
         )
 
-    def _once(self, body: bytes) -> str:
+    def _once(self, body: bytes) -> Answer:
         headers = {"Content-Type": "application/json", "User-Agent": "alignbench"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -170,14 +178,15 @@ class ChatClient:
             raise _Unanswered(self._clean(str(cause) or type(cause).__name__)) from None
         try:
             answer = json.loads(raw)
-            text, usage = answer["choices"][0]["message"]["content"] or "", answer.get("usage") or {}
+            (choice, *_), usage = answer["choices"], answer.get("usage") or {}
+            text, cut = choice["message"]["content"] or "", choice.get("finish_reason") == "length"
             tokens = {f"tokens_{end}": int(usage.get(f"{name}_tokens") or 0) for end, name in _COUNTED.items()}
             if not isinstance(text, str):
                 raise TypeError
         except (ValueError, LookupError, TypeError, AttributeError):
             raise _Unanswered("what came back is no chat completion") from None
         self._count(**tokens)
-        return self._clean(text)
+        return Answer(self._clean(text), cut)
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         try:

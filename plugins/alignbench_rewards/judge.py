@@ -27,8 +27,16 @@ COMPARE = (
     "with one line, one of these three:\nVerdict: A\nVerdict: B\nVerdict: tie"
 )
 _LEAD, _END = r"[\s:*_\[(]*", r"[\s.*_\])]*$"
-_RATING = re.compile(rf"\brating{_LEAD}(\d+(?:\.\d+)?)(?:\s*/\s*10)?{_END}", re.IGNORECASE | re.MULTILINE)
-_VERDICT = re.compile(rf"\bverdict{_LEAD}(A|B|tie){_END}", re.IGNORECASE | re.MULTILINE)
+_NUMBER, _OF_TEN = r"(\d+(?:\.\d+)?)", r"(?:\s*/\s*|\s+out\s+of\s+)10\b"
+# What may follow a rating or a verdict on its line: a remark, but no second one ("7 or 8", "7 - 8", "A, B or tie").
+_REMARK = r"\s*\(|\s*[,;:.]\s+(?!(?:or|and|tie)\b|\d|(?-i:[AB])\b)|\s+[-–—]\s+(?!tie\b|\d|(?-i:[AB])\b)"
+_BETTER = r"\s+(?:is|was)\s+(?:(?!not\b|no\b|never\b|hardly\b)\w+\s+){0,2}(?:better|best|superior|stronger|preferred|preferable)\b"
+_FLAGS = re.IGNORECASE | re.MULTILINE
+_RATING = re.compile(rf"\brating{_LEAD}{_NUMBER}(?:{_OF_TEN})?(?={_END}|{_REMARK})", _FLAGS)
+_OUT_OF_TEN = re.compile(rf"(?<![\d.]){_NUMBER}{_OF_TEN}", _FLAGS)
+_VERDICT = re.compile(
+    rf"\bverdict{_LEAD}(?:(?:answer|response)[\s-]+)?(?:a\s+(?=tie))?(tie|A|B)(?={_END}|{_REMARK}|{_BETTER})", _FLAGS
+)
 _WORTH = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 
@@ -104,15 +112,22 @@ class JudgeReward(RewardSource):
 
 
 def read_rating(text: str) -> float | None:
-    """The last rating in a judge's answer, if it is one from 1 to 10."""
-    found = _RATING.findall(text)
+    """The last rating in a judge's answer, if it is one from 1 to 10; where none is named so, what its last line says "out of 10"."""
+    said = _said(text)
+    found = _RATING.findall(said) or _OUT_OF_TEN.findall(said.rpartition("\n")[2])
     return value if found and 1 <= (value := float(found[-1])) <= 10 else None
 
 
 def read_verdict(text: str) -> float | None:
     """1 where the last verdict is A, 0 for B, .5 for a tie."""
-    found = _VERDICT.findall(text)
+    found = _VERDICT.findall(_said(text))
     return _WORTH[found[-1].lower()] if found else None
+
+
+def _said(text: str) -> str:
+    """What stands after a judge's thinking; nothing where it never ended."""
+    after = text.rpartition("</think>")[2].strip()
+    return "" if "<think>" in after else after
 
 
 def _rows(samples: Samples) -> list[tuple[Prompt, str, bool]]:

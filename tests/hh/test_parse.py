@@ -32,6 +32,8 @@ def test_turns_of_one_speaker_are_joined() -> None:
 @pytest.mark.parametrize(
     ("chosen", "rejected", "reason"),
     [
+        (f"{HUMAN}Q{ASSISTANT}a", f"{HUMAN}Q{ASSISTANT}half \ud83d", Reason.NOT_TEXT),
+        (f"{HUMAN}Q\udc00{ASSISTANT}a", f"{HUMAN}Q\udc00{ASSISTANT}b", Reason.NOT_TEXT),
         (f"{HUMAN}Q{ASSISTANT}a", f"{HUMAN}Q{ASSISTANT} a ", Reason.IDENTICAL),
         (f"{HUMAN}Q{ASSISTANT}a", f"{HUMAN}Q\n\nAssistant:", Reason.EMPTY_REPLY),
         (f"{HUMAN}Q{ASSISTANT}", f"{HUMAN}Q{ASSISTANT}b", Reason.EMPTY_REPLY),

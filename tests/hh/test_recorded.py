@@ -84,6 +84,8 @@ GOOD = {"prompt": "p", "responses": ["a", "b"], "ranks": [0, 1]}
         ({"responses": ...}, "'responses' is missing"),
         ({"finished": [True]}, "1 in 'finished'"),
         ({"id": ["x"]}, "'id' must be text"),
+        ({"prompt": "Half \ud83d?"}, r"'\\ud83d' is half of a surrogate pair"),
+        ({"responses": ["a", "\udc00"]}, r"'\\udc00' is half of a surrogate pair"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, change: dict[str, object], problem: str) -> None:
@@ -94,7 +96,9 @@ def test_a_malformed_line_is_named(tmp_path: Path, change: dict[str, object], pr
 
 def test_a_file_that_holds_nothing_readable(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    bad = {b"\n": "no ranking", b"{": "line 1: not JSON", b"\xff": "not UTF-8", b"[]": "line 1: an object is needed"}
+    deep, digits = b"[" * 100_000, b'{"id": ' + b"1" * 5000 + b"}"
+    bad = {deep: "line 1: no ranking .*recursion", digits: "line 1: no ranking .*digits"}
+    bad |= {b"\n": "no ranking", b"{": "line 1: not JSON", b"\xff": "not UTF-8", b"[]": "line 1: an object is needed"}
     for content, problem in bad.items():
         path.write_bytes(content)
         with pytest.raises(UserError, match=problem):

@@ -109,6 +109,8 @@ def test_every_row_is_counted_once(tmp_path: Path) -> None:
     ("line", "problem"),
     [
         ("{not json", "not JSON"),
+        ("[" * 100_000, "no row of HH-RLHF .*recursion"),
+        ('{"chosen": ' + "1" * 5000 + "}", "no row of HH-RLHF .*digits"),
         ("[1]", "not list"),
         ('{"chosen": "a"}', "'rejected' is missing"),
         ('{"chosen": "a", "rejected": 3}', "'rejected' must be text, not int"),

@@ -24,11 +24,12 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: str | None = None
     wait: float = 0.0
+    finish_reason: str = "stop"
 
     def content(self) -> bytes:
         if self.body is not None:
             return self.body.encode()
-        message = {"message": {"role": "assistant", "content": self.text}}
+        message = {"message": {"role": "assistant", "content": self.text}, "finish_reason": self.finish_reason}
         usage = {"prompt_tokens": 100, "completion_tokens": 10}
         return json.dumps({"choices": [message], "usage": usage}).encode()
 

@@ -126,6 +126,22 @@ def test_an_answer_cannot_close_its_tags_or_pass_for_the_judge() -> None:
         ("Rating: -3", None),
         ("Rating: N", None),
         ("Rating: 7 or 8", None),
+        ("Rating: 7, or 8", None),
+        ("Rating: 7 - 8", None),
+        ("Rating: 1-10", None),
+        ("Rating: 8 (good)", 8.0),
+        ("Rating: 8 out of 10", 8.0),
+        ("Rating: 8, since it is true", 8.0),
+        ("Rating: 8 - a good answer", 8.0),
+        ("Rating: 4\nRating: 3 would be harsh", 4.0),
+        ("A fair answer.\nI give it 8 out of 10.", 8.0),
+        ("A fair answer: 6.5/10", 6.5),
+        ("8 out of 10 people like it.\nI do not.", None),
+        ("11 out of 10", None),
+        ("<think>Rating: 2?</think>\nRating: 9", 9.0),
+        ("Perhaps Rating: 2.</think>Rating: 9", 9.0),
+        ("<think>If it were wrong I would end with\nRating: 2\nbut let me look", None),
+        ("<think>a</think><think>Rating: 2", None),
         ("7", None),
         ("", None),
     ],
@@ -142,6 +158,19 @@ def test_ratings_are_read_from_the_last_line_that_has_one(text: str, rating: flo
         ("verdict: [[tie]]", 0.5),
         ("Verdict: A\nNo: Verdict: B", 0.0),
         ("Verdict: A and B are alike", None),
+        ("Verdict: A, B or tie", None),
+        ("Verdict: A/B/tie", None),
+        ("Verdict: A is better", 1.0),
+        ("Verdict: B is clearly better, since it is true.", 0.0),
+        ("Verdict: Answer B", 0.0),
+        ("Verdict: A tie", 0.5),
+        ("Verdict: a tie.", 0.5),
+        ("Verdict: B, a clear win", 0.0),
+        ("Verdict: A (by far)", 1.0),
+        ("Verdict: A is not better", None),
+        ("Verdict: A is worse", None),
+        ("<think>Verdict: A\nor rather", None),
+        ("<think>Verdict: A</think>Verdict: B", 0.0),
         ("Verdict: neither", None),
         ("A", None),
     ],
@@ -223,6 +252,21 @@ def test_an_answer_without_a_rating_is_asked_for_again() -> None:
     with stub(script) as server:
         assert build(server, None).score(samples("a")).tolist() == [9.0]
     assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("cut", ["<think>If it were wrong:\nRating: 2\nbut", "It may be\nRating: 2", "Rating: 1"])
+def test_an_answer_that_was_cut_off_gives_no_verdict_and_is_asked_for_again(cut: str, cache: Path) -> None:
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        return Answer(cut, finish_reason="length") if number == 0 else Answer("Rating: 10")
+
+    with stub(script) as server:
+        assert build(server, cache).score(samples("a")).tolist() == [10.0]
+    assert len(server.asked) == 2
+    with stub(lambda number, body: Answer(cut, finish_reason="length")) as server:
+        source = build(server, None, reasks=1)
+        assert math.isnan(source.compare(samples("a"), samples("b")).item())
+        with pytest.raises(UserError, match=r"no rating of a response.*raise reward\.max_tokens"):
+            source.score(samples("a"))
 
 
 # Failures

@@ -70,7 +70,7 @@ class Chat:
                 roles = ", ".join(message.role for message in prompt.messages)
                 raise UserError(
                     f"The chat template of {name_of(self.tokenizer)} cannot write prompt {prompt.id!r} (messages: {roles}): "
-                    f"{pretrained.one_line(error)}. Leave such prompts out, or choose another template."
+                    f"{pretrained.one_line(error).rstrip('.')}. Leave such prompts out, or choose another template."
                 ) from error
             self._known[prompt.messages] = ids
         return self._known[prompt.messages]
