@@ -19,7 +19,16 @@ FILES, NOT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _NAMING = (".safetensors", ".json", ".jinja", ".model", ".txt")
 _END = 2**20  # bytes at the start and at the end of a file that a fingerprint reads
-_PAD_TOKENS = ("<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
+_PAD_TOKENS = (
+    "<pad>",
+    "<|pad|>",
+    "[PAD]",
+    "<|padding|>",
+    "<|endoftext|>",
+    "<|finetune_right_pad_id|>",
+    "<|video_pad|>",
+    "<unk>",
+)
 
 
 class NotOnHubError(Exception):

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from alignbench import Seeds, UserError, functional, pretrained
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.base import attention, base_dtype, scratch_shape
-from alignbench_hf.chat.load import load_chat
+from alignbench_hf.chat.load import check_gguf, load_chat
 from alignbench_hf.checkpoint.resolve import is_hub_id, resolve
 from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
@@ -42,6 +42,7 @@ def build_pretrained(
     """A pretrained model with LoRA adapters; the data source's tokenizer is not used: a model brings its own."""
     dtype = base_dtype(config.dtype, device)
     quantization = quantization_config(config.quantization, dtype, device)
+    check_gguf(config)
     folder: Path = resolve(
         config.path,
         revision=config.revision,

@@ -87,11 +87,12 @@ class HFReward(RewardSource):
     def _encoded(self, prompt: Prompt, response: str) -> Any:
         tokenizer, limit = self._tokenizer, self._config.max_length
         if self._config.format == "pair":
-            return tokenizer(prompt.text, response, truncation=True, max_length=limit)
+            return tokenizer(prompt.text, response, truncation=True, max_length=limit, split_special_tokens=True)
         messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
         messages.append({"role": "assistant", "content": response})
         try:
-            row = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
+            # A response that writes control tokens is read as text, and cannot begin a turn of its own.
+            row = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, sanitize_control_tokens=True)
         except Exception as error:  # templates raise errors of their own, as for a system message
             raise UserError(
                 f"The chat template of the reward model {self._config.model} cannot write prompt {prompt.id!r} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -11,11 +12,28 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from alignbench import UserError, pretrained
-from alignbench_hf.chat.templates import choices, fixed, name_of, template_of
+from alignbench_hf.chat.templates import NAMED, choices, fixed, name_of, template_of
 from alignbench_hf.chat.tokens import Chat
 from alignbench_hf.config import PretrainedConfig
 
 log = logging.getLogger(__name__)
+
+
+def check_gguf(config: PretrainedConfig) -> None:
+    """A GGUF file here without a chat template is refused before it is converted, which takes a minute."""
+    file = Path(config.path, config.gguf_file).expanduser()
+    if config.chat_template or not file.is_file() or importlib.util.find_spec("gguf") is None:
+        return
+    from gguf import GGUFReader
+
+    try:
+        found = GGUFReader(file).get_field("tokenizer.chat_template")
+    except Exception:  # whoever converts it says what is wrong with it
+        return
+    if found is None:
+        raise UserError(
+            f"{file} has no chat template, as a base model's: choose one, model.chat_template={'|'.join(NAMED)} or a .jinja file."
+        )
 
 
 def load_chat(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Chat:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignbench import Message, Prompt, UserError, pretrained
 from alignbench_hf.chat.templates import name_of
-from alignbench_hf.chat.turn import THINK, THOUGHT, Turn, look_at
+from alignbench_hf.chat.turn import THINK, THOUGHT, Turn, after_lead, look_at
 
 TEMPLATE_FILE = "chat_template.jinja"
 
@@ -77,10 +77,8 @@ class Chat:
 
     def responses(self, texts: Sequence[str], finished: Sequence[bool]) -> list[list[int]]:
         """Token ids of responses, with the end of a turn where they finished. Control tokens in a text are read as text."""
-        if not texts:
-            return []
         try:
-            rows = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            rows = after_lead(self.tokenizer, self.turn.lead, texts)
         except TypeError as error:  # half of a surrogate pair, say
             odd = next((text for text in texts if not _is_text(text)), "")
             raise UserError(f"The response {odd[:40]!r} is no Unicode text: leave it out of the data.") from error

@@ -14,15 +14,18 @@ from alignbench_hf.chat.templates import name_of
 log = logging.getLogger(__name__)
 
 QUESTION, ANSWER = "How many legs has a spider?", "It has eight."
+LEADS = ("", "\n")
 THINK, THOUGHT = "<think>", "</think>"
 
 
 @dataclass(frozen=True)
 class Turn:
-    """`end`: the token that the template writes after an answer, None where it writes none. `thinks`: whether it knows
-    reasoning traces; `opened`: whether its prompts end within one, so that responses begin there."""
+    """`end`: the token that the template writes after an answer, None where it writes none. `lead`: the text after which a
+    response has the tokens that it has in a conversation; a tokenizer may mark the beginning of a text. `thinks`: whether the
+    template knows reasoning traces; `opened`: whether its prompts end within one, so that responses begin there."""
 
     end: int | None
+    lead: str
     thinks: bool
     opened: bool
 
@@ -46,15 +49,31 @@ def look_at(tokenizer: PreTrainedTokenizerBase, remedy: str) -> Turn:
         log.warning(
             "%s writes no answers (%s): whether they end as it wants is not known.", name, pretrained.one_line(error)
         )
-        return Turn(None, thinks, opened)
+        return Turn(None, "", thinks, opened)
     if ANSWER not in whole:
         raise UserError(f"{name} loses the assistant's text: {remedy}.")
     before, _, after = whole.rpartition(ANSWER)
     if bare == prompt and (header := before[len(prompt) :].strip() if before.startswith(prompt) else ""):
         raise UserError(f"{name} writes {header!r} before an answer, but not at the end of a prompt: {remedy}.")
     end = _first_control(tokenizer, after)
-    _compare(tokenizer, name, prompt, before, after, end)
-    return Turn(end, thinks, opened)
+    answer = _ids(tokenizer, whole)[len(_ids(tokenizer, prompt)) :]
+    rows = {lead: after_lead(tokenizer, lead, [ANSWER])[0] for lead in LEADS}
+    lead = next((lead for lead, row in rows.items() if answer[: len(row)] == row), None)
+    if lead is None or (end is not None and answer[len(rows[lead]) : len(rows[lead]) + 1] != [end]):
+        _tell(tokenizer, name, prompt, before, after)
+    return Turn(end, lead or "", thinks, opened)
+
+
+def after_lead(tokenizer: PreTrainedTokenizerBase, lead: str, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts as they are after `lead`, of each by itself where its beginning would merge with it. Control tokens in
+    a text are read as text."""
+    as_text = {"add_special_tokens": False, "split_special_tokens": True}
+    alone: list[list[int]] = tokenizer(list(texts), **as_text)["input_ids"] if texts else []
+    if not lead or not texts:
+        return alone
+    before = _ids(tokenizer, lead)
+    rows = tokenizer([lead + text for text in texts], **as_text)["input_ids"]
+    return [row[len(before) :] if row[: len(before)] == before else own for row, own in zip(rows, alone, strict=True)]
 
 
 def _first_control(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
@@ -63,13 +82,8 @@ def _first_control(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     return next((id for id in _ids(tokenizer, text) if id in control), None)
 
 
-def _compare(
-    tokenizer: PreTrainedTokenizerBase, name: str, prompt: str, before: str, after: str, end: int | None
-) -> None:
-    """Says aloud how a prompt with its answer differs from the template's own conversation, if the tokens do."""
-    ours = [*_ids(tokenizer, prompt), *_ids(tokenizer, ANSWER), *([] if end is None else [end])]
-    if _ids(tokenizer, before + ANSWER + after)[: len(ours)] == ours:
-        return
+def _tell(tokenizer: PreTrainedTokenizerBase, name: str, prompt: str, before: str, after: str) -> None:
+    """Says aloud how a prompt with its answer differs from the template's own conversation."""
     same = next(
         (i for i, (a, b) in enumerate(zip(prompt, before, strict=False)) if a != b), min(len(prompt), len(before))
     )
