@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from alignbench import Demonstration, Message, Prompt, UserError
 from benchmarks.base_model import pretrain, taught
 from tests.core.harness import command, records
-from tests.hf.test_chat import checkpoint, load, merging, talk, turns
+from tests.hf.chats import checkpoint, load, merging, talk, turns
 
 
 @pytest.fixture
