@@ -124,7 +124,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.set_verbosity_error()
     data = HHDataSource(
-        HHConfig(path=options.data, max_prompt_words=60, max_response_words=30, held_out_rows=options.rows),
+        HHConfig(path=options.data, max_prompt_words=80, max_response_words=20, held_out_rows=options.rows),
         seeds=Seeds(0),
     )
     asked = {prompt.id for prompt in data.prompts(Split.EVALUATION)}
@@ -136,10 +136,10 @@ def main() -> None:
             folder.mkdir()
             make(folder)
             config = PretrainedConfig(
-                path=str(folder), chat_template=options.template, max_prompt_tokens=192, max_response_tokens=48
+                path=str(folder), chat_template=options.template, max_prompt_tokens=320, max_response_tokens=80
             )
             policy = build_pretrained(config, tokenizer=None, device=torch.device("cpu"), seeds=Seeds(0))
-            settings = {"updates": options.updates, "batch_size": 8, "micro_batch_size": 4, "learning_rate": rate}
+            settings = {"updates": options.updates, "batch_size": 16, "micro_batch_size": 4, "learning_rate": rate}
             before, after = taught(policy, data.demonstrations(), held_out, **settings)
             print(
                 f"{name:<24} {before.loss:12.2f} {after.loss:7.2f} {before.finished:16.2f} {after.finished:7.2f}",

@@ -86,7 +86,7 @@ class ScratchConfig(PolicyConfig):
 
 @dataclass
 class PretrainedConfig(PolicyConfig):
-    """A pretrained chat model by hub id, local folder or GGUF file, trained through LoRA adapters on one shared base."""
+    """A pretrained model by hub id, local folder or GGUF file, trained through LoRA adapters on one shared base."""
 
     path: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """Hub id, local folder or GGUF file."""
