@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from alignbench.artifacts import MANIFEST, Store, artifacts, fault_of, remove
-from alignbench.cli import run_command
+from alignbench.commands.cli import run_command
 from alignbench.errors import AlignbenchError
+from alignbench.store.artifacts import MANIFEST, Store, artifacts, fault_of, remove
 from tests.core.harness import SMALL, Command, records
 
 

@@ -31,7 +31,7 @@ from alignbench import (
     UserError,
     Verdict,
 )
-from alignbench.config import EvalSettings
+from alignbench.app.config import EvalSettings
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.respond import respond
 from alignbench.evaluation.suite import Evaluated, evaluate, evaluation_prompts

@@ -21,7 +21,7 @@ from alignbench_world.source import WorldData
 from torch import Tensor
 
 from alignbench import ExactProblem, Samples, Sampling, Seeds, Split, UserError, functional
-from alignbench.config import EvalSettings
+from alignbench.app.config import EvalSettings
 from alignbench.contracts import RewardSource
 from alignbench.evaluation.suite import evaluate
 from tests import tiny

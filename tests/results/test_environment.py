@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from alignbench.results import environment
-from alignbench.results.environment import (
+from alignbench.results.disk import environment
+from alignbench.results.disk.environment import (
     config_hash,
     git_commit,
     hardware,
