@@ -32,7 +32,11 @@ def test_every_folder_that_is_named_exists() -> None:
 def test_every_folder_that_exists_is_named() -> None:
     files = tracked(".")
     top = {path.relative_to(ROOT).parts[0] for path in files if path.parent != ROOT}
-    wings = {path.parent.relative_to(ROOT).as_posix() for path in files if path.suffix == ".py" and ROOT / "alignbench" in path.parents}
+    wings = {
+        path.parent.relative_to(ROOT).as_posix()
+        for path in files
+        if path.suffix == ".py" and ROOT / "alignbench" in path.parents
+    }
     assert {name for name in top | wings if not name.startswith(".")} - named() == set()
 
 

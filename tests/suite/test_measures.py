@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from alignbench_suite.embeddings import cosine_distance, cosines, vendi
-from alignbench_suite.measures import EMBEDDED, LEXICAL, NOVELTY, Known, diversity_of
-from alignbench_suite.ngrams import distinct, ead, self_bleu
-from alignbench_suite.novelty import (
+from alignbench_suite.diversity.embeddings import cosine_distance, cosines, vendi
+from alignbench_suite.diversity.measures import EMBEDDED, LEXICAL, NOVELTY, Known, diversity_of
+from alignbench_suite.diversity.ngrams import distinct, ead, self_bleu
+from alignbench_suite.diversity.novelty import (
     classes_by_cosine,
     classes_by_text,
     distinct_classes,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignbench import UserError
-from alignbench_suite.measures import diversity_of
+from alignbench_suite.diversity.measures import diversity_of
 from alignbench_suite.tasks import PUBLIC
 from alignbench_suite.tasks.files import Row, documents, own, public
 

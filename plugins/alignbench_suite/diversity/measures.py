@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alignbench import Direction
-from alignbench_suite import embeddings, ngrams, novelty
-from alignbench_suite.embeddings import Vectors
-from alignbench_suite.ngrams import Tokens
+from alignbench_suite.diversity import embeddings, ngrams, novelty
+from alignbench_suite.diversity.embeddings import Vectors
+from alignbench_suite.diversity.ngrams import Tokens
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from alignbench import Direction, ExampleScore, Generation, Judge, Message, MetricSpec, Prompt, Subject
-from alignbench_suite.facts import SHORT, Fact
+from alignbench_suite.factual_questions import SHORT, Fact
 from alignbench_suite.grading import Grade, grade
 from alignbench_suite.tasks.files import number
 

@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Opinion, Subject
-from alignbench_suite import feedback, pushback
 from alignbench_suite.config import SycophancyConfig
-from alignbench_suite.facts import facts
-from alignbench_suite.harness import FAMILY_SPECS, ask_family
+from alignbench_suite.factual_questions import facts
+from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family
 from alignbench_suite.scores import Groups, correct, mean, per_prompt, with_opinion
+from alignbench_suite.sycophancy import feedback, pushback
 
 
 class Sycophancy(Evaluation):

@@ -7,10 +7,17 @@ from collections.abc import Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, Judge, MetricSpec, Subject
 from alignbench_suite.config import HelpfulnessConfig
-from alignbench_suite.facts import accuracy, facts
-from alignbench_suite.harness import FAMILY_SPECS, ask_family
+from alignbench_suite.factual_questions import accuracy, facts
+from alignbench_suite.helpfulness.win_rate import (
+    by_gold,
+    by_judge,
+    length_controlled_win_rate,
+    pairs,
+    tie_rate,
+    win_rate,
+)
+from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family
 from alignbench_suite.scores import Groups, correct, gold_reward, per_prompt
-from alignbench_suite.win_rate import by_gold, by_judge, length_controlled_win_rate, pairs, tie_rate, win_rate
 
 
 class Helpfulness(Evaluation):

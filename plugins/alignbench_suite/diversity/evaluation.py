@@ -1,5 +1,6 @@
 """Diversity of a checkpoint's responses, per input and across inputs (Kirk et al. 2023, arXiv 2310.06452): the measures of
-measures.py on the sets of sets.py, the model's own entropy, and NoveltyBench's utility where the gold reward is known.
+measures.py on the sets of response_sets.py, the model's own entropy, and NoveltyBench's utility where the gold reward is
+known.
 
 Values depend on the number of responses per prompt, K, and compare only at equal K. With K = 1 there are the entropy and what
 is measured across inputs."""
@@ -10,15 +11,15 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Subject, UserError, unknown_name
-from alignbench_suite import novelty
 from alignbench_suite.config import DiversityConfig
-from alignbench_suite.embeddings import Vectors
-from alignbench_suite.harness import FAMILY_SPECS, ask_family
-from alignbench_suite.measures import EMBEDDED, LEXICAL, NOVELTY, Known, Measure
-from alignbench_suite.ngrams import Tokens
+from alignbench_suite.diversity import novelty
+from alignbench_suite.diversity.embeddings import Vectors
+from alignbench_suite.diversity.measures import EMBEDDED, LEXICAL, NOVELTY, Known, Measure
+from alignbench_suite.diversity.ngrams import Tokens
+from alignbench_suite.diversity.response_sets import Example, across_inputs, per_input, spread
+from alignbench_suite.diversity.sentence_model import SentenceModel, find
+from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family
 from alignbench_suite.scores import Groups, gold_reward, mean, per_group
-from alignbench_suite.sentence_model import SentenceModel, find
-from alignbench_suite.sets import Example, across_inputs, per_input, spread
 
 log = logging.getLogger(__name__)
 

@@ -79,7 +79,7 @@ def _is_tie(preference: float) -> float:
 
 def length_controlled_win_rate(metric: str, compared: Sequence[Comparison]) -> list[ExampleScore]:
     """See length_control.py. What the judge did not answer stays missing; the rest is fitted without it."""
-    from alignbench_suite.length_control import length_controlled
+    from alignbench_suite.helpfulness.length_control import length_controlled
 
     raw = win_rate(metric, compared)
     answered = [group for group, score in zip(by_prompt(compared), raw, strict=True) if not math.isnan(score.value)]

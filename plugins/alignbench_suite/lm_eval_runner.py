@@ -85,7 +85,7 @@ def run_tasks(
     with quiet():
         from lm_eval import simple_evaluate
 
-        from alignbench_suite.lm import SubjectLM
+        from alignbench_suite.lm_eval_model import SubjectLM
 
         tasks = load(tuple(names), path)
         with untouched_generators():

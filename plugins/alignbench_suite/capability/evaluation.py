@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, MetricSpec, Opinion, Subject, UserError
 from alignbench_suite.config import CapabilityConfig, TasksConfig
-from alignbench_suite.harness import FAMILY_SPECS, ask_family, run_tasks, task_specs
+from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family, run_tasks, task_specs
 from alignbench_suite.scores import correct, per_prompt, with_opinion
 
 
