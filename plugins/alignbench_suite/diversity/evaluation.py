@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Subject, UserError, unknown_name
 from alignbench_suite.config import DiversityConfig
-from alignbench_suite.diversity import novelty
-from alignbench_suite.diversity.embeddings import Vectors
-from alignbench_suite.diversity.measures import EMBEDDED, LEXICAL, NOVELTY, Known, Measure
-from alignbench_suite.diversity.ngrams import Tokens
 from alignbench_suite.diversity.response_sets import Example, across_inputs, per_input, spread
-from alignbench_suite.diversity.sentence_model import SentenceModel, find
 from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family
 from alignbench_suite.scores import Groups, gold_reward, mean, per_group
+from alignbench_suite.text_measures import novelty
+from alignbench_suite.text_measures.embeddings import Vectors
+from alignbench_suite.text_measures.measures import EMBEDDED, LEXICAL, NOVELTY, Known, Measure
+from alignbench_suite.text_measures.ngrams import Tokens
+from alignbench_suite.text_measures.sentence_model import SentenceModel, find
 
 log = logging.getLogger(__name__)
 

