@@ -104,7 +104,7 @@ def main() -> int:
     options = parser.parse_args()
     rng = random.Random(options.seed)
 
-    import alignbench.run  # noqa: F401
+    import alignbench.pipeline.run  # noqa: F401
     import peft  # noqa: F401  (once, before anything is forked)
     import polars  # noqa: F401
 

@@ -7,7 +7,6 @@ of machine that decide the last bit. An artifact is found only by a run that wou
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,6 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-@functools.cache
 def core_digest(root: Path = Path(alignbench.__file__).parent) -> str:
     """Of the core's source that can change what a stage makes: a command, a table or the kit does not."""
     wings = [path for wing in OF_STAGES for path in (root / wing).rglob("*.py")]

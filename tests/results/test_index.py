@@ -289,7 +289,7 @@ def test_folders_of_several_machines_are_merged_by_copying(tmp_path):
 
 def test_two_processes_at_once(zoo):
     code = (
-        "import sys; from pathlib import Path; from alignbench.results.runs import find_runs;"
+        "import sys; from pathlib import Path; from alignbench.results.disk.runs import find_runs;"
         "print([find_runs([Path(sys.argv[1])]) for _ in range(20) if not Path(sys.argv[1], sys.argv[2]).unlink(True)][-1]);"
         "sys.exit(','.join({'torch', 'polars', 'scipy'} & sys.modules.keys()) or 0)"
     )
