@@ -107,6 +107,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
     tracker = curves.tracker(config, directory)
     policy = load_model(config, data.source, seeds, display)
     prompts = read_prompts(config, data.source, policy, display)
+    evaluations = [chosen.build() for chosen in config.evaluations]
     bench = workbench(config, directory, display, tracker, policy.device)
 
     with closing_tracker(tracker), keeping_last_good(policy, directory):
@@ -130,7 +131,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         suite = Suite(
             policy=policy,
             data=data.source,
-            evaluations=[chosen.build() for chosen in config.evaluations],
+            evaluations=evaluations,
             settings=config.eval,
             seeds=seeds.child("evaluation"),
             reward=reward.source if reward else None,
