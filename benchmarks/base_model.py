@@ -1,6 +1,6 @@
 """What supervised fine-tuning teaches a base model: to answer, and to stop.
 
-    OMP_NUM_THREADS=2 python benchmarks/base_model.py <folder of HH-RLHF> [--template plain] [--updates 60]
+    OMP_NUM_THREADS=2 python benchmarks/base_model.py <folder of HH-RLHF> [--template plain] [--updates 40]
 
 Two models without a chat template: a tiny one that this script pretrains on plain text (the documentation of this repository),
 and SmolLM2-135M-Instruct whose template was taken away. For each, before and after SFT on the chosen replies of HH-RLHF: the
@@ -119,8 +119,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="a folder of HH-RLHF")
     parser.add_argument("--template", default="plain")
-    parser.add_argument("--updates", type=int, default=60)
-    parser.add_argument("--rows", type=int, default=64, help="held-out replies")
+    parser.add_argument("--updates", type=int, default=40)
+    parser.add_argument("--rows", type=int, default=32, help="held-out replies")
     options = parser.parse_args()
     logging.set_verbosity_error()
     data = HHDataSource(
