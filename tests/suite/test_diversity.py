@@ -334,7 +334,7 @@ class TestEmbeddingModel:
 
     def test_a_folder_that_is_no_model(self, tmp_path):
         (tmp_path / "config.json").write_text("{}")
-        with pytest.raises(UserError, match="is no embedding model"):
+        with pytest.raises(UserError, match="has no model.safetensors"):
             SentenceModel(tmp_path)
 
     def test_minilm_is_as_published(self, monkeypatch):
