@@ -16,6 +16,7 @@ from alignbench.pretrained.hub import (
     padding_token,
     snapshot,
 )
+from alignbench.pretrained.weights import check_report
 
 __all__ = [
     "FILES",
@@ -23,6 +24,7 @@ __all__ = [
     "Checkpoint",
     "NotOnHubError",
     "OutOfReachError",
+    "check_report",
     "fingerprint",
     "is_hub_id",
     "json_object",

@@ -65,7 +65,11 @@ class Checkpoint:
         from transformers import AutoTokenizer
 
         with self.reading("its tokenizer"):
-            return AutoTokenizer.from_pretrained(self.folder, **_SAFE)
+            found = AutoTokenizer.from_pretrained(self.folder, **_SAFE)
+            found("a")  # a wrong setting may show in use alone
+        if {*found.get_vocab()} <= {*found.all_special_tokens}:  # some classes make one out of nothing
+            raise UserError(f"{self.folder} holds no tokenizer, or one without tokens: add the model's own (tokenizer.json).")
+        return found
 
     def model(
         self,
@@ -89,7 +93,7 @@ class Checkpoint:
 
         self._refuse_adapter()
         held, config = stored(self.folder), self.config()
-        weights.check_counts(self.folder, json_object(self.folder / CONFIG), held)
+        weights.check_sizes(self.folder, json_object(self.folder / CONFIG), held)
         how = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **_SAFE, **options}
         packed = getattr(config, "quantization_config", None) is not None
         with self.reading(), quiet():

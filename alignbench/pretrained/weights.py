@@ -19,27 +19,32 @@ log = logging.getLogger(__name__)
 
 _NAMED = 3  # of many tensors, in an error
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
-_LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_labels")
-_FEW = 1000  # no count up to it is absurd
+_SIZES = (
+    *("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_labels"),
+    *("hidden_size", "intermediate_size", "vocab_size", "head_dim", "d_model", "d_ff", "n_embd"),
+)
+"""How the names end of what multiplies the work of building a model."""
+_FEW = 1000  # no size up to it is absurd
 _MOST_IN_A_BYTE = 8  # weights, in whatever way they are packed
 _GIB = 2**30
 
 
-def check_counts(folder: Path, config: Mapping[str, Any], held: Stored) -> None:
-    """Raises UserError where config.json asks for more layers than there are tensors: already the list of them would fill
-    the memory."""
+def check_sizes(folder: Path, config: Mapping[str, Any], held: Stored) -> None:
+    """Raises UserError where config.json has more layers than there are tensors, or a layer wider than each of them, or no layer
+    at all: to write down what such a model is may fill the memory already."""
+    widest = max(max(shape, default=0) for shape in held.shapes.values())
+    most = max(_FEW, len(held.shapes), widest)
     for name, value in config.items():
         if isinstance(value, Mapping):
-            check_counts(folder, value, held)
-        most = max(_FEW, len(held.shapes), *(max(shape, default=0) for shape in held.shapes.values()))
-        if name in _LAYERS and isinstance(value, (int, float)) and value > most:
+            check_sizes(folder, value, held)
+        if name.endswith(_SIZES) and isinstance(value, (int, float)) and not 0 < value <= most:
             raise UserError(
-                f"{folder / CONFIG}: {name}={value} cannot be, with {len(held.shapes)} tensors in the weights' files: "
-                "restore the config that belongs to them."
+                f"{folder / CONFIG}: {name}={value} cannot be, where the files have {len(held.shapes)} tensors of at most "
+                f"{widest} rows or columns. Restore the config that belongs to the weights."
             )
 
 
-def check_report(folder: Path, model: Any, report: Mapping[str, Collection[Any]], spare: Sequence[str] = ()) -> None:
+def check_report(where: Path, model: Any, report: Mapping[str, Collection[Any]], spare: Sequence[str] = ()) -> None:
     """Raises UserError unless every weight of the model comes from the files, in its shape. Libraries draw what is missing
     at random. Tensors without a place in the model are named in the log; where they are further layers of its kind, the
     config describes another model. `spare`: parts of names that may be missing or left over."""
@@ -48,23 +53,23 @@ def check_report(folder: Path, model: Any, report: Mapping[str, Collection[Any]]
                        for how in ("missing", "unexpected"))  # fmt: skip
     if missing:
         raise UserError(
-            f"The weights in {folder} lack {some(missing)}, which a {kind} has: they are of another kind of model, or some "
+            f"The weights in {where} lack {some(missing)}, which a {kind} has: they are of another kind of model, or some "
             "were lost. No weight is made up; use a complete checkpoint."
         )
     if odd := sorted(report["mismatched_keys"]):
         name, found, wanted = odd[0]
         raise UserError(
-            f"The weights in {folder} do not fit its {CONFIG}: {name} is {list(found)} in the file and would be {list(wanted)} "
+            f"The weights in {where} do not fit their config: {name} is {list(found)} in the file and would be {list(wanted)} "
             f"({len(odd)} {'differ' if len(odd) > 1 else 'differs'}). Restore the config that belongs to them."
         )
     known = {_NUMBER.sub("*", name) for name in model.state_dict()}
     if further := [name for name in unread if _NUMBER.sub("*", name) in known]:
         raise UserError(
-            f"The weights in {folder} hold {some(further)}, and by its {CONFIG} the model has no such layers: restore the "
+            f"The weights in {where} hold {some(further)}, and by their config the model has no such layers: restore the "
             "config that belongs to them."
         )
     if unread:
-        log.warning("%s: a %s has no place for %s, which are not read.", folder, kind, some(unread))
+        log.warning("%s: a %s has no place for %s, which are not read.", where, kind, some(unread))
 
 
 def check_packed(folder: Path, model: torch.nn.Module, held: Stored) -> None:

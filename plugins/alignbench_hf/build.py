@@ -86,4 +86,5 @@ def build_pretrained(
             gradient_checkpointing=config.gradient_checkpointing,
             base_name=config.path if is_hub_id(config.path) else str(Path(config.path).expanduser().resolve()),
         )
-    return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder))
+    with checkpoint.reading("its first pass"):
+        return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder))
