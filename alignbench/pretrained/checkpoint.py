@@ -68,7 +68,9 @@ class Checkpoint:
             found = AutoTokenizer.from_pretrained(self.folder, **_SAFE)
             found("a")  # a wrong setting may show in use alone
         if {*found.get_vocab()} <= {*found.all_special_tokens}:  # some classes make one out of nothing
-            raise UserError(f"{self.folder} holds no tokenizer, or one without tokens: add the model's own (tokenizer.json).")
+            raise UserError(
+                f"{self.folder} holds no tokenizer, or one without tokens: add the model's own (tokenizer.json)."
+            )
         return found
 
     def model(
