@@ -97,8 +97,8 @@ def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be had on a device; None where nothing tells."""
     import torch
 
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(fields["MemAvailable"].split()[0]) * 1024

@@ -32,8 +32,11 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
+    return written(tmp_path / "small.gguf")
+
+
+def written(path: Path, without: str = "") -> Path:
     """A Llama of a few hundred weights as a GGUF file; pads with EOS, as SmolLM2 does."""
-    path = tmp_path / "small.gguf"
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(32)
     writer.add_embedding_length(8)
@@ -69,6 +72,7 @@ def small(tmp_path: Path) -> Path:
         "blk.0.ffn_up.weight": (16, 8),
         "blk.0.ffn_down.weight": (8, 16),
     }
+    shapes.pop(without, None)
     for name, shape in shapes.items():
         writer.add_tensor(name, rng.standard_normal(shape).astype(np.float32))
     writer.write_header_to_file()
@@ -154,6 +158,13 @@ def test_a_damaged_file_is_named(small: Path, tmp_path: Path) -> None:
     damaged.write_bytes(b"PK\x03\x04 a zip file")
     with pytest.raises(UserError, match=r"damaged\.gguf is not a GGUF file"):
         resolve(str(damaged), cache_dir=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_tensors_that_a_file_lacks_are_not_made_up(tmp_path: Path) -> None:
+    lost = written(tmp_path / "lost.gguf", without="blk.0.ffn_up.weight")
+    with pytest.raises(UserError, match=r"lost\.gguf lack model\.layers\.0\.mlp\.up_proj\.weight"):
+        resolve(str(lost), cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
 
