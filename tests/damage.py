@@ -159,6 +159,11 @@ FILES = (
         "half a tokenizer", lambda f: cut(f, "tokenizer.json", 0.5), r"tokenizer\.json is damaged: it holds no JSON"
     ),
     Damage("a tokenizer of nothing", lambda f: (f / "tokenizer.json").write_text("{}"), r"\(its tokenizer\)"),
+    Damage(
+        "a longest text that is no number",
+        lambda f: edit(f, "tokenizer_config.json", model_max_length="x"),
+        "its tokenizer",
+    ),
     Damage("no tokenizer", no_tokenizer, r"\(its tokenizer\)|holds no tokenizer"),
     Damage(
         "half of the generation config",

@@ -103,9 +103,8 @@ class HFReward(RewardSource):
             )
         if self._config.format == "pair":
             return self._tokenizer(prompt.text, response, truncation=True, max_length=self._limit)
-        kept = (
-            1 if row["input_ids"][0] == self._tokenizer.cls_token_id and self._limit > 1 else 0
-        )  # read at its first token
+        first = row["input_ids"][0]  # [CLS], where a model is read at it, must stay
+        kept = int(first == self._tokenizer.cls_token_id and self._limit > 1)
         return {name: [*ids[:kept], *ids[kept - self._limit :]] for name, ids in row.items()}
 
     def _whole(self, prompt: Prompt, response: str) -> Any:

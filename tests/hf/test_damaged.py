@@ -232,13 +232,17 @@ def test_tensors_without_a_place_are_named(copy: Path, caplog: pytest.LogCapture
     assert line == f"{copy}: a LlamaForCausalLM has no place for v_head.summary.weight, which are not read."
 
 
-def test_what_was_loaded_before_is_said_no_more(whole: Path) -> None:
+def test_only_loading_is_quiet(whole: Path) -> None:
     """transformers is as talkative afterwards as it was."""
     from transformers.utils import logging as theirs
 
-    level = theirs.get_verbosity()
-    build(whole)
-    assert theirs.get_verbosity() == level
+    before = theirs.get_verbosity()
+    try:
+        theirs.set_verbosity_info()
+        build(whole)
+        assert theirs.get_verbosity() == theirs.INFO
+    finally:
+        theirs.set_verbosity(before)
 
 
 # What is written here is read as strictly

@@ -207,7 +207,7 @@ def test_a_damaged_reward_model_is_refused_in_one_line(whole: Path, tmp_path: Pa
     assert not (folder / "it_ran").exists(), "code that came with the model"
 
 
-LATER = ("a tokenizer of nothing", "no tokenizer", "a wrong type")
+LATER = ("a tokenizer of nothing", "a longest text that is no number", "no tokenizer", "a wrong type")
 """Seen when tokenizer or model are built."""
 
 
@@ -252,6 +252,13 @@ def test_texts_are_cut_at_the_models_positions(tmp_path: Path, kind: type, pair:
     kept = [*first, *rest[len(first) - places :]]
     with torch.no_grad():
         assert float(found[0]) == pytest.approx(float(model(torch.tensor([kept])).logits), abs=1e-5)
+
+
+def test_positions_that_are_turned_are_as_many_as_the_config_says(folder: Path) -> None:
+    """Of rotary ones there are no weights, and a model computes on, with places that it never met."""
+    source = build(folder)
+    source.score(dataclasses.replace(samples("a", "a"), texts=("a" * 200, "a" * 100)))
+    assert source.report() == {"texts": 2.0, "texts_cut": 1.0}
 
 
 def test_a_setting_below_the_positions_is_kept_and_what_is_cut_is_counted(
