@@ -59,12 +59,21 @@ def json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
     require_file(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _decoded(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: it holds no JSON ({one_line(error)}). Download it again.") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} is damaged: it holds a JSON {type(found).__name__}, not an object. Download it again.")
     return found
+
+
+def _decoded(text: str) -> Any:
+    import msgspec
+
+    try:
+        return msgspec.json.decode(text)  # ten times faster, which a vocabulary of megabytes needs
+    except (msgspec.DecodeError, RecursionError):
+        return json.loads(text)  # knows Infinity, which a config may hold, and says better what is wrong
 
 
 def check_texts(folder: Path) -> None:
