@@ -38,7 +38,7 @@ def start(folder: Path, *arguments: str) -> int:
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    from alignbench.cli import run_command
+    from alignbench.commands.cli import run_command
 
     os._exit(run_command(arguments))
 
@@ -107,7 +107,7 @@ def main() -> int:
     import peft  # noqa: F401  (once, before anything is forked)
     import polars  # noqa: F401
 
-    import alignbench.run  # noqa: F401
+    import alignbench.pipeline.run  # noqa: F401
 
     with folder() as whole:
         os.waitpid(start(whole, *command(whole)), 0)

@@ -8,6 +8,7 @@ from alignbench.pretrained.files import json_object, require_file
 from alignbench.pretrained.hub import (
     FILES,
     NOT_FILES,
+    SECONDS_TO_REACH_HUB,
     NotOnHubError,
     OutOfReachError,
     fingerprint,
@@ -21,6 +22,7 @@ from alignbench.pretrained.weights import check_report
 __all__ = [
     "FILES",
     "NOT_FILES",
+    "SECONDS_TO_REACH_HUB",
     "Checkpoint",
     "NotOnHubError",
     "OutOfReachError",
