@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -59,6 +60,32 @@ def select(kind: str, name: str, options: Mapping[str, Any], *, where: str) -> S
         raise unknown_name("kind of component", kind, known)
     component = registry().get(known[kind], name)
     return Selected(component, name, instance(where, component.config, options))
+
+
+def with_defaults(component: Component, options: Mapping[str, Any], *, where: str = "") -> Component:
+    """The component with other defaults, as if its author had written them. `where` as in `select`.
+
+    Raises UserError for an unknown option, and for a value that its config refuses."""
+    where, known = where or component.name, {f.name: f for f in fields(component.config)}
+    if odd := [str(key) for key in options if key not in known]:
+        raise unknown_name("key", odd[0], known, where=where)
+    try:  # the other defaults are left as they are: they may be interpolations, which only a run resolves
+        merged: Any = OmegaConf.merge(OmegaConf.structured(component.config), dict(options))
+        values = {
+            name: OmegaConf.to_object(value) if OmegaConf.is_config(value := merged[name]) else value
+            for name in options
+        }
+        component.config(**values)
+    except (OmegaConfBaseException, UserError) as error:
+        raise UserError(f"{where}: {one_line(str(error))}") from error
+    given = [(name, known[name].type, _default(value)) for name, value in values.items()]
+    schema = dataclasses.make_dataclass(component.config.__name__, given, bases=(component.config,))
+    schema.__module__, schema.__doc__ = component.config.__module__, component.config.__doc__
+    return dataclasses.replace(component, config=schema)
+
+
+def _default(value: Any) -> Any:
+    return dataclasses.field(default_factory=lambda: copy.deepcopy(value))
 
 
 def instance(where: str, schema: type, values: Mapping[str, Any]) -> Any:

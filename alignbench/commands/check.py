@@ -3,27 +3,60 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
 
+from alignbench.errors import UserError
 from alignbench.plugins import Component, Kind, registry, resolve
+from alignbench.selection import with_defaults
 
-DESCRIPTION = "Holds components to their contracts. Without a name: lists them."
+DESCRIPTION = """Holds components to their contracts. Without a name: lists them.
+
+  alignbench check ppo reward=learned
+  alignbench check ppo algo.kl_coef=0.3              with another setting than its default
+  alignbench check model=hf model.path=./my-model          a model of yours"""
+_SETTING = re.compile(r"(\w+)\.([\w.]+)=")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns 0 where every check of every component holds, else 1."""
-    parser = argparse.ArgumentParser("alignbench check", description=DESCRIPTION)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="ppo, or kind=name where several kinds have the name")
+    parser = argparse.ArgumentParser(
+        "alignbench check", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="ppo, or kind=name where several kinds have the name; or a setting of theirs",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the world that they are checked in (default: 0)")
     chosen = parser.parse_args(arguments)
     if not chosen.names:
         for kind in Kind:
             print(f"{kind.value}: {', '.join(component.name for component in registry().of(kind))}")
         return 0
-    components = [resolve(name) for name in chosen.names]
-    return max(report(component, chosen.seed) for component in components)
+    settings = [name for name in chosen.names if _SETTING.match(name)]
+    components = [resolve(name) for name in chosen.names if name not in settings]
+    return max(report(component, chosen.seed) for component in _with_settings(components, settings))
+
+
+def _with_settings(components: Sequence[Component], settings: Sequence[str]) -> list[Component]:
+    """`algo.kl_coef=0.3` is for the algorithms that were named."""
+    from omegaconf import OmegaConf
+
+    given = OmegaConf.to_container(OmegaConf.from_dotlist(list(settings)))
+    assert isinstance(given, dict)
+    kinds = {component.kind.value for component in components}
+    if unused := [str(kind) for kind in given if kind not in kinds]:
+        raise UserError(
+            f"{unused[0]}.*: no {unused[0]} was named beside it, and a setting is for those that are named."
+        )
+    return [
+        with_defaults(component, given.get(component.kind.value, {}), where=component.kind.value)
+        for component in components
+    ]
 
 
 def report(component: Component, seed: int) -> int:

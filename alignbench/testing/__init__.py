@@ -1,15 +1,18 @@
-"""The conformance kit: checks that any algorithm, reward source or evaluation is held to.
+"""The conformance kit: checks that any algorithm, model, reward source or evaluation is held to.
 
     alignbench check ppo reward=learned
+    alignbench check model=hf model.path=./my-model
 
 At the command line, or in a plugin's own tests (see docs/plugins.md, "Checking your plugin"). It needs no test framework
 and imports torch.
 """
 
+from alignbench.selection import with_defaults
 from alignbench.testing.checks import Check, NotApplicable, PropertyBroken, Result, Status
 from alignbench.testing.conformance import (
     AlgorithmConformance,
     EvaluationConformance,
+    ModelConformance,
     RewardConformance,
     check,
     checks_of,
@@ -22,6 +25,7 @@ __all__ = [
     "BradleyTerry",
     "Check",
     "EvaluationConformance",
+    "ModelConformance",
     "NotApplicable",
     "PropertyBroken",
     "Result",
@@ -35,4 +39,5 @@ __all__ = [
     "disguise",
     "exact_kl",
     "total_variation",
+    "with_defaults",
 ]

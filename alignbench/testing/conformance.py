@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from alignbench.plugins import Component, Kind, resolve
-from alignbench.testing import algorithm, config, evaluation, exact, reward
+from alignbench.testing import algorithm, config, evaluation, exact, model, reward
 from alignbench.testing.checks import Check, NotApplicable, Result, run_checks
 
 CONFIG_CHECKS = tuple(config.check.checks)
@@ -14,6 +14,7 @@ DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
 ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *algorithm.check.checks, *exact.check.checks)
 REWARD_CHECKS = tuple(reward.check.checks)
 EVALUATION_CHECKS = tuple(evaluation.check.checks)
+MODEL_CHECKS = tuple(model.check.checks)
 # What trains nothing has no update to check.
 STILL_CHECKS = (*DECLARATION_CHECKS, *(c for c in exact.check.checks if c.name.startswith("optimum_")))
 
@@ -22,7 +23,7 @@ def checks_of(component: Component) -> tuple[Check, ...]:
     """Every check that is made of a component. Kinds that have none of their own are held to those of their config."""
     if component.kind is Kind.ALGORITHM:
         return (*CONFIG_CHECKS, *(ALGORITHM_CHECKS if algorithm.supported(component) else STILL_CHECKS))
-    own = {Kind.REWARD: REWARD_CHECKS, Kind.EVALUATION: EVALUATION_CHECKS}
+    own = {Kind.REWARD: REWARD_CHECKS, Kind.EVALUATION: EVALUATION_CHECKS, Kind.MODEL: MODEL_CHECKS}
     return (*CONFIG_CHECKS, *own.get(component.kind, ()))
 
 
@@ -72,3 +73,9 @@ class EvaluationConformance(Conformance):
     """Every check of an evaluation."""
 
     checks = (*CONFIG_CHECKS, *EVALUATION_CHECKS)
+
+
+class ModelConformance(Conformance):
+    """Every check of a model. Of one that reads a checkpoint, give `with_defaults(component, {"path": ...})`."""
+
+    checks = (*CONFIG_CHECKS, *MODEL_CHECKS)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from peft.utils import load_peft_weights
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, load_peft_weights
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from alignbench import POLICY, AlignbenchError, UserError
+from alignbench import POLICY, AlignbenchError, UserError, pretrained
 from alignbench_hf.export import load_again, notes, plain_model
 from alignbench_hf.lora import lean
 from alignbench_hf.memory import FreedMemory
@@ -158,10 +158,11 @@ class AdapterRoles(Roles):
         self._peft.save_pretrained(path, selected_adapters=[self._ADAPTER_OF_POLICY], save_embedding_layers=False)
 
     def load(self, path: Path) -> None:
-        state = load_peft_weights(str(path), device="cpu")
-        own = self._state(POLICY)
-        require_same_weights(state, own, f"The adapter in {path}")
-        made_with = LoraConfig.from_pretrained(str(path)).lora_alpha  # no weight shows it
+        pretrained.require_file(path / SAFETENSORS_WEIGHTS_NAME)  # peft would take a pickle instead, or ask the hub
+        with pretrained.Checkpoint(path).reading():
+            state = load_peft_weights(str(path), device="cpu")
+            made_with = LoraConfig.from_pretrained(str(path)).lora_alpha  # no weight shows it
+        require_same_weights(state, self._state(POLICY), f"The adapter in {path}")
         if made_with != self._config.lora_alpha:
             raise UserError(
                 f"The adapter in {path} was made with model.lora_alpha={made_with:g}, not {self._config.lora_alpha:g}."

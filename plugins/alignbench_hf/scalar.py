@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alignbench import ScalarRole, Sequences, functional
+from alignbench import ScalarRole, Sequences, functional, pretrained
 from alignbench_hf.roles import require_same_weights
 
+_FILE = "scalar.safetensors"
 LOGPROB_FLOOR = -8.0  # nats; an unbounded sum of log-probabilities lets PPO run off into gibberish
 
 
@@ -95,10 +96,13 @@ class HFScalarRole(ScalarRole):
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        save_file({name: p.detach().contiguous() for name, p in self._named().items()}, path / "scalar.safetensors")
+        save_file({name: p.detach().contiguous() for name, p in self._named().items()}, path / _FILE)
 
     def load(self, path: Path) -> None:
-        saved, own = load_file(path / "scalar.safetensors"), self._named()
+        pretrained.require_file(path / _FILE)
+        with pretrained.Checkpoint(path).reading():
+            saved = load_file(path / _FILE)
+        own = self._named()
         require_same_weights(saved, own, f"The scalar role in {path}")
         with torch.no_grad():
             for name, parameter in own.items():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, UserError, functional, pretrained
 from alignbench_rewards.config import HFConfig
@@ -20,21 +20,22 @@ class HFReward(RewardSource):
     """The output of the reward model. It tokenises prompts and responses itself: the policy's token ids mean nothing to it."""
 
     def __init__(self, config: HFConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
-        from transformers import AutoTokenizer
+        from transformers import AutoModelForSequenceClassification
 
-        self._config, self._folder, self._cut = config, resolve(config.model, config.revision), 0
-        device = config.device or policy.device
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(
-                str(self._folder), local_files_only=True, trust_remote_code=False
-            )
-            self._model = _loaded(config, str(self._folder)).to(device)
-        except UserError:
-            raise
-        except Exception as error:  # an unknown architecture, a damaged file or no such device fails in many ways
-            raise UserError(
-                f"reward.model={config.model} cannot be loaded ({type(error).__name__}: {pretrained.one_line(error)})."
-            ) from error
+        self._config, self._folder = config, resolve(config.model, config.revision)
+        self._texts, self._cut = 0, 0
+        checkpoint = pretrained.Checkpoint(self._folder, "reward.model")
+        with checkpoint.reading():
+            device = torch.device(config.device or policy.device)
+        self._tokenizer = checkpoint.tokenizer()
+        self._model = checkpoint.model(
+            AutoModelForSequenceClassification,
+            tokenizer=self._tokenizer,
+            dtype=config.dtype if config.dtype == "auto" else getattr(torch, config.dtype),
+            device=device,
+            less=("reward.dtype=bfloat16", "reward.device=cpu"),
+        ).requires_grad_(False)
+        self._limit = min(config.max_length, positions(self._model, self._tokenizer))
         self._tokenizer.truncation_side, self._tokenizer.padding_side = "left", "right"
         self._label = _label(config, self._model.config.num_labels)
         if config.template:
@@ -66,6 +67,9 @@ class HFReward(RewardSource):
     def fingerprint(self) -> str:
         return pretrained.fingerprint(self._folder)
 
+    def report(self) -> Mapping[str, float]:
+        return {"texts": float(self._texts), "texts_cut": float(self._cut)}
+
     def score(self, samples: Samples) -> Tensor:
         rows = [self._encoded(*row) for row in zip(samples.prompts, samples.texts, strict=True)]
         scores = torch.empty(len(rows), dtype=torch.float32)
@@ -85,42 +89,56 @@ class HFReward(RewardSource):
         return logits[:, self._label].float().cpu()
 
     def _encoded(self, prompt: Prompt, response: str) -> Any:
-        tokenizer, limit = self._tokenizer, self._config.max_length
+        row = self._whole(prompt, response)
+        self._texts += 1
+        if len(row["input_ids"]) <= self._limit:
+            return row
+        self._cut += 1
+        if self._cut == 1:
+            log.warning(
+                "The reward model %s reads no more than %d tokens (the lower of reward.max_length and its positions): longer "
+                "texts lose their beginning. The record counts them.",
+                self._config.model,
+                self._limit,
+            )
         if self._config.format == "pair":
-            return tokenizer(prompt.text, response, truncation=True, max_length=limit, split_special_tokens=True)
+            return self._tokenizer(
+                prompt.text, response, truncation=True, max_length=self._limit, split_special_tokens=True
+            )
+        first = row["input_ids"][0]  # [CLS], where a model is read at it, must stay
+        kept = int(first == self._tokenizer.cls_token_id and self._limit > 1)
+        return {name: [*ids[:kept], *ids[kept - self._limit :]] for name, ids in row.items()}
+
+    def _whole(self, prompt: Prompt, response: str) -> Any:
+        """Control tokens in somebody's text are read as text: a response cannot begin a turn of its own."""
+        if self._config.format == "pair":
+            return self._tokenizer(prompt.text, response, verbose=False, split_special_tokens=True)
         messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
         messages.append({"role": "assistant", "content": response})
         try:
-            # A response that writes control tokens is read as text, and cannot begin a turn of its own.
-            row = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, sanitize_control_tokens=True)
+            return self._tokenizer.apply_chat_template(
+                messages,
+                tokenize=True,
+                return_dict=True,
+                sanitize_control_tokens=True,
+                tokenizer_kwargs={"verbose": False},
+            )
         except Exception as error:  # templates raise errors of their own, as for a system message
             raise UserError(
                 f"The chat template of the reward model {self._config.model} cannot write prompt {prompt.id!r} "
                 f"({pretrained.one_line(error)}): give another with reward.template=."
             ) from error
-        if len(row["input_ids"]) > limit and not self._cut:
-            self._cut += 1
-            log.warning("The reward model %s reads the last %d tokens of longer texts.", self._config.model, limit)
-        return {name: ids[-limit:] for name, ids in row.items()}
 
 
-def _loaded(config: HFConfig, folder: str) -> Any:
-    from transformers import AutoModelForSequenceClassification
-
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        dtype=config.dtype if config.dtype == "auto" else getattr(torch, config.dtype),
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    if missing := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
-        raise UserError(
-            f"reward.model={config.model} is no reward model: its files hold no {missing[0]} "
-            f"({len(missing)} weights are missing)."
-        )
-    return model.eval().requires_grad_(False)
+def positions(model: Any, tokenizer: Any) -> int:
+    """Most tokens that a model can tell apart by their place. RoBERTa's kind counts places from behind its padding token's."""
+    known = [tokenizer.model_max_length]  # absurdly large where nobody set it
+    if window := getattr(model.config.get_text_config(), "max_position_embeddings", None):
+        known.append(window)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            known.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
+    return min(known)
 
 
 def _label(config: HFConfig, labels: int) -> int:
@@ -140,10 +158,9 @@ def resolve(model: str, revision: str = "") -> Path:
         raise UserError("reward=hf needs reward.model=<a folder or a hub id (owner/name)> of a reward model.")
     local = Path(model).expanduser()
     folder = local if local.is_dir() else _from_hub(model, revision)
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise UserError(f"reward.model={model}: {folder} has no config.json, so it is no checkpoint of transformers.")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"reward.model={model}: {folder} has no *.safetensors, and weights are read from those alone.")
+    pretrained.Checkpoint(folder, "reward.model").check()
     return folder
 
 

@@ -92,7 +92,8 @@ class HFConfig:
     template: str = ""
     """A chat template (Jinja) in place of the tokenizer's own."""
     max_length: int = 2048
-    """Most tokens of prompt and response together; longer ones lose their beginning."""
+    """Most tokens of prompt and response together, and never more than the model has positions for; longer texts lose their
+    beginning."""
     batch_size: int = 8
     """Responses per forward pass: memory and speed only."""
     dtype: str = "auto"

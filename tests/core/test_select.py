@@ -7,6 +7,8 @@ from alignbench_rewards.config import LengthConfig
 
 from alignbench import UserError, select
 from alignbench.app.compose import load_config
+from alignbench.plugins import resolve
+from alignbench.selection import with_defaults
 
 
 def test_a_component_by_name_has_its_defaults_and_the_given_options() -> None:
@@ -47,3 +49,16 @@ def test_a_dict_is_filled_at_the_command_line_without_a_plus() -> None:
         load_config(["reward=mix", "reward.parts.gold=much"])
     with pytest.raises(UserError, match="Unknown key 'part' in reward. Did you mean 'parts'"):
         load_config(["reward=mix", "reward.part.gold=1"])
+
+
+def test_a_component_with_other_defaults() -> None:
+    plain = resolve("algo=ppo")
+    other = with_defaults(plain, {"kl_coef": 0.3, "epochs": 3})
+    config = other.config()
+    assert (config.kl_coef, config.epochs, config.clip_ratio) == (0.3, 3, plain.config().clip_ratio)
+    assert isinstance(config, plain.config) and other.summary == plain.summary
+    assert plain.config().kl_coef != 0.3
+    one, two = (with_defaults(resolve("reward=mix"), {"parts": {"length": 1.0}}).config() for _ in range(2))
+    assert one.parts == two.parts == {"length": 1.0} and one.parts is not two.parts
+    with pytest.raises(UserError, match="Unknown key 'kl_coeff' in algo. Did you mean 'kl_coef'"):
+        with_defaults(plain, {"kl_coeff": 1}, where="algo")

@@ -23,8 +23,8 @@ def bare(tmp_path: Path) -> Path:
     return checkpoint(tmp_path / "bare", merging("bytes", None, eos="<|end_of_text|>"))
 
 
-def test_without_a_template_it_is_refused_before_a_weight_is_read(bare: Path) -> None:
-    (bare / "model.safetensors").write_bytes(b"")
+def test_without_a_template_it_is_refused_before_a_weight_is_read(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignbench.pretrained.Checkpoint.model", lambda *_, **__: pytest.fail("weights are read"))
     with pytest.raises(
         UserError, match=r"no chat template, as a base model's.*model\.chat_template=plain\|alpaca.*\.jinja"
     ) as failed:

@@ -32,8 +32,11 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
+    return written(tmp_path / "small.gguf")
+
+
+def written(path: Path, without: str = "") -> Path:
     """A Llama of a few hundred weights as a GGUF file; pads with EOS, as SmolLM2 does."""
-    path = tmp_path / "small.gguf"
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(32)
     writer.add_embedding_length(8)
@@ -69,6 +72,7 @@ def small(tmp_path: Path) -> Path:
         "blk.0.ffn_up.weight": (16, 8),
         "blk.0.ffn_down.weight": (8, 16),
     }
+    shapes.pop(without, None)
     for name, shape in shapes.items():
         writer.add_tensor(name, rng.standard_normal(shape).astype(np.float32))
     writer.write_header_to_file()
@@ -157,15 +161,19 @@ def test_a_damaged_file_is_named(small: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_tensors_that_a_file_lacks_are_not_made_up(tmp_path: Path) -> None:
+    lost = written(tmp_path / "lost.gguf", without="blk.0.ffn_up.weight")
+    with pytest.raises(UserError, match=r"lost\.gguf lack model\.layers\.0\.mlp\.up_proj\.weight"):
+        resolve(str(lost), cache_dir=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
 def test_a_checkpoint_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     with pytest.raises(UserError, match=r"no config\.json .*GGUF files there: none"):
         resolve(str(folder))
-    (folder / "config.json").touch()
-    with pytest.raises(UserError, match="safetensors only"):
-        resolve(str(folder))
-    (folder / "model.safetensors").touch()
+    (folder / "config.json").write_text("{}")
     assert resolve(str(folder)) == folder
     with pytest.raises(UserError, match=r"no 'x\.gguf'"):
         resolve(str(folder), gguf_file="x.gguf")
@@ -217,7 +225,7 @@ def hub_copy(tmp_path: Path, *files: str) -> Path:
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     for file in files:
-        (snapshot / file).touch()
+        (snapshot / file).write_text("{}")
     return snapshot
 
 
@@ -263,7 +271,7 @@ def test_a_model_that_the_hub_does_not_have_is_not_replaced(hub: list[str], whee
 def test_a_hub_that_does_not_answer_is_left_within_seconds(
     hub: list[str], wheel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained, "SECONDS_TO_REACH_HUB", 0.2)
+    monkeypatch.setattr("alignbench.pretrained.hub.SECONDS_TO_REACH_HUB", 0.2)
     monkeypatch.setattr(resolving, "converted", lambda packed, cache_dir, *_: packed)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")

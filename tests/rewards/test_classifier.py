@@ -14,11 +14,20 @@ import torch
 from alignbench_rewards.classifier import HFReward
 from alignbench_rewards.config import HFConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+    RobertaForSequenceClassification,
+)
 
 from alignbench import DataSource, Message, Prompt, Samples, Seeds, Split, UserError
-from tests import tiny
+from tests import damage, tiny
+from tests.damage import Damage
 from tests.rewards.kit import conforms
+from tests.shared_data import shared_case
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<end>{% endfor %}"
 TOKENS = ("<unk>", "<end>", "<user>", "<assistant>", "<pad>", " ", *"hgfedcba0123456789")
@@ -164,14 +173,16 @@ def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:
     tiny.base_model().save_pretrained(tmp_path)
     tiny.letters().save_pretrained(tmp_path)
     assert LlamaForCausalLM.from_pretrained(tmp_path) is not None
-    with pytest.raises(UserError, match=r"is no reward model: its files hold no score\.weight"):
+    with pytest.raises(UserError, match=r"lack score\.weight, which a LlamaForSequenceClassification has"):
         build(tmp_path)
 
 
 def test_weights_are_read_from_safetensors_alone(tmp_path: Path, folder: Path) -> None:
     shutil.copytree(folder, tmp_path / "pickled")
     (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"has no \*\.safetensors"):
+    with pytest.raises(
+        UserError, match=r"has no model\.safetensors .*weights there: pytorch_model\.bin.*safetensors only"
+    ):
         HFReward.check_data(HFConfig(model=str(tmp_path / "pickled")), NoData())
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"has no config\.json"):
@@ -183,6 +194,109 @@ def test_weights_are_read_from_safetensors_alone(tmp_path: Path, folder: Path) -
         build("nobody/nothing")  # offline
     with pytest.raises(UserError, match="needs reward.model="):
         build("")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the sizes that tests/damage.py speaks of."""
+    folder, shape = tmp_path_factory.mktemp("whole"), tiny.base_model().config
+    shape.num_labels = 1
+    with torch.random.fork_rng():
+        LlamaForSequenceClassification(shape).save_pretrained(folder)
+    tiny.letters().save_pretrained(folder)
+    (folder / "generation_config.json").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("damage", damage.FILES + damage.CONTENT, ids=lambda damage: damage.name)
+def test_a_damaged_reward_model_is_refused_in_one_line(whole: Path, tmp_path: Path, damage: Damage) -> None:
+    folder = shutil.copytree(whole, tmp_path / "model")
+    build(folder)
+    damage.do(folder)
+    with pytest.raises(UserError, match=damage.said) as caught:
+        build(folder)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "it_ran").exists(), "code that came with the model"
+
+
+LATER = ("a tokenizer of nothing", "a longest text that is no number", "no tokenizer", "a wrong type")
+"""Seen when tokenizer or model are built."""
+
+
+@pytest.mark.parametrize("damage", [d for d in damage.FILES if d.name not in LATER], ids=lambda damage: damage.name)
+def test_damaged_files_are_seen_before_the_run(whole: Path, tmp_path: Path, damage: Damage) -> None:
+    folder = shutil.copytree(whole, tmp_path / "model")
+    HFReward.check_data(HFConfig(model=str(folder)), NoData())
+    damage.do(folder)
+    with pytest.raises(UserError, match=damage.said):
+        HFReward.check_data(HFConfig(model=str(folder)), NoData())
+
+
+def test_a_head_that_is_missing_is_not_made_up(whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "model")
+    damage.without("score")(folder)
+    with pytest.raises(UserError, match=r"lack score\.weight, which a LlamaForSequenceClassification has"):
+        build(folder)
+
+
+@pytest.mark.parametrize("kind", [BertForSequenceClassification, RobertaForSequenceClassification])
+@pytest.mark.parametrize("pair", [True, False])
+def test_texts_are_cut_at_the_models_positions(tmp_path: Path, kind: type, pair: bool) -> None:
+    """RoBERTa's places begin behind its padding token's: of 40 it has 35 for texts."""
+    tokenizer = characters(pad="<pad>", template="[CLS]" + TEMPLATE)
+    tokenizer.add_special_tokens({"cls_token": "[CLS]"})
+    shape = kind.config_class(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=40, type_vocab_size=2, num_labels=1, initializer_range=0.4, pad_token_id=4,
+    )  # fmt: skip
+    model = kind(shape).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    places = 40 if kind is BertForSequenceClassification else 35
+    long, short = "abcdefgh" * 6, "abc"
+    source = build(tmp_path, format="pair" if pair else "chat")
+    given = samples("a", "a")
+    found = source.score(dataclasses.replace(given, texts=(long, short)))
+    assert source.report() == {"texts": 2.0, "texts_cut": 1.0}
+    first = given.prompts[0].text if pair else "[CLS]"  # of a pair, the longer text is cut
+    rest = long if pair else f"<user>{given.prompts[0].text}<end><assistant>{long}<end>"
+    first, rest = (tokenizer(text, add_special_tokens=False).input_ids for text in (first, rest))
+    kept = [*first, *rest[len(first) - places :]]
+    with torch.no_grad():
+        assert float(found[0]) == pytest.approx(float(model(torch.tensor([kept])).logits), abs=1e-5)
+
+
+def test_positions_that_are_turned_are_as_many_as_the_config_says(folder: Path) -> None:
+    """Of rotary ones there are no weights, and a model computes on, with places that it never met."""
+    source = build(folder)
+    source.score(dataclasses.replace(samples("a", "a"), texts=("a" * 200, "a" * 100)))
+    assert source.report() == {"texts": 2.0, "texts_cut": 1.0}
+
+
+def test_a_setting_below_the_positions_is_kept_and_what_is_cut_is_counted(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = build(folder, max_length=11)
+    with caplog.at_level("WARNING"):
+        source.score(samples("a b c d e", "h"))
+        source.score(samples("a b c d e", "h g"))
+    assert source.report() == {"texts": 4.0, "texts_cut": 3.0}
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "reads no more than 11 tokens" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("rms_more_tokens", r"lacks \(<my_pad>\)"), ("broken_w_no_head", "lack score")]
+)
+def test_a_reward_model_that_failed_once_is_refused(name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        build(shared_case("models", name))
+
+
+def test_a_reward_model_that_failed_on_long_texts() -> None:
+    source, given = build(shared_case("models", "rms_bert")), samples("a", "b")
+    scores = source.score(dataclasses.replace(given, texts=("a word " * 100, "short")))
+    assert torch.isfinite(scores).all() and source.report() == {"texts": 2.0, "texts_cut": 1.0}
 
 
 def test_its_files_are_part_of_its_fingerprint(tmp_path: Path, folder: Path) -> None:

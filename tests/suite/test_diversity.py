@@ -16,8 +16,11 @@ from alignbench_suite.diversity.response_sets import Example, across_inputs, per
 from alignbench_suite.text_measures import sentence_model
 from alignbench_suite.text_measures.embeddings import cosine_distance, cosines, vendi
 from alignbench_suite.text_measures.sentence_model import SentenceModel, find
+from tokenizers import Tokenizer, models
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from alignbench import Generation, Opinion, Subject, UserError, Verdict
+from tests import damage
 from tests.shared_data import shared_data
 from tests.suite.test_metrics import WordTokenizer, evaluate, generation, prompt
 
@@ -332,9 +335,24 @@ class TestEmbeddingModel:
                 Diversity(DiversityConfig(**options))
             assert "\n" not in str(error.value)
 
+    def test_weights_that_are_missing_are_not_made_up(self, tmp_path):
+        """But for what lies behind the last hidden states, which nobody reads."""
+        shape = BertConfig(
+            vocab_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+            max_position_embeddings=16,
+        )  # fmt: skip
+        BertModel(shape).save_pretrained(tmp_path)
+        words = Tokenizer(models.WordLevel({"[UNK]": 0, "[PAD]": 1, "a": 2, "b": 3}, "[UNK]"))
+        PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(tmp_path)
+        damage.without("pooler.")(tmp_path)
+        assert SentenceModel(tmp_path).embed(["a", "b"]).shape == (2, 16)
+        damage.without("layer.1.attention")(tmp_path)
+        with pytest.raises(UserError, match=r"lack encoder\.layer\.1\.attention\.\S+, .* which a BertModel has"):
+            SentenceModel(tmp_path)
+
     def test_a_folder_that_is_no_model(self, tmp_path):
         (tmp_path / "config.json").write_text("{}")
-        with pytest.raises(UserError, match="is no embedding model"):
+        with pytest.raises(UserError, match="has no model.safetensors"):
             SentenceModel(tmp_path)
 
     def test_minilm_is_as_published(self, monkeypatch):

@@ -17,6 +17,7 @@ from alignbench.testing.conformance import (  # noqa: E402
     ALGORITHM_CHECKS,
     CONFIG_CHECKS,
     EVALUATION_CHECKS,
+    MODEL_CHECKS,
     REWARD_CHECKS,
 )
 from tests.testing.faults import FAULTS  # noqa: E402
@@ -24,6 +25,7 @@ from tests.testing.faults import FAULTS  # noqa: E402
 GROUPS = {
     "Every component": CONFIG_CHECKS,
     "Algorithms": ALGORITHM_CHECKS,
+    "Models": MODEL_CHECKS,
     "Reward sources": REWARD_CHECKS,
     "Evaluations": EVALUATION_CHECKS,
 }

@@ -42,6 +42,15 @@ def test_a_component_that_does_not(capsys: pytest.CaptureFixture[str], monkeypat
     assert "Likely causes: a metric without a MetricSpec" in line
 
 
+def test_settings_of_the_components_that_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A length of 0 cannot be divided by: the setting reaches the component."""
+    assert main(["length", "reward.scale=-2"]) == 0
+    with pytest.raises(UserError, match="reward.scale=0"):
+        main(["length", "reward.scale=0"])
+    with pytest.raises(UserError, match=r"^algo\.\*: no algo was named beside it"):
+        main(["length", "algo.epochs=2"])
+
+
 def test_without_a_name_it_lists_and_imports_no_torch() -> None:
     code = "import sys; from alignbench.commands.cli import run_command; run_command(['check']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -55,7 +53,8 @@ def stops(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[int]:
 
     An id that stands for ordinary text, as a default that fits another vocabulary, would cut responses at a word."""
     found: set[int] = set()
-    for settings in map(_read, (folder / "generation_config.json", folder / "config.json")):
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        settings = pretrained.json_object(path) if path.is_file() else {}
         given = settings.get("eos_token_id", (settings.get("text_config") or {}).get("eos_token_id"))
         if given is not None:
             found = set(given) if isinstance(given, list) else {given}
@@ -66,13 +65,3 @@ def stops(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[int]:
             "%s: eos_token_id %s is no control token of its tokenizer, and left alone.", name_of(tokenizer), odd
         )
     return sorted(found & control)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({pretrained.one_line(error)}): get the file anew.") from error
-    return settings if isinstance(settings, dict) else {}

