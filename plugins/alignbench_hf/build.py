@@ -10,8 +10,11 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from alignbench import Seeds, UserError, functional, pretrained
+from alignbench import POLICY, Seeds, UserError, functional, pretrained
 from alignbench_hf.adapters import AdapterRoles
+from alignbench_hf.architecture.probe import check_reading, check_weights
+from alignbench_hf.architecture.targets import beside_text, targets
+from alignbench_hf.architecture.trunk import window
 from alignbench_hf.base import attention, base_dtype, scratch_shape
 from alignbench_hf.checkpoint.resolve import is_hub_id, resolve
 from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
@@ -62,17 +65,18 @@ def build_pretrained(
         )
     keep_trainable(model, device)
     check_unpacking(model, device)
-    window = getattr(model.config, "max_position_embeddings", None)
-    if window and config.max_prompt_tokens + config.max_response_tokens > window:
+    check_weights(model)
+    most = window(model)
+    if most and config.max_prompt_tokens + config.max_response_tokens > most:
         raise UserError(
             f"model.max_prompt_tokens + model.max_response_tokens = {config.max_prompt_tokens + config.max_response_tokens} "
-            f"is over the model's window of {window} tokens."
+            f"is over the model's window of {most} tokens."
         )
-    targets = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
-        target_modules=targets,
+        target_modules=targets(model, config.lora_targets),
+        exclude_modules=beside_text(model),
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
         revision=config.revision if is_hub_id(config.path) else None,
@@ -85,4 +89,5 @@ def build_pretrained(
             gradient_checkpointing=config.gradient_checkpointing,
             base_name=config.path if is_hub_id(config.path) else str(Path(config.path).expanduser().resolve()),
         )
+    roles.can_share_prompts = check_reading(roles.use(POLICY), roles.computing, share=True)
     return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder))

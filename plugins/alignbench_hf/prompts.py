@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from alignbench import Sequences, functional
+from alignbench_hf.architecture.trunk import new_cache, read, select_rows
 
 WORTHWHILE = 0.9
 """A part is read apart where that leaves at most this share of the tokens: two passes cost more than one of the same length."""
@@ -97,14 +98,7 @@ class Rows:
     def read(self, trunk: Any, columns: slice, rows: Tensor | slice, cache: DynamicCache | None) -> Tensor:
         """Hidden states [b, columns, H] of some rows, after the columns that the cache holds."""
         attention = self.attention[rows, : columns.stop]
-        hidden: Tensor = trunk(
-            input_ids=self.ids[rows, columns],
-            attention_mask=attention,
-            position_ids=positions(attention)[:, columns],
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
-        return hidden
+        return read(trunk, self.ids[rows, columns], attention, positions(attention)[:, columns], cache)
 
 
 def aligned(prompt_ids: Tensor, prompt_mask: Tensor, start: int) -> tuple[Tensor, Tensor]:
@@ -122,7 +116,7 @@ def prefill(trunk: Any, prompt_ids: Tensor, prompt_mask: Tensor, *, share: bool)
     """Reads prompts [B, P]: the state at the end of each [B, H]; the attention [B, P] to the columns of the cache; the cache."""
     plan = reading(prompt_ids, prompt_mask, 0) if share else Reading(0, None, 0)
     ids, mask = aligned(prompt_ids, prompt_mask, plan.start)
-    rows, cache = Rows(ids, mask.long()), DynamicCache()
+    rows, cache = Rows(ids, mask.long()), new_cache(trunk)
     last = _read_prompts(trunk, rows, ids.shape[1], plan, cache)
     return last if plan.prompts is None else last[plan.prompts.of_row], rows.attention, cache
 
@@ -133,7 +127,7 @@ def _read_prompts(trunk: Any, rows: Rows, width: int, plan: Reading, cache: Dyna
     _read_start(trunk, rows, plan, cache)
     last = rows.read(trunk, slice(plan.start, width), readers, cache)[:, -1]
     if plan.prompts is not None:
-        cache.batch_select_indices(plan.prompts.of_row)
+        select_rows(cache, plan.prompts.of_row)
     return last
 
 
@@ -142,7 +136,7 @@ def _read_start(trunk: Any, rows: Rows, plan: Reading, cache: DynamicCache) -> N
     if plan.start:
         rows.read(trunk, slice(0, plan.start), slice(0, 1), cache)
         readers = len(rows.ids) if plan.prompts is None else len(plan.prompts)
-        cache.batch_select_indices(torch.zeros(readers, dtype=torch.long, device=rows.ids.device))
+        select_rows(cache, torch.zeros(readers, dtype=torch.long, device=rows.ids.device))
 
 
 def states(trunk: Any, sequences: Sequences, *, share: bool) -> Tensor:
@@ -154,7 +148,7 @@ def states(trunk: Any, sequences: Sequences, *, share: bool) -> Tensor:
     rows = Rows(
         torch.cat([ids, sequences.response_ids], 1), torch.cat([mask, sequences.response_mask.bool()], 1).long()
     )
-    cache = DynamicCache() if plan.start or plan.prompts else None
+    cache = new_cache(trunk) if plan.start or plan.prompts else None
     if plan.prompts is not None and cache is not None:
         last = _read_prompts(trunk, rows, width, plan, cache)
         rest = rows.read(trunk, slice(width, width + longest), slice(None), cache)

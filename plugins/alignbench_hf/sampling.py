@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from alignbench import NonFiniteError, Sampling
+from alignbench_hf.architecture.trunk import read, select_rows
 from alignbench_hf.prompts import positions, prefill
 
 EVICT_BELOW = 0.75  # share of unfinished rows below which finished ones leave the batch
@@ -91,15 +92,9 @@ def loop(model: Any, output: nn.Module, request: Request) -> Decoded:
         position = position + 1
         if int(going.sum()) < EVICT_BELOW * len(alive):
             keep = going.nonzero().squeeze(1)
-            cache.batch_select_indices(keep)
+            select_rows(cache, keep)
             alive, attention, position, token = alive[keep], attention[keep], position[keep], token[keep]
-        hidden = model.base_model(
-            input_ids=token[:, None],
-            attention_mask=attention,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+        hidden = read(model.base_model, token[:, None], attention, position, cache)[:, -1]
         logits = output(hidden.contiguous())
     return found
 
@@ -119,13 +114,13 @@ def generate(model: Any, output: nn.Module, request: Request) -> Decoded:
             found.put(step, every[going], tokens[going], logprobs[going], request.eos)
             return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
-    suppressed = getattr(output, "suppressed", None)
+    suppressed = getattr(output, "suppressed", torch.zeros(0))
     plain = GenerationConfig(
         max_new_tokens=request.max_new_tokens,
         do_sample=False,
         eos_token_id=request.eos,
         pad_token_id=request.pad,
-        suppress_tokens=None if suppressed is None else suppressed.tolist(),
+        suppress_tokens=suppressed.tolist() or None,
     )
     of_model, model.generation_config = model.generation_config, plain  # chat models bring penalties and temperatures
     try:

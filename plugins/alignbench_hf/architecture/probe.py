@@ -1,0 +1,119 @@
+"""Whether a model that has just been loaded computes here what it computes by itself: asked with a few tokens, and not by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignbench import Sequences, UserError, pretrained
+from alignbench_hf.architecture.output import OutputLayer
+from alignbench_hf.architecture.trunk import new_cache, read, remembers_states, select_rows, text_config
+from alignbench_hf.prompts import positions, prefill, states
+
+FAR = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""How far logits may be from the model's own, relative to what they say: what rounding in this type moves them by, with room to
+spare. A token at a wrong place, or a row that reads another's, moves them by as much as they are."""
+_ROW_OF_PROMPT, _START, _PROMPTS, _ANSWER = (0, 1, 1, 2), 2, (3, 4, 2), 3  # tokens that all begin with, then of each
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raises UserError where a weight is not a finite number: nothing that such a model says could be trusted."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and value.numel() and not all(bool(end.isfinite()) for end in value.aminmax()):
+            raise UserError(f"The weights of the model hold NaN or infinite numbers ({name}): get the checkpoint anew.")
+
+
+def check_reading(
+    model: Any, computing: Callable[[], AbstractContextManager[object]], *, share: bool
+) -> bool:
+    """Compares log-probabilities and cached decoding, of padded rows that share prompts and leave the batch, with the model's own
+    forward pass over each row alone. Raises UserError where they differ. Gives whether prompts can be shared: where that
+    alone goes wrong, rows are read apart."""
+    kind = type(model).__name__
+    try:
+        with torch.no_grad(), computing():
+            return _Probe(model, kind).run(share=share and not remembers_states(model.base_model))
+    except UserError:
+        raise
+    except Exception as error:  # each architecture has its own way not to fit
+        raise UserError(
+            f"{kind} cannot be trained here: a pass over a few tokens fails ({type(error).__name__}: {pretrained.one_line(error)})."
+        ) from error
+
+
+class _Probe:
+    def __init__(self, model: Any, kind: str) -> None:
+        self.model, self.trunk, self.kind = model, model.base_model, kind
+        device = next(model.parameters()).device
+        self.output = OutputLayer(model, torch.zeros(0, dtype=torch.long, device=device))
+        most = text_config(model).vocab_size
+        generator = torch.Generator().manual_seed(0)
+        draw = lambda *shape: torch.randint(most, shape, generator=generator).to(device)  # noqa: E731
+        start, prompts = draw(_START), [draw(length) for length in _PROMPTS]
+        width = _START + max(_PROMPTS)
+        ids, mask = draw(len(_ROW_OF_PROMPT), width), torch.zeros(len(_ROW_OF_PROMPT), width, dtype=torch.bool, device=device)
+        for row, prompt in enumerate(_ROW_OF_PROMPT):
+            asked = torch.cat([start, prompts[prompt]])
+            ids[row, width - len(asked) :], mask[row, width - len(asked) :] = asked, True
+        answers = draw(len(ids), _ANSWER)
+        self.rows = Sequences(ids, mask, answers, torch.ones_like(answers, dtype=torch.bool))
+        self.own = torch.stack([self._alone(row) for row in range(len(ids))])
+
+    def _alone(self, row: int) -> Tensor:
+        """Logits [A + 1, V] before each token of the answer and after the last, by the model's own forward."""
+        prompt = self.rows.prompt_ids[row][self.rows.prompt_mask[row]]
+        ids = torch.cat([prompt, self.rows.response_ids[row]])[None]
+        logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].float()
+        if not bool(logits.isfinite().all()):
+            raise UserError(
+                f"{self.kind} gives logits that are NaN or infinite, though its weights are not: use model.dtype=float32 or bfloat16, "
+                "and model.quantization=none."
+            )
+        return logits
+
+    def run(self, *, share: bool) -> bool:
+        scored = self._far(self._scored(share=False), self.own)
+        if scored:
+            raise self._refusal("log-probabilities of padded rows", scored)
+        if share and (self._far(self._scored(share=True), self.own) or self._far(self._decoded(share=True), self.own)):
+            share = False
+        if not share and (decoded := self._far(self._decoded(share=False), self.own)):
+            raise self._refusal("logits while sampling", decoded)
+        return share
+
+    def _scored(self, *, share: bool) -> Tensor:
+        return self.output(states(self.trunk, self.rows, share=share)).float()
+
+    def _decoded(self, *, share: bool) -> Tensor:
+        """As `loop` samples: all rows read their prompts, then one token each; a row leaves after the first."""
+        hidden, attention, cache = prefill(self.trunk, self.rows.prompt_ids, self.rows.prompt_mask, share=share)
+        position, found = positions(attention)[:, -1:], [self.output(hidden)]
+        keep = torch.arange(len(self.rows), device=attention.device)
+        for step in range(_ANSWER):
+            attention, position = torch.cat([attention, attention.new_ones(len(keep), 1)], 1), position + 1
+            hidden = read(self.trunk, self.rows.response_ids[keep, step : step + 1], attention, position, cache)
+            whole = self.own[:, step + 1].to(found[0].dtype).clone()  # of a row that has left, nothing is asked
+            whole[keep] = self.output(hidden[:, -1])
+            found.append(whole)
+            if step == 0:
+                left = torch.tensor([True, True, False, True], device=attention.device).nonzero().squeeze(1)
+                select_rows(cache, left)
+                keep, attention, position = keep[left], attention[left], position[left]
+        return torch.stack(found, 1).float()
+
+    def _far(self, found: Tensor, right: Tensor) -> float:
+        """Their relative distance where it is more than rounding; 0 where it is not."""
+        spread = (right - right.mean(-1, keepdim=True)).norm()
+        apart = found - right
+        distance = float((apart - apart.mean(-1, keepdim=True)).norm() / spread.clamp(min=1e-30))
+        return distance if not distance <= FAR.get(self.model.dtype, FAR[torch.bfloat16]) else 0.0
+
+    def _refusal(self, what: str, far: float) -> UserError:
+        return UserError(
+            f"{self.kind} cannot be trained here: its {what} are not those of its own forward pass ({far:.2g} apart, relative to "
+            "their spread). It may place or mask tokens in a way that is not supported yet."
+        )
