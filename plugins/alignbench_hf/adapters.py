@@ -18,13 +18,16 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignbench import POLICY, AlignbenchError, UserError, pretrained
+from alignbench_hf.architecture.trunk import Sharing
 from alignbench_hf.export import load_again, notes, plain_model
 from alignbench_hf.lora import lean
 from alignbench_hf.memory import FreedMemory
 from alignbench_hf.quantization import evaluation_mode, merged
 from alignbench_hf.roles import Model, Roles, require_same_weights
 
-_OF_ADAPTER = r"(?<=lora_A|lora_B|ding_A|ding_B)\.({})(?=\.|$)"  # in a parameter's name; of embeddings: lora_embedding_A
+_OF_ADAPTER = (
+    r"(?<=lora_A|lora_B|ding_A|ding_B)\.({})(?=\.|$)"  # in a parameter's name; of embeddings: lora_embedding_A
+)
 
 
 class AdapterRoles(Roles):
@@ -65,7 +68,7 @@ class AdapterRoles(Roles):
         self._active = POLICY
         self._freed_memory = FreedMemory()
         self._trainable = {POLICY}
-        self.can_share_prompts = True  # of this architecture, as far as is known; see architecture/probe.py
+        self.sharing = Sharing.of(base.base_model)
         self._checkpointed = gradient_checkpointing
         if gradient_checkpointing:
             self._forget_activations(base)
@@ -105,7 +108,7 @@ class AdapterRoles(Roles):
     @property
     def share_prompts(self) -> bool:
         # A layer that is computed again cannot fill a cache.
-        return self.can_share_prompts and not (self._checkpointed and torch.is_grad_enabled())
+        return self.sharing.prompts and not (self._checkpointed and torch.is_grad_enabled())
 
     def use(self, role: str) -> Model:
         if role != self._active:
@@ -143,9 +146,7 @@ class AdapterRoles(Roles):
             return forward(*args, **rest)
         role = self._active
         contexts = lambda: (contextlib.nullcontext(), self._acting_as(role))  # noqa: E731
-        return checkpoint(
-            forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **rest
-        )
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **rest)
 
     def add(self, role: str, init_from: str, *, trainable: bool) -> None:
         name = self._name(role)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from alignbench import POLICY, Seeds, UserError, functional, pretrained
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.architecture.probe import check_reading, check_weights
-from alignbench_hf.architecture.targets import beside_text, targets
-from alignbench_hf.architecture.trunk import window
+from alignbench_hf.architecture.targets import excluded, targets
+from alignbench_hf.architecture.trunk import require_decoder, window
 from alignbench_hf.base import attention, base_dtype, scratch_shape
 from alignbench_hf.checkpoint.resolve import is_hub_id, resolve
 from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
@@ -51,6 +51,7 @@ def build_pretrained(
         wheel=config.wheel,
         to_quantize=quantization is not None,
     )
+    require_decoder(AutoConfig.from_pretrained(folder, local_files_only=True), config.path)
     own = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     ensure_pad_token(own)
     with functional.within_memory("loading the base", "model.quantization=nf4", "model.dtype=bfloat16"):
@@ -76,7 +77,7 @@ def build_pretrained(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         target_modules=targets(model, config.lora_targets),
-        exclude_modules=beside_text(model),
+        exclude_modules=excluded(model),
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
         revision=config.revision if is_hub_id(config.path) else None,
@@ -89,5 +90,5 @@ def build_pretrained(
             gradient_checkpointing=config.gradient_checkpointing,
             base_name=config.path if is_hub_id(config.path) else str(Path(config.path).expanduser().resolve()),
         )
-    roles.can_share_prompts = check_reading(roles.use(POLICY), roles.computing, share=True)
+    roles.sharing = check_reading(roles.use(POLICY), roles.computing, roles.sharing)
     return HFPolicy(config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder))

@@ -178,6 +178,7 @@ class HFPolicy(Policy):
                     pad=self.tokenizer.pad_token_id,
                     chances=chances[piece],
                     share_prompts=self._roles.share_prompts,
+                    start_within=self._roles.sharing.start_within,
                 )
                 decoded = sample(model, self._output(model), request)
                 parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask.long()
@@ -205,7 +206,12 @@ class HFPolicy(Policy):
         else:
             ways = half("model.scoring_batch_size", rows), "model.quantization=nf4"
         with functional.within_memory(f"the {role}'s pass over {rows} rows", *ways), self._roles.computing():
-            hidden = states(model.base_model, sequences, share=self._roles.share_prompts)
+            hidden = states(
+                model.base_model,
+                sequences,
+                share=self._roles.share_prompts,
+                start_within=self._roles.sharing.start_within,
+            )
         return hidden, self._output(model)
 
     def _pieces(self, sequences: Sequences) -> Iterator[Tensor]:

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from alignbench import POLICY, UserError
+from alignbench_hf.architecture.trunk import Sharing
 
 VALUE = "value"  # the role that may share the policy's trunk
 
@@ -25,7 +25,9 @@ Model = Any  # a transformers causal language model; the library's own types cha
 
 
 class Roles(ABC):
-    """Named versions of one causal language model."""
+    """Named versions of one causal language model. `sharing`: what rows of this architecture can share."""
+
+    sharing = Sharing()
 
     @abstractmethod
     def use(self, role: str) -> Model:

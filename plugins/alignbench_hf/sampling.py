@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from alignbench import NonFiniteError, Sampling
-from alignbench_hf.architecture.trunk import read, select_rows
+from alignbench_hf.architecture.trunk import NO_LIMIT, read, select_rows
 from alignbench_hf.prompts import positions, prefill
 
 EVICT_BELOW = 0.75  # share of unfinished rows below which finished ones leave the batch
@@ -27,7 +27,7 @@ class Request:
 
     `chances` [B, max_new_tokens] within [0, 1): all of the randomness. Made for a whole rollout before it is cut into
     batches, it gives a row the same tokens whatever batch, or process, the row is decoded in. `share_prompts`: rows with one
-    prompt may share its computation."""
+    prompt may share its computation, and rows of at most `start_within` tokens that of their common start."""
 
     prompt_ids: Tensor
     prompt_mask: Tensor
@@ -37,6 +37,7 @@ class Request:
     pad: int
     chances: Tensor
     share_prompts: bool = False
+    start_within: int = NO_LIMIT
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ def loop(model: Any, output: nn.Module, request: Request) -> Decoded:
     """One forward pass of the trunk a token; finished rows leave the batch."""
     rows, device, found = len(request.prompt_ids), request.prompt_ids.device, Decoded.empty(request)
     alive = torch.arange(rows, device=device)  # the rows that are still in the batch
+    start = request.prompt_ids.shape[1] + request.max_new_tokens <= request.start_within
     hidden, attention, cache = prefill(
-        model.base_model, request.prompt_ids, request.prompt_mask, share=request.share_prompts
+        model.base_model, request.prompt_ids, request.prompt_mask, share=request.share_prompts, start=start
     )
     position = positions(attention)[:, -1:]
     logits = output(hidden.contiguous())

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers as hf
+from alignbench_hf.architecture.trunk import Sharing
 
 from tests import tiny
 
@@ -15,6 +16,7 @@ WIDTH, LAYERS, HEADS = 64, 2, 4  # rows of whole blocks of 64: bitsandbytes pack
 WINDOW = 4  # of sliding attention: shorter than the sequences
 IDS = {"pad_token_id": tiny.PAD, "eos_token_id": tiny.EOS, "bos_token_id": None}
 VOCABULARY = len(tiny.letters())
+APART = Sharing(prompts=False)
 
 PLAIN: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -26,7 +28,14 @@ PLAIN: dict[str, Any] = {
     **IDS,
 }
 GROUPED = PLAIN | {"num_key_value_heads": 2}
-OLD: dict[str, Any] = {"vocab_size": VOCABULARY, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64, **IDS}
+OLD: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "n_embd": WIDTH,
+    "n_layer": LAYERS,
+    "n_head": HEADS,
+    "n_positions": 64,
+    **IDS,
+}
 EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2, "moe_intermediate_size": WIDTH}
 VISION: dict[str, Any] = {
     "hidden_size": WIDTH,
@@ -93,9 +102,7 @@ CONFIGS: Mapping[str, Callable[[], hf.PretrainedConfig]] = {
         vocab_size=VOCABULARY, d_model=WIDTH, n_layers=LAYERS, n_heads=HEADS, max_seq_len=64, **IDS
     ),
     "mixtral": lambda: hf.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2),
-    "qwen2_moe": lambda: hf.Qwen2MoeConfig(
-        **GROUPED, **EXPERTS, num_experts=4, shared_expert_intermediate_size=WIDTH
-    ),
+    "qwen2_moe": lambda: hf.Qwen2MoeConfig(**GROUPED, **EXPERTS, num_experts=4, shared_expert_intermediate_size=WIDTH),
     "qwen3_moe": lambda: hf.Qwen3MoeConfig(**GROUPED, **EXPERTS, head_dim=16, num_experts=4),
     "deepseek_v3": lambda: hf.DeepseekV3Config(
         **PLAIN,
@@ -117,8 +124,14 @@ CONFIGS: Mapping[str, Callable[[], hf.PretrainedConfig]] = {
     ),
     "lfm2": lambda: hf.Lfm2Config(**GROUPED, layer_types=["conv", "full_attention"], block_multiple_of=64),
     "jamba": lambda: hf.JambaConfig(
-        **GROUPED, attn_layer_period=2, attn_layer_offset=1, num_experts=2, expert_layer_period=2, expert_layer_offset=1,
-        mamba_d_state=8, use_mamba_kernels=False,
+        **GROUPED,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        num_experts=2,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+        mamba_d_state=8,
+        use_mamba_kernels=False,
     ),
     "qwen3_next": lambda: hf.Qwen3NextConfig(
         **GROUPED,
@@ -133,23 +146,40 @@ CONFIGS: Mapping[str, Callable[[], hf.PretrainedConfig]] = {
         vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, state_size=8, **IDS
     ),
     "t5": lambda: hf.T5Config(
-        vocab_size=VOCABULARY, d_model=WIDTH, d_kv=16, d_ff=WIDTH, num_layers=LAYERS, num_heads=HEADS,
-        decoder_start_token_id=0, **IDS,
+        vocab_size=VOCABULARY,
+        d_model=WIDTH,
+        d_kv=16,
+        d_ff=WIDTH,
+        num_layers=LAYERS,
+        num_heads=HEADS,
+        decoder_start_token_id=0,
+        **IDS,
     ),
     "bart": lambda: hf.BartConfig(
-        vocab_size=VOCABULARY, d_model=WIDTH, encoder_layers=1, decoder_layers=1, encoder_attention_heads=HEADS,
-        decoder_attention_heads=HEADS, encoder_ffn_dim=WIDTH, decoder_ffn_dim=WIDTH, max_position_embeddings=64,
-        decoder_start_token_id=tiny.EOS, forced_eos_token_id=None, **IDS,
+        vocab_size=VOCABULARY,
+        d_model=WIDTH,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS,
+        encoder_ffn_dim=WIDTH,
+        decoder_ffn_dim=WIDTH,
+        max_position_embeddings=64,
+        decoder_start_token_id=tiny.EOS,
+        forced_eos_token_id=None,
+        **IDS,
     ),
 }
 
+SEEDS = {"gemma3": 1}  # where seed 0 never ends a response
 
-def random_model(config: hf.PretrainedConfig) -> hf.PreTrainedModel:
+
+def random_model(config: hf.PretrainedConfig, seed: int = 0) -> hf.PreTrainedModel:
     """Weights so large that every part has a say in the logits, biases and norms included."""
     make = hf.AutoModelForSeq2SeqLM if config.is_encoder_decoder else hf.AutoModelForCausalLM
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = make.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -163,6 +193,6 @@ def random_model(config: hf.PretrainedConfig) -> hf.PreTrainedModel:
 
 def build(name: str, folder: Path) -> Path:
     """Writes the checkpoint `name` and gives its folder."""
-    random_model(CONFIGS[name]()).save_pretrained(folder / name)
+    random_model(CONFIGS[name](), SEEDS.get(name, 0)).save_pretrained(folder / name)
     tiny.letters().save_pretrained(folder / name)
     return folder / name

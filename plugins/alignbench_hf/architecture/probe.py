@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 
 from alignbench import Sequences, UserError, pretrained
 from alignbench_hf.architecture.output import OutputLayer
-from alignbench_hf.architecture.trunk import new_cache, read, remembers_states, select_rows, text_config
+from alignbench_hf.architecture.trunk import Sharing, read, select_rows, text_config
 from alignbench_hf.prompts import positions, prefill, states
 
-FAR = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+FAR = {torch.float32: 1e-3, torch.bfloat16: 0.2}
 """How far logits may be from the model's own, relative to what they say: what rounding in this type moves them by, with room to
 spare. A token at a wrong place, or a row that reads another's, moves them by as much as they are."""
 _ROW_OF_PROMPT, _START, _PROMPTS, _ANSWER = (0, 1, 1, 2), 2, (3, 4, 2), 3  # tokens that all begin with, then of each
@@ -27,16 +28,14 @@ def check_weights(model: nn.Module) -> None:
             raise UserError(f"The weights of the model hold NaN or infinite numbers ({name}): get the checkpoint anew.")
 
 
-def check_reading(
-    model: Any, computing: Callable[[], AbstractContextManager[object]], *, share: bool
-) -> bool:
+def check_reading(model: Any, computing: Callable[[], AbstractContextManager[object]], sharing: Sharing) -> Sharing:
     """Compares log-probabilities and cached decoding, of padded rows that share prompts and leave the batch, with the model's own
-    forward pass over each row alone. Raises UserError where they differ. Gives whether prompts can be shared: where that
-    alone goes wrong, rows are read apart."""
+    forward pass over each row alone. Raises UserError where they differ; where only sharing goes wrong, gives what of it goes
+    right."""
     kind = type(model).__name__
     try:
         with torch.no_grad(), computing():
-            return _Probe(model, kind).run(share=share and not remembers_states(model.base_model))
+            return _Probe(model, kind).run(sharing)
     except UserError:
         raise
     except Exception as error:  # each architecture has its own way not to fit
@@ -55,7 +54,10 @@ class _Probe:
         draw = lambda *shape: torch.randint(most, shape, generator=generator).to(device)  # noqa: E731
         start, prompts = draw(_START), [draw(length) for length in _PROMPTS]
         width = _START + max(_PROMPTS)
-        ids, mask = draw(len(_ROW_OF_PROMPT), width), torch.zeros(len(_ROW_OF_PROMPT), width, dtype=torch.bool, device=device)
+        ids, mask = (
+            draw(len(_ROW_OF_PROMPT), width),
+            torch.zeros(len(_ROW_OF_PROMPT), width, dtype=torch.bool, device=device),
+        )
         for row, prompt in enumerate(_ROW_OF_PROMPT):
             asked = torch.cat([start, prompts[prompt]])
             ids[row, width - len(asked) :], mask[row, width - len(asked) :] = asked, True
@@ -75,22 +77,30 @@ class _Probe:
             )
         return logits
 
-    def run(self, *, share: bool) -> bool:
-        scored = self._far(self._scored(share=False), self.own)
-        if scored:
-            raise self._refusal("log-probabilities of padded rows", scored)
-        if share and (self._far(self._scored(share=True), self.own) or self._far(self._decoded(share=True), self.own)):
-            share = False
-        if not share and (decoded := self._far(self._decoded(share=False), self.own)):
-            raise self._refusal("logits while sampling", decoded)
-        return share
+    def run(self, sharing: Sharing) -> Sharing:
+        apart, noise, most = Sharing(prompts=False), 0.0, FAR.get(self.model.dtype, FAR[torch.bfloat16])
+        for what, found in (("padded rows", self._scored(apart)), ("sampling", self._decoded(apart))):
+            if not (far := self._far(found)) <= most:
+                raise UserError(
+                    f"{self.kind} cannot be trained here: its log-probabilities of {what} are not those of its own forward pass "
+                    f"({far:.2g} apart, relative to their spread). It may place or mask tokens in a way that is not supported yet."
+                )
+            noise = max(noise, far)
+        near = max(most / 10, 4 * noise)  # rows apart cost no more than time: sharing has to be surer
+        for tried in (sharing, replace(sharing, start_within=0)):
+            if tried.prompts and max(self._far(self._scored(tried)), self._far(self._decoded(tried))) <= near:
+                return tried
+        return apart
 
-    def _scored(self, *, share: bool) -> Tensor:
-        return self.output(states(self.trunk, self.rows, share=share)).float()
+    def _scored(self, sharing: Sharing) -> Tensor:
+        hidden = states(self.trunk, self.rows, share=sharing.prompts, start_within=sharing.start_within)
+        return self.output(hidden).float()
 
-    def _decoded(self, *, share: bool) -> Tensor:
+    def _decoded(self, sharing: Sharing) -> Tensor:
         """As `loop` samples: all rows read their prompts, then one token each; a row leaves after the first."""
-        hidden, attention, cache = prefill(self.trunk, self.rows.prompt_ids, self.rows.prompt_mask, share=share)
+        ids, mask = self.rows.prompt_ids, self.rows.prompt_mask
+        start = ids.shape[1] + _ANSWER <= sharing.start_within
+        hidden, attention, cache = prefill(self.trunk, ids, mask, share=sharing.prompts, start=start)
         position, found = positions(attention)[:, -1:], [self.output(hidden)]
         keep = torch.arange(len(self.rows), device=attention.device)
         for step in range(_ANSWER):
@@ -105,15 +115,8 @@ class _Probe:
                 keep, attention, position = keep[left], attention[left], position[left]
         return torch.stack(found, 1).float()
 
-    def _far(self, found: Tensor, right: Tensor) -> float:
-        """Their relative distance where it is more than rounding; 0 where it is not."""
-        spread = (right - right.mean(-1, keepdim=True)).norm()
-        apart = found - right
-        distance = float((apart - apart.mean(-1, keepdim=True)).norm() / spread.clamp(min=1e-30))
-        return distance if not distance <= FAR.get(self.model.dtype, FAR[torch.bfloat16]) else 0.0
-
-    def _refusal(self, what: str, far: float) -> UserError:
-        return UserError(
-            f"{self.kind} cannot be trained here: its {what} are not those of its own forward pass ({far:.2g} apart, relative to "
-            "their spread). It may place or mask tokens in a way that is not supported yet."
-        )
+    def _far(self, found: Tensor) -> float:
+        """From the model's own logits, relative to what these say."""
+        spread = self.own - self.own.mean(-1, keepdim=True)
+        apart = found - self.own
+        return float((apart - apart.mean(-1, keepdim=True)).norm() / spread.norm().clamp(min=1e-30))

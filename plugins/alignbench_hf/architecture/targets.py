@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -18,32 +19,76 @@ def targets(model: Any, wanted: str) -> str | list[str]:
     if wanted == ALL:
         return ALL
     names = [name.strip() for name in wanted.split(",")]
-    outside = re.compile(beside_text(model) or "(?!)")
-    there = {
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D | nn.Embedding) and not outside.fullmatch(name)
-    }
+    outside = re.compile(excluded(model) or "(?!)")
+    there = {name for name in _layers(model) if not outside.fullmatch(name)}
     for name in names:
         if not any(have == name or have.endswith(f".{name}") for have in there):
             known = ", ".join(sorted({have.rpartition(".")[2] for have in there}))
             raise UserError(
-                f"model.lora_targets: {type(model).__name__} has no layer {name!r} to adapt; choose {ALL} or among {known}."
+                f"model.lora_targets: {type(model).__name__} has no layer {name!r} that can be adapted; choose {ALL} or among {known}."
             )
     return names
 
 
-def beside_text(model: Any) -> str | None:
-    """Names, as a regular expression, of what reads images or sounds beside the text: no text would ever train an adapter
-    there. None where there is nothing."""
+def excluded(model: Any) -> str | None:
+    """Names, as a regular expression, of layers whose adapters no text would train; None where there is none."""
+    found = [*(rf"{re.escape(name)}(\..*)?" for name in _beside_text(model)), *map(re.escape, _read_around(model))]
+    return f"({'|'.join(found)})" if found else None
+
+
+def _layers(model: Any) -> dict[str, nn.Module]:
+    kinds = nn.Linear | Conv1D | nn.Embedding
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def _read_around(model: Any) -> list[str]:
+    """Layers whose weight the model multiplies by itself, such as Jamba's dt_proj: their adapters would be passed by, though not
+    where they are merged."""
+    asked = _layers(model)
+    hooks = [module.register_forward_hook(lambda module, *rest: called.add(module)) for module in asked.values()]
+    called: set[nn.Module] = set()
+    ids = torch.arange(min(4, model.get_input_embeddings().weight.shape[0]), device=model.device)[None]
+    try:
+        with torch.no_grad():
+            model.base_model(input_ids=ids, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    beside = _beside_text(model)
+    left = {
+        name: module.weight
+        for name, module in asked.items()
+        if module not in called
+        and module is not model.get_output_embeddings()
+        and module.weight.is_floating_point()
+        and not any(_within(one, name) for one in beside)
+    }
+    if not left:
+        return []
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    model.requires_grad_(False)
+    for weight in left.values():
+        weight.requires_grad_(True)
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    found = torch.autograd.grad(hidden.sum(), left.values(), allow_unused=True) if hidden.requires_grad else []
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(flags[name])
+    return [name for name, slope in zip(left, found, strict=False) if slope is not None]
+
+
+def _beside_text(model: Any) -> list[str]:
+    """What reads images or sounds beside the text."""
     modules, output = dict(model.named_modules()), model.get_output_embeddings()
     decoder = next((name for name, module in modules.items() if module is model.get_decoder()), "")
-    beside = [
+    return [
         name
         for name, module in modules.items()
-        if name and name.rpartition(".")[0] in _above(decoder) and not _within(decoder, name) and module is not output
+        if decoder
+        and name
+        and name.rpartition(".")[0] in _above(decoder)
+        and not _within(decoder, name)
+        and module is not output
     ]
-    return rf"({'|'.join(map(re.escape, beside))})(\..*)?" if decoder and beside else None
 
 
 def _above(name: str) -> set[str]:

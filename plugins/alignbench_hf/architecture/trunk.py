@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from transformers.cache_utils import DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
+
+from alignbench import UserError
+
+NO_LIMIT = sys.maxsize
 
 
 def text_config(model: Any) -> Any:
     """Where sizes stand: models that also read images keep those of the text in a config of its own."""
     return model.config.get_text_config(decoder=True)
+
+
+def require_decoder(config: Any, path: str) -> None:
+    """Raises UserError for a model that does not continue a text: what encoder and decoder read would have to be told apart."""
+    if config.is_encoder_decoder:
+        raise UserError(
+            f"model.path={path!r} is an encoder-decoder model ({config.model_type}); only decoders (causal language models) can be "
+            "trained."
+        )
 
 
 def window(model: Any) -> int | None:
@@ -32,10 +47,22 @@ def select_rows(cache: DynamicCache, rows: Tensor) -> None:
     cache.reorder_cache(rows)
 
 
-def remembers_states(trunk: nn.Module) -> bool:
-    """Whether a layer keeps a running state: padding within a row would enter it, and it is overwritten where autograd would
-    need it again."""
-    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in new_cache(trunk).layers)
+@dataclass(frozen=True)
+class Sharing:
+    """Whether rows can share the computation of a prompt, and rows of how many tokens also that of a common start, behind
+    which their padding then stands."""
+
+    prompts: bool = True
+    start_within: int = NO_LIMIT
+
+    @classmethod
+    def of(cls, trunk: nn.Module) -> Sharing:
+        """What the layers allow. A running state (convolutions, linear attention) would read the padding within a row, and is
+        overwritten where autograd needs it again; a sliding window is counted in columns, padding included."""
+        layers = new_cache(trunk).layers
+        windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
+        states = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
+        return cls(prompts=not states, start_within=min([*windows, NO_LIMIT]))
 
 
 def read(trunk: nn.Module, ids: Tensor, attention: Tensor, position: Tensor, cache: DynamicCache | None) -> Tensor:
