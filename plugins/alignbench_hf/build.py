@@ -20,7 +20,7 @@ from alignbench_hf.checkpoint.resolve import is_hub_id, resolve
 from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
-from alignbench_hf.quantization import check_unpacking, keep_trainable, quantization_config
+from alignbench_hf.quantization import check_unpacking, evaluation_mode, keep_trainable, quantization_config
 from alignbench_hf.roles import CopiedRoles
 
 logging.disable_progress_bar()  # one bar at a time: the stage's own
@@ -66,6 +66,7 @@ def build_pretrained(
         )
     keep_trainable(model, device)
     check_unpacking(model, device)
+    evaluation_mode(model)
     check_weights(model)
     most = window(model)
     if most and config.max_prompt_tokens + config.max_response_tokens > most:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
 import torch
-from alignbench_hf import sampling
+from alignbench_hf import adapters, sampling
 from alignbench_hf.build import build_pretrained
 from alignbench_hf.config import PretrainedConfig
 from alignbench_hf.policy import HFPolicy
@@ -20,12 +20,12 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from alignbench import Rollout, Sampling, Seeds, Sequences, UserError
+from alignbench import POLICY, Rollout, Sampling, Seeds, Sequences, UserError
 from tests import tiny
 from tests.hf import architectures
 
 RANK, ALPHA = 4, 8.0
-ROWS_A_PROMPT = 3
+ROWS_A_PROMPT = 2
 DRAWS = 64
 
 
@@ -61,36 +61,32 @@ def checkpoint(name: str) -> Path:
     return architectures.build(name, Path(_folder().name))
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """`yes`, or `refused: ` and why: as it is, and with activations that are computed again."""
+
+    plain: str
+    checkpointing: str
+
+
 @functools.cache
-def outcome(name: str, setting: str) -> str:
-    """`yes`, or `refused: ` and why. Raises AssertionError for a model that is neither refused nor trained rightly."""
+def outcome(name: str, setting: str) -> Outcome:
+    """Raises AssertionError for a model that is neither refused nor trained rightly."""
     try:
-        policy = loaded(name, setting)
+        policy = load(name, setting)
     except UserError as refusal:
-        assert "\n" not in str(refusal)
-        return f"refused: {refusal}"
-    check(policy, reference(name, setting, policy), SETTINGS[setting])
-    return "yes"
+        return Outcome(refused(refusal), refused(refusal))
+    drawn = rollout(policy)
+    how, right = SETTINGS[setting], reference(name, setting, policy)
+    scoring(policy, right, drawn.samples.sequences, how)
+    samplers(policy, drawn, how)
+    frequencies(policy, right, how)
+    return Outcome("yes", checkpointing(policy, drawn.samples.sequences))
 
 
-@functools.cache
-def with_checkpointing(name: str, setting: str) -> str:
-    """As `outcome`: the same gradients where activations are computed again."""
-    try:
-        plain, again = loaded(name, setting), load(name, setting, gradient_checkpointing=True)
-    except UserError as refusal:
-        return f"refused: {refusal}"
-    sequences = rollout(plain).samples.sequences
-    with mock.patch.object(plain._roles, "sharing", architectures.APART):  # as layers that are computed again
-        found, right = (gradients(policy, sequences) for policy in (again, plain))
-    assert float(right.norm()) > 0.1
-    assert distance(found, right) < NEAR, f"gradients with checkpointing are {distance(found, right):.2g} apart"
-    return "yes"
-
-
-@functools.cache
-def loaded(name: str, setting: str) -> HFPolicy:
-    return load(name, setting)
+def refused(refusal: UserError) -> str:
+    assert "\n" not in str(refusal)
+    return f"refused: {str(refusal).replace(_folder().name, '')}"
 
 
 def load(name: str, setting: str, **changes: object) -> HFPolicy:
@@ -132,13 +128,6 @@ def reference(name: str, setting: str, policy: HFPolicy) -> PeftModel:
     return model
 
 
-def check(policy: HFPolicy, right: PeftModel, how: Setting) -> None:
-    drawn = rollout(policy)
-    scoring(policy, right, drawn.samples.sequences, how)
-    samplers(policy, drawn, how)
-    frequencies(policy, right, how)
-
-
 def rollout(policy: HFPolicy) -> Rollout:
     """Prompts of different lengths, some with a common start; rows that end early, late and not at all."""
     rng = torch.Generator().manual_seed(0)
@@ -159,6 +148,26 @@ def scoring(policy: HFPolicy, right: PeftModel, sequences: Sequences, how: Setti
     for what, mine, other, true in zip(("log-probabilities", "gradients"), ours, theirs, exact, strict=True):
         most = 2 * distance(other, true) + (NEAR if how.exact else 0.01)
         assert distance(mine, true) < most, f"{what} are {distance(mine, true):.2g} apart, of at most {most:.2g}"
+
+
+def checkpointing(policy: HFPolicy, sequences: Sequences) -> str:
+    """The same gradients from activations that are computed again, by layers that then share nothing."""
+    with mock.patch.object(policy._roles, "sharing", architectures.APART):
+        right = gradients(policy, sequences)
+        try:
+            policy._roles._forget_activations(policy._roles.use(POLICY))
+        except UserError as refusal:
+            return refused(refusal)
+        again: list[int] = []
+        with mock.patch.object(adapters, "checkpoint", counting(adapters.checkpoint, again)):
+            found = gradients(policy, sequences)
+    assert again, "a block was computed again"
+    assert distance(found, right) < NEAR, f"gradients with checkpointing are {distance(found, right):.2g} apart"
+    return "yes"
+
+
+def counting(function: Callable[..., object], calls: list[int]) -> Callable[..., object]:
+    return lambda *args, **rest: (calls.append(1), function(*args, **rest))[1]
 
 
 def measured(model: PeftModel, sequences: Sequences) -> tuple[Tensor, Tensor]:
@@ -226,8 +235,8 @@ def frequencies(policy: HFPolicy, right: PeftModel, how: Setting) -> None:
 
 @contextmanager
 def at_even_chances() -> Iterator[None]:
-    even = lambda rows, limit, **rest: ((torch.arange(rows, dtype=torch.float64) + 0.5) / rows)[:, None].expand(
-        rows, limit
-    )
+    def even(rows: int, limit: int, **rest: object) -> Tensor:
+        return ((torch.arange(rows, dtype=torch.float64) + 0.5) / rows)[:, None].expand(rows, limit)
+
     with mock.patch.object(torch, "rand", even):
         yield

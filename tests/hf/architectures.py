@@ -171,7 +171,14 @@ CONFIGS: Mapping[str, Callable[[], hf.PretrainedConfig]] = {
     ),
 }
 
-SEEDS = {"gemma3": 1}  # where seed 0 never ends a response
+REFUSED = ("mamba", "t5", "bart")
+REMARKS = {
+    "mistral": ", sliding window",
+    "gemma3": ", reads images too",
+    "gpt_neox": " (Pythia)",
+    "falcon": ", rotary",
+}
+SEEDS = {"gemma3": 1, "gptj": 1, "bloom": 1}  # where seed 0 never ends a response
 
 
 def random_model(config: hf.PretrainedConfig, seed: int = 0) -> hf.PreTrainedModel:

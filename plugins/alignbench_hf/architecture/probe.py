@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignbench import Sequences, UserError, pretrained
+from alignbench import Sequences, UserError
 from alignbench_hf.architecture.output import OutputLayer
-from alignbench_hf.architecture.trunk import Sharing, read, select_rows, text_config
+from alignbench_hf.architecture.trunk import Sharing, first_pass, read, select_rows, text_config
 from alignbench_hf.prompts import positions, prefill, states
 
 FAR = {torch.float32: 1e-3, torch.bfloat16: 0.2}
@@ -32,21 +32,13 @@ def check_reading(model: Any, computing: Callable[[], AbstractContextManager[obj
     """Compares log-probabilities and cached decoding, of padded rows that share prompts and leave the batch, with the model's own
     forward pass over each row alone. Raises UserError where they differ; where only sharing goes wrong, gives what of it goes
     right."""
-    kind = type(model).__name__
-    try:
-        with torch.no_grad(), computing():
-            return _Probe(model, kind).run(sharing)
-    except UserError:
-        raise
-    except Exception as error:  # each architecture has its own way not to fit
-        raise UserError(
-            f"{kind} cannot be trained here: a pass over a few tokens fails ({type(error).__name__}: {pretrained.one_line(error)})."
-        ) from error
+    with first_pass(model), torch.no_grad(), computing():
+        return _Probe(model).run(sharing)
 
 
 class _Probe:
-    def __init__(self, model: Any, kind: str) -> None:
-        self.model, self.trunk, self.kind = model, model.base_model, kind
+    def __init__(self, model: Any) -> None:
+        self.model, self.trunk, self.kind = model, model.base_model, type(model).__name__
         device = next(model.parameters()).device
         self.output = OutputLayer(model, torch.zeros(0, dtype=torch.long, device=device))
         most = text_config(model).vocab_size

@@ -10,6 +10,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from alignbench import UserError
+from alignbench_hf.architecture.trunk import first_pass
 
 ALL = "all-linear"
 
@@ -49,7 +50,7 @@ def _read_around(model: Any) -> list[str]:
     called: set[nn.Module] = set()
     ids = torch.arange(min(4, model.get_input_embeddings().weight.shape[0]), device=model.device)[None]
     try:
-        with torch.no_grad():
+        with first_pass(model), torch.no_grad():
             model.base_model(input_ids=ids, use_cache=False)
     finally:
         for hook in hooks:

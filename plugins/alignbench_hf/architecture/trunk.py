@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
 
-from alignbench import UserError
+from alignbench import UserError, pretrained
 
 NO_LIMIT = sys.maxsize
 
@@ -29,6 +31,20 @@ def require_decoder(config: Any, path: str) -> None:
             f"model.path={path!r} is an encoder-decoder model ({config.model_type}); only decoders (causal language models) can be "
             "trained."
         )
+
+
+@contextlib.contextmanager
+def first_pass(model: Any) -> Iterator[None]:
+    """Refuses a model that cannot compute anything here: each architecture has its own way not to fit."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{type(model).__name__} cannot be trained here: a pass over a few tokens fails ({type(error).__name__}: "
+            f"{pretrained.one_line(error)})."
+        ) from error
 
 
 def window(model: Any) -> int | None:
