@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import load_peft_weights
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from alignbench import POLICY, AlignbenchError, UserError, pretrained
+from alignbench import POLICY, AlignbenchError, UserError
+from alignbench_hf.architecture.targets import adapt
 from alignbench_hf.architecture.trunk import Sharing
 from alignbench_hf.export import load_again, notes, plain_model
 from alignbench_hf.lora import lean
@@ -53,12 +54,7 @@ class AdapterRoles(Roles):
         base.requires_grad_(False)
         self._dtype: torch.dtype = base.dtype  # of what is not quantised, and computed in
         self._merges = merge_while_sampling
-        try:
-            self._peft: PeftModel = get_peft_model(base, config, adapter_name=self._ADAPTER_OF_POLICY)
-        except ValueError as error:  # peft knows layers that it cannot adapt
-            raise UserError(
-                f"model.lora_targets: peft cannot adapt {type(base).__name__} so ({pretrained.one_line(error)})."
-            ) from error
+        self._peft = adapt(base, config, self._ADAPTER_OF_POLICY)
         config.base_model_name_or_path = base_name or config.base_model_name_or_path
         evaluation_mode(self._peft)
         self._layers = {n: m for n, m in self._peft.named_modules() if isinstance(m, LoraLayer)}

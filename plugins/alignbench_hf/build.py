@@ -74,11 +74,12 @@ def build_pretrained(
             f"model.max_prompt_tokens + model.max_response_tokens = {config.max_prompt_tokens + config.max_response_tokens} "
             f"is over the model's window of {most} tokens."
         )
+    outside = excluded(model)
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
-        target_modules=targets(model, config.lora_targets),
-        exclude_modules=excluded(model),
+        target_modules=targets(model, config.lora_targets, outside),
+        exclude_modules=outside,
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
         revision=config.revision if is_hub_id(config.path) else None,

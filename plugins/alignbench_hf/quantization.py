@@ -114,11 +114,16 @@ def merged(layer: LoraLayer, adapter: str, dtype: torch.dtype) -> nn.Module:
     plain = copy.copy(base)  # of any kind: only its adapted weights are others
     plain._parameters = dict(base._parameters)
     while isinstance(layer, LoraLayer):
-        name = layer.parameter_name if isinstance(layer, ParamWrapper) else "weight"
+        name = adapted_name(layer)
         before = plain._parameters[name]
         plain._parameters[name] = nn.Parameter((before + layer.get_delta_weight(adapter)).to(before.dtype), False)
         layer = layer.base_layer  # fused experts have a wrapper for each of their tensors
     return plain
+
+
+def adapted_name(layer: LoraLayer) -> str:
+    """Of the tensor in its base layer that a layer adapts."""
+    return str(layer.parameter_name) if isinstance(layer, ParamWrapper) else "weight"
 
 
 def dequantized(layer: nn.Module) -> Tensor | None:

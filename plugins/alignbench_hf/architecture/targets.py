@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from alignbench import UserError
+from alignbench import UserError, pretrained
 from alignbench_hf.architecture.trunk import first_pass
 
 ALL = "all-linear"
 
 
-def targets(model: Any, wanted: str) -> str | list[str]:
-    """What LoraConfig's target_modules is to be. Raises UserError for a name that no layer has that can be adapted."""
+def adapt(model: Any, config: LoraConfig, name: str = "default") -> PeftModel:
+    """The model with an adapter of that name. Raises UserError for layers that peft knows it cannot adapt."""
+    try:
+        with warnings.catch_warnings():  # of what it sets right by itself
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+            warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
+            return get_peft_model(model, config, adapter_name=name)
+    except ValueError as error:
+        raise UserError(
+            f"peft cannot adapt {type(model).__name__} with these model.lora_targets ({pretrained.one_line(error)})."
+        ) from error
+
+
+def targets(model: Any, wanted: str, outside: str | None) -> str | list[str]:
+    """What LoraConfig's target_modules is to be where layers `outside` are left out. Raises UserError for a name that no layer
+    has that can be adapted."""
     if wanted == ALL:
         return ALL
     names = [name.strip() for name in wanted.split(",")]
-    outside = re.compile(excluded(model) or "(?!)")
-    there = {name for name in _layers(model) if not outside.fullmatch(name)}
+    there = {name for name in _layers(model) if not re.fullmatch(outside or "(?!)", name)}
     for name in names:
         if not any(have == name or have.endswith(f".{name}") for have in there):
             known = ", ".join(sorted({have.rpartition(".")[2] for have in there}))
@@ -31,9 +46,11 @@ def targets(model: Any, wanted: str) -> str | list[str]:
     return names
 
 
-def excluded(model: Any) -> str | None:
-    """Names, as a regular expression, of layers whose adapters no text would train; None where there is none."""
-    found = [*(rf"{re.escape(name)}(\..*)?" for name in _beside_text(model)), *map(re.escape, _read_around(model))]
+def excluded(model: Any, *, passes: bool = True) -> str | None:
+    """Names, as a regular expression, of layers whose adapters no text would train; None where there is none. `passes`: the model
+    has weights and can be asked."""
+    around = _read_around(model) if passes else []
+    found = [*(rf"{re.escape(name)}(\..*)?" for name in _beside_text(model)), *map(re.escape, around)]
     return f"({'|'.join(found)})" if found else None
 
 
@@ -70,8 +87,9 @@ def _read_around(model: Any) -> list[str]:
     model.requires_grad_(False)
     for weight in left.values():
         weight.requires_grad_(True)
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    found = torch.autograd.grad(hidden.sum(), left.values(), allow_unused=True) if hidden.requires_grad else []
+    with first_pass(model):
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        found = torch.autograd.grad(hidden.sum(), left.values(), allow_unused=True) if hidden.requires_grad else []
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(flags[name])
     return [name for name, slope in zip(left, found, strict=False) if slope is not None]

@@ -28,7 +28,7 @@ def require_decoder(config: Any, path: str) -> None:
     """Raises UserError for a model that does not continue a text: what encoder and decoder read would have to be told apart."""
     if config.is_encoder_decoder:
         raise UserError(
-            f"model.path={path!r} is an encoder-decoder model ({config.model_type}); only decoders (causal language models) can be "
+            f"{config.model_type} is an encoder-decoder model (model.path={path!r}); only decoders (causal language models) can be "
             "trained."
         )
 
