@@ -118,15 +118,15 @@ def shape_of(config: Any, wanted: str) -> Shape:
         ]
         outside = excluded(model, passes=False)
         lora = LoraConfig(r=1, target_modules=targets(model, wanted, outside), exclude_modules=outside)
-        layers = [m for m in adapt(model, lora).modules() if isinstance(m, LoraLayer)]
-    text, of_rank_one = text_config(model), [p for m in layers for n, p in m.named_parameters() if "lora_" in n]
+        adapted = adapt(model, lora)
+    text, layers = text_config(model), [module for module in adapted.modules() if isinstance(module, LoraLayer)]
     heads = getattr(text, "num_attention_heads", None) or 1
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
     return Shape(
         linear=linear,
         merged=sum(layer.get_base_layer().get_parameter(adapted_name(layer)).numel() for layer in layers),
         rest=rest,
-        adapted=sum(parameter.numel() for parameter in of_rank_one),
+        adapted=sum(parameter.numel() for name, parameter in adapted.named_parameters() if "lora_" in name),
         layers_adapted=len(layers),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,

@@ -15,7 +15,7 @@ from alignbench_hf.build import build_pretrained
 from alignbench_hf.config import PretrainedConfig
 from alignbench_hf.policy import HFPolicy
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Model, LlamaModel
+from transformers import BloomModel, GPT2Model, LlamaModel
 
 from alignbench import POLICY, Sampling, Seeds, UserError
 from tests import tiny
@@ -67,7 +67,7 @@ def plant(fault: Callable[[dict[str, Any]], None], kind: type, monkeypatch: pyte
     ("fault", "name", "kind", "what"),
     [
         (deaf, "llama", LlamaModel, "log-probabilities of sampling are not those"),
-        (deaf, "gpt2", GPT2Model, "log-probabilities of padded rows are not those"),
+        (deaf, "bloom", BloomModel, "log-probabilities of padded rows are not those"),
         (lost, "gpt2", GPT2Model, "log-probabilities of padded rows are not those"),
         (forgetful, "llama", LlamaModel, "log-probabilities of sampling are not those"),
         (wrong, "llama", LlamaModel, r"a pass over a few tokens fails \(KeyError: 'no such layer'\)"),
@@ -89,16 +89,19 @@ def test_a_model_that_reads_otherwise_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("quantization", ["none", "int8"])
+@pytest.mark.parametrize("where", ["model.embed_tokens", "model.layers.1.mlp.up_proj"])
+@pytest.mark.parametrize("quantization", ["none", "nf4", "int8"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path, value: float, quantization: str) -> None:
+def test_weights_that_are_no_numbers_are_refused_by_name(
+    tmp_path: Path, value: float, quantization: str, where: str
+) -> None:
     """Of a token that no prompt has, too."""
     architectures.build("llama", tmp_path)
     file = tmp_path / "llama" / "model.safetensors"
     weights = load_file(file)
-    weights["model.embed_tokens.weight"][9, 3] = value
+    weights[f"{where}.weight"][9, 3] = value
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"NaN or infinite numbers \(model.embed_tokens.weight\)"):
+    with pytest.raises(UserError, match=rf"NaN or infinite numbers \({where}"):
         build(tmp_path / "llama", quantization=quantization)
 
 
