@@ -5,7 +5,6 @@ This is the public door: everything that a plugin may import stands here, in `al
 Importing it does not import torch.
 """
 
-from alignbench.config import Selected, select
 from alignbench.contracts import (
     Annotator,
     DataSource,
@@ -20,6 +19,7 @@ from alignbench.contracts import (
 )
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, hookimpl
+from alignbench.memory_plan import Does, Part, Work
 from alignbench.optimizer_config import MISSING_EOS, AlgorithmConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.records import (
     POLICY,
@@ -57,8 +57,8 @@ from alignbench.records import (
     expand,
 )
 from alignbench.seeds import Seeds
+from alignbench.selection import Selected, select
 from alignbench.subject import Judge, Subject
-from alignbench.workload import Does, Part, Work
 
 __version__ = "0.1.0"
 

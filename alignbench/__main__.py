@@ -1,4 +1,4 @@
-from alignbench.cli import main
+from alignbench.commands.cli import main
 
 if __name__ == "__main__":
     main()

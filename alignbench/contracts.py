@@ -6,6 +6,7 @@ A component never receives the run, another component's config or a path, beyond
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -254,9 +255,13 @@ class RewardSource(ABC):
     def compare(self, first: Samples, second: Samples) -> Tensor:
         """[B] float32: how far row i of `first` is preferred to row i of `second`, which answers the same prompt: 1, 0, or .5
         for a tie; NaN where it cannot tell. By their scores, unless the source can compare two responses directly."""
-        from alignbench.functional import preferred
-
         return preferred(self.score(first), self.score(second))
+
+
+def preferred(mine: Tensor, theirs: Tensor) -> Tensor:
+    """By scores [B]: 1 where `mine` is higher, 0 where `theirs` is, .5 for a tie, NaN where one is not known."""
+    gap = mine - theirs
+    return (0.5 * (1.0 + gap.sign())).masked_fill(gap.isnan(), math.nan)
 
 
 class Progress(Protocol):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from alignbench import distributed
 from alignbench.contracts import Policy
+from alignbench.contracts import preferred as preferred
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.optimizer_config import OptimizerConfig
 from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
@@ -320,12 +321,6 @@ def own_pieces(rows: Tensor, size: int) -> Iterator[Tensor]:
 def across_processes(sums: Mapping[str, float]) -> Mapping[str, float]:
     """Sums over the rows of `micro_batches`, over the rows of all processes."""
     return distributed.total(sums)
-
-
-def preferred(mine: Tensor, theirs: Tensor) -> Tensor:
-    """By scores [B]: 1 where `mine` is higher, 0 where `theirs` is, .5 for a tie, NaN where one is not known."""
-    gap = mine - theirs
-    return (0.5 * (1.0 + gap.sign())).masked_fill(gap.isnan(), math.nan)
 
 
 def ranking_to_pairs(ranking: Ranking, which: str = "all") -> list[PreferencePair]:

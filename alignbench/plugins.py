@@ -94,6 +94,23 @@ def registry() -> Registry:
     return load(entry_points(group=hookspecs.GROUP), blocked)
 
 
+def resolve(name: str) -> Component:
+    """The component of that name; `kind=name` where several kinds have one. Raises UserError that lists the choices."""
+    group, _, rest = name.rpartition("=")
+    if group:
+        known = {kind.value: kind for kind in Kind}
+        if group not in known:
+            raise unknown_name("kind of component", group, known)
+        return registry().get(known[group], rest)
+    found = [component for component in registry().components.values() if component.name == name]
+    if not found:
+        raise unknown_name("component", name, {component.name for component in registry().components.values()})
+    if len(found) > 1:
+        choices = ", ".join(sorted(f"{component.kind.value}={name}" for component in found))
+        raise UserError(f"{name!r} is the name of several components: choose one of {choices}.")
+    return found[0]
+
+
 def load(points: Iterable[EntryPoint], blocked: Iterable[str] = ()) -> Registry:
     """Imports the plugins behind the entry points and collects what they register.
 

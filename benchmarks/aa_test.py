@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from alignbench.results.examples import Examples, read_examples
-from alignbench.results.paired import Difference, differences
-from alignbench.results.runs import StoredRun, find_runs
-from alignbench.results.table import Table, build_table, make_row
+from alignbench.results.compared.examples import Examples, read_examples
+from alignbench.results.compared.paired import Difference, differences
+from alignbench.results.compared.table import Table, build_table, make_row
+from alignbench.results.disk.runs import StoredRun, find_runs
 
 A, B = ("a",), ("b",)
 FALSE_ALARMS = (0.02, 0.08)

@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from alignbench_suite.config import DiversityConfig
-from alignbench_suite.diversity import Diversity
+from alignbench_suite.diversity.evaluation import Diversity
 
 from alignbench import Generation, Message, Prompt, Subject, Verdict
 

@@ -38,7 +38,7 @@ def start(folder: Path, *arguments: str) -> int:
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    from alignbench.cli import run_command
+    from alignbench.commands.cli import run_command
 
     os._exit(run_command(arguments))
 
@@ -104,10 +104,9 @@ def main() -> int:
     options = parser.parse_args()
     rng = random.Random(options.seed)
 
+    import alignbench.pipeline.run  # noqa: F401
     import peft  # noqa: F401  (once, before anything is forked)
     import polars  # noqa: F401
-
-    import alignbench.run  # noqa: F401
 
     with folder() as whole:
         os.waitpid(start(whole, *command(whole)), 0)

@@ -25,10 +25,10 @@ from typing import Any
 import yaml
 
 from alignbench import Direction, Metric
-from alignbench.results.directory import BASELINE, CONFIG, RESULT
-from alignbench.results.environment import config_hash, hardware, package_versions
-from alignbench.results.index import INDEX, SETTLED_NS
-from alignbench.results.record import Cost, Identity, RunRecord, Status
+from alignbench.results.disk.directory import BASELINE, CONFIG, RESULT
+from alignbench.results.disk.environment import config_hash, hardware, package_versions
+from alignbench.results.disk.index import INDEX, SETTLED_NS
+from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
 
 COMMAND = "python -m alignbench compare --format csv --results-dir"
 COEFFICIENTS = dict.fromkeys(("ppo", "rloo", "grpo", "dpo"), (0.02, 0.05, 0.1, 0.2, 0.5))

@@ -26,8 +26,8 @@ SETTINGS = (
 
 def planned(overrides: list[str]) -> list[float]:
     """GiB of each stage, by the plan."""
-    from alignbench.app import load_config
-    from alignbench.plan import CUDA_CONTEXT, GIB, estimate, this_machine
+    from alignbench.app.compose import load_config
+    from alignbench.commands.plan import CUDA_CONTEXT, GIB, estimate, this_machine
 
     config = load_config(overrides)
     config.model.load()
@@ -42,9 +42,9 @@ def measured(overrides: list[str]) -> list[float]:
     import torch
 
     from alignbench import Message, Prompt, Sampling, ScoredRollout, Seeds
-    from alignbench.app import load_config
-    from alignbench.results.environment import peak_memory_bytes, reset_peak_memory
-    from alignbench.stages import build, pick_device
+    from alignbench.app.compose import load_config
+    from alignbench.pipeline.preparation import pick_device
+    from alignbench.results.disk.environment import peak_memory_bytes, reset_peak_memory
 
     config = load_config(overrides)
     device, rows = pick_device(config.device), config.algo.config.batch_size
@@ -58,10 +58,10 @@ def measured(overrides: list[str]) -> list[float]:
             reset_peak_memory()
         return found / 2**30
 
-    policy = build(config.model, tokenizer=None, device=device, seeds=Seeds(0))
+    policy = config.model.build(tokenizer=None, device=device, seeds=Seeds(0))
     policy.freeze_reference()
-    reward = build(config.reward, policy=policy, data=None, seeds=Seeds(0))
-    optimizer = build(config.algo, policy=policy, updates=1, seeds=Seeds(0))
+    reward = config.reward.build(policy=policy, data=None, seeds=Seeds(0))
+    optimizer = config.algo.build(policy=policy, updates=1, seeds=Seeds(0))
     prompts = [Prompt(str(i), (Message("user", TEXT.format(i)),)) for i in range(rows)]
     peak()
     rollout = policy.generate(prompts, Sampling(), rng=torch.Generator(device).manual_seed(0))

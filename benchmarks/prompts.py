@@ -19,8 +19,7 @@ from alignbench_hf.policy import HFPolicy
 from torch import Tensor
 
 from alignbench import Message, Prompt, Sampling, Seeds
-from alignbench.app import load_config
-from alignbench.stages import build
+from alignbench.app.compose import load_config
 
 TEXT = (
     "I have been cooking for my family for about ten years and I would like to try something new this weekend. We have rice, "
@@ -33,8 +32,7 @@ NEW_TOKENS, ROUNDS = 32, 3
 def main(arguments: list[str]) -> None:
     overrides = [a for a in arguments if "=" in a] or ["model=smollm2"]
     prompts, n = (*[int(a) for a in arguments if "=" not in a], 4, 8)[:2] if arguments else (4, 8)
-    policy = build(
-        load_config([*overrides, "data=hh", "annotator=recorded"]).model,
+    policy = load_config([*overrides, "data=hh", "annotator=recorded"]).model.build(
         tokenizer=None,
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
         seeds=Seeds(0),

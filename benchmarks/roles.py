@@ -21,8 +21,7 @@ def peak(overrides: list[str], roles: bool) -> tuple[float, float]:
     import torch
 
     from alignbench import REFERENCE, Message, OptimizerConfig, Prompt, Sampling, Seeds, functional
-    from alignbench.app import load_config
-    from alignbench.stages import build
+    from alignbench.app.compose import load_config
 
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
@@ -35,7 +34,7 @@ def peak(overrides: list[str], roles: bool) -> tuple[float, float]:
         )
 
     config = load_config([*overrides, "data=hh", "annotator=recorded"]).model
-    policy = build(config, tokenizer=None, device=device, seeds=Seeds(0))
+    policy = config.build(tokenizer=None, device=device, seeds=Seeds(0))
     loaded, groups = used(), {"policy": policy.trainable()}
     if roles:
         policy.freeze_reference()

@@ -19,9 +19,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from alignbench.artifacts import artifacts, fault_of
-from alignbench.results.record import Status
-from alignbench.results.runs import StoredRun, find_runs
+from alignbench.results.disk.record import Status
+from alignbench.results.disk.runs import StoredRun, find_runs
+from alignbench.store.artifacts import artifacts, fault_of
 
 SMALL = (
     "pretrain.updates=8", "sft.updates=8", "rankings.prompts=40", "reward.passes=1", "algo.updates=2", "algo.batch_size=16",

@@ -40,9 +40,9 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
     import torch
 
     from alignbench import Message, PreferencePair, Prompt, Seeds
-    from alignbench.app import load_config
-    from alignbench.experience import pair_data, preference_batches
-    from alignbench.stages import build, pick_device
+    from alignbench.app.compose import load_config
+    from alignbench.pipeline.experience import pair_data, preference_batches
+    from alignbench.pipeline.preparation import pick_device
 
     config = load_config(
         [
@@ -52,7 +52,7 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
         ]
     )  # fmt: skip
     device = pick_device(config.device)
-    policy = build(config.model, tokenizer=None, device=device, seeds=Seeds(0))
+    policy = config.model.build(tokenizer=None, device=device, seeds=Seeds(0))
     policy.freeze_reference()
     pairs = [
         PreferencePair(Prompt(str(i), tuple(Message(**m) for m in row["prompt"])), row["chosen"], row["rejected"])
@@ -67,7 +67,7 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
     start = now()
     data = pair_data(policy, pairs, config.algo.config)
     share = (now() - start) / work["updates"]
-    optimizer = build(config.algo, policy=policy, updates=work["updates"], seeds=Seeds(0))
+    optimizer = config.algo.build(policy=policy, updates=work["updates"], seeds=Seeds(0))
     stamps = [now()]
     for batch in preference_batches(data, config.algo.config, updates=work["updates"], seeds=Seeds(0)):
         optimizer.update(batch)

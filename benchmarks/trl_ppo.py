@@ -44,8 +44,8 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
     import torch
 
     from alignbench import Message, Prompt, Sampling, ScoredRollout, Seeds
-    from alignbench.app import load_config
-    from alignbench.stages import build, pick_device
+    from alignbench.app.compose import load_config
+    from alignbench.pipeline.preparation import pick_device
 
     config = load_config(
         [
@@ -57,10 +57,10 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
         ]
     )  # fmt: skip
     device = pick_device(config.device)
-    policy = build(config.model, tokenizer=None, device=device, seeds=Seeds(0))
+    policy = config.model.build(tokenizer=None, device=device, seeds=Seeds(0))
     policy.freeze_reference()
-    reward = build(config.reward, policy=policy, data=None, seeds=Seeds(0))
-    optimizer = build(config.algo, policy=policy, updates=work["updates"], seeds=Seeds(0))
+    reward = config.reward.build(policy=policy, data=None, seeds=Seeds(0))
+    optimizer = config.algo.build(policy=policy, updates=work["updates"], seeds=Seeds(0))
     prompts = [Prompt(str(i), tuple(Message(**m) for m in row["messages"])) for i, row in enumerate(work["prompts"])]
 
     def now() -> float:

@@ -35,6 +35,10 @@ class SourceJudge(Judge):
         self.name, self._source, self._policy, self._say = name, source, policy, say
         self._known: dict[tuple[Response, ...], float] = {}
 
+    def fingerprint(self) -> str:
+        """As the source's own."""
+        return self._source.fingerprint()
+
     def report(self) -> Mapping[str, float]:
         """What the source says of its own work."""
         return self._source.report()

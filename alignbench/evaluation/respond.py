@@ -11,8 +11,8 @@ import torch
 from alignbench import functional
 from alignbench.contracts import DataSource, Policy, RewardSource
 from alignbench.errors import UserError
-from alignbench.experience import checked_scores
 from alignbench.records import REFERENCE, Generation, Likelihood, Prompt, Samples, Sampling, Sequences
+from alignbench.scoring import checked_scores
 
 
 def respond(

@@ -11,8 +11,8 @@ from typing import Any
 from alignbench.contracts import Evaluation
 from alignbench.evaluation.suite import Evaluated
 from alignbench.records import ExampleScore, Generation, Message, Opinion, Prompt, Verdict
-from alignbench.results.directory import EXAMPLES, GENERATIONS, RunDirectory
-from alignbench.results.statistics import summarise
+from alignbench.results.compared.statistics import summarise
+from alignbench.results.disk.directory import EXAMPLES, GENERATIONS, RunDirectory
 
 FILES = (GENERATIONS, EXAMPLES)
 

@@ -1,4 +1,4 @@
-"""Runs the chosen evaluations on one checkpoint."""
+"""Runs the chosen evaluations on a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from alignbench.config import EvalSettings
+from alignbench.app.config import EvalSettings
 from alignbench.contracts import DataSource, Evaluation, Policy, RewardSource
+from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.respond import complete, given_samples, likelihoods, measure, respond
 from alignbench.records import ExactProblem, ExampleScore, Generation, Message, Metric, MetricSpec, Prompt, Sampling
-from alignbench.results.statistics import summarise
+from alignbench.results.compared.statistics import summarise
 from alignbench.seeds import Seeds
-from alignbench.subject import Judge, Subject
+from alignbench.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -36,79 +37,96 @@ def evaluation_prompts(prompts: Sequence[Prompt], settings: EvalSettings) -> lis
     return [prompt for prompt in prompts if (prompt.cluster or prompt.id) in kept]
 
 
-def evaluate(
-    policy: Policy,
-    checkpoint: Path,
-    prompts: Sequence[Prompt],
-    *,
-    evaluations: Sequence[Evaluation],
-    settings: EvalSettings,
-    data: DataSource,
-    reward: RewardSource | None,
-    baseline: tuple[Generation, ...] | None,
-    seeds: Seeds,
-    candidates: int = 1,
-    optimum: Callable[[ExactProblem], Tensor | None] = lambda problem: None,
-    judge: Judge | None = None,
-    questionnaires: bool = True,
-) -> Evaluated:
-    """Evaluates the policy, whose weights are those of `checkpoint`. `baseline`: the SFT model's generations, or None
-    if this is the SFT model; `candidates`, `optimum` and `judge`: see Subject. Without `questionnaires` only the shared generations
-    are scored, as if the data were no ordinary text."""
+@dataclass(frozen=True)
+class Suite:
+    """The chosen evaluations, with all that is the same for every checkpoint of one policy. `optimum` and `judge`: see Subject.
+    Without `questionnaires` only the shared generations are scored, as if the data were no ordinary text."""
 
-    def sample(asked: Sequence[Prompt], n: int, name: str) -> tuple[Generation, ...]:
-        if not asked:
-            return ()
-        rng = seeds.torch(name, policy.device)
-        return respond(
-            policy,
-            asked,
-            n=n,
-            temperature=settings.temperature,
-            data=data,
-            reward=reward,
-            rng=rng,
-            candidates=candidates,
-        )
+    policy: Policy
+    data: DataSource
+    evaluations: Sequence[Evaluation]
+    settings: EvalSettings
+    seeds: Seeds
+    reward: RewardSource | None = None
+    judge: SourceJudge | None = None
+    optimum: Callable[[ExactProblem], Tensor | None] = lambda problem: None
+    questionnaires: bool = True
 
-    def given(asked: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> tuple[Generation, ...]:
-        return measure(policy, given_samples(policy, asked, responses), data=data, reward=reward)
+    def evaluate(
+        self,
+        checkpoint: Path,
+        prompts: Sequence[Prompt],
+        *,
+        baseline: tuple[Generation, ...] | None,
+        candidates: int = 1,
+    ) -> Evaluated:
+        """Evaluates the policy, whose weights are those of `checkpoint`. `baseline`: the SFT model's generations, or None if this
+        is the SFT model; `candidates`: see Subject."""
+        settings, seeds, policy = self.settings, self.seeds, self.policy
 
-    generations = sample(prompts, settings.samples, "generations")
-    extra: list[Generation] = []
-    greedy: dict[tuple[tuple[Message, ...], Sampling], Generation] = {}
-    specs: list[MetricSpec] = []
-    scores: list[ExampleScore] = []
-    for evaluation in evaluations:
-        # Numbered within the evaluation: what one of them asks for never shifts the samples of another.
-        numbers, name = itertools.count(), type(evaluation).__name__
+        def sample(asked: Sequence[Prompt], n: int, name: str) -> tuple[Generation, ...]:
+            if not asked:
+                return ()
+            return respond(
+                policy,
+                asked,
+                n=n,
+                temperature=settings.temperature,
+                data=self.data,
+                reward=self.reward,
+                rng=seeds.torch(name, policy.device),
+                candidates=candidates,
+            )
 
-        def more(
-            asked: Sequence[Prompt], n: int, name: str = name, numbers: Iterator[int] = numbers
-        ) -> tuple[Generation, ...]:
-            found = sample(asked, n, f"{name} {next(numbers)}")
-            extra.extend(found)
-            return found
+        def given(asked: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> tuple[Generation, ...]:
+            return measure(policy, given_samples(policy, asked, responses), data=self.data, reward=self.reward)
 
-        def completions(
-            asked: Sequence[Prompt], n: int, sampling: Sampling, name: str = name, numbers: Iterator[int] = numbers
-        ) -> tuple[Generation, ...]:
-            rng = seeds.torch(f"{name} {next(numbers)}", policy.device)
-            if sampling.top_k != 1:
-                found = complete(policy, asked, n=n, sampling=sampling, rng=rng)
-            else:  # greedy decoding leaves nothing to chance: several questionnaires may begin with the same question
-                new = {(p.messages, sampling): p for p in asked if (p.messages, sampling) not in greedy}
-                answers = complete(policy, list(new.values()), n=1, sampling=sampling, rng=rng)
-                greedy.update(zip(new, answers, strict=True))
-                found = tuple(replace(greedy[p.messages, sampling], prompt=p, index=i) for p in asked for i in range(n))
-            extra.extend(found)
-            return found
+        generations = sample(prompts, settings.samples, "generations")
+        extra: list[Generation] = []
+        greedy: dict[tuple[tuple[Message, ...], Sampling], Generation] = {}
+        specs: list[MetricSpec] = []
+        scores: list[ExampleScore] = []
+        for evaluation in self.evaluations:
+            # Numbered within the evaluation: what one of them asks for never shifts the samples of another.
+            numbers, name = itertools.count(), type(evaluation).__name__
 
-        subject = Subject(
-            checkpoint, generations, baseline or generations, policy.tokenizer, more, given, candidates, optimum,
-            complete=completions, likelihoods=partial(likelihoods, policy),
-            ordinary_text=questionnaires and data.tokenizer() is None, judge=judge,
-        )  # fmt: skip
-        specs.extend(evaluation.specs())
-        scores.extend(evaluation.evaluate(subject))
-    return Evaluated(generations, tuple(extra), tuple(scores), summarise(scores, specs))
+            def more(
+                asked: Sequence[Prompt], n: int, name: str = name, numbers: Iterator[int] = numbers
+            ) -> tuple[Generation, ...]:
+                found = sample(asked, n, f"{name} {next(numbers)}")
+                extra.extend(found)
+                return found
+
+            def completions(
+                asked: Sequence[Prompt], n: int, sampling: Sampling, name: str = name, numbers: Iterator[int] = numbers
+            ) -> tuple[Generation, ...]:
+                rng = seeds.torch(f"{name} {next(numbers)}", policy.device)
+                if sampling.top_k != 1:
+                    found = complete(policy, asked, n=n, sampling=sampling, rng=rng)
+                else:  # greedy decoding leaves nothing to chance: several questionnaires may begin with the same question
+                    new = {(p.messages, sampling): p for p in asked if (p.messages, sampling) not in greedy}
+                    answers = complete(policy, list(new.values()), n=1, sampling=sampling, rng=rng)
+                    greedy.update(zip(new, answers, strict=True))
+                    found = tuple(
+                        replace(greedy[p.messages, sampling], prompt=p, index=i) for p in asked for i in range(n)
+                    )
+                extra.extend(found)
+                return found
+
+            subject = Subject(
+                checkpoint=checkpoint,
+                generations=generations,
+                baseline=baseline or generations,
+                tokenizer=policy.tokenizer,
+                respond=more,
+                measure=given,
+                candidates=candidates,
+                optimum=self.optimum,
+                complete=completions,
+                likelihoods=partial(likelihoods, policy),
+                ordinary_text=self.questionnaires and self.data.tokenizer() is None,
+                judge=self.judge,
+            )
+            specs.extend(evaluation.specs())
+            scores.extend(evaluation.evaluate(subject))
+        return Evaluated(generations, tuple(extra), tuple(scores), summarise(scores, specs))

@@ -1,1 +1,1 @@
-"""Results: what a run leaves behind, and the table that is derived from it. Imports no plugin and no torch."""
+"""Results on three floors: disk (what a run leaves behind), compared (the table), shown (to people). No torch is imported."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from alignbench.check import resolve
-from alignbench.plugins import Component, Kind
+from alignbench.plugins import Component, Kind, resolve
 from alignbench.testing import algorithm, config, evaluation, exact, reward
 from alignbench.testing.checks import Check, NotApplicable, Result, run_checks
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from alignbench.contracts import PolicyOptimizer
-from alignbench.experience import Batch
 from alignbench.optimizer_config import OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.pipeline.experience import Batch
 from alignbench.plugins import Component
 from alignbench.records import (
     REFERENCE,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alignbench import functional
 from alignbench.contracts import Annotator, DataSource, RewardSource
-from alignbench.experience import collect_rankings, reference_logprobs
+from alignbench.pipeline.experience import collect_rankings, reference_logprobs
 from alignbench.records import (
     POLICY,
     Demonstration,

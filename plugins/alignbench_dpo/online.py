@@ -7,16 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignbench import (
-    REFERENCE,
-    ExactProblem,
-    Policy,
-    PreferenceBatch,
-    ScoredRollout,
-    Seeds,
-    UpdateReport,
-    functional,
-)
+from alignbench import REFERENCE, ExactProblem, Policy, PreferenceBatch, ScoredRollout, Seeds, UpdateReport, functional
 from alignbench_dpo.config import OnlineDPOConfig
 from alignbench_dpo.losses import dpo_loss
 from alignbench_dpo.pairs import Objective, PairLearner, Side

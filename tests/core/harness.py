@@ -33,7 +33,7 @@ from alignbench import (
     hookimpl,
     plugins,
 )
-from alignbench.cli import run_command
+from alignbench.commands.cli import run_command
 
 # Every stage of a run, in about two seconds. Nothing is asserted about what it learns.
 SMALL = (

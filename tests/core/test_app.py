@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from alignbench import UserError
-from alignbench.app import SLOTS, conf_dir, load_config, register_configs, typed
-from alignbench.config import RunConfig
+from alignbench.app.compose import SLOTS, conf_dir, load_config, register_configs, typed
+from alignbench.app.config import RunConfig
 from alignbench.plugins import Component, Kind, registry
 from tests.core.harness import Plugin
 

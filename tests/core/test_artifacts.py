@@ -7,6 +7,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from alignbench.artifacts import MANIFEST, Store, artifacts, fault_of, remove
-from alignbench.cli import run_command
+import alignbench
+from alignbench.commands.cli import run_command
 from alignbench.errors import AlignbenchError
+from alignbench.store import keys
+from alignbench.store.artifacts import MANIFEST, Store, artifacts, fault_of, remove
 from tests.core.harness import SMALL, Command, records
 
 
@@ -247,3 +250,30 @@ def test_the_cache_is_listed_and_pruned(small: Command, command: Command) -> Non
     assert "Deleted 0 of 4" in command("cache", "prune", "--unused", "1h").out
     assert "Deleted 4 of 4" in command("cache", "prune", "--all").out
     assert "0 artifacts" in command("cache").out
+
+
+# What a stage of the core is named by
+
+
+@pytest.mark.parametrize(
+    ("changed", "counts"),
+    [
+        ("functional.py", True),
+        ("pipeline/training.py", True),
+        ("evaluation/respond.py", True),
+        ("commands/plan.py", False),
+        ("results/compared/table.py", False),
+        ("results/shown/render.py", False),
+        ("testing/exact.py", False),
+        ("app/sweeps.py", False),
+        ("page/server.py", False),
+    ],
+)
+def test_only_what_can_change_a_stage_names_it(tmp_path: Path, changed: str, counts: bool) -> None:
+    root = tmp_path / "alignbench"
+    shutil.copytree(Path(alignbench.__file__).parent, root, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    before = keys.core_digest(root)
+    file = root / changed
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"{file.read_text() if file.exists() else ''}\n# changed\n")
+    assert (keys.core_digest(root) != before) is counts

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import alignbench
-from alignbench import UserError, cli, plugins
+import alignbench.commands.plugins
+from alignbench import UserError, commands, plugins
+from alignbench.commands import cli
 from alignbench.errors import AlignbenchError
 from alignbench.plugins import Kind, registry
 from tests.core.harness import Command
@@ -33,7 +35,7 @@ def timed(code: str) -> tuple[subprocess.CompletedProcess[str], float]:
 def fresh(*arguments: str) -> tuple[int, set[str], float]:
     """The exit code, the modules that were imported and the CPU seconds of a command in a process of its own."""
     done, seconds = timed(
-        "import sys; from alignbench.cli import run_command\n"
+        "import sys; from alignbench.commands.cli import run_command\n"
         f"try: code = run_command({list(arguments)!r})\n"
         "except SystemExit as stop: code = stop.code or 0\n"
         "print('MODULES', *sys.modules); sys.exit(code)"
@@ -80,10 +82,24 @@ def test_plugins_lists_every_component(command: Command) -> None:
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_plugins_help(command: Command, option: str) -> None:
-    done = command("plugins", option)
-    assert (done.code, done.err) == (0, "")
-    assert "alignbench plugins" in done.out
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help(command: Command, capsys: pytest.CaptureFixture[str], name: str, option: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        command(name, option)
+    assert not end.value.code
+    assert f"alignbench {name}" in capsys.readouterr().out
+
+
+def test_every_command_has_a_file_of_its_own_and_every_file_is_a_command() -> None:
+    files = {path.stem for path in Path(commands.__path__[0]).glob("*.py")}
+    assert files - {"__init__", "cli", "run"} == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("option", ["-m", "--multirun"])
+def test_a_sweep_of_nothing_is_refused(command: Command, option: str) -> None:
+    done = command(option)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"alignbench: error: {option} needs lists of values, as in {option} algo=ppo,dpo seed=0,1,2.\n"
 
 
 def test_compare_is_reached(command: Command, tmp_path: Path) -> None:
@@ -107,7 +123,7 @@ def test_exit_codes(
     def fail(arguments: object) -> int:
         raise error
 
-    monkeypatch.setitem(cli.COMMANDS, "plugins", fail)
+    monkeypatch.setattr(commands.plugins, "main", fail)
     done = command("plugins")
     assert (done.code, done.err, done.out) == (code, said, "")
 
@@ -141,3 +157,8 @@ def test_version() -> None:
     from importlib.metadata import version
 
     assert alignbench.__version__ == version("alignbench")
+
+
+def test_the_version_is_ours_and_not_hydras(command: Command) -> None:
+    done = command("--version")
+    assert (done.code, done.out) == (0, f"alignbench {alignbench.__version__}\n")

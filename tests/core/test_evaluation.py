@@ -31,10 +31,10 @@ from alignbench import (
     UserError,
     Verdict,
 )
-from alignbench.config import EvalSettings
+from alignbench.app.config import EvalSettings
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.respond import respond
-from alignbench.evaluation.suite import Evaluated, evaluate, evaluation_prompts
+from alignbench.evaluation.suite import Evaluated, Suite, evaluation_prompts
 from tests import tiny
 
 
@@ -105,17 +105,8 @@ def suite(
     seed: int = 0,
     samples: int = 2,
 ) -> Evaluated:
-    return evaluate(
-        policy,
-        Path("checkpoint"),
-        tiny.PROMPTS,
-        evaluations=evaluations,
-        settings=EvalSettings(samples=samples),
-        data=Judging(),
-        reward=None,
-        baseline=baseline,
-        seeds=Seeds(seed),
-    )
+    chosen = Suite(policy, Judging(), evaluations, EvalSettings(samples=samples), Seeds(seed))
+    return chosen.evaluate(Path("checkpoint"), tiny.PROMPTS, baseline=baseline)
 
 
 # Which prompts

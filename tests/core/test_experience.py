@@ -26,8 +26,8 @@ from alignbench import (
     Seeds,
     UserError,
 )
-from alignbench.config import RankingsSettings
-from alignbench.experience import (
+from alignbench.app.config import RankingsSettings
+from alignbench.pipeline.experience import (
     checked_scores,
     collect_rankings,
     demonstration_batches,
@@ -38,7 +38,7 @@ from alignbench.experience import (
     preference_batches,
     rollout_batches,
 )
-from alignbench.stages import gather_rankings
+from alignbench.pipeline.stages import gather_rankings
 from tests import tiny
 
 SEEDS = Seeds(0).child("test")

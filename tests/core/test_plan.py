@@ -7,10 +7,11 @@ import re
 
 import pytest
 
-from alignbench import Does, UserError, plan
-from alignbench.app import load_config
-from alignbench.config import RunConfig
-from alignbench.plan import GIB, Machine, Stage, changed, estimate, remedy, workload
+from alignbench import Does, UserError
+from alignbench.app.compose import load_config
+from alignbench.app.config import RunConfig
+from alignbench.commands import plan
+from alignbench.commands.plan import GIB, Machine, Stage, changed, estimate, remedy, workload
 from tests.core.harness import Command
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from alignbench import DemonstrationBatch
-from alignbench.cli import run_command
-from alignbench.config import BudgetSettings
-from alignbench.results.points import trajectory
-from alignbench.results.runs import StoredRun, find_runs
-from alignbench.results.table import build_table
-from alignbench.training import train
+from alignbench.app.config import BudgetSettings
+from alignbench.commands.cli import run_command
+from alignbench.pipeline.training import train
+from alignbench.results.compared.table import build_table
+from alignbench.results.compared.training_points import trajectory
+from alignbench.results.disk.runs import StoredRun, find_runs
 from tests import tiny
 from tests.core.harness import SMALL, Command, Plugin, lines, records
 from tests.core.test_resume import only, stopped
@@ -91,7 +91,7 @@ def test_an_interrupted_run_does_not_measure_its_points_again(
 def test_a_run_killed_while_it_measures_a_point_measures_it_when_it_goes_on(
     whole: Path, small: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alignbench.results.points import Points
+    from alignbench.results.compared.training_points import Points
 
     add = Points.add
 

@@ -11,16 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignbench import (
-    REFERENCE,
-    Consumes,
-    DemonstrationBatch,
-    OptimizerConfig,
-    PolicyOptimizer,
-    PreferenceBatch,
-    Seeds,
-)
-from alignbench.experience import Batch, reference_logprobs
+from alignbench import REFERENCE, Consumes, DemonstrationBatch, OptimizerConfig, PolicyOptimizer, PreferenceBatch, Seeds
+from alignbench.pipeline.experience import Batch, reference_logprobs
 from alignbench.plugins import Component, Kind, registry
 from alignbench.testing.config import CONTRACTS, WIRING
 from tests import tiny

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from alignbench import AlignbenchError, DemonstrationBatch
-from alignbench.checkpoints import Checkpoints
-from alignbench.cli import run_command
-from alignbench.config import BudgetSettings
-from alignbench.training import train
+from alignbench.app.config import BudgetSettings
+from alignbench.commands.cli import run_command
+from alignbench.pipeline.training import train
+from alignbench.store.checkpoints import Checkpoints
 from tests import tiny
 from tests.core.harness import SMALL, Command, Plugin, records
 from tests.core.test_training import Moving, good, weights

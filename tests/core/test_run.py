@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignbench import ScoredRollout, Seeds, Split, UpdateReport
-from alignbench.app import typed
+from alignbench.app.compose import typed
 from tests.core.conftest import Finished
 from tests.core.harness import SMALL, Command, Plugin, finite, lines, records
 

@@ -6,7 +6,7 @@ import pytest
 from alignbench_rewards.config import LengthConfig
 
 from alignbench import UserError, select
-from alignbench.app import load_config
+from alignbench.app.compose import load_config
 
 
 def test_a_component_by_name_has_its_defaults_and_the_given_options() -> None:

@@ -10,15 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignbench import (
-    DemonstrationBatch,
-    NonFiniteError,
-    PolicyOptimizer,
-    PreferenceBatch,
-    ScoredRollout,
-    UpdateReport,
-)
-from alignbench.training import Trained, tokens, train
+from alignbench import DemonstrationBatch, NonFiniteError, PolicyOptimizer, PreferenceBatch, ScoredRollout, UpdateReport
+from alignbench.pipeline.training import Trained, tokens, train
 from tests import tiny
 
 Move = Callable[[tiny.HFPolicy, int], UpdateReport]

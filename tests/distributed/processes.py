@@ -17,11 +17,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from alignbench import DemonstrationBatch, Sampling, Seeds, distributed, functional
-from alignbench.experience import pair_data, rollout_batches
 from alignbench.optimizer_config import OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.pipeline.experience import pair_data, rollout_batches
+from alignbench.pipeline.training import tokens
 from alignbench.plugins import Component, Kind, registry
 from alignbench.records import Consumes, PreferencePair
-from alignbench.training import tokens
 from tests import tiny
 
 SIZES: Mapping[str, object] = {"batch_size": 12, "micro_batch_size": 5, "learning_rate": 1e-2, "updates": 2}

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from alignbench import Seeds, UserError, distributed
-from alignbench.app import load_config
+from alignbench.app.compose import load_config
+from alignbench.pipeline.preparation import refuse_impossible
 from alignbench.plugins import Kind, registry
-from alignbench.stages import build, refuse_impossible
 from tests.core.harness import SMALL, command, lines, records
 from tests.distributed import processes
 from tests.distributed.processes import algorithms
@@ -74,7 +74,7 @@ def test_every_built_in_algorithm_shares_its_batches() -> None:
 
 def test_what_cannot_share_is_refused_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config([*SMALL, "algo=ppo"])
-    data = build(config.data, seeds=Seeds(0))
+    data = config.data.build(seeds=Seeds(0))
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     refuse_impossible(config, data, None)
     monkeypatch.setattr(config.algo.component.load(), "shares_batches", False)

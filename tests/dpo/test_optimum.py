@@ -16,16 +16,8 @@ from alignbench_dpo.offline import DPO, IPO, ORPO, SimPO
 from alignbench_dpo.online import OnlineDPO
 from torch import Tensor
 
-from alignbench import (
-    REFERENCE,
-    ExactProblem,
-    PolicyOptimizer,
-    PreferenceBatch,
-    Sampling,
-    ScoredRollout,
-    Seeds,
-)
-from alignbench.experience import reference_logprobs
+from alignbench import REFERENCE, ExactProblem, PolicyOptimizer, PreferenceBatch, Sampling, ScoredRollout, Seeds
+from alignbench.pipeline.experience import reference_logprobs
 from tests import tiny
 from tests.ppo.test_optimum import PROMPTS, RESPONSES, distribution, everything, total_variation
 

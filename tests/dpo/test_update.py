@@ -27,7 +27,7 @@ from alignbench import (
     Sequences,
     UserError,
 )
-from alignbench.experience import reference_logprobs
+from alignbench.pipeline.experience import reference_logprobs
 from tests import tiny
 
 SIZE = {"updates": 4, "batch_size": 6, "micro_batch_size": 6, "learning_rate": 1e-2, "lr_schedule": "constant"}

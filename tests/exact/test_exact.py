@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +22,9 @@ from alignbench_world.source import WorldData
 from torch import Tensor
 
 from alignbench import ExactProblem, Samples, Sampling, Seeds, Split, UserError, functional
-from alignbench.config import EvalSettings
-from alignbench.contracts import RewardSource
-from alignbench.evaluation.suite import evaluate
+from alignbench.app.config import EvalSettings
+from alignbench.contracts import Evaluation, RewardSource
+from alignbench.evaluation.suite import Suite
 from tests import tiny
 
 SEEDS = Seeds(0).child("data")
@@ -165,12 +166,15 @@ class Gold(RewardSource):
         return torch.tensor([self.data.reward(p, text, finished=end) for p, text, end in rows])
 
 
-def run(policy: HFPolicy, data: ExactData, **more: object) -> dict[str, list[float]]:
-    scores = evaluate(
-        policy, Path("checkpoint"), data.prompts(Split.EVALUATION),
-        evaluations=[ExactEvaluation(ExactEvaluationConfig())], settings=EvalSettings(samples=1), data=data,
-        reward=Gold(data), baseline=None, seeds=Seeds(0), **more,
-    ).scores  # type: ignore[arg-type]  # fmt: skip
+def suite(policy: HFPolicy, data: ExactData, evaluation: Evaluation, **more: Any) -> Suite:
+    return Suite(policy, data, [evaluation], EvalSettings(samples=1), Seeds(0), **more)
+
+
+def run(policy: HFPolicy, data: ExactData, *, candidates: int = 1, **more: object) -> dict[str, list[float]]:
+    chosen = suite(policy, data, ExactEvaluation(ExactEvaluationConfig()), reward=Gold(data), **more)
+    scores = chosen.evaluate(
+        Path("checkpoint"), data.prompts(Split.EVALUATION), baseline=None, candidates=candidates
+    ).scores
     found: dict[str, list[float]] = {}
     for score in scores:
         found.setdefault(score.metric.removeprefix("exact/"), []).append(score.value)
@@ -188,11 +192,8 @@ def measured(policy: HFPolicy, data: ExactData):
                 caught.extend(subject.measure([prompt] * len(completions), completions))
             return []
 
-    evaluate(
-        policy, Path("checkpoint"), data.prompts(Split.EVALUATION),
-        evaluations=[Asking(ExactEvaluationConfig())], settings=EvalSettings(samples=1), data=data,
-        reward=None, baseline=None, seeds=Seeds(0),
-    )  # fmt: skip
+    chosen = suite(policy, data, Asking(ExactEvaluationConfig()))
+    chosen.evaluate(Path("checkpoint"), data.prompts(Split.EVALUATION), baseline=None)
     return caught
 
 
@@ -244,11 +245,8 @@ def test_responses_longer_than_the_world_are_refused() -> None:
 def test_left_out_elsewhere() -> None:
     data = world(letters=3)
     prompts = tiny.PROMPTS[:2]
-    found = evaluate(
-        tiny_reference(), Path("checkpoint"), prompts,
-        evaluations=[ExactEvaluation(ExactEvaluationConfig())], settings=EvalSettings(samples=1), data=data,
-        reward=None, baseline=None, seeds=Seeds(0),
-    )  # fmt: skip
+    chosen = suite(tiny_reference(), data, ExactEvaluation(ExactEvaluationConfig()))
+    found = chosen.evaluate(Path("checkpoint"), prompts, baseline=None)
     assert found.scores == ()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from alignbench.app import load_config
-from alignbench.run import run
+from alignbench.app.compose import load_config
+from alignbench.pipeline.run import run
 
 PI_STAR, OWN = "exact/total_variation", "exact/own_total_variation"
 # Half as wide as the page's model: it costs half, comes as near, and no bound is wider for it. DPO, held to the narrowest, would need

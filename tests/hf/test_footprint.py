@@ -17,8 +17,8 @@ from alignbench_hf.prompts import prefill
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
 
 from alignbench import POLICY, REFERENCE, Does, OptimizerConfig, Seeds, Sequences, UserError, Work, functional
-from alignbench.app import load_config
-from alignbench.plan import GIB, Machine, estimate
+from alignbench.app.compose import load_config
+from alignbench.commands.plan import GIB, Machine, estimate
 from tests import tiny
 
 ROLES = (POLICY, REFERENCE, "reward", "value")

@@ -8,7 +8,7 @@ import pytest
 from alignbench_hf.config import PretrainedConfig
 from omegaconf import OmegaConf
 
-from alignbench.app import conf_dir, load_config
+from alignbench.app.compose import conf_dir, load_config
 
 CONF = Path(conf_dir())
 HUGE = sorted(p.stem for p in (CONF / "model").glob("*.yaml") if OmegaConf.load(p).get("quantization") == "nf4")

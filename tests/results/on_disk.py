@@ -7,15 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignbench import Direction, ExampleScore, Metric
-from alignbench.results.directory import RunDirectory
-from alignbench.results.environment import config_hash
-from alignbench.results.record import Cost, Identity, RunRecord, Status
-from alignbench.results.runs import find_runs
-from alignbench.results.statistics import clustered_stderr
-from alignbench.results.table import Row, Table, build_table
+from alignbench.commands.cli import run_command
+from alignbench.results.compared.statistics import clustered_stderr
+from alignbench.results.compared.table import Row, Table, build_table
+from alignbench.results.disk.directory import RunDirectory
+from alignbench.results.disk.environment import config_hash
+from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
+from alignbench.results.disk.runs import find_runs
 
 HIGHER, NEITHER = Direction.HIGHER, Direction.NEITHER
 _number = itertools.count()
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """`alignbench compare` with these arguments: its exit code."""
+    return run_command(["compare", *arguments])
 
 
 def write(folder: Path, settings: dict, value: float = 1.0, *, baseline: bool = False, **changes) -> RunDirectory:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignbench import Direction, Generation, Message, Metric, Prompt, Verdict
-from alignbench.results.directory import RunDirectory
-from alignbench.results.environment import config_hash
-from alignbench.results.paired import Difference
-from alignbench.results.record import Cost, Identity, RunRecord, Status
-from alignbench.results.runs import find_runs
-from alignbench.results.table import Table, build_table
+from alignbench.results.compared.paired import Difference
+from alignbench.results.compared.table import Table, build_table
+from alignbench.results.disk.directory import RunDirectory
+from alignbench.results.disk.environment import config_hash
+from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
+from alignbench.results.disk.runs import find_runs
 
 HIGHER, LOWER, NEITHER = Direction.HIGHER, Direction.LOWER, Direction.NEITHER
 ALPHA, BETA, SFT_GOLD = 1.5, 0.6, 2.5

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from alignbench import Metric
-from alignbench.results.compare import main
 from tests.results.on_disk import HIGHER, dpo, ppo, write, write_with_baseline
+from tests.results.on_disk import compare as main
 
 
 def compare(capsys, *arguments) -> tuple[int, str, str]:

@@ -9,18 +9,8 @@ import polars
 import pytest
 from alignbench_annotators.rankings import read_rankings
 
-from alignbench import (
-    AlignbenchError,
-    ExampleScore,
-    Generation,
-    Message,
-    Opinion,
-    Prompt,
-    Ranking,
-    UserError,
-    Verdict,
-)
-from alignbench.results.directory import RunDirectory
+from alignbench import AlignbenchError, ExampleScore, Generation, Message, Opinion, Prompt, Ranking, UserError, Verdict
+from alignbench.results.disk.directory import RunDirectory
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

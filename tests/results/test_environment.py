@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from alignbench.results import environment
-from alignbench.results.environment import (
+from alignbench.results.disk import environment
+from alignbench.results.disk.environment import (
     config_hash,
     git_commit,
     hardware,
@@ -31,9 +31,7 @@ def test_versions_name_python_alignbench_and_what_computes():
 
 def test_hardware_is_text_and_imports_no_torch():
     assert all(isinstance(v, str) and v for v in hardware().values())
-    code = (
-        "import sys; from alignbench.results.environment import hardware; hardware(); sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys; from alignbench.results.disk.environment import hardware; hardware(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

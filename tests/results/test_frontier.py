@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from alignbench import Direction, Metric
-from alignbench.results.compare import main
-from alignbench.results.examples import read_examples
-from alignbench.results.frontier import AT_BUDGET, AT_KL, matched
-from alignbench.results.paired import differences
-from alignbench.results.record import Cost
+from alignbench.results.compared.examples import read_examples
+from alignbench.results.compared.frontier import AT_BUDGET, AT_KL, matched
+from alignbench.results.compared.paired import differences
+from alignbench.results.disk.record import Cost
 from tests.results.on_disk import HIGHER, dpo, ppo, table_of, write, write_scores
+from tests.results.on_disk import compare as main
 
 SCORE = "helpfulness/score"
 

@@ -15,11 +15,11 @@ import msgspec
 import pytest
 
 from alignbench import Direction, Metric
-from alignbench.results import index, runs
-from alignbench.results.index import INDEX, VERSION
-from alignbench.results.record import Cost, Identity, RunRecord, Status
-from alignbench.results.runs import StoredRun, find_runs
-from alignbench.results.table import build_table
+from alignbench.results.compared.table import build_table
+from alignbench.results.disk import index, runs
+from alignbench.results.disk.index import INDEX, VERSION
+from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
+from alignbench.results.disk.runs import StoredRun, find_runs
 
 IDENTITY = Identity("ppo", "alignbench", "0.1.0", "tiny", "world", "mild", None, 0, "abc", None, {"torch": "2.13"}, {})
 METRICS = {"a/b": Metric(0.1, 0.05, 100, Direction.HIGHER), "a/c": Metric(1.0, math.nan, 1, Direction.NEITHER)}
@@ -289,7 +289,7 @@ def test_folders_of_several_machines_are_merged_by_copying(tmp_path):
 
 def test_two_processes_at_once(zoo):
     code = (
-        "import sys; from pathlib import Path; from alignbench.results.runs import find_runs;"
+        "import sys; from pathlib import Path; from alignbench.results.disk.runs import find_runs;"
         "print([find_runs([Path(sys.argv[1])]) for _ in range(20) if not Path(sys.argv[1], sys.argv[2]).unlink(True)][-1]);"
         "sys.exit(','.join({'torch', 'polars', 'scipy'} & sys.modules.keys()) or 0)"
     )

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from alignbench import Direction, ExampleScore, MetricSpec, UserError
-from alignbench.results.compare import main
-from alignbench.results.overoptimisation import Fit, Form, courses, decline, distances, fit_points, warned
-from alignbench.results.plots import draw
-from alignbench.results.points import KL, Points, Trajectory, trajectory
-from alignbench.results.runs import StoredRun, find_runs
-from alignbench.results.statistics import clustered_stderr, summarise
-from alignbench.results.table import GOLD, PROXY, build_table
+from alignbench.results.compared.overoptimisation import Fit, Form, courses, decline, distances, fit_points, warned
+from alignbench.results.compared.statistics import clustered_stderr, summarise
+from alignbench.results.compared.table import GOLD, PROXY, build_table
+from alignbench.results.compared.training_points import KL, Points, Trajectory, trajectory
+from alignbench.results.disk.runs import StoredRun, find_runs
+from alignbench.results.shown.plots import draw
+from tests.results.on_disk import compare as main
 from tests.results.synthetic import write_run
 
 D = np.array([0.0, 0.4, 0.8, 1.3, 1.9, 2.6, 3.4])

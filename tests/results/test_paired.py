@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignbench import Direction, ExampleScore, Metric
-from alignbench.results import render
-from alignbench.results.paired import differences, estimate, holm
-from alignbench.results.runs import find_runs
-from alignbench.results.statistics import clustered_stderr
-from alignbench.results.table import build_table
+from alignbench.results.compared.paired import differences, estimate, holm
+from alignbench.results.compared.statistics import clustered_stderr
+from alignbench.results.compared.table import build_table
+from alignbench.results.disk.runs import find_runs
+from alignbench.results.shown import render
 from tests.results.on_disk import dpo, ppo, table_of, write, write_scores, write_with_baseline
 
 PROMPTS, PER_PROMPT = 60, 3
@@ -206,7 +206,7 @@ class TestFromFolders:
 
     @pytest.mark.parametrize("damage", ["absent", "cut", "empty", "columns", "inf", "twice"])
     def test_a_run_without_sound_examples_keeps_its_row_and_is_said(self, tmp_path, damage):
-        from alignbench.results.examples import read_examples
+        from alignbench.results.compared.examples import read_examples
 
         self.runs(tmp_path, effect=0.5)
         self.runs(tmp_path, effect=0.5, settings=dpo)
@@ -222,7 +222,7 @@ class TestFromFolders:
 
             polars.DataFrame({"metric": ["a"]}).write_parquet(file)
         else:
-            from alignbench.results.directory import RunDirectory
+            from alignbench.results.disk.directory import RunDirectory
 
             bad = [ExampleScore(self.METRIC, "e1", math.inf)] if damage == "inf" else [score]
             RunDirectory(victim).write_examples([score, *bad])
@@ -281,7 +281,7 @@ class TestFromFolders:
     ],
 )  # fmt: skip
 def test_marks_tell_better_from_worse(tmp_path, direction, value, over_seeds, expected):
-    from alignbench.results.paired import Difference
+    from alignbench.results.compared.paired import Difference
 
     write(tmp_path, ppo(), metrics={"a/b": Metric(1.0, 0.1, 9, direction)})
     table = build_table(*find_runs([tmp_path]))

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alignbench.results.overoptimisation import Fit, Form, fit
-from alignbench.results.plots import draw
-from alignbench.results.plots.data import training
-from alignbench.results.plots.style import PALETTE, Plot, Styles
-from alignbench.results.plots.text import shown
-from alignbench.results.table import Table
+from alignbench.results.compared.overoptimisation import Fit, Form, fit
+from alignbench.results.compared.table import Table
+from alignbench.results.shown.plots import draw
+from alignbench.results.shown.plots.data import training
+from alignbench.results.shown.plots.style import PALETTE, Plot, Styles
+from alignbench.results.shown.plots.text import shown
 from tests.results.synthetic import ALPHA, BETA, HOSTILE, SFT_GOLD, difference, gold, read, write_run, write_sweep
 
 

@@ -9,9 +9,9 @@ import pytest
 from evalica import Winner
 
 from alignbench import Direction, UserError
-from alignbench.results.compare import main
-from alignbench.results.examples import read_examples
-from alignbench.results.ratings import Games, elo, ratings, strengths, win_rates
+from alignbench.results.compared.examples import read_examples
+from alignbench.results.compared.ratings import Games, elo, ratings, strengths, win_rates
+from tests.results.on_disk import compare as main
 from tests.results.on_disk import dpo, ppo, table_of, write, write_scores
 from tests.shared_data import shared_data
 

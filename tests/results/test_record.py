@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignbench import Direction, Metric, UserError
-from alignbench.results.record import SCHEMA_VERSION, Cost, Identity, RunRecord, Status
+from alignbench.results.disk.record import SCHEMA_VERSION, Cost, Identity, RunRecord, Status
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 FLOAT = st.floats(allow_nan=False, allow_infinity=False)

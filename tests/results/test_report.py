@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from alignbench import UserError
-from alignbench.results import compare, generations, report
-from alignbench.results.plots.text import shown
-from alignbench.results.record import Status
-from alignbench.results.runs import find_runs
-from alignbench.results.table import build_table
+from alignbench.commands import compare
+from alignbench.results.compared.table import build_table
+from alignbench.results.disk.record import Status
+from alignbench.results.disk.runs import find_runs
+from alignbench.results.shown import generations, report
+from alignbench.results.shown.plots.text import shown
 from tests.results.synthetic import HOSTILE, difference, read, write_run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from alignbench import Direction, ExampleScore, Metric, MetricSpec, NonFiniteError, UserError
-from alignbench.results.statistics import clustered_stderr, interval_over_seeds, summarise
+from alignbench.results.compared.statistics import clustered_stderr, interval_over_seeds, summarise
 
 SPEC = MetricSpec("a/b", Direction.LOWER)
 FLOATS = st.floats(-1e3, 1e3)

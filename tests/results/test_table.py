@@ -14,13 +14,13 @@ import pytest
 from rich.console import Console
 
 from alignbench import Metric
-from alignbench.results import export, render
-from alignbench.results.compare import main
-from alignbench.results.paired import differences
-from alignbench.results.record import Status
-from alignbench.results.statistics import interval_over_seeds
-from alignbench.results.table import Table
+from alignbench.results.compared.paired import differences
+from alignbench.results.compared.statistics import interval_over_seeds
+from alignbench.results.compared.table import Table
+from alignbench.results.disk.record import Status
+from alignbench.results.shown import export, render
 from tests.results.on_disk import HIGHER, NEITHER, dpo, ppo, row, table_of, write, write_scores, write_with_baseline
+from tests.results.on_disk import compare as main
 
 
 def terminal(table: Table, width: int = 100, found=()) -> str:
@@ -289,7 +289,7 @@ class TestDifferences:
     def test_a_page_is_written_by_the_report(self, folder, monkeypatch):
         written = []
         report = types.SimpleNamespace(write=lambda *arguments: written.append(arguments))
-        monkeypatch.setitem(sys.modules, "alignbench.results.report", report)
+        monkeypatch.setitem(sys.modules, "alignbench.results.shown.report", report)
         assert main([str(folder), "--output", str(folder / "a.html")]) == 0
         ((runs, table, found, path),) = written
         assert len(runs) == 12 and len(table.rows) == 3 and len(found) == 2 and path == folder / "a.html"
@@ -352,7 +352,7 @@ class TestCompare:
         (tmp_path / "broken" / "run" / "result.json").touch()
         assert main([str(tmp_path / folder)]) == 2
         error = capsys.readouterr().err
-        assert error.startswith("alignbench compare: ") and error.count("\n") == 1 and folder in error
+        assert error.startswith("alignbench: error: ") and error.count("\n") == 1 and folder in error
 
     def test_only_unfinished_runs(self, tmp_path, capsys):
         write(tmp_path, ppo(), status=Status.INTERRUPTED)
@@ -363,7 +363,7 @@ class TestCompare:
     def test_it_imports_nothing_heavy(self, tmp_path):
         write(tmp_path, ppo())
         code = (
-            "import sys; from alignbench.results.compare import main; main(sys.argv[1:]);"
+            "import sys; from alignbench.commands.compare import main; main(sys.argv[1:]);"
             "sys.exit(','.join({'torch', 'transformers', 'polars', 'scipy', 'hydra', 'evalica', 'pandas'} & sys.modules.keys()) or 0)"
         )
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)

@@ -24,8 +24,8 @@ from alignbench import (
     Seeds,
     UserError,
 )
-from alignbench.experience import rollout_batches
 from alignbench.functional import best_of_n
+from alignbench.pipeline.experience import rollout_batches
 from tests import tiny
 
 K = 3

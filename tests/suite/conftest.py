@@ -11,4 +11,4 @@ def without_tasks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     is left out there."""
     if request.module.__name__.rpartition(".")[2] not in ASKED_OF_LM_EVAL:
         for family in ("helpfulness", "sycophancy", "diversity", "capability"):
-            monkeypatch.setattr(f"alignbench_suite.{family}.ask_family", lambda *args, **options: [])
+            monkeypatch.setattr(f"alignbench_suite.{family}.evaluation.ask_family", lambda *args, **options: [])

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alignbench_suite import sentence_model
 from alignbench_suite.config import DiversityConfig
-from alignbench_suite.diversity import METRICS, OPEN, Diversity, entropy, entropy_response
-from alignbench_suite.embeddings import cosine_distance, cosines, vendi
-from alignbench_suite.sentence_model import SentenceModel, find
-from alignbench_suite.sets import Example, across_inputs, per_input, spread
+from alignbench_suite.diversity.evaluation import METRICS, OPEN, Diversity, entropy, entropy_response
+from alignbench_suite.diversity.response_sets import Example, across_inputs, per_input, spread
+from alignbench_suite.text_measures import sentence_model
+from alignbench_suite.text_measures.embeddings import cosine_distance, cosines, vendi
+from alignbench_suite.text_measures.sentence_model import SentenceModel, find
 
 from alignbench import Generation, Opinion, Subject, UserError, Verdict
 from tests.shared_data import shared_data

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 
 import pytest
-from alignbench_suite.facts import embedded_facts
+from alignbench_suite.factual_questions import embedded_facts
 from alignbench_suite.grading import Grade, asserts, grade
 
 from tests.shared_data import shared_data

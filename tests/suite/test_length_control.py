@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from alignbench_suite.length_control import PRIOR_SD, length_controlled
+from alignbench_suite.helpfulness.length_control import PRIOR_SD, length_controlled
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize

@@ -8,8 +8,8 @@ from pathlib import Path
 import lm_eval
 import pytest
 import torch
-from alignbench_suite.harness import _task_manager, load, quiet, run_tasks
-from alignbench_suite.lm import SubjectLM
+from alignbench_suite.lm_eval_model import SubjectLM
+from alignbench_suite.lm_eval_runner import _task_manager, load, quiet, run_tasks
 from alignbench_suite.tasks import FOLDER
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.instance import Instance

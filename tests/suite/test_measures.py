@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from alignbench_suite.embeddings import cosine_distance, cosines, vendi
-from alignbench_suite.measures import EMBEDDED, LEXICAL, NOVELTY, Known, diversity_of
-from alignbench_suite.ngrams import distinct, ead, self_bleu
-from alignbench_suite.novelty import (
+from alignbench_suite.tasks.diversity.open_ended import embedded, noveltybench
+from alignbench_suite.text_measures.embeddings import cosine_distance, cosines, vendi
+from alignbench_suite.text_measures.measures import EMBEDDED, LEXICAL, NOVELTY, Known, diversity_of
+from alignbench_suite.text_measures.ngrams import distinct, ead, self_bleu
+from alignbench_suite.text_measures.novelty import (
     classes_by_cosine,
     classes_by_text,
     distinct_classes,
     normalised,
     utility,
 )
-from alignbench_suite.tasks.diversity.open_ended import embedded, noveltybench
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import eigvalsh

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from alignbench_suite.capability import Capability
+from alignbench_suite.capability.evaluation import Capability
 from alignbench_suite.config import (
     CapabilityConfig,
     DiversityConfig,
@@ -12,10 +12,10 @@ from alignbench_suite.config import (
     OptimizationConfig,
     SycophancyConfig,
 )
-from alignbench_suite.diversity import Diversity
-from alignbench_suite.helpfulness import Helpfulness
-from alignbench_suite.optimization import Optimization
-from alignbench_suite.sycophancy import Sycophancy
+from alignbench_suite.diversity.evaluation import Diversity
+from alignbench_suite.helpfulness.evaluation import Helpfulness
+from alignbench_suite.optimization.evaluation import Optimization
+from alignbench_suite.sycophancy.evaluation import Sycophancy
 
 from alignbench import Direction, Evaluation, Generation, Message, Opinion, Prompt, Subject, Verdict
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import pytest
 from alignbench_suite.config import HelpfulnessConfig, SycophancyConfig
-from alignbench_suite.facts import Fact, embedded_facts, facts
-from alignbench_suite.feedback import texts
-from alignbench_suite.helpfulness import Helpfulness
-from alignbench_suite.pushback import WORDINGS, Ending, ending, wordings
-from alignbench_suite.sycophancy import Sycophancy
+from alignbench_suite.factual_questions import Fact, embedded_facts, facts
+from alignbench_suite.helpfulness.evaluation import Helpfulness
+from alignbench_suite.sycophancy.evaluation import Sycophancy
+from alignbench_suite.sycophancy.feedback import texts
+from alignbench_suite.sycophancy.pushback import WORDINGS, Ending, ending, wordings
 
 from alignbench import Direction, Generation, Prompt, Subject, UserError
 from tests.shared_data import shared_data

@@ -16,7 +16,7 @@ import yaml
 from alignbench_hf.build import build_pretrained
 from alignbench_hf.checkpoint.resolve import resolve
 from alignbench_hf.config import PretrainedConfig
-from alignbench_suite.harness import _task_manager, family_tasks, load, quiet, run_tasks
+from alignbench_suite.lm_eval_runner import _task_manager, family_tasks, load, quiet, run_tasks
 from alignbench_suite.tasks import FAMILIES, FOLDER, PUBLIC
 from alignbench_suite.tasks.files import own
 from alignbench_suite.tasks.sycophancy import opinion

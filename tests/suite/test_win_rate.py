@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from alignbench_suite.config import HelpfulnessConfig
-from alignbench_suite.helpfulness import Helpfulness
+from alignbench_suite.helpfulness.evaluation import Helpfulness
 from alignbench_world.config import WorldConfig
 from alignbench_world.source import WorldData
 

@@ -6,10 +6,12 @@ import math
 import os
 import sys
 
-from alignbench import UserError, app, lifecycle
-from alignbench.config import RunConfig
+from alignbench import UserError
+from alignbench.app import compose
+from alignbench.app.config import RunConfig
 from alignbench.errors import AlignbenchError
-from alignbench.progress import Display
+from alignbench.pipeline import lifecycle
+from alignbench.pipeline.display import Display
 from alignbench.records import Direction, Metric
 
 METRIC = "helpfulness/gold_reward"
@@ -50,6 +52,6 @@ def _threads() -> int:
 
 if __name__ == "__main__":
     try:
-        app.main(pretend, sys.argv[1:])
+        compose.main(pretend, sys.argv[1:])
     except AlignbenchError as error:
         sys.exit(str(error))

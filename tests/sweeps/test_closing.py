@@ -11,11 +11,12 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from rich.console import Console
 
-from alignbench import UserError, app, sweeps
-from alignbench.config import RunConfig
+from alignbench import UserError
+from alignbench.app import compose, sweeps
+from alignbench.app.config import RunConfig
+from alignbench.app.sweeps import Report
 from alignbench.errors import AlignbenchError
-from alignbench.results.record import Status
-from alignbench.sweeps import Report
+from alignbench.results.disk.record import Status
 from tests.sweeps.pretend import pretend
 
 TITLE = "helpfulness"  # the family of the one metric: it stands once in every table
@@ -35,7 +36,7 @@ class Sweep:
 
     def run(self, *arguments: str) -> None:
         places = (f"results_dir={self.folder / 'runs'}", f"hydra.sweep.dir={self.folder / 'sweep'}")
-        app.main(self.task, ["-m", *places, *arguments])
+        compose.main(self.task, ["-m", *places, *arguments])
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_a_worker_reports_where_the_command_line_was_and_survives_a_schedulers_s
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job = pickle.loads(pickle.dumps(app.Job(pretend, "jobs-x")))
+    job = pickle.loads(pickle.dumps(compose.Job(pretend, "jobs-x")))
     assert job.home == tmp_path
     with sweeps.reporting(tmp_path / "jobs", 0, ["seed=0"], own_process=False):
         raise KeyboardInterrupt
@@ -133,10 +134,10 @@ def test_a_worker_reports_where_the_command_line_was_and_survives_a_schedulers_s
 
 
 def test_a_single_run_is_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    app.main(pretend, [f"results_dir={tmp_path / 'runs'}"])
+    compose.main(pretend, [f"results_dir={tmp_path / 'runs'}"])
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match=r"^seed 13 fails\.$"):
-        app.main(pretend, ["seed=13", f"results_dir={tmp_path / 'runs'}"])
+        compose.main(pretend, ["seed=13", f"results_dir={tmp_path / 'runs'}"])
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 
 
@@ -152,7 +153,7 @@ def test_a_single_run_is_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_launcher_that_is_not_installed_is_one_line(group: str, name: str, extra: str) -> None:
     """In Hydra's own words, which a newer Hydra may change: see the test below for those of the one installed."""
     text = f"In '{group}/preset': Could not load '{group}/{name}'.\n\nConfig search path:\n\tprovider=hydra"
-    assert str(app.explain(ConfigCompositionException(text))) == (
+    assert str(compose.explain(ConfigCompositionException(text))) == (
         f"{group}={name} is not installed: pip install 'alignbench[{extra}]'."
     )
 

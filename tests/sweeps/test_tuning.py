@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignbench import UserError, app
-from alignbench.app import load_config
+from alignbench import UserError
+from alignbench.app import compose
+from alignbench.app.compose import load_config
+from alignbench.app.tuning import check
 from alignbench.errors import AlignbenchError
-from alignbench.tuning import check
 from tests.sweeps.pretend import METRIC, goodness, pretend
 from tests.sweeps.test_launchers import command, through
 
@@ -33,7 +34,7 @@ def test_only_a_metric_that_the_run_measures_and_that_has_a_better_end() -> None
 
 def grid(folder: Path, *arguments: str) -> None:
     places = (f"results_dir={folder / 'runs'}", f"hydra.sweep.dir={folder / 'sweep'}", f"tune.metric={METRIC}")
-    app.main(pretend, ["-m", *places, *arguments])
+    compose.main(pretend, ["-m", *places, *arguments])
 
 
 def test_a_grid_leaves_its_trials_and_the_best_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

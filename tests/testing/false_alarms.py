@@ -7,8 +7,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 
-from alignbench.check import resolve
-from alignbench.plugins import registry
+from alignbench.plugins import registry, resolve
 from alignbench.testing import Status, checks_of
 from alignbench.testing.checks import run_checks
 from alignbench.testing.conformance import CONFIG_CHECKS

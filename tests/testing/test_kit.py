@@ -14,7 +14,7 @@ import torch
 
 from alignbench import Consumes, OptimizerConfig, RolloutConfig, UserError
 from alignbench import testing as kit
-from alignbench.check import main, resolve
+from alignbench.commands.check import main, resolve
 from alignbench.plugins import Kind, Registry, registry
 from alignbench.testing import PropertyBroken, Status, check, checks_of, conformance
 from tests.testing.faults import FAULTS, planted
@@ -34,7 +34,7 @@ def test_a_component_that_does_not(capsys: pytest.CaptureFixture[str], monkeypat
     (fault,) = (fault for fault in FAULTS if fault.name == "a metric without its spec")
     faulty = planted(fault)
     known = {**registry().components, (faulty.kind, faulty.name): faulty}
-    monkeypatch.setattr("alignbench.check.registry", lambda: Registry(registry().manager, known, ()))
+    monkeypatch.setattr("alignbench.plugins.registry", lambda: Registry(registry().manager, known, ()))
     assert main(["helpfulness"]) == 1
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "FAILED" in line)
     assert "'helpfulness/accuracy' is returned and not specified." in line
@@ -43,7 +43,7 @@ def test_a_component_that_does_not(capsys: pytest.CaptureFixture[str], monkeypat
 
 
 def test_without_a_name_it_lists_and_imports_no_torch() -> None:
-    code = "import sys; from alignbench.cli import run_command; run_command(['check']); print('torch' in sys.modules)"
+    code = "import sys; from alignbench.commands.cli import run_command; run_command(['check']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     for kind in Kind:
@@ -59,7 +59,7 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve("algorithm=ppo")
     twin = replace(registry().get(Kind.ALGORITHM, "ppo"), kind=Kind.REWARD)
     known = {**registry().components, (Kind.REWARD, "ppo"): twin}
-    monkeypatch.setattr("alignbench.check.registry", lambda: Registry(registry().manager, known, ()))
+    monkeypatch.setattr("alignbench.plugins.registry", lambda: Registry(registry().manager, known, ()))
     with pytest.raises(UserError, match="choose one of algo=ppo, reward=ppo"):
         resolve("ppo")
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignbench import UserError
-from alignbench_suite.measures import diversity_of
 from alignbench_suite.tasks import PUBLIC
 from alignbench_suite.tasks.files import Row, documents, own, public
+from alignbench_suite.text_measures.measures import diversity_of
 
 MEASURED = ("distinct_2", "self_bleu", "unique", "novelty")
 

@@ -1,0 +1,1 @@
+"""Hydra ends here: composing a configuration, typing it, sweeps and tuning."""

@@ -1,0 +1,327 @@
+"""Hydra ends here: schemas and presets in, a typed RunConfig out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+import alignbench
+from alignbench import distributed
+from alignbench.app import sweeps, tuning
+from alignbench.app.config import COMPONENT, PointSettings, RunConfig, Settings
+from alignbench.errors import AlignbenchError, UserError, unknown_name
+from alignbench.plugins import Component, Kind, Registry, registry
+from alignbench.results.disk.environment import config_hash
+from alignbench.selection import Selected, instance, one_line
+
+Task = Callable[[RunConfig], None]
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}
+"""Launchers and sweepers of Hydra's own plugins, and the extra that installs each."""
+# What a component's config is kept under; the same names are the config groups. Three of them hold an algorithm.
+SLOTS = {
+    "algo": Kind.ALGORITHM,
+    "sft": Kind.ALGORITHM,
+    "pretrain": Kind.ALGORITHM,
+    "model": Kind.MODEL,
+    "data": Kind.DATA,
+    "reward": Kind.REWARD,
+    "annotator": Kind.ANNOTATOR,
+    "tracker": Kind.TRACKER,
+}
+JUDGE = "judge"  # a reward source too, but one that a run can do without
+FULL_ERRORS = "HYDRA_FULL_ERROR"
+COMPLAINTS = (HydraException, OmegaConfBaseException, ValueError, OSError)  # how Hydra refuses a request
+
+
+def conf_dir() -> str:
+    """The folder of YAML files: inside the installed package, or beside it in a checkout."""
+    package = Path(alignbench.__file__).parent
+    inside = package / "conf"
+    return str(inside if inside.is_dir() else package.parent / "conf")
+
+
+class PresetPath(SearchPathPlugin):
+    """Adds the preset folders of plugins to Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for package in registry().preset_packages:
+            search_path.append(provider=package, path=f"pkg://{package}.conf")
+
+
+def register_configs() -> None:
+    """Stores the schema of every registered component; called again it changes nothing."""
+    _register(registry())
+
+
+@functools.lru_cache(maxsize=1)
+def _register(known: Registry) -> None:
+    """Once for the registry that the store holds: making the schemas is a good part of a composition."""
+    store = ConfigStore.instance()
+    for kind in Kind:
+        if kind is not Kind.EVALUATION:
+            for component in known.of(kind):
+                store.store(
+                    group=kind.value, name=component.name, node=_node(component), provider=component.distribution
+                )
+    settings = OmegaConf.structured(Settings)
+    with open_dict(settings):
+        for component in known.of(Kind.EVALUATION):
+            settings.eval.options[component.name] = OmegaConf.structured(component.config)
+    store.store(name="settings", node=settings, provider="alignbench")
+    Plugins.instance().register(PresetPath)
+
+
+def _node(component: Component) -> DictConfig:
+    node: DictConfig = OmegaConf.structured(component.config)
+    for value in node.values():  # a dict that users fill is open: `reward.parts.length=0.1` needs no `+`
+        if isinstance(value, DictConfig) and OmegaConf.get_type(value) is dict:
+            OmegaConf.set_struct(value, False)
+    with open_dict(node):
+        node[COMPONENT] = component.name
+    return node
+
+
+def typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
+    """Checks everything once more (`+key=value` goes past Hydra's schema) and builds the RunConfig."""
+    try:
+        return _typed(cfg, choices)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
+
+
+def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
+    slots = {slot: _selected(cfg, slot, kind, choices) for slot, kind in SLOTS.items()}
+    settings = _plain(cfg)
+    known = [component.name for component in registry().of(Kind.EVALUATION)]
+    if odd := [str(name) for name in settings.eval.options if name not in known]:
+        raise unknown_name("evaluation", odd[0], known, where="eval.options")
+    evaluations = tuple(_evaluation(settings, name) for name in settings.eval.families)
+    if settings.eval.tasks and not any(settings.eval.tasks in vars(chosen.config).values() for chosen in evaluations):
+        raise UserError(
+            f"eval.tasks={settings.eval.tasks} is read by none of eval.families={settings.eval.families}: add the evaluation "
+            "that asks them (`alignbench plugins` lists it)."
+        )
+    cfg.eval.options = {chosen.label: cfg.eval.options.get(chosen.label, {}) for chosen in evaluations}
+    start = slots["algo"] if slots["algo"].config.consumes.value == "demonstrations" else slots["sft"]
+    shared = {key: cfg[key] for key in ("pretrain", "model", "data", "eval", "judge")} | {
+        "sft": dataclasses.asdict(start.config)
+    }
+    return RunConfig(
+        seed=settings.seed,
+        device=settings.device,
+        results_dir=settings.results_dir,
+        cache=settings.cache,
+        cache_dir=settings.cache_dir,
+        resume=settings.resume,
+        **slots,
+        judge=_selected(cfg, JUDGE, Kind.REWARD, choices) if cfg.get(JUDGE) else None,
+        rankings=settings.rankings,
+        eval=settings.eval,
+        budget=settings.budget,
+        evaluations=evaluations,
+        yaml=OmegaConf.to_yaml(cfg),
+        hash=config_hash(OmegaConf.to_container(cfg)),  # type: ignore[arg-type]
+        sft_hash=config_hash(OmegaConf.to_container(OmegaConf.create(shared))),  # type: ignore[arg-type]
+        annotator_hash=config_hash({key: OmegaConf.to_container(cfg[key]) for key in ("annotator", "rankings")}),
+        reward_hash=config_hash({"reward": OmegaConf.to_container(cfg.reward)}),
+    )
+
+
+def _selected(cfg: DictConfig, slot: str, kind: Kind, choices: Mapping[str, str]) -> Selected:
+    chosen = cfg.get(slot)
+    group = slot if slot == kind.value else f"{kind.value}@{slot}"
+    if not isinstance(chosen, DictConfig) or COMPONENT not in chosen:
+        known = ", ".join(component.name for component in registry().of(kind))
+        raise UserError(f"{slot}={chosen} chooses nothing: write {group}=<name>. Choices: {known}.")
+    values = {str(key): value for key, value in OmegaConf.to_container(chosen).items()}  # type: ignore[union-attr]
+    component = registry().get(kind, str(values.pop(COMPONENT)))
+    label = choices.get(group) or component.name
+    return Selected(component, label, instance(slot, component.config, values))
+
+
+def _evaluation(settings: Settings, name: str) -> Selected:
+    component = registry().get(Kind.EVALUATION, name)
+    return Selected(
+        component, name, instance(f"eval.options.{name}", component.config, settings.eval.options.get(name, {}))
+    )
+
+
+def _plain(cfg: DictConfig) -> Settings:
+    keys = [f.name for f in dataclasses.fields(Settings)]
+    if odd := [str(key) for key in cfg if key not in keys]:
+        raise unknown_name("key", odd[0], keys)
+    rest = OmegaConf.create({key: None if key in {*SLOTS, JUDGE} else value for key, value in cfg.items()})
+    try:
+        settings: Settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), rest))  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(str(error))) from error
+    return settings
+
+
+def load_config(overrides: Sequence[str]) -> RunConfig:
+    """The RunConfig of a list of overrides, without running anything."""
+    return typed(*composed(overrides))
+
+
+def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration of a list of overrides, and what each of its groups was chosen as."""
+    register_configs()
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
+            cfg = compose("config", list(overrides), return_hydra_config=True)
+            choices = dict(cfg.hydra.runtime.choices)
+            with open_dict(cfg):
+                del cfg["hydra"]
+    except COMPLAINTS as error:
+        raise explain(error) from error
+    return cfg, choices
+
+
+@dataclasses.dataclass
+class Job:
+    """What Hydra calls for each run: in this process, or as a copy in a launcher's worker.
+
+    `home` is the folder of the command line: relative paths mean the same in every worker."""
+
+    task: Task
+    sweep: str
+    home: Path = dataclasses.field(default_factory=Path.cwd)
+    process: int = dataclasses.field(default_factory=os.getpid)
+    begun: bool = False
+    error: AlignbenchError | None = None
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        self.begun = True
+        register_configs()  # a launcher's worker has Hydra's store but not our registry
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            return self._in_sweep(cfg, HydraConfig.get())
+        try:
+            self.task(typed(cfg, dict(HydraConfig.get().runtime.choices)))
+        except AlignbenchError as error:
+            self.error = error
+        return None
+
+    def _in_sweep(self, cfg: DictConfig, its: HydraConf) -> float | None:
+        own_process, value = os.getpid() == self.process, None
+        with contextlib.chdir(self.home):
+            folder = Path(its.sweep.dir) / self.sweep
+            with sweeps.reporting(folder, its.job.num, its.overrides.task, own_process=own_process) as reporter:
+                config = typed(cfg, dict(its.runtime.choices))
+                if metric := cfg.tune.metric:
+                    tuning.check(config, metric, its.sweeper.get("direction"))
+                    reporter.note(tuned=tuning.name(config))
+                self.task(config)
+                value = tuning.value(reporter.metrics, metric) if metric else None
+        return value
+
+
+def main(task: Task, arguments: Sequence[str]) -> None:
+    """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
+    register_configs()
+    # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
+    arguments = sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
+    _parse(arguments)
+    sweep = sweeps.Sweep()
+    job, ended = Job(task, sweep.name), None
+    try:
+        with sweeps.opening(sweep), _command_line(arguments):
+            hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(job)()
+    except (Exception, KeyboardInterrupt) as error:
+        begun, full_errors = job.begun or sweep.reports(), os.environ.get(FULL_ERRORS) == "1"
+        if isinstance(error, COMPLAINTS) and not begun and not full_errors:  # no fault inside a run
+            raise explain(error) from error
+        if not sweep.reports() or full_errors:
+            raise
+        ended = error
+    if job.error:
+        raise job.error
+    if reports := sweep.reports():
+        _close(sweep, reports, ended)
+
+
+def _close(sweep: sweeps.Sweep, reports: Sequence[sweeps.Report], ended: BaseException | None) -> None:
+    """The table of a sweep, and what went wrong in it: `ended` is what made the launcher or the sweeper give up."""
+    if not distributed.is_main():  # of several processes that share each run
+        return
+    failed = sweeps.close(reports)
+    if sweep.directory and any(report.tuned for report in reports):
+        for path in tuning.write_results(sweep.directory, reports):
+            print(f"The best settings are in {path}: compare with --config-dir={sweep.directory}")
+    if isinstance(ended, KeyboardInterrupt):
+        raise ended
+    why = f" The sweep ended early: {sweeps.one_line(ended)}." if ended else ""
+    if failed or ended:
+        raise AlignbenchError(f"{failed} of {len(reports)} runs of the sweep failed.{why}")
+
+
+@contextlib.contextmanager
+def _command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Hydra reads sys.argv; and it raises, so that the message is ours to word, only where the environment says so."""
+    argv, full_errors = sys.argv, os.environ.get(FULL_ERRORS)
+    sys.argv, os.environ[FULL_ERRORS] = ["alignbench", *arguments], "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        os.environ.pop(FULL_ERRORS)
+        if full_errors is not None:
+            os.environ[FULL_ERRORS] = full_errors
+
+
+def _parse(arguments: Sequence[str]) -> None:
+    """Refuses an option that Hydra does not have, in one line: argparse would print its usage first."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; see alignbench --help.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(list(arguments))
+
+
+def explain(error: Exception) -> UserError:
+    """Hydra's and OmegaConf's many-line messages as one line that lists the choices."""
+    text = str(error) + (f"\n{error.__cause__}" if error.__cause__ else "")
+    if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+        group, name = missing.groups()
+        if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
+            return UserError(f"{group}={name} is not installed: pip install 'alignbench[{EXTRAS[name]}]'.")
+        options = re.search(r"Available options in '[^']+':\n((?:\t.*\n?)+)", text)
+        found = [line.strip() for line in options.group(1).splitlines()] if options else []
+        return unknown_name(group, name, found) if found else UserError(f"There is no {group}={name}.")
+    if wrong := re.search(r"Key '([^']+)' (?:is )?not in '?(\w+)'?", text):
+        return _unknown_key(text, wrong.group(1), wrong.group(2))
+    if text.startswith(("Config group override must", "Error resolving interpolation '${model}-")):
+        return UserError("A config group takes the name of one choice, as in algo=ppo: see alignbench --help.")
+    return UserError(one_line(text))
+
+
+def _unknown_key(text: str, key: str, schema: str) -> UserError:
+    full = re.search(r"full_key: (\S+)", text)
+    schemas = [c.config for c in registry().components.values()] + [Settings, PointSettings]
+    schemas += [f.default_factory for f in dataclasses.fields(Settings) if f.name in ("rankings", "eval")]  # type: ignore[misc]
+    fields = next((dataclasses.fields(s) for s in schemas if s.__name__ == schema), dataclasses.fields(Settings))
+    where = full.group(1).rpartition(".")[0] if full else ""
+    return unknown_name("key", key, [f.name for f in fields], where=where)

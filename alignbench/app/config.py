@@ -1,0 +1,210 @@
+"""The typed configuration of one run: what Hydra's YAML becomes before anything is built."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignbench.errors import UserError, unknown_name
+from alignbench.records import Consumes
+from alignbench.selection import Selected
+
+COMPONENT = "component"  # the key that says which component a config belongs to, whatever preset it came from
+
+
+@dataclass
+class RankingsSettings:
+    """How rankings are collected from the SFT model, where the annotator ranks sampled responses."""
+
+    prompts: int = 2000
+    """Training prompts whose responses are ranked."""
+    responses: int = 4
+    """K: responses sampled and ranked per prompt."""
+    held_out: float = 0.1
+    """Share of the prompts whose rankings are held out to judge the reward model; at least one."""
+    temperature: float = 1.0
+    """Of sampling the responses."""
+
+    def __post_init__(self) -> None:
+        if self.prompts < 2 or self.responses < 2:
+            raise UserError(
+                f"rankings.prompts={self.prompts} and rankings.responses={self.responses} must be at least 2: one "
+                "prompt is held out, and a ranking compares responses."
+            )
+        if not 0 <= self.held_out < 1:
+            raise UserError(
+                f"rankings.held_out={self.held_out} is a share of the prompts: choose 0 or more, less than 1."
+            )
+        _require_temperature("rankings", self.temperature)
+
+
+@dataclass
+class PointSettings:
+    """The cheap part of the evaluation that the policy is measured with along its training. No questionnaires are asked."""
+
+    questions: int = 50
+    """Of the evaluation questions, the first so many; 0: all of them."""
+    samples: int = 2
+    """Responses sampled per prompt; at most eval.samples."""
+    families: list[str] = field(default_factory=list)
+    """Some of eval.families; empty: all of them."""
+
+
+@dataclass
+class EvalSettings:
+    """What a checkpoint's responses are sampled and scored with."""
+
+    families: list[str] = field(default_factory=list)
+    """Names of the evaluations to run."""
+    questions: int = 0
+    """Evaluation questions (prompts that share a cluster count once); 0: all that the data source has."""
+    samples: int = 4
+    """Responses sampled per prompt."""
+    temperature: float = 1.0
+    """Of sampling the responses."""
+    every: int = 0
+    """Updates of the algorithm from one evaluation of the policy as it stands to the next, before the first update and after the
+    last included; 0: none. It changes nothing of what the run measures at its end."""
+    points: PointSettings = field(default_factory=PointSettings)
+    """What is measured then."""
+    path: str = ""
+    """A folder of evaluation data for the evaluations that read some; empty: from the hub, or what they bring along."""
+    tasks: list[str] = field(default_factory=list)
+    """Further tasks of lm-eval, by name."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of each evaluation: eval.options.<family>.<field>."""
+
+    def __post_init__(self) -> None:
+        if self.questions < 0 or self.samples < 1:
+            raise UserError(
+                f"eval.questions={self.questions} must be 0 (all) or more, eval.samples={self.samples} 1 or more."
+            )
+        if len(set(self.families)) < len(self.families):
+            raise UserError(f"eval.families names an evaluation twice: {', '.join(self.families)}.")
+        _require_temperature("eval", self.temperature)
+        self._check_points()
+
+    def _check_points(self) -> None:
+        points = self.points
+        if self.every < 0 or points.questions < 0:
+            raise UserError(
+                f"eval.every={self.every} and eval.points.questions={points.questions} must be 0 (none; all) or more."
+            )
+        if not self.every:
+            return
+        # The SFT model's first responses to the same prompts are the baseline.
+        if not 1 <= points.samples <= self.samples:
+            raise UserError(f"eval.points.samples={points.samples} must be 1 to eval.samples={self.samples}.")
+        if odd := [name for name in points.families if name not in self.families]:
+            raise unknown_name("evaluation", odd[0], self.families, where="eval.points.families")
+
+
+@dataclass
+class BudgetSettings:
+    """What an algorithm may cost; 0: no bound. It ends with the update that reaches the first bound, so that different
+    algorithms can be compared at equal cost. SFT, rankings and the reward model are shared and stand outside of it."""
+
+    samples: int = 0
+    """Responses that it learns from; each side of a pair counts."""
+    tokens: int = 0
+    """Tokens of those responses."""
+    seconds: float = 0.0
+    """Wall time of its training, sampling and scoring included."""
+
+    def __post_init__(self) -> None:
+        for name, bound in vars(self).items():
+            if not (bound >= 0 and math.isfinite(bound)):
+                raise UserError(f"budget.{name}={bound} must be 0 (no bound) or more.")
+
+
+RESUME = ("unfinished", "finished", "never")
+
+
+def _require_temperature(where: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise UserError(f"{where}.temperature={value} must be above 0.")
+
+
+@dataclass
+class TuneSettings:
+    """What a sweep tunes for (docs/sweeps.md)."""
+
+    metric: str = ""
+    """A metric of the finished run, as `helpfulness/gold_reward`: what each job of the sweep returns to the sweeper."""
+
+
+@dataclass
+class Settings:
+    """The plain keys of the configuration. Component groups stand beside them.
+
+    `cache`: whether stages are kept for other runs, in `cache_dir` (empty: $ALIGNBENCH_CACHE/stages, else
+    ~/.cache/alignbench/stages). `resume`: the same command again goes on with its unfinished run; `finished` also leaves
+    a finished one as it is, so that a sweep is picked up; `never` always starts a new run."""
+
+    seed: int = 0
+    device: str = "auto"
+    results_dir: str = "results/runs"
+    cache: bool = True
+    cache_dir: str = ""
+    resume: str = "unfinished"
+    algo: Any = None
+    sft: Any = None
+    pretrain: Any = None
+    model: Any = None
+    data: Any = None
+    reward: Any = None
+    judge: Any = None
+    annotator: Any = None
+    tracker: Any = None
+    rankings: RankingsSettings = field(default_factory=RankingsSettings)
+    eval: EvalSettings = field(default_factory=EvalSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    tune: TuneSettings = field(default_factory=TuneSettings)
+
+    def __post_init__(self) -> None:
+        if self.resume not in RESUME:
+            raise unknown_name("resume", self.resume, RESUME)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All of one run. `yaml` is the resolved configuration as written to config.yaml.
+
+    `hash` identifies it without its seed, its device and its results folder; the other three identify parts of it: what
+    the SFT model depends on, what the annotator and the collection of rankings do, what the reward source does."""
+
+    seed: int
+    device: str
+    results_dir: str
+    cache: bool
+    cache_dir: str
+    resume: str
+    algo: Selected
+    sft: Selected
+    pretrain: Selected
+    model: Selected
+    data: Selected
+    reward: Selected
+    judge: Selected | None
+    annotator: Selected
+    tracker: Selected
+    rankings: RankingsSettings
+    eval: EvalSettings
+    budget: BudgetSettings
+    evaluations: tuple[Selected, ...]
+    yaml: str
+    hash: str
+    sft_hash: str
+    annotator_hash: str
+    reward_hash: str
+
+    @property
+    def imitates(self) -> bool:
+        """Whether the algorithm itself is supervised fine-tuning: there is no other stage after it."""
+        return bool(self.algo.config.consumes is Consumes.DEMONSTRATIONS)
+
+    @property
+    def start(self) -> Selected:
+        """What fine-tunes the model that the algorithm starts from, or is the algorithm."""
+        return self.algo if self.imitates else self.sft

@@ -1,0 +1,55 @@
+"""The command line: a run or a sweep by Hydra overrides, and the commands beside it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from alignbench import __version__
+from alignbench.errors import AlignbenchError, UserError, unknown_name
+
+COMMANDS = ("plugins", "compare", "evaluate", "export", "check", "resume", "cache", "plan")
+"""Each is the module of that name beside this one: its `main(arguments)` returns the exit code. Only the one that is called is
+imported."""
+_RUN = "run"  # what is called without a command's name
+
+
+def main() -> None:
+    """The entry point of `alignbench` and `python -m alignbench`."""
+    # torch reads it at its first tensor: huge pages for large ones, where the kernel gives them. A training pass on a CPU
+    # makes a gigabyte of new pages, which at 4 KiB each takes its time.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Runs one command; returns the exit code: 0, 1 for a run that failed, 2 for a request that cannot be met."""
+    first = arguments[0] if arguments else ""
+    try:
+        if first == "--version":
+            print(f"alignbench {__version__}")
+            return 0
+        if first in COMMANDS:
+            return _call(first, arguments[1:])
+        if first and "=" not in first and not first.startswith(("-", "+", "~")):
+            raise unknown_name("command", first, [*COMMANDS, "--help"])
+        if list(arguments) in (["-m"], ["--multirun"]):
+            raise UserError(f"{first} needs lists of values, as in {first} algo=ppo,dpo seed=0,1,2.")
+        return _call(_RUN, arguments)
+    except AlignbenchError as error:
+        print(f"alignbench: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("alignbench: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader closed the pipe (head, less): there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _call(command: str, arguments: Sequence[str]) -> int:
+    code: int = importlib.import_module(f"alignbench.commands.{command}").main(arguments)
+    return code

@@ -1,0 +1,190 @@
+"""`alignbench compare`: the results table, from run directories."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from alignbench.errors import UserError
+from alignbench.results.compared.comparable import caveats, chosen, clashes, require_comparable
+from alignbench.results.compared.examples import Examples, read_examples
+from alignbench.results.compared.frontier import AT_BUDGET, AT_KL, matched
+from alignbench.results.compared.paired import Difference, differences
+from alignbench.results.compared.ratings import ratings
+from alignbench.results.compared.table import Table, build_table
+from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, locate
+from alignbench.results.shown import export, leaderboard, render
+
+FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
+SUFFIXES = {".md": "markdown", ".csv": "csv", ".json": "json", ".tex": "latex", ".html": "html"}
+MOST_ROWS = 60
+"""Of a table that somebody reads: above it differences are computed only where they are asked for."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table and returns the exit code."""
+    options = _parser().parse_args(argv)
+    gc.disable()  # ten thousand runs are a million objects, all in use: looking through them takes a quarter of the time
+    try:
+        _compare(options)
+    finally:
+        gc.enable()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alignbench compare",
+        description="Print the results table of finished runs, and what differs from a baseline beyond noise.\n"
+        "Runs that differ only in the seed become one column: a mean and a 95% confidence\n"
+        "interval. Runs that did not finish are listed below the table.",
+        epilog="examples:\n"
+        "  alignbench compare                                  every run in results/runs\n"
+        "  alignbench compare results/runs/2026*-ppo-*         some of them\n"
+        "  alignbench compare --only data=world --baseline dpo every row against DPO\n"
+        "  alignbench compare --at-kl 2                        at a KL of 2 nats per response\n"
+        "  alignbench compare --ratings helpfulness/gold_reward\n"
+        "  alignbench compare --overoptimisation               of runs with eval.every\n"
+        "  alignbench compare --output table.md                for a README; also .csv .json .tex .html\n\n"
+        "docs/results.md says how to read it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "runs",
+        nargs="*",
+        metavar="RUNS",
+        help="run directories or folders of them; names are also looked for in the results folder (default: all of it)",
+    )
+    add(
+        "--results-dir",
+        type=Path,
+        default=DEFAULT_RESULTS,
+        metavar="DIR",
+        help="the results folder (default: %(default)s)",
+    )
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs with this, as in data=world; repeat it",
+    )
+    add(
+        "--baseline",
+        default="",
+        metavar="ROW",
+        help="the row that the others are compared with (default: their SFT model)",
+    )
+    add("--force", action="store_true", help="show runs in one table whose numbers are not comparable")
+    add("--differences", action="store_true", help=f"differences also in a table of more than {MOST_ROWS} rows")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--at-kl", type=float, metavar="NATS", help="compare at this KL, between settings that were run")
+    what.add_argument("--at-budget", type=float, metavar="SECONDS", help="compare at this many seconds of a whole run")
+    add(
+        "--overoptimisation",
+        action="store_true",
+        help="proxy and gold reward along training (eval.every), the peak, and Gao et al.'s curves fitted",
+    )
+    add("--ratings", metavar="METRIC", help="rate the rows by who wins on each example: Bradley-Terry, Elo, win rate")
+    add(
+        "--format", choices=FORMATS, help="csv and json hold unrounded numbers (default: terminal, or as --output ends)"
+    )
+    add("--output", type=Path, metavar="FILE", help="write to a file")
+    add("--plots", type=Path, metavar="FOLDER", help="draw every plot there too, as PNG and SVG")
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> None:
+    form = options.format or (SUFFIXES.get(options.output.suffix, "terminal") if options.output else "terminal")
+    if form == "html" and not options.output:
+        raise UserError("--format html takes --output FILE.")
+    paths = [locate(name, options.results_dir) for name in options.runs] or [options.results_dir]
+    found, broken = find_runs(paths)
+    where = ", ".join(map(str, paths))
+    if not found and not broken:
+        raise UserError(f"No runs in {where}. Start one with `python -m alignbench`, or name the folder of your runs.")
+    runs = chosen(found, options.only)
+    if found and not runs:
+        raise UserError(f"None of the runs in {where} has {' '.join(options.only)}.")
+    table, examples = _prepared(options, build_table(runs, broken))
+    if options.overoptimisation:
+        along = importlib.import_module("alignbench.results.shown.overoptimisation")
+        text = along.draw(table, form)
+    elif options.ratings:
+        text = leaderboard.draw(ratings(table, options.ratings, examples), table, options.ratings, form)
+    else:
+        compared = differences(table, options.baseline, examples)
+        if options.plots or form == "html":
+            report = importlib.import_module("alignbench.results.shown.report")  # it draws, which takes time to import
+            if options.plots:
+                report.save_plots(table, compared, options.plots)
+            if form == "html":
+                report.write(runs, table, compared, options.output)
+                return
+        text = _drawn(form, table if options.differences else _readable(table, form), compared, options.output)
+    _write(text, options.output)
+    if form == "csv":  # it has no place for them
+        for line in render.remarks(table):
+            print(line, file=sys.stderr)
+    if not found:
+        raise UserError(f"None of the runs in {where} can be read.")
+
+
+def _prepared(options: argparse.Namespace, table: Table) -> tuple[Table, Examples]:
+    """The table that is to be shown, with all that a reader has to know about it, and the scores to compare it by."""
+    budgets = options.at_budget is not None
+    if options.force:
+        table = replace(
+            table, notes=(*table.notes, *(f"Not comparable: {clash}." for clash in clashes(table, budgets)))
+        )
+    else:
+        require_comparable(table, budgets)
+    table = replace(table, notes=(*table.notes, *caveats(table)))
+    many = len(table.rows) > MOST_ROWS and not (options.differences or options.ratings)
+    if many:
+        table = replace(table, notes=(*table.notes, f"{len(table.rows)} rows: --differences tells what differs."))
+    if options.at_kl is None and not budgets:
+        table = render.with_warnings(table)
+    few = len(table.rows) < 2
+    examples = Examples({}) if many or few else read_examples(run for row in table.rows for run in row.runs)
+    table = replace(table, notes=(*table.notes, *examples.problems))
+    if options.at_kl is not None:
+        return matched(table, AT_KL, options.at_kl, examples)
+    return matched(table, AT_BUDGET, options.at_budget, examples) if budgets else (table, examples)
+
+
+def _readable(table: Table, form: str) -> Table:
+    """Without the rows that no terminal is wide enough for, and said."""
+    if form != "terminal" or len(table.rows) <= MOST_ROWS:
+        return table
+    note = f"The first {MOST_ROWS} of {len(table.rows)} rows: --only chooses, --output FILE.csv or FILE.md has all."
+    return replace(table, rows=table.rows[:MOST_ROWS], notes=(*table.notes, note))
+
+
+def _drawn(form: str, table: Table, compared: Sequence[Difference], output: Path | None) -> str:
+    if form == "terminal":
+        console = Console() if output is None else Console(file=io.StringIO(), width=120)
+        with console.capture() as capture:
+            console.print(render.terminal(table, console.width, compared))
+        return capture.get()
+    draw = {"markdown": render.markdown, "latex": render.latex, "csv": export.as_csv, "json": export.as_json}[form]
+    return draw(table, compared)
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write {output}: {error.strerror}.") from error

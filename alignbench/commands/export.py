@@ -1,0 +1,97 @@
+"""`alignbench export`: a finished run's model as a folder that other programs load."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignbench.app.config import RunConfig
+from alignbench.errors import AlignbenchError, UserError
+from alignbench.records import Exported, Split
+from alignbench.results.disk.directory import BASELINE, RESULT, file_errors
+from alignbench.results.disk.runs import DEFAULT_RESULTS, locate
+
+DEFAULT_EXPORTS = Path("results/exports")
+COMPARED_PROMPTS = 4
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes one export, checked by loading it; returns the exit code."""
+    options = _parser().parse_args(argv)
+    if options.merged == options.adapter:
+        raise UserError("Say what to write: --merged (one ordinary model) or --adapter (the adapter alone).")
+    path = locate(options.run, options.results_dir)
+    if not (path / RESULT).is_file():
+        raise UserError(f"{path} is no run's directory: it has no {RESULT}.")
+    of_baseline = path.name == BASELINE and (path.parent / RESULT).is_file()
+    run = path.parent if of_baseline else path
+
+    from alignbench.app.target import of_run
+
+    config = of_run(run, []).config
+    kind = "merged" if options.merged else "adapter"
+    name = "-".join([run.resolve().name, *([BASELINE] if of_baseline else []), kind])
+    target = options.output or DEFAULT_EXPORTS / name
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(f"{target} exists already: nothing is written over it. Choose another folder with --output.")
+    exported = _export(config, path, target, merged=options.merged)
+    print(
+        f"{target}: loaded again, the log-probabilities of {exported.tokens} tokens differ from the policy's own by "
+        f"{exported.mean:.2g} on average and {exported.largest:.2g} at most."
+    )
+    for note in exported.notes:
+        print(note)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alignbench export",
+        description="Write the model of a finished run as a folder that transformers, peft and vLLM load, and check\n"
+        "it by loading it.\n\n"
+        "  alignbench export RUN --merged                        one ordinary model\n"
+        "  alignbench export RUN --adapter --output my-adapter   the adapter alone, which names its base\n"
+        "  alignbench export RUN/sft --merged                    the SFT model that the run started from",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's directory, or its name in the results folder")
+    parser.add_argument("--merged", action="store_true", help="full weights, the adapter merged into the base")
+    parser.add_argument("--adapter", action="store_true", help="the adapter alone")
+    parser.add_argument("--output", type=Path, metavar="DIR", help=f"default: {DEFAULT_EXPORTS}/<run>-<what>")
+    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
+    return parser
+
+
+def _export(config: RunConfig, path: Path, target: Path, *, merged: bool) -> Exported:
+    """Into a folder beside `target`, which takes its place once it has been checked."""
+    from alignbench.pipeline.evaluate import weights
+    from alignbench.pipeline.experience import fitting
+    from alignbench.pipeline.preparation import pick_device
+    from alignbench.seeds import Seeds
+
+    trained = weights(path)
+    seeds = Seeds(config.seed)
+    data = config.data.build(seeds=seeds.child("data"))
+    policy = config.model.build(
+        tokenizer=data.tokenizer(), device=pick_device(config.device), seeds=seeds.child("model")
+    )
+    policy.load(trained)
+    prompts = fitting(policy, data.prompts(Split.EVALUATION))[:COMPARED_PROMPTS]
+    with file_errors(target, "choose another folder with --output"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            exported: Exported = policy.export(unfinished, merged=merged, prompts=prompts)
+            if not exported.mean <= exported.tolerance:  # nor NaN
+                raise AlignbenchError(
+                    f"Loaded again, the export's log-probabilities differ from the policy's by {exported.mean:.3g} nats a token "
+                    f"(allowed: {exported.tolerance:g}): it was not kept."
+                )
+            unfinished.chmod(0o755)  # mkdtemp keeps others out
+            unfinished.rename(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return exported

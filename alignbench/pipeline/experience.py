@@ -1,0 +1,204 @@
+"""What feeds an optimizer: prompts to scored rollouts, demonstrations or rankings to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from alignbench import functional
+from alignbench.contracts import Annotator, Policy, RewardSource
+from alignbench.errors import UserError
+from alignbench.optimizer_config import OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.records import (
+    REFERENCE,
+    Demonstration,
+    DemonstrationBatch,
+    Message,
+    PreferenceBatch,
+    PreferencePair,
+    Prompt,
+    Ranking,
+    Sampling,
+    ScoredRollout,
+    Sequences,
+)
+from alignbench.scoring import checked_scores
+from alignbench.seeds import Seeds
+
+Batch = DemonstrationBatch | ScoredRollout | PreferenceBatch
+
+
+def planned_updates(config: OptimizerConfig, rows: int) -> int:
+    """How many batches an optimizer will be given."""
+    if config.updates > 0:
+        return config.updates
+    return max(round(config.passes * rows / config.batch_size), 1)
+
+
+def fitting(policy: Policy, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts that fit the policy's window."""
+    return [prompt for prompt in prompts if policy.prompt_tokens(prompt) <= policy.max_prompt_tokens]
+
+
+def demonstration_batches(
+    policy: Policy,
+    demonstrations: Sequence[Demonstration],
+    config: OptimizerConfig,
+    *,
+    updates: int,
+    seeds: Seeds,
+    start: int = 0,
+) -> Iterator[DemonstrationBatch]:
+    """Batches `start` to `updates`."""
+    sequences = policy.encode([d.prompt for d in demonstrations], [d.response for d in demonstrations]).sequences
+    batches = functional.shuffled_batches(len(demonstrations), config.batch_size, seeds.torch("order"))
+    for rows in islice(batches, start, updates):
+        yield DemonstrationBatch(sequences.select(rows))
+
+
+def rollout_batches(
+    policy: Policy,
+    reward: RewardSource,
+    prompts: Sequence[Prompt],
+    config: RolloutConfig,
+    *,
+    updates: int,
+    seeds: Seeds,
+    start: int = 0,
+) -> Iterator[ScoredRollout]:
+    """Batches `start` to `updates`, sampled from the policy as it stands when the batch is asked for, unless the config
+    asks for the reference. Each batch has a generator of its own: what it draws depends on its number alone."""
+    n = config.samples_per_prompt
+    order = functional.shuffled_batches(len(prompts), config.batch_size // n, seeds.torch("prompts"))
+    for update, rows in enumerate(islice(order, start, updates), start):
+        chosen = [prompts[i] for i in rows.tolist()]
+        rng = seeds.torch(f"sampling {update}", policy.device)
+        rollout = policy.generate(
+            chosen, Sampling(temperature=config.temperature), n=n, role=config.samples_from, rng=rng
+        )
+        yield ScoredRollout(rollout, checked_scores(reward, rollout.samples))
+
+
+@dataclass(frozen=True)
+class PairData:
+    """All pairs that an algorithm will learn from, tokenised, with the reference's log-probabilities where it uses them.
+
+    `counts`: pairs kept; pairs of which a response was cut at the policy's limit; pairs dropped because cutting made the
+    two responses equal."""
+
+    pairs: PreferenceBatch
+    counts: Mapping[str, int]
+
+
+Reference = Callable[[Policy, Sequences], Tensor]
+
+
+def pair_data(
+    policy: Policy,
+    pairs: Sequence[PreferencePair],
+    config: PreferenceConfig,
+    *,
+    reference: Reference | None = None,
+) -> PairData:
+    """Tokenises pairs and asks the reference, or whoever remembers it; a response of several pairs is read once."""
+    if not pairs:
+        raise UserError("No ranking has two different responses of different rank: there is nothing to learn from.")
+    # One row for each different response to a prompt, and the rows of each pair's chosen and rejected response.
+    rows: dict[tuple[tuple[Message, ...], str, bool], int] = {}
+    prompts: list[Prompt] = []
+
+    def row(pair: PreferencePair, text: str, finished: bool) -> int:
+        found = rows.setdefault((pair.prompt.messages, text, finished), len(rows))
+        if found == len(prompts):
+            prompts.append(pair.prompt)
+        return found
+
+    chosen = torch.tensor([row(p, p.chosen, p.finished[0]) for p in pairs], device=policy.device)
+    rejected = torch.tensor([row(p, p.rejected, p.finished[1]) for p in pairs], device=policy.device)
+    texts, ended = [text for _, text, _ in rows], [end for _, _, end in rows]
+    samples = policy.encode(prompts, texts, finished=ended)
+    different = ~equal_rows(samples.sequences.select(chosen), samples.sequences.select(rejected))
+    cut = torch.tensor(ended, device=policy.device) & ~samples.finished
+    counts = {
+        "pairs": int(different.sum()),
+        "pairs_truncated": int(((cut[chosen] | cut[rejected]) & different).sum()),
+        "pairs_dropped": int((~different).sum()),
+    }
+    if not counts["pairs"]:
+        raise UserError(
+            f"All {len(pairs)} pairs are alike once cut at model.max_response_tokens={policy.max_response_tokens}: raise it."
+        )
+    chosen, rejected = chosen[different], rejected[different]
+    known = [p.probability for p in pairs if p.probability is not None]
+    probability = torch.tensor(known, device=policy.device)[different] if len(known) == len(pairs) else None
+    ask = reference or reference_logprobs
+    ref = ask(policy, samples.sequences) if config.uses_reference else None
+    data = PreferenceBatch(
+        samples.sequences.select(chosen),
+        samples.sequences.select(rejected),
+        probability,
+        None if ref is None else ref[chosen],
+        None if ref is None else ref[rejected],
+    )
+    return PairData(data, counts)
+
+
+def equal_rows(left: Sequences, right: Sequences) -> Tensor:
+    """[B] bool: whether the two responses of a row are the same tokens."""
+    width = min(left.response_ids.shape[1], right.response_ids.shape[1])
+    same = (left.response_ids[:, :width] == right.response_ids[:, :width]) | ~left.response_mask[:, :width]
+    return same.all(1) & (left.response_mask.sum(1) == right.response_mask.sum(1))
+
+
+def reference_logprobs(policy: Policy, sequences: Sequences) -> Tensor:
+    """[B]: log pi_ref of each response."""
+    with torch.no_grad():
+        return functional.summed_logprobs(policy, sequences, role=REFERENCE)
+
+
+def preference_batches(
+    data: PairData, config: OptimizerConfig, *, updates: int, seeds: Seeds, start: int = 0
+) -> Iterator[PreferenceBatch]:
+    """Batches `start` to `updates`."""
+    batches = functional.shuffled_batches(len(data.pairs), config.batch_size, seeds.torch("order"))
+    for rows in islice(batches, start, updates):
+        yield data.pairs.select(rows.to(data.pairs.chosen.response_ids.device))
+
+
+def labelled_pairs(rankings: Sequence[Ranking], annotator: Annotator, which: str = "all") -> list[PreferencePair]:
+    """All pairs of the rankings (or best_worst), each with the annotator's own probability where it is known."""
+    return [
+        PreferencePair(
+            pair.prompt,
+            pair.chosen,
+            pair.rejected,
+            annotator.preference(pair.prompt, pair.chosen, pair.rejected, finished=pair.finished),
+            pair.finished,
+        )
+        for ranking in rankings
+        for pair in functional.ranking_to_pairs(ranking, which)
+    ]
+
+
+def collect_rankings(
+    policy: Policy,
+    annotator: Annotator,
+    prompts: Sequence[Prompt],
+    *,
+    responses: int,
+    temperature: float,
+    rng: torch.Generator,
+) -> list[Ranking]:
+    """Samples `responses` responses to each prompt and has them ranked: step two of InstructGPT (arXiv 2203.02155)."""
+    samples = policy.generate(prompts, Sampling(temperature=temperature), n=responses, rng=rng).samples
+    ended = samples.finished.tolist()
+    rankings = []
+    for i, prompt in enumerate(prompts):
+        rows = slice(i * responses, (i + 1) * responses)
+        texts, finished = samples.texts[rows], tuple(ended[rows])
+        rankings.append(Ranking(prompt, texts, annotator.rank(prompt, texts, finished=finished), finished))
+    return rankings

@@ -1,0 +1,243 @@
+"""A run's life on disk: its directory, its record and its status, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from filelock import Timeout
+
+from alignbench import distributed
+from alignbench.app.config import RunConfig
+from alignbench.errors import AlignbenchError, UserError
+from alignbench.pipeline.display import Display
+from alignbench.plugins import registry
+from alignbench.records import Metric, RunFinished, RunStarted
+from alignbench.results.disk import environment
+from alignbench.results.disk.directory import RESULT, RunDirectory
+from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
+from alignbench.selection import Selected
+
+
+def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: bool, reward: bool) -> Identity:
+    """Who a row is; `annotator` and `reward` tell whether the row depends on them."""
+    return Identity(
+        algo=algo.component.name,
+        plugin=algo.component.distribution,
+        plugin_version=algo.component.version,
+        model=config.model.label,
+        data=config.data.label,
+        annotator=config.annotator.label if annotator else None,
+        reward=config.reward.label if reward else None,
+        seed=config.seed,
+        config_hash=config_hash,
+        git_commit=environment.git_commit(),
+        packages=environment.package_versions(),
+        hardware=environment.hardware(),
+    )
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that may work in its directory. `record` says that it is running; or that it is finished, and left alone."""
+
+    directory: RunDirectory
+    record: RunRecord
+    resumed: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.record.status is Status.FINISHED
+
+
+@contextlib.contextmanager
+def begun(config: RunConfig, *, annotator: bool, reward: bool, again: Path | None = None) -> Iterator[Begun]:
+    """The run's directory, locked while the context lasts: `again`, or one of the same settings and seed that a killed or
+    interrupted run left unfinished, or a new one. The flags are those of `identity`."""
+    if not distributed.is_main():
+        path = distributed.agreed(lambda: Path())
+        record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+        yield Begun(RunDirectory(path), record)
+        return
+    with contextlib.ExitStack() as held:
+        found = _resumable(config, [again] if again else candidates(config), held, explicit=again is not None)
+        if found is None:
+            directory = RunDirectory.create(
+                Path(config.results_dir),
+                algo=config.algo.label,
+                model=config.model.label,
+                data=config.data.label,
+                seed=config.seed,
+                config_hash=config.hash,
+            )
+            held.enter_context(directory.lock())
+            who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
+            found = Begun(directory, RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who))
+            directory.write_config(config.yaml)
+            directory.keep_config(config.yaml)
+        if not found.finished:
+            found.directory.write_record(found.record)
+        distributed.agreed(lambda: found.directory.path)
+        yield found
+
+
+def candidates(config: RunConfig) -> list[Path]:
+    """Directories of runs with these settings and this seed, the latest first."""
+    if config.resume == "never" or not Path(config.results_dir).is_dir():
+        return []
+    name = RunDirectory.name_of(config.algo.label, config.model.label, config.data.label, config.seed, config.hash)
+    return sorted(Path(config.results_dir).glob(f"????????-??????-{name}*"), reverse=True)
+
+
+def _resumable(config: RunConfig, paths: Sequence[Path], held: contextlib.ExitStack, *, explicit: bool) -> Begun | None:
+    """The first of these runs that is finished (and may stay so) or that nobody works on; its lock goes into `held`."""
+    for path in paths:
+        directory = RunDirectory(path)
+        try:
+            record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+        except (OSError, UserError):
+            continue
+        if record.identity.config_hash != config.hash:
+            continue
+        if record.status is Status.FINISHED:
+            if config.resume == "finished" and not explicit:
+                return Begun(directory, record)
+            continue
+        if record.status is Status.FAILED and not explicit:
+            continue
+        lock = directory.lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # it is not killed: it runs
+            continue
+        held.callback(lock.release)
+        return Begun(directory, dataclasses.replace(record, status=Status.RUNNING, error=None), resumed=True)
+    return None
+
+
+@contextlib.contextmanager
+def ending(directory: RunDirectory, record: RunRecord, display: Display) -> Iterator[None]:
+    """Whatever ends the run but success is written down as interrupted or failed, and goes on up."""
+    with _termination_as_interrupt():
+        try:
+            yield
+        except KeyboardInterrupt:
+            _end(directory, record, display, Status.INTERRUPTED, "interrupted by the user")
+            display.say(f"interrupted; what there is lies in {directory.path}")
+            raise
+        except BaseException as error:
+            if distributed.peer_was_lost(error):
+                _end(directory, record, display, Status.INTERRUPTED, "another process of this run ended")
+                raise AlignbenchError(
+                    f"another process of this run ended; what there is lies in {directory.path}"
+                ) from error
+            reason = str(error) if isinstance(error, AlignbenchError) else f"{type(error).__name__}: {error}"
+            _end(directory, record, display, Status.FAILED, reason.splitlines()[0] if reason else "unknown")
+            raise
+
+
+def finish(
+    directory: RunDirectory,
+    record: RunRecord,
+    *,
+    metrics: Mapping[str, Metric],
+    reports: Mapping[str, float],
+    counts: Mapping[str, int],
+    ended: str | None,
+    reused: Mapping[str, str],
+    cost: Cost,
+) -> RunRecord:
+    """Writes the record of a run that ended well."""
+    done = dataclasses.replace(
+        record,
+        status=Status.FINISHED,
+        metrics=metrics,
+        reports=reports,
+        counts=counts,
+        ended=ended,
+        reused=dict(reused),
+        cost=cost,
+    )
+    directory.write_record(done)
+    if distributed.is_main():
+        directory.tidy()
+    announce(directory, done)
+    return done
+
+
+def finish_baseline(
+    config: RunConfig,
+    directory: RunDirectory,
+    *,
+    metrics: Mapping[str, Metric],
+    counts: Mapping[str, int],
+    seconds: Mapping[str, float],
+    annotator: bool,
+    reward: bool,
+) -> None:
+    """Writes the SFT model's own row, in its folder inside the run; the flags are those of `identity`."""
+    measured = {"sft": config.sft_hash}
+    measured |= {"annotator": config.annotator_hash} if annotator else {}
+    measured |= {"reward": config.reward_hash} if reward else {}
+    who = identity(config, config.sft, environment.config_hash(measured), annotator=annotator, reward=reward)
+    cost = {stage: seconds[stage] for stage in ("pretrain", "sft", "evaluate sft") if stage in seconds}
+    directory.write_config(config.yaml)
+    directory.write_record(
+        RunRecord(
+            run_id=f"{directory.path.parent.name}/{directory.path.name}",
+            status=Status.FINISHED,
+            identity=who,
+            cost=Cost(cost, None, environment.peak_memory_bytes()),
+            metrics=metrics,
+            counts=counts,
+            baseline=True,
+        )
+    )
+
+
+def announce(directory: RunDirectory, record: RunRecord) -> None:
+    """Tells the plugins how the run ended."""
+    if not distributed.is_main():
+        return
+    event = RunFinished(str(directory.path), record.status.value, record.metrics)
+    registry().manager.hook.run_finished(event=event)
+
+
+def _end(directory: RunDirectory, record: RunRecord, display: Display, status: Status, reason: str) -> None:
+    cost = Cost(dict(display.seconds), None, environment.peak_memory_bytes())
+    ended = dataclasses.replace(record, status=status, error=reason, cost=cost)
+    # The disk may be what failed; the error that brought us here is the one to report.
+    with contextlib.suppress(AlignbenchError):
+        directory.write_record(ended)
+    announce(directory, ended)
+
+
+def announce_start(config: RunConfig, directory: RunDirectory) -> None:
+    """Tells the plugins that a run begins."""
+    if not distributed.is_main():
+        return
+    names = {"algo": config.algo.label, "model": config.model.label, "data": config.data.label}
+    registry().manager.hook.run_started(event=RunStarted(str(directory.path), seed=config.seed, **names))
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """A scheduler's SIGTERM ends a run as Ctrl-C does. Signals belong to the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,173 @@
+"""What a run begins with: its device, its data and its model, and the refusal of what cannot be run before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from alignbench import distributed
+from alignbench.app.config import RunConfig
+from alignbench.contracts import Annotator, DataSource, Policy, RewardSource
+from alignbench.errors import UserError
+from alignbench.evaluation.judge import SourceJudge
+from alignbench.evaluation.suite import evaluation_prompts
+from alignbench.optimizer_config import PreferenceConfig
+from alignbench.pipeline.display import Display
+from alignbench.pipeline.experience import fitting
+from alignbench.records import Consumes, Prompt, Split
+from alignbench.seeds import Seeds
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where prompts come from, and who ranks the responses to them, where somebody has to."""
+
+    source: DataSource
+    annotator: Annotator | None
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Those that fit the policy's window; `questions` are the held-out ones that the evaluation asks."""
+
+    train: list[Prompt]
+    held_out: list[Prompt]
+    questions: list[Prompt]
+
+
+def read_data(config: RunConfig, seeds: Seeds, display: Display) -> Data:
+    """The data of a run. Raises UserError where it cannot give what the algorithm consumes."""
+    with display.stage("data") as note:
+        source: DataSource = config.data.build(seeds=seeds.child("data"))
+        annotator: Annotator | None = None
+        if needs_rankings(config):
+            annotator = config.annotator.build(data=source, seeds=seeds.child("annotator"))
+        refuse_impossible(config, source, annotator)
+        note.text = ", ".join(f"{count} {reason}" for reason, count in source.counts().items() if count)
+    return Data(source, annotator)
+
+
+def load_model(config: RunConfig, data: DataSource, seeds: Seeds, display: Display) -> Policy:
+    """The policy as it is before any training."""
+    device = pick_device(config.device)
+    with display.stage("model") as note:
+        policy: Policy = config.model.build(tokenizer=data.tokenizer(), device=device, seeds=seeds.child("model"))
+        note.text = f"{sum(p.numel() for p in policy.trainable()):,} trainable parameters on {device}"
+    return policy
+
+
+def read_prompts(config: RunConfig, data: DataSource, policy: Policy, display: Display) -> Prompts:
+    train = fit_window(policy, data.prompts(Split.TRAIN), "training", display)
+    held_out = fit_window(policy, data.prompts(Split.EVALUATION), "evaluation", display)
+    return Prompts(train, held_out, evaluation_prompts(held_out, config.eval))
+
+
+def build_judge(
+    config: RunConfig, policy: Policy, data: DataSource, seeds: Seeds, display: Display
+) -> SourceJudge | None:
+    """Who answers where the data does not know, if the user chose somebody."""
+    if not config.judge:
+        return None
+    source: RewardSource = config.judge.build(policy=policy, data=data, seeds=seeds.child("judge"))
+    return SourceJudge(config.judge.label, source, policy, display.say)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={name!r} is not a device: choose auto, cpu, cuda or cuda:<number>.")
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise UserError(
+            f"device={name}: this machine has {gpus or 'no'} usable GPUs; choose device=auto or device=cpu."
+        )
+    return device
+
+
+def needs_rankings(config: RunConfig) -> bool:
+    """Whether this run's algorithm or its reward source learns from rankings."""
+    if needs_reward(config):
+        return bool(config.reward.load().needs_rankings(config.reward.config))
+    return config.algo.config.consumes is Consumes.PREFERENCES
+
+
+def needs_reward(config: RunConfig) -> bool:
+    """Whether this run's algorithm learns from scores, or chooses by them."""
+    return bool(config.algo.config.needs_scores)
+
+
+def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator | None) -> None:
+    """Refuses, before any model is loaded, a run whose data cannot give what its algorithm consumes."""
+    algo, source = f"algo={config.algo.label}", f"data={config.data.label}"
+    consumes = config.algo.config.consumes
+    if consumes is Consumes.DEMONSTRATIONS and not data.demonstrations():
+        raise UserError(f"{algo} learns from demonstrations, and {source} has none: choose another algo or data.")
+    if not data.prompts(Split.TRAIN) or not data.prompts(Split.EVALUATION):
+        raise UserError(f"{source} has no training or no evaluation prompts: there is nothing to respond to.")
+    if distributed.world_size() > 1:
+        used = [
+            ("algo", config.algo),
+            ("sft", config.sft),
+            *([("reward", config.reward)] if needs_reward(config) else []),
+        ]
+        for slot, chosen in used:
+            if not getattr(chosen.component.load(), "shares_batches", True):
+                raise UserError(
+                    f"{slot}={chosen.label} cannot share its batches among {distributed.world_size()} processes "
+                    "(shares_batches is False): run it in one."
+                )
+    if needs_reward(config):
+        config.reward.component.load().check_data(config.reward.config, data)
+    refuse_judge(config, data)
+    chosen = config.algo.config
+    asks = chosen.needs_probabilities if isinstance(chosen, PreferenceConfig) else ""
+    if annotator and asks and not knows_probabilities(annotator):
+        raise UserError(
+            f"{algo} is to learn from the annotator's own probabilities ({asks}), and annotator={config.annotator.label} "
+            "knows none: change that setting, or choose an annotator that does."
+        )
+    if annotator and not annotator.samples_responses and not annotator.recorded():
+        raise UserError(
+            f"{algo} needs rankings, and annotator={config.annotator.label} has none for {source}: choose an annotator "
+            "that ranks samples, or data with recorded rankings."
+        )
+
+
+def refuse_judge(config: RunConfig, data: DataSource) -> None:
+    """Refuses a judge that cannot serve this data, or that would have to learn from rankings first."""
+    if not config.judge:
+        return
+    judge: type[RewardSource] = config.judge.load()
+    judge.check_data(config.judge.config, data)
+    if judge.needs_rankings(config.judge.config):
+        raise UserError(
+            f"reward@judge={config.judge.label} is fitted to rankings, and a judge is to know better than they do: "
+            "choose one that is not."
+        )
+
+
+def knows_probabilities(annotator: Annotator) -> bool:
+    """Whether it says more than the contract's default, which is that it does not know."""
+    return type(annotator).preference is not Annotator.preference
+
+
+def fit_window(policy: Policy, prompts: Sequence[Prompt], what: str, display: Display) -> list[Prompt]:
+    """The prompts that fit; those that do not are counted aloud."""
+    kept = fitting(policy, prompts)
+    if not kept:
+        raise UserError(
+            f"None of the {len(prompts)} {what} prompts fits model.max_prompt_tokens={policy.max_prompt_tokens}: "
+            "raise it."
+        )
+    if len(kept) < len(prompts):
+        dropped = len(prompts) - len(kept)
+        display.say(f"  {dropped} of {len(prompts)} {what} prompts set aside: over {policy.max_prompt_tokens} tokens")
+    return kept

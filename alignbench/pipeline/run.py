@@ -1,0 +1,251 @@
+"""One run, top to bottom: demonstrations -> SFT -> rankings -> reward model -> the algorithm -> evaluation -> a row."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from alignbench import distributed
+from alignbench.app.config import RunConfig
+from alignbench.contracts import Annotator, Policy, RewardSource, Tracker
+from alignbench.errors import NonFiniteError
+from alignbench.evaluation import stored
+from alignbench.evaluation.judge import SourceJudge
+from alignbench.evaluation.suite import Evaluated, Suite
+from alignbench.pipeline import curves, lifecycle, shared_stages
+from alignbench.pipeline.along_training import AlongTraining
+from alignbench.pipeline.display import Display, closing_figures
+from alignbench.pipeline.experience import Reference, labelled_pairs
+from alignbench.pipeline.lifecycle import Begun
+from alignbench.pipeline.preparation import (
+    Data,
+    Prompts,
+    build_judge,
+    load_model,
+    needs_rankings,
+    needs_reward,
+    read_data,
+    read_prompts,
+)
+from alignbench.pipeline.shared_stages import Scorer
+from alignbench.pipeline.stages import Aligned, Rankings, align
+from alignbench.pipeline.training import Point, Trained
+from alignbench.pipeline.workbench import Workbench, saved, workbench
+from alignbench.records import Consumes, Metric, PreferencePair
+from alignbench.results.disk import environment
+from alignbench.results.disk.directory import RunDirectory
+from alignbench.results.disk.record import Cost
+from alignbench.results.shown.render import print_table
+from alignbench.seeds import Seeds
+
+COUNTED = ("updates", "optimizer_steps", "samples", "tokens")
+"""What a run's record reports of the algorithm's training."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run measured, for its record."""
+
+    metrics: Mapping[str, Metric]
+    reports: Mapping[str, float]
+    counts: Mapping[str, int]
+    ended: str | None
+    tokens_per_second: float
+
+
+def run(config: RunConfig, *, again: Path | None = None) -> Path:
+    """Carries out one run, or what is left of it, prints its table and returns its directory."""
+    with distributed.joined(config.device):
+        display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()))
+        environment.reset_peak_memory()
+        with lifecycle.begun(
+            config, annotator=needs_rankings(config), reward=needs_reward(config), again=again
+        ) as begun:
+            directory = begun.directory
+            if begun.finished:  # a sweep is picked up: it still wants to hear of this run
+                lifecycle.announce_start(config, directory)
+                lifecycle.announce(directory, begun.record)
+            else:
+                _carry_out(config, begun, display)
+        if distributed.is_main():
+            print_table([directory.path], Console())
+            print(f"\nThe run lies in {directory.path}")
+    return directory.path
+
+
+def _carry_out(config: RunConfig, begun: Begun, display: Display) -> None:
+    directory, record = begun.directory, begun.record
+    if begun.resumed:
+        display.say(f"going on with {directory.path}")
+    with lifecycle.ending(directory, record, display):
+        lifecycle.announce_start(config, directory)
+        outcome = pipeline(config, directory, display)
+        lifecycle.finish(
+            directory,
+            record,
+            metrics=outcome.metrics,
+            reports=outcome.reports,
+            counts=outcome.counts,
+            ended=outcome.ended,
+            reused=display.reused,
+            cost=Cost(dict(display.seconds), outcome.tokens_per_second, environment.peak_memory_bytes()),
+        )
+
+
+def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Outcome:
+    """The three steps of InstructGPT (Ouyang et al., arXiv 2203.02155), and what they did to the model."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    seeds = Seeds(config.seed)
+    data = read_data(config, seeds, display)
+    tracker = curves.tracker(config, directory)
+    policy = load_model(config, data.source, seeds, display)
+    prompts = read_prompts(config, data.source, policy, display)
+    evaluations = [chosen.build() for chosen in config.evaluations]
+    bench = workbench(config, directory, display, tracker, policy.device)
+
+    with closing_tracker(tracker), keeping_last_good(policy, directory):
+        # 1. Supervised fine-tuning. A model without pretraining first learns what a real base model brings along.
+        sft = shared_stages.sft(bench, config=config, data=data.source, policy=policy)
+        policy.freeze_reference()
+        home = directory if config.imitates else directory.baseline()
+        start = saved(policy, home)
+
+        # 2. Rankings of the SFT model's responses (or recorded ones), and a reward source that has learnt from them.
+        rankings = shared_stages.rankings(
+            bench, config=config, annotator=data.annotator, policy=policy, prompts=prompts, sft_key=sft.key
+        )
+        reward = shared_stages.reward(
+            bench, config=config, data=data, policy=policy, prompts=prompts, rankings=rankings, sft_key=sft.key
+        )
+        judge = build_judge(config, policy, data.source, seeds, display)
+
+        # 3. The SFT model's own row: the baseline of every comparison.
+        policy.load(start)
+        suite = Suite(
+            policy=policy,
+            data=data.source,
+            evaluations=evaluations,
+            settings=config.eval,
+            seeds=seeds.child("evaluation"),
+            reward=reward.source if reward else None,
+            judge=judge,
+        )
+        baseline = shared_stages.evaluated_sft(
+            bench,
+            config=config,
+            suite=suite,
+            questions=prompts.questions,
+            sft=sft,
+            reward=reward,
+            saved=start,
+            home=home,
+        )
+        if config.imitates:
+            return outcome(data, baseline, sft.trained, reported(reward, judge))
+
+        # 4. The algorithm, from the SFT model.
+        suite = dataclasses.replace(suite, optimum=partial(config.algo.load().optimum, config.algo.config))
+        aligned = run_algorithm(
+            bench,
+            config=config,
+            annotator=data.annotator,
+            policy=policy,
+            prompts=prompts,
+            rankings=rankings,
+            reward=suite.reward,
+            reference=shared_stages.reference(bench, sft.key),
+            point=AlongTraining(bench, suite, prompts.questions, baseline.generations, seeds=seeds.child("points")),
+        )
+
+        # 5. What it did to the model: the saved checkpoint, on the same prompts, against the SFT model.
+        end = saved(policy, directory)
+        policy.load(end)
+        candidates = config.algo.config.candidates
+        with display.stage(f"evaluate {config.algo.component.name}"):
+            evaluated = suite.evaluate(end, prompts.questions, baseline=baseline.generations, candidates=candidates)
+            stored.save(evaluated, directory.path)
+        return outcome(data, evaluated, aligned.trained, reported(reward, judge) | counted(config, aligned))
+
+
+def run_algorithm(
+    bench: Workbench,
+    *,
+    config: RunConfig,
+    annotator: Annotator | None,
+    policy: Policy,
+    prompts: Prompts,
+    rankings: Rankings | None,
+    reward: RewardSource | None,
+    reference: Reference,
+    point: Point,
+) -> Aligned:
+    """It learns from scores of what it samples, or from pairs of the rankings."""
+    name, algo = config.algo.component.name, config.algo.config
+    with bench.display.stage(name) as note:
+        pairs: list[PreferencePair] = []
+        if algo.consumes is Consumes.PREFERENCES and rankings and annotator:
+            pairs = labelled_pairs(rankings.train, annotator, algo.pairs)
+        aligned = align(
+            config.algo,
+            policy,
+            prompts.train,
+            reward=reward,
+            pairs=pairs,
+            seeds=bench.seeds.child(name),
+            step=bench.curves.step,
+            budget=config.budget,
+            checkpoints=bench.checkpoints,
+            reference=reference,
+            point=point,
+        )
+        trained = aligned.trained
+        note.text = closing_figures(trained.metrics) + (f"; stopped: {trained.stopped}" if trained.stopped else "")
+    bench.display.took_at_least(name, trained.seconds)
+    return aligned
+
+
+def outcome(data: Data, evaluated: Evaluated, trained: Trained, reports: Mapping[str, float]) -> Outcome:
+    """`tokens_per_second`: response tokens of the training stage, sampling included."""
+    speed = trained.tokens / max(trained.seconds, 1e-9)
+    return Outcome(evaluated.metrics, reports, data.source.counts(), trained.stopped, speed)
+
+
+def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:
+    """What the algorithm's training came to."""
+    figures = {what: getattr(aligned.trained, what) for what in COUNTED} | dict(aligned.counts)
+    return {f"{config.algo.component.name}/{what}": float(value) for what, value in figures.items()}
+
+
+def reported(reward: Scorer | None, judge: SourceJudge | None) -> dict[str, float]:
+    """What the fit of the reward source said, and what the sources say of their own work."""
+    fit = {**reward.fit, **reward.source.report()} if reward else {}
+    said = {"reward": fit, "judge": judge.report() if judge else {}}
+    return {f"{slot}/{name}": value for slot, figures in said.items() for name, value in figures.items()}
+
+
+@contextlib.contextmanager
+def closing_tracker(tracker: Tracker) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        tracker.finish()
+
+
+@contextlib.contextmanager
+def keeping_last_good(policy: Policy, directory: RunDirectory) -> Iterator[None]:
+    """Keeps the policy as the last good update left it when a reward, a loss or a gradient is not finite."""
+    try:
+        yield
+    except NonFiniteError as error:
+        if not distributed.is_main():
+            raise
+        with directory.writing("last_good"):
+            path = policy.save(directory.path / "last_good")
+        raise NonFiniteError(f"{error} The weights of the last good update are in {path}.") from error

@@ -1,0 +1,185 @@
+"""What each stage does: supervised fine-tuning, rankings, the fit of a reward source, the algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from alignbench import functional
+from alignbench.app.config import BudgetSettings, RankingsSettings
+from alignbench.contracts import Annotator, FittableRewardSource, Policy, RewardSource
+from alignbench.errors import NonFiniteError, UserError
+from alignbench.optimizer_config import PreferenceConfig
+from alignbench.pipeline.experience import (
+    Batch,
+    Reference,
+    collect_rankings,
+    demonstration_batches,
+    pair_data,
+    planned_updates,
+    preference_batches,
+    rollout_batches,
+)
+from alignbench.pipeline.training import LESS_MEMORY, NO_BUDGET, Point, Step, Trained, train
+from alignbench.records import Consumes, Demonstration, FitReport, PreferencePair, Prompt, Ranking, Sampling
+from alignbench.seeds import Seeds
+from alignbench.selection import Selected
+from alignbench.store.checkpoints import Checkpoints, NoCheckpoints
+
+NORMALISATION_SAMPLES = 512
+"""Responses of the SFT model that a fitted reward source is normalised on."""
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """Rankings to learn from, and those held out to judge what was learnt."""
+
+    train: tuple[Ranking, ...]
+    held_out: tuple[Ranking, ...]
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What the algorithm did, and how many of the pairs it was given it could use."""
+
+    trained: Trained
+    counts: Mapping[str, int]
+
+
+def imitate(
+    stage: str,
+    chosen: Selected,
+    demonstrations: Sequence[Demonstration],
+    policy: Policy,
+    *,
+    seeds: Seeds,
+    step: Step,
+    budget: BudgetSettings = NO_BUDGET,
+    checkpoints: Checkpoints | None = None,
+) -> Trained:
+    """Trains on demonstrations: the lessons of a model without pretraining, and supervised fine-tuning."""
+    usable = [d for d in demonstrations if policy.prompt_tokens(d.prompt) <= policy.max_prompt_tokens]
+    if not usable:
+        raise UserError(f"{stage}: no demonstration fits model.max_prompt_tokens={policy.max_prompt_tokens}.")
+    updates = planned_updates(chosen.config, len(usable))
+    optimizer = chosen.build(policy=policy, updates=updates, seeds=seeds)
+    batches = partial(demonstration_batches, policy, usable, chosen.config, updates=updates, seeds=seeds)
+    return train(
+        stage, optimizer, lambda start: batches(start=start),
+        policy=policy, updates=updates, step=step, budget=budget, checkpoints=checkpoints,
+    )  # fmt: skip
+
+
+def gather_rankings(
+    settings: RankingsSettings,
+    annotator: Annotator,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    evaluation_ids: frozenset[str],
+    *,
+    seeds: Seeds,
+) -> Rankings:
+    """Has the SFT model's responses ranked, or takes the annotator's recorded rankings; holds some out.
+
+    Recorded rankings of evaluation prompts are the held-out ones; where there are none, a share of the others is."""
+    if annotator.samples_responses:
+        rows = torch.randperm(len(prompts), generator=seeds.torch("prompts"))[: settings.prompts].tolist()
+        rankings = collect_rankings(
+            policy,
+            annotator,
+            [prompts[i] for i in rows],
+            responses=settings.responses,
+            temperature=settings.temperature,
+            rng=seeds.torch("sampling", policy.device),
+        )
+    else:
+        rankings = [r for r in annotator.recorded() if policy.prompt_tokens(r.prompt) <= policy.max_prompt_tokens]
+        held_out = tuple(r for r in rankings if r.prompt.id in evaluation_ids)
+        if held_out:
+            return Rankings(tuple(r for r in rankings if r.prompt.id not in evaluation_ids), held_out)
+    if len(rankings) < 2:
+        raise UserError(f"{len(rankings)} rankings that fit the model's window are too few to learn from.")
+    # Split by prompt: a prompt's rankings never lie on both sides.
+    ids = list(dict.fromkeys(ranking.prompt.id for ranking in rankings))
+    order = torch.randperm(len(ids), generator=seeds.torch("held out")).tolist()
+    out = {ids[i] for i in order[: min(max(round(settings.held_out * len(ids)), 1), len(ids) - 1)]}
+    return Rankings(
+        tuple(r for r in rankings if r.prompt.id not in out), tuple(r for r in rankings if r.prompt.id in out)
+    )
+
+
+def fit_reward(
+    reward: FittableRewardSource,
+    rankings: Rankings,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    annotator: Annotator,
+    *,
+    seeds: Seeds,
+    step: Step,
+    checkpoints: Checkpoints | None = None,
+) -> FitReport:
+    """Fits a reward source to the rankings and normalises it on fresh samples of the SFT model."""
+    done = 0
+    checkpoints = checkpoints or NoCheckpoints()
+
+    def progress(
+        update: int, updates: int, metrics: Mapping[str, float], state: Callable[[], Mapping[str, Any]] | None = None
+    ) -> None:
+        nonlocal done
+        step("reward", update, updates, metrics)
+        done = update
+        if state:
+            checkpoints.keep("reward", update, state, last=update == updates)
+
+    rows = torch.randperm(len(prompts), generator=seeds.torch("prompts"))[:NORMALISATION_SAMPLES].tolist()
+    rng = seeds.torch("sampling", policy.device)
+    baseline = policy.generate([prompts[i] for i in rows], Sampling(), rng=rng).samples
+    try:
+        with functional.within_memory("fitting the reward", *LESS_MEMORY):
+            return reward.fit(
+                rankings.train, rankings.held_out, baseline,
+                annotator=annotator, progress=progress, state=checkpoints.restore("reward"),
+            )  # fmt: skip
+    except NonFiniteError as error:
+        raise NonFiniteError(f"reward, after update {done}: {error}") from error
+
+
+def align(
+    chosen: Selected,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    *,
+    reward: RewardSource | None,
+    pairs: Sequence[PreferencePair],
+    seeds: Seeds,
+    step: Step,
+    budget: BudgetSettings = NO_BUDGET,
+    checkpoints: Checkpoints | None = None,
+    reference: Reference | None = None,
+    point: Point = lambda updates, last: None,
+) -> Aligned:
+    """Runs the algorithm on the batches that it consumes: rollouts scored by `reward`, or recorded `pairs`."""
+    config = chosen.config
+    if config.consumes is Consumes.NOTHING:
+        return Aligned(Trained(), {})
+    batches: Callable[..., Iterator[Batch]]
+    counts: Mapping[str, int] = {}
+    if isinstance(config, PreferenceConfig):
+        data = pair_data(policy, pairs, config, reference=reference)
+        counts, updates = data.counts, planned_updates(config, len(data.pairs))
+        batches = partial(preference_batches, data, config)
+    else:
+        assert reward is not None, "it consumes rollouts"
+        updates = planned_updates(config, len(prompts) * config.samples_per_prompt)
+        batches = partial(rollout_batches, policy, reward, prompts, config)
+    optimizer = chosen.build(policy=policy, updates=updates, seeds=seeds)
+    trained = train(
+        chosen.component.name, optimizer, lambda start: batches(updates=updates, seeds=seeds, start=start),
+        policy=policy, updates=updates, step=step, budget=budget, checkpoints=checkpoints, point=point,
+    )  # fmt: skip
+    return Aligned(trained, counts)

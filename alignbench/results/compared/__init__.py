@@ -1,0 +1,1 @@
+"""From runs to a table, and what differs in it beyond noise."""

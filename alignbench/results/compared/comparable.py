@@ -1,0 +1,114 @@
+"""What may stand in one table. Rows may differ in what people vary on purpose, and labels say so: the algorithm and its options, the
+model, the annotator. They may not differ in what their numbers are measured with (docs/results.md gives the reasons)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from alignbench.errors import UserError
+from alignbench.results.compared.table import GAP, PROXY, Row, Table
+from alignbench.results.disk.environment import counts
+from alignbench.results.disk.runs import StoredRun
+
+BUDGET = ("algo.updates", "algo.passes", "algo.batch_size")
+IGNORED = ("micro_batch_size", "families")  # memory only; a metric that only some rows have shows as a dash
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Rows with the same `peers`, None aside, agree on all of `settings` (a name, or the first part of one)."""
+
+    what: str
+    settings: tuple[str, ...]
+    peers: Callable[[Row], str | None]
+
+
+RULES = (
+    _Rule("data", ("data",), lambda row: "all"),
+    _Rule("version", ("alignbench",), lambda row: "all"),
+    _Rule("evaluation settings", ("eval",), lambda row: "all"),
+    _Rule("reward model", ("reward",), lambda row: row.identity.reward and "scored"),
+    _Rule("training budget of the SFT model", ("pretrain", "sft"), lambda row: row.identity.model),
+    _Rule("number of rankings", ("rankings",), lambda row: row.identity.annotator and "ranked"),
+    _Rule("training budget", BUDGET, lambda row: None if row.baseline else row.identity.algo),
+)
+
+
+def clashes(table: Table, budgets: bool = False) -> list[str]:
+    """What makes the rows' numbers incomparable, in a phrase each. `budgets`: training budgets are what is compared."""
+    rules = [rule for rule in RULES if not (budgets and rule.settings == BUDGET)]
+    facts = [(row, _facts(row)) for row in table.rows]
+    return [clash for rule in rules for clash in _clashes(rule, facts)]
+
+
+def require_comparable(table: Table, budgets: bool = False) -> None:
+    """Refuses rows whose numbers do not belong in one table."""
+    if found := clashes(table, budgets):
+        more = f" (and {len(found) - 2} more)" if len(found) > 2 else ""
+        raise UserError(
+            f"These runs do not belong in one table: {'; '.join(found[:2])}{more}. "
+            "Name the runs to compare, choose with --only KEY=VALUE, or see them all the same with --force."
+        )
+
+
+def _clashes(rule: _Rule, facts: Sequence[tuple[Row, dict[str, object]]]) -> Iterator[str]:
+    """One phrase for each setting on which rows do not agree. What a row does not know it does not contradict."""
+    found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    names = [name for name in dict.fromkeys(name for _, known in facts for name in known) if _covers(rule, name)]
+    for row, known in facts:
+        if peers := rule.peers(row):
+            for name in names:
+                if name in known:
+                    found[peers, name].setdefault(str(known[name]), " ".join(row.label))
+    for (_, name), values in found.items():
+        if len(values) > 1:
+            named = [f"{value[:40]} in {label}" for value, label in list(values.items())[:3]]
+            yield f"other {rule.what}, {name} is {', '.join(named)}" + (", ..." if len(values) > 3 else "")
+
+
+def _covers(rule: _Rule, name: str) -> bool:
+    return (
+        any(name == s or name.startswith(f"{s}.") for s in rule.settings)
+        and counts(name)
+        and not name.endswith(IGNORED)
+    )
+
+
+def _facts(row: Row) -> dict[str, object]:
+    identity = row.identity
+    version = {"alignbench": identity.packages["alignbench"]} if "alignbench" in identity.packages else {}
+    return {**row.runs[0].settings, "data": identity.data, "reward": identity.reward, **version}
+
+
+def reward_model(row: Row) -> tuple[object, ...]:
+    """What a row's proxy reward is a score of: rows that differ in it cannot be compared by that score."""
+    settings = row.runs[0].settings
+    parts = ("reward.", "annotator.", "rankings.")
+    relevant = sorted((k, str(v)) for k, v in settings.items() if k.startswith(parts) and not k.endswith(IGNORED))
+    return (row.identity.reward, row.identity.annotator, *relevant)
+
+
+def measured_alike(metric: str, one: Row, other: Row) -> bool:
+    return metric not in (PROXY, GAP) or reward_model(one) == reward_model(other)
+
+
+def caveats(table: Table) -> list[str]:
+    """What a table shows side by side although it must not be compared across all of its rows."""
+    scored = {reward_model(row) for row in table.rows if PROXY in row.cells}
+    if len(scored) < 2:
+        return []
+    return [
+        f"{len(scored)} different reward models: {PROXY} and {GAP} are to be compared only among rows that one of them scored."
+    ]
+
+
+def chosen(runs: list[StoredRun], only: list[str]) -> list[StoredRun]:
+    """The runs with every KEY=VALUE of `only`: a component, as in data=world, or a setting, as in algo.kl_coef=0.1."""
+    for condition in only:
+        key, equals, value = condition.partition("=")
+        if not equals:
+            raise UserError(f"--only {condition}: write KEY=VALUE, as in --only data=world.")
+        runs = [run for run in runs if str(getattr(run.record.identity, key, run.settings.get(key))) == value]
+    return runs

@@ -1,0 +1,155 @@
+"""Rows at a matched KL or a matched compute: each algorithm read off its own frontier, between two settings that were run.
+
+An algorithm's frontier is what it reaches as its coefficients vary. Two algorithms at one coefficient are two points of different
+frontiers, at different distances from the SFT model; reward against KL is how they compare (Gao et al. 2022, arXiv
+2210.10760). Between the two neighbouring settings of one seed everything is interpolated linearly, the score of each
+example too, so that differences are tested as in any other table. Nothing is extrapolated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignbench.records import Metric
+from alignbench.results.compared.examples import Examples, Scores
+from alignbench.results.compared.table import Row, Table, make_row
+from alignbench.results.disk.record import Cost
+from alignbench.results.disk.runs import StoredRun
+
+if TYPE_CHECKING:
+    from alignbench.results.compared.examples import Floats
+
+KL = ("optimization/kl", "exact/kl")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is matched: where a run stands on it, None where that is unknown."""
+
+    name: str
+    unit: str
+    of: Callable[[StoredRun], float | None]
+
+
+def _kl(run: StoredRun) -> float | None:
+    return next((run.record.metrics[name].value for name in KL if name in run.record.metrics), None)
+
+
+def _seconds(run: StoredRun) -> float | None:
+    return math.fsum(run.record.cost.seconds.values()) or None
+
+
+AT_KL = Axis("KL", "nats per response", _kl)
+AT_BUDGET = Axis("seconds", "of the whole run", _seconds)
+
+
+@dataclass(frozen=True)
+class _Between:
+    """A point of a frontier: `weight` of `upper`, the rest of `lower`."""
+
+    lower: StoredRun
+    upper: StoredRun
+    weight: float
+
+
+def matched(table: Table, axis: Axis, target: float, examples: Examples) -> tuple[Table, Examples]:
+    """The table with one row per frontier, read off at `target`, and the scores of its rows. SFT models stay as they are;
+    what does not reach the target is said and left out."""
+    rows = [row for row in table.rows if row.baseline]
+    notes = list(table.notes)
+    points: dict[Path, _Between] = {}
+    for label, sweep in _frontiers(table).items():
+        found, missing = [], []
+        for seed, runs in _by_seed(sweep).items():
+            between = _between(runs, axis, target)
+            if isinstance(between, str):
+                missing.append(f"seed {seed}: {between}")
+                continue
+            run = _interpolated(between, Path(f"{' '.join(label)} at {axis.name} {target:g}, seed {seed}"))
+            points[run.path] = between
+            found.append(run)
+        name = " ".join(label)
+        if missing:
+            notes.append(f"{name} at {axis.name} {target:g} is not known and not extrapolated: {'; '.join(missing)}.")
+        if found:
+            rows.append(make_row(found, label))
+            settings = ", ".join(" ".join(row.label[len(label) :]) or name for row in sweep)
+            notes.append(f"{name} is interpolated at {axis.name} {target:g} ({axis.unit}) over {settings}.")
+    scores = {metric: _extended(scores, points) for metric, scores in examples.scores.items()}
+    return replace(table, rows=tuple(rows), notes=tuple(notes)), replace(examples, scores=scores)
+
+
+def _frontiers(table: Table) -> dict[tuple[str, ...], list[Row]]:
+    """Rows that differ only in options of their algorithm, under the part of the label that they share."""
+    sweeps: dict[object, list[Row]] = defaultdict(list)
+    for row in table.rows:
+        if not row.baseline:
+            identity = row.identity
+            fixed = [(k, str(v)) for k, v in row.runs[0].settings.items() if k.partition(".")[0] not in _VARYING]
+            sweeps[row.label[0], identity.plugin, identity.plugin_version, *sorted(fixed)].append(row)
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for rows in sweeps.values():
+        shared = tuple(part for part in rows[0].label if all(part in row.label for row in rows))
+        label = shared if len(rows) > 1 else rows[0].label
+        found[label] = [replace(r, label=(*label, *(p for p in r.label if p not in label))) for r in rows]
+    return found
+
+
+_VARYING = ("algo", "seed", "device", "results_dir", "tracker")
+
+
+def _by_seed(rows: Sequence[Row]) -> Mapping[int, list[StoredRun]]:
+    found: dict[int, list[StoredRun]] = defaultdict(list)
+    for row in rows:
+        for run in row.runs:
+            found[run.record.identity.seed].append(run)
+    return dict(sorted(found.items()))
+
+
+def _between(runs: Sequence[StoredRun], axis: Axis, target: float) -> _Between | str:
+    """The two neighbours of `target`, or why there are none."""
+    known = sorted(((x, run) for run in runs if (x := axis.of(run)) is not None), key=lambda point: point[0])
+    if not known:
+        return f"no {axis.name}"
+    lower = [point for point in known if point[0] <= target]
+    upper = [point for point in known if point[0] >= target]
+    if not lower or not upper:
+        lowest, highest = known[0][0], known[-1][0]
+        only = f"{lowest:.3g}" if len(known) == 1 else f"{lowest:.3g} to {highest:.3g}"
+        return f"{axis.name} {only}"
+    (x, below), (y, above) = lower[-1], upper[0]
+    return _Between(below, above, (target - x) / (y - x) if y > x else 0.0)
+
+
+def _interpolated(point: _Between, name: Path) -> StoredRun:
+    """A run that was not made: its standard errors over examples are unknown, and of its costs only the seconds are told."""
+    lower, upper = point.lower.record, point.upper.record
+
+    def mix(a: float, b: float) -> float:
+        return (1 - point.weight) * a + point.weight * b
+
+    metrics = {
+        name: Metric(mix(m.value, other.value), math.nan, min(m.n, other.n), m.direction)
+        for name, m in lower.metrics.items()
+        if (other := upper.metrics.get(name))
+    }
+    seconds = mix(math.fsum(lower.cost.seconds.values()), math.fsum(upper.cost.seconds.values()))
+    return replace(point.lower, path=name, record=replace(lower, metrics=metrics, cost=Cost({"all": seconds})))
+
+
+def _extended(scores: Scores, points: Mapping[Path, _Between]) -> Scores:
+    import numpy as np
+
+    rows = dict(scores.rows)
+    added: list[Floats] = []
+    for path, point in points.items():
+        if point.lower.path in scores.rows and point.upper.path in scores.rows:
+            lower, upper = (scores.values[scores.rows[run.path]] for run in (point.lower, point.upper))
+            rows[path] = len(rows)
+            added.append((1 - point.weight) * lower + point.weight * upper)
+    return replace(scores, rows=rows, values=np.vstack([scores.values, *added]))

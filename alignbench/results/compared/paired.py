@@ -1,0 +1,213 @@
+"""What differs between rows of the table, by how much, and how sure that is.
+
+Seeds and evaluation prompts are both samples of what a reader cares about: another training run, other prompts. The spread of a
+difference is that of a hierarchical bootstrap, which draws seeds and, inside them, examples (whole clusters of those that belong
+together), the same in every run because runs answer the same prompts (Davison & Hinkley 1997, section 3.8; Owen 2007, arXiv
+0712.1111):
+
+    spread^2 = V_seeds + max(V_examples - V_both, 0)
+
+V_seeds is the variance of a mean over seeds, V_examples the clustered variance of a mean over examples of what the seeds
+average to, and V_both the noise of single seeds on single clusters, which is in either and counts once (two-way clustering, Cameron,
+Gelbach & Miller 2011; V_both as the analysis of variance has it, for seeds are few). For a mean nothing has to be drawn: this
+is the limit of infinitely many draws, the ideal bootstrap (Efron & Tibshirani 1993, chapter 6).
+
+What makes the percentiles of a bootstrap of three to ten seeds call noise a difference is not its spread but its tails. Here each
+part has its own quantile of Student's t, with Welch's degrees of freedom over seeds and G - 1 over G clusters, and the two
+half-intervals add in quadrature (Howe 1974; Zou & Donner 2008). A p-value is the level at which the interval just
+holds 0. Satterthwaite's single t for the sum is too sure at three seeds: where they happen to agree it takes their spread for
+small, and for well known.
+
+`benchmarks/aa_test.py` measures how often it calls noise a difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from alignbench.results.compared.comparable import measured_alike
+from alignbench.results.compared.examples import Examples, Scores, read_examples
+from alignbench.results.compared.table import Row, Table, baseline_row
+from alignbench.results.disk.runs import StoredRun
+
+if TYPE_CHECKING:
+    from alignbench.results.compared.examples import Floats, Integers
+
+LEVEL = 0.05
+SMALLEST = 1e-15
+"""P-values below it are 0."""
+EQUAL = 1e-9
+"""A difference that is smaller than this part of the two means is rounding."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`value` = the row's mean less the baseline's, with its 95% interval; `p_holm` is corrected for all differences of
+    one table (Holm 1979), and `significant` says whether it is below 5%.
+
+    `effect_size` is Cohen's d_av: `value` in standard deviations of a row's scores over examples, the root mean square of
+    the two rows' (Lakens 2013). `over_seeds`: whether the interval covers training noise; else it is over examples only.
+    `seeds` of each row were compared (of the row that has fewer), on `examples` that all of the runs have."""
+
+    row: tuple[str, ...]
+    baseline: tuple[str, ...]
+    metric: str
+    value: float
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+    effect_size: float
+    significant: bool
+    over_seeds: bool
+    seeds: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A difference of means with the variance that seeds give it and that prompts add, and the degrees of freedom of each."""
+
+    value: float
+    by_seeds: float
+    seed_degrees: float
+    by_prompts: float
+    prompt_degrees: float
+    over_seeds: bool
+
+    def half_interval(self, level: float = LEVEL) -> float:
+        """Of the interval that misses the truth in `level` of cases."""
+        from scipy.special import stdtrit
+
+        parts = ((self.by_seeds, self.seed_degrees), (self.by_prompts, self.prompt_degrees))
+        return math.sqrt(sum(v * float(stdtrit(degrees, level / 2)) ** 2 for v, degrees in parts if v))
+
+    @property
+    def p_value(self) -> float:
+        """The level at which the interval just holds 0."""
+        from scipy.optimize import brentq
+
+        if self.value == 0:
+            return 1.0
+        if self.half_interval(SMALLEST) < abs(self.value):
+            return 0.0
+        root = brentq(lambda log: self.half_interval(math.exp(log)) - abs(self.value), math.log(SMALLEST), 0)
+        return math.exp(root)
+
+
+def differences(table: Table, baseline: str = "", examples: Examples | None = None) -> tuple[Difference, ...]:
+    """Each row against `baseline`, the label of a row; by default against the SFT model that the row started from.
+
+    Metrics that one of the two lacks or has in part, and rewards of different reward models, have none."""
+    if len(table.rows) < 2:
+        return ()
+    examples = examples or read_examples(run for row in table.rows for run in row.runs)
+    found = []
+    for row in table.rows:
+        other = baseline_row(row, table, baseline)
+        if other is None or other is row:
+            continue
+        for metric in table.metrics:
+            known = metric in row.cells and metric in other.cells and metric in examples.scores
+            whole = known and not (row.cells[metric].missing or other.cells[metric].missing)
+            if whole and measured_alike(metric, row, other):
+                found += _difference(row, other, metric, examples.scores[metric])
+    corrected = holm([d.p_value for d in found])
+    return tuple(replace(d, p_holm=p, significant=p < LEVEL) for d, p in zip(found, corrected, strict=True))
+
+
+def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[Difference]:
+    import numpy as np
+
+    a, b, paired = _matched(scores, row.runs, baseline.runs)
+    if not a or not b:
+        return []
+    found = estimate(scores.values[a], scores.values[b], scores.clusters, paired=paired)
+    if found is None:
+        return []
+    half, p = found.half_interval(), found.p_value
+    deviation = math.sqrt(np.mean([np.nanvar(scores.values[side], axis=1).mean() for side in (a, b)]))
+    return [
+        Difference(
+            row.label,
+            baseline.label,
+            metric,
+            found.value,
+            found.value - half,
+            found.value + half,
+            p_value=p,
+            p_holm=p,
+            effect_size=found.value / deviation if deviation else math.nan,
+            significant=p < LEVEL,
+            over_seeds=found.over_seeds,
+            seeds=min(len(a), len(b)),
+            examples=int((~np.isnan(scores.values[[*a, *b]])).all(0).sum()),
+        )
+    ]
+
+
+def _matched(scores: Scores, one: Sequence[StoredRun], other: Sequence[StoredRun]) -> tuple[list[int], list[int], bool]:
+    """Which runs to compare, and whether run i of one side belongs to run i of the other: the same seed, hence the same SFT
+    model. A single shared seed is used only where a side has no second one."""
+    a, b = ({run.record.identity.seed: i for run in side for i in scores.of([run])} for side in (one, other))
+    shared = sorted(a.keys() & b.keys())
+    if len(shared) >= 2 or (shared and min(len(a), len(b)) == 1):
+        return [a[seed] for seed in shared], [b[seed] for seed in shared], True
+    return list(a.values()), list(b.values()), False
+
+
+def estimate(a: Floats, b: Floats, clusters: Integers, *, paired: bool) -> Estimate | None:
+    """The difference of the means of `a` and `b` [seed, example] with its spread, as the head of this file has it; None where
+    one seed and one cluster leave it unknown.
+
+    `paired`: row i of both is one seed. Examples are always paired: columns are the same prompts, NaN where one is missing."""
+    import numpy as np
+
+    mean_a, mean_b = np.nanmean(a, axis=1), np.nanmean(b, axis=1)
+    noise_a, noise_b = residuals(a, clusters), residuals(b, clusters)
+    sides = [(mean_a - mean_b, noise_a - noise_b)] if paired else [(mean_a, noise_a), (-mean_b, -noise_b)]
+    value = float(sum(means.mean() for means, _ in sides))
+    rounding = EQUAL * max(abs(mean_a).max(), abs(mean_b).max())
+    value = 0.0 if abs(value) <= rounding else value
+    groups = len(np.unique(clusters[~np.isnan(a).all(0) | ~np.isnan(b).all(0)]))
+    over_seeds = all(len(means) > 1 for means, _ in sides)
+    if groups < 2 and not over_seeds:
+        return None
+
+    correction = groups / (groups - 1) if groups > 1 else 0.0  # a single cluster says nothing about prompts
+    by_examples = correction * float((sum(noise.mean(0) for _, noise in sides) ** 2).sum())
+    if not over_seeds:
+        return Estimate(value, 0.0, math.nan, by_examples, groups - 1, over_seeds)
+    parts = [(float(means.var(ddof=1)) / len(means), len(means) - 1) for means, _ in sides]
+    by_seeds = sum(v for v, _ in parts)
+    if by_seeds <= rounding**2:  # seeds that agree to the last digit say nothing about the noise of their examples
+        return Estimate(value, 0.0, math.nan, by_examples, groups - 1, over_seeds)
+    seed_degrees = by_seeds**2 / sum(v**2 / degrees for v, degrees in parts)
+    by_both = correction * sum(float(noise.var(axis=0, ddof=1).sum()) / len(noise) for _, noise in sides)
+    return Estimate(value, by_seeds, seed_degrees, max(by_examples - by_both, 0.0), groups - 1, over_seeds)
+
+
+def residuals(values: Floats, clusters: Integers) -> Floats:
+    """What each cluster moves each seed's mean by, [seed, cluster]: the sum of (x - mean) over its examples, by n."""
+    import numpy as np
+
+    centred = np.nan_to_num(values - np.nanmean(values, axis=1, keepdims=True))
+    order = np.argsort(clusters, kind="stable")
+    starts = np.flatnonzero(np.diff(clusters[order], prepend=-1))
+    sums = np.add.reduceat(centred[:, order], starts, axis=1)
+    found: Floats = sums / (~np.isnan(values)).sum(1, keepdims=True)
+    return found
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979): the chance of one false alarm among all stays below the level."""
+    import numpy as np
+
+    order = np.argsort(p_values)
+    steps = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return [float(p) for p in corrected]

@@ -1,0 +1,342 @@
+"""The results table, before it is drawn: runs of one configuration become one row, its seeds a mean and an interval."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from alignbench.errors import unknown_name
+from alignbench.records import Direction, Metric
+from alignbench.results.compared.statistics import NORMAL_95, interval_over_seeds
+from alignbench.results.disk.environment import counts
+from alignbench.results.disk.record import Identity, Status
+from alignbench.results.disk.runs import BrokenRun, StoredRun
+
+COMPONENTS = ("model", "data", "annotator", "reward")
+PROXY, GOLD, GAP = "optimization/proxy_reward", "optimization/gold_reward", "optimization/proxy_gold_gap"
+"""The gap is proxy less gold: what a policy that exploits its reward model widens (Gao et al. 2022, arXiv 2210.10760)."""
+UNANSWERED, PAST_PEAK = "‡", "†"
+SFT_PARTS = ("pretrain", "sft", "model", "data", "eval")  # what an SFT model and its responses depend on
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`half_interval`: of 95%, over seeds where `over_seeds`, else over evaluation examples. NaN where unknown.
+
+    `missing` of its `asked` examples have no answer: the value is not that of the whole. `past_peak`: of a run that had been
+    significantly better along its training."""
+
+    value: float
+    half_interval: float
+    over_seeds: bool
+    missing: int = 0
+    asked: int = 0
+    past_peak: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration. `label`: the algorithm, then what sets this row apart from others, one `key=value` each.
+
+    `runs` are those that it stands for, one per seed; costs are means over them, None where no run knows them."""
+
+    label: tuple[str, ...]
+    identity: Identity  # of its first seed
+    baseline: bool
+    seeds: tuple[int, ...]
+    seconds: float
+    cells: Mapping[str, Cell]
+    tokens_per_second: float | None = None
+    peak_memory_bytes: float | None = None
+    runs: tuple[StoredRun, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """`incomplete` are runs that did not finish, `notes` what a reader has to know: neither is ever averaged in."""
+
+    rows: tuple[Row, ...]
+    metrics: Mapping[str, Direction]
+    incomplete: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The finished runs of one configuration, one per seed."""
+
+    runs: tuple[StoredRun, ...]
+
+    @property
+    def first(self) -> StoredRun:
+        return self.runs[0]
+
+    @property
+    def identity(self) -> Identity:
+        return self.first.record.identity
+
+    @property
+    def baseline(self) -> bool:
+        return self.first.record.baseline
+
+
+def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> Table:
+    """One row per configuration, SFT models first. What is unfinished, mixed or broken is said, not averaged."""
+    finished = _without_copies([run for run in runs if run.record.status is Status.FINISHED])
+    groups, notes = _grouped(finished)
+    rows = [make_row(group.runs, label) for group, label in zip(groups, _labels(groups), strict=True)]
+    rows.sort(key=lambda row: (not row.baseline, [_natural(part) for part in row.label]))
+    notes += _mixed([run for group in groups for run in group.runs])
+    notes += [f"{run.path}: {run.reason}." for run in broken]
+    notes += _unanswered(rows)
+    return Table(
+        rows=tuple(rows),
+        metrics=_metrics(run for group in groups for run in group.runs),
+        incomplete=tuple(_incomplete(run) for run in runs if run.record.status is not Status.FINISHED),
+        notes=tuple(notes),
+    )
+
+
+def baseline_row(row: Row, table: Table, name: str = "") -> Row | None:
+    """The row that `row` is compared with: the one labelled `name`, or the SFT model that it started from.
+
+    Of several SFT models the one that has most settings in common with it, and never one that was trained otherwise."""
+    choices = [other for other in table.rows if (" ".join(other.label) == name if name else other.baseline)]
+    if not choices and name and any(other.label[0] == name and other.baseline for other in table.rows):
+        return baseline_row(row, table)
+    if name and not choices:
+        raise unknown_name("row", name, [" ".join(other.label) for other in table.rows])
+    if name or row.baseline:
+        return choices[0] if choices else None
+    own = _trained_as(row.runs[0])
+    twins = [other for other in choices if _trained_as(other.runs[0]) == own]
+    settings = {key: str(value) for key, value in row.runs[0].settings.items()}
+
+    def in_common(other: Row) -> int:
+        return sum(settings.get(key) == str(value) for key, value in other.runs[0].settings.items())
+
+    return max(twins, key=in_common, default=None)
+
+
+def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
+    """Groups by everything but the seed. A seed counts once: repeats would shrink the interval.
+
+    Of repeats the latest is taken, of copies of an SFT row the latest of those that hold most metrics: a run without a
+    reward model cannot tell the proxy reward of its SFT model."""
+    by_row: dict[tuple[object, ...], dict[int, list[StoredRun]]] = defaultdict(lambda: defaultdict(list))
+    for run in sorted(runs, key=lambda run: run.path.parts):
+        identity, baseline = run.record.identity, run.record.baseline
+        plugin = () if baseline else (identity.algo, identity.plugin, identity.plugin_version)
+        by_row[baseline, *plugin, _version(identity), identity.config_hash][identity.seed].append(run)
+    groups, notes = [], []
+    for seeds in by_row.values():
+        chosen = []
+        for seed, repeats in sorted(seeds.items()):
+            shown = max(reversed(repeats), key=lambda run: len(run.record.metrics))
+            chosen.append(shown)
+            differ = any(_disagree(shown.record.metrics, repeat.record.metrics) for repeat in repeats)
+            # Every run brings its own copy of the SFT row: that is worth a word only where the copies disagree.
+            if differ or (len(repeats) > 1 and not shown.record.baseline):
+                what = "The numbers differ; the" if differ else "The"
+                name = shown.record.identity.algo
+                notes.append(f"{name}, seed {seed}: run {len(repeats)} times. {what} latest is shown.")
+        groups.append(_Group(tuple(map(_with_gap, chosen))))
+    return groups, notes
+
+
+def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Leaves out SFT rows of runs without a reward where a run with one brings the same SFT model: beside DPO it cannot
+    tell the proxy reward, beside PPO it can. Copies that disagree stay, and stand apart."""
+    if len({bool(run.record.identity.reward) for run in runs if run.record.baseline}) < 2:
+        return list(runs)
+    models: dict[tuple[int, str], tuple[object, ...]] = {}
+
+    def model(run: StoredRun) -> tuple[object, ...]:
+        identity = run.record.identity
+        key = identity.seed, identity.config_hash
+        if key not in models:  # runs that differ in the algorithm alone share it
+            models[key] = _sft_model(run)
+        return models[key]
+
+    scored: dict[tuple[object, ...], list[StoredRun]] = defaultdict(list)
+    for run in runs:
+        if run.record.baseline and run.record.identity.reward:
+            scored[model(run)].append(run)
+
+    def copied(run: StoredRun) -> bool:
+        twins = scored[model(run)] if run.record.baseline and not run.record.identity.reward else []
+        return any(not _disagree(run.record.metrics, twin.record.metrics) for twin in twins)
+
+    return [run for run in runs if not copied(run)]
+
+
+def _sft_model(run: StoredRun) -> tuple[object, ...]:
+    return (run.record.identity.seed, *_trained_as(run))
+
+
+def _trained_as(run: StoredRun) -> list[tuple[str, str]]:
+    settings = run.settings.items()
+    return sorted((key, str(value)) for key, value in settings if key.partition(".")[0] in SFT_PARTS and counts(key))
+
+
+def _with_gap(run: StoredRun) -> StoredRun:
+    """With the proxy-gold gap beside its two rewards. Its standard error takes both rewards of each example to know."""
+    metrics = run.record.metrics
+    if PROXY not in metrics or GOLD not in metrics:
+        return run
+    proxy, gold = metrics[PROXY], metrics[GOLD]
+    gap = Metric(proxy.value - gold.value, math.nan, min(proxy.n, gold.n), Direction.NEITHER)
+    return replace(run, record=replace(run.record, metrics={**metrics, GAP: gap}))
+
+
+def _disagree(one: Mapping[str, Metric], other: Mapping[str, Metric]) -> bool:
+    return any(one[name].value != other[name].value for name in one.keys() & other.keys())
+
+
+def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
+    """The runs of one configuration, one per seed, as a row."""
+    records = [run.record for run in runs]
+    names = dict.fromkeys(name for record in records for name in record.metrics)
+    cells = {}
+    for name in names:
+        metrics = [record.metrics[name] for record in records if name in record.metrics]
+        values = [metric.value for metric in metrics]
+        over_seeds = len(values) > 1
+        half = interval_over_seeds(values) if over_seeds else NORMAL_95 * metrics[0].stderr
+        missing = sum(metric.missing for metric in metrics)
+        asked = missing + sum(metric.n for metric in metrics)
+        cells[name] = Cell(math.fsum(values) / len(values), half, over_seeds, missing, asked)
+    seconds = math.fsum(s for record in records for s in record.cost.seconds.values()) / len(records)
+    seeds = tuple(record.identity.seed for record in records)
+    return Row(
+        label,
+        records[0].identity,
+        records[0].baseline,
+        seeds,
+        seconds,
+        cells,
+        tokens_per_second=_mean([record.cost.tokens_per_second for record in records]),
+        peak_memory_bytes=_mean([record.cost.peak_memory_bytes for record in records]),
+        runs=tuple(runs),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
+    """Each row's algorithm and the settings that set it apart.
+
+    A component's settings are compared only among rows that use it: `algo.kl_coef` says nothing against DPO."""
+    identities = list(enumerate(group.identity for group in groups))
+    differing = [
+        *(
+            _differing({i: (chosen, None) for i, identity in identities if (chosen := getattr(identity, kind))}, kind)
+            for kind in COMPONENTS
+        ),
+        *(_differing(_candidates(groups, key), key.removeprefix("algo.")) for key in _keys(groups)),
+        _differing({i: (_version(identity), None) for i, identity in identities}, "alignbench"),
+    ]
+    labels = []
+    for i, group in enumerate(groups):
+        parts = [found[i] for found in differing if i in found]
+        labels.append((group.identity.algo_label or group.identity.algo, *parts))
+    for tie_break in (lambda g: f"{g.identity.plugin} {g.identity.plugin_version}", lambda g: g.identity.config_hash):
+        times = Counter(labels)
+        labels = [
+            (*label, tie_break(group)) if times[label] > 1 else label
+            for label, group in zip(labels, groups, strict=True)
+        ]
+    return labels
+
+
+_ABSENT = object()
+
+
+def _version(identity: Identity) -> str | None:
+    return identity.packages.get("alignbench")
+
+
+def _keys(groups: Sequence[_Group]) -> list[str]:
+    """Settings that are not the same everywhere: of a hundred a few, and only they are looked at row by row."""
+    keys = dict.fromkeys(key for group in groups for key in group.first.settings)
+    shown = [key for key in keys if key not in ("algo", *COMPONENTS) and counts(key)]
+    settings = [group.first.settings for group in groups]
+    return [key for key in shown if any(s.get(key, _ABSENT) != settings[0].get(key, _ABSENT) for s in settings)]
+
+
+def _candidates(groups: Sequence[_Group], key: str) -> dict[int, tuple[Any, object]]:
+    """Rows that the setting applies to: its value, and the component among whose rows it is compared."""
+    kind = key.partition(".")[0]
+    found = {}
+    for i, group in enumerate(groups):
+        component = getattr(group.identity, kind) if kind in ("algo", *COMPONENTS) else "any"
+        if key in group.first.settings and component and not (group.baseline and kind == "algo"):
+            found[i] = (group.first.settings[key], component)
+    return found
+
+
+def _differing(candidates: Mapping[int, tuple[Any, object]], name: str) -> dict[int, str]:
+    """`name=value` for the rows whose peers do not all have the same value."""
+    values: dict[object, set[str]] = defaultdict(set)
+    for value, component in candidates.values():
+        values[component].add(_text(value))
+    return {i: f"{name}={_text(v)}" for i, (v, component) in candidates.items() if len(values[component]) > 1}
+
+
+def _text(value: Any) -> str:
+    text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 40 else f"…{text[-39:]}"
+
+
+def _metrics(runs: Iterable[StoredRun]) -> dict[str, Direction]:
+    """All metrics in the order of the run that has most of them, families kept together."""
+    found: dict[str, dict[str, Direction]] = defaultdict(dict)
+    different = {tuple(run.record.metrics): run for run in runs}.values()
+    for run in sorted(different, key=lambda run: -len(run.record.metrics)):
+        for name, metric in run.record.metrics.items():
+            found[name.partition("/")[0]].setdefault(name, metric.direction)
+    return {name: direction for family in found.values() for name, direction in family.items()}
+
+
+def _incomplete(run: StoredRun) -> str:
+    record = run.record
+    hint = " (or killed)" if record.status is Status.RUNNING else ""
+    return f"{run.path.name}: {record.status.value}{hint}" + (f", {record.error}" if record.error else "")
+
+
+def _mixed(runs: Sequence[StoredRun]) -> list[str]:
+    """One line on what was not the same everywhere, beside the configuration."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        identity = run.record.identity
+        found["git commit"].add((identity.git_commit or "none")[:12])
+        for name, value in {**identity.packages, **identity.hardware}.items():
+            found[name].add(value)
+        if "device" in run.settings:
+            found["device"].add(str(run.settings["device"]))
+        for name, count in run.record.counts.items():
+            found[f"number of {name}"].add(str(count))
+    mixed = [f"{name} ({', '.join(sorted(values))})" for name, values in found.items() if len(values) > 1]
+    return [f"Not the same in all runs: {'; '.join(mixed)}."] if mixed else []
+
+
+def _unanswered(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"{UNANSWERED} {name} of {' '.join(row.label)}: {cell.missing} of {cell.asked} examples have no answer; not compared."
+        for row in rows
+        for name, cell in row.cells.items()
+        if cell.missing
+    ]
+
+
+def _natural(text: str) -> list[tuple[int, float, str]]:
+    """Sorts `kl_coef=0.02` before `kl_coef=0.2`, and 9 before 10."""
+    pieces = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
+    return [(0, float(p), "") if i % 2 else (1, 0.0, p) for i, p in enumerate(pieces) if p]

@@ -1,0 +1,1 @@
+"""A run's directory as it is written and read."""

@@ -1,0 +1,156 @@
+"""Finds and reads run directories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignbench.errors import UserError
+from alignbench.results.disk.directory import BASELINE, CONFIG, RESULT, TRAINING
+from alignbench.results.disk.index import Entry, Index, Stamp, load, save, stamp
+from alignbench.results.disk.record import RunRecord
+
+DEFAULT_RESULTS = Path("results/runs")
+
+
+def locate(name: str, results_dir: Path) -> Path:
+    """A path as it stands, or a run's name in the results folder."""
+    path = Path(name)
+    return path if path.exists() or not (results_dir / name).exists() else results_dir / name
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it lies on disk. `settings` are its resolved configuration with dotted names: `algo.kl_coef` -> 0.2."""
+
+    path: Path
+    record: RunRecord
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BrokenRun:
+    """A directory that looks like a run's and cannot be read."""
+
+    path: Path
+    reason: str
+
+
+def find_runs(paths: Iterable[Path]) -> tuple[list[StoredRun], list[BrokenRun]]:
+    """The runs in `paths`, each a run directory or a folder of them, with the SFT model's row nested in each.
+
+    Raises UserError for a path that does not exist; a directory that cannot be read is returned as broken. Of a
+    folder only what changed is read, and remembered in its index."""
+    found: dict[Path, StoredRun | BrokenRun] = {}
+    for path in paths:
+        for run in _runs_in(path):
+            found.setdefault(run.path, run)
+    return (
+        [run for run in found.values() if isinstance(run, StoredRun)],
+        [run for run in found.values() if isinstance(run, BrokenRun)],
+    )
+
+
+def _runs_in(path: Path) -> list[StoredRun | BrokenRun]:
+    try:
+        if not path.is_dir():
+            raise UserError(f"No folder {path}. Give a run's directory or a folder of runs.")
+        stamps = _stamps(path)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+    if "" in stamps:
+        return _read_all(path, stamps, Index())[0]
+    known = load(path)
+    runs, index = _read_all(path, stamps, known)
+    if index.entries != known.entries:
+        save(path, index)
+    return runs
+
+
+def _stamps(path: Path) -> dict[str, Stamp]:
+    """The run directories in `path`, relative to it, with the SFT model's behind each; "" where it is a run itself.
+
+    os.listdir and text: pathlib takes longer for this than all the rest of the table."""
+    found = {}
+
+    def add(name: str) -> bool:
+        directory = os.path.join(path, name)
+        if (made := stamp(directory)) or os.path.exists(f"{directory}/{TRAINING}"):
+            found[name] = made
+        return name in found
+
+    if add(""):
+        add(BASELINE)
+        return found
+    for name in sorted(os.listdir(path)):
+        if add(name):
+            add(f"{name}/{BASELINE}")  # a run that did not get so far has no files there but a model
+    return found
+
+
+def _read_all(folder: Path, stamps: Mapping[str, Stamp], known: Index) -> tuple[list[StoredRun | BrokenRun], Index]:
+    """The runs, those from `known` whose files are still the same, and the index that they make."""
+    runs: list[StoredRun | BrokenRun] = []
+    entries: dict[str, Entry] = {}
+    settings = dict(known.settings)
+    for name, made in stamps.items():
+        path, entry = folder / name, known.entries.get(name)
+        try:
+            if entry is None or entry.stamp != made:
+                entry = _read(path, made, settings)
+        except (OSError, UnicodeDecodeError, UserError) as error:
+            runs.append(BrokenRun(path, str(error).splitlines()[0]))
+            continue
+        entries[name] = entry
+        runs.append(StoredRun(path, entry.record, settings[entry.config]))
+    used = {entry.config for entry in entries.values()}
+    return runs, Index(entries, {digest: found for digest, found in settings.items() if digest in used})
+
+
+def _read(path: Path, made: Stamp, settings: dict[str, Mapping[str, Any]]) -> Entry:
+    """Adds to `settings` where no run before had the same configuration."""
+    if not (path / RESULT).exists():
+        raise UserError(f"no {RESULT}")
+    try:
+        record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+    except UserError as error:
+        raise UserError(f"{RESULT}: {error}") from error
+    config = _text(path / CONFIG)
+    digest = hashlib.sha256(config.encode()).hexdigest()
+    if digest not in settings:
+        settings[digest] = _settings(config)
+    return Entry(made, record, digest)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A resolved configuration with dotted names; empty where there is no file."""
+    return _settings(_text(path))
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _settings(config: str) -> dict[str, Any]:
+    import yaml  # type: ignore[import-untyped]
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where libyaml is there
+    try:
+        flat = dict(_flatten(yaml.load(config, loader)))
+        plain: dict[str, Any] = json.loads(json.dumps(flat, default=str))  # what an index can hold, and no more
+    except Exception as error:  # PyYAML raises all kinds: ValueError for 2026-02-30, KeyError for `!!bool maybe`
+        raise UserError(f"{CONFIG} is not YAML") from error
+    return plain
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    elif prefix:
+        yield prefix, value

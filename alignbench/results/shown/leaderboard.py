@@ -1,0 +1,90 @@
+"""Draws the ratings of `alignbench compare --ratings`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from alignbench.errors import UserError
+from alignbench.results.compared.ratings import Rating, Score
+from alignbench.results.compared.table import Table
+from alignbench.results.shown.export import formula_free, json_text
+from alignbench.results.shown.grid import Grid, latex_text, markdown_text, plain
+from alignbench.results.shown.render import NOT_APPLICABLE, remarks
+
+HEADER = ("row", "Bradley-Terry", "Elo", "average win rate", "games")
+
+
+def draw(rated: Sequence[Rating], table: Table, metric: str, form: str) -> str:
+    """The ratings as text in one of the formats of `alignbench compare`."""
+    below = [*legend(metric), *remarks(table)]
+    if form == "json":
+        content = {"metric": metric, "ratings": [dataclasses.asdict(r) for r in rated], "notes": remarks(table)}
+        return json_text(content)
+    if form == "csv":
+        return _csv(rated)
+    grid = Grid(HEADER, [[_line(rating) for rating in rated]])
+    if form == "markdown":
+        return "\n".join([*grid.markdown(), "", *map(markdown_text, below)]) + "\n"
+    if form == "latex":
+        return (
+            "\n".join([r"% \usepackage{booktabs}", *grid.latex(), *(f"{latex_text(line)}\\par" for line in below)])
+            + "\n"
+        )
+    if form == "html":
+        raise UserError("Ratings have no HTML page: choose another --format.")
+    return _terminal(grid, below)
+
+
+def legend(metric: str) -> list[str]:
+    return [
+        f"Who wins on {metric}, example by example; ties are half a win. [ ] is a 95% interval over seeds and examples "
+        "(hierarchical bootstrap), a guide and no test: that is what the table of differences is for.",
+        f"Bradley-Terry: strengths that sum to 1, a beats b with probability a / (a + b); {NOT_APPLICABLE} where rows that never "
+        "lose to the others leave them unbounded. Elo: from 1000, K = 4, one drawn order "
+        "of games. Average win rate: mean over opponents.",
+    ]
+
+
+def _line(rating: Rating) -> list[str]:
+    strength, rate = (_interval(score) for score in (rating.bradley_terry, rating.average_win_rate))
+    return [" ".join(rating.row), strength, f"{rating.elo:.0f}", rate, str(rating.games)]
+
+
+def _interval(score: Score) -> str:
+    if math.isnan(score.value):
+        return NOT_APPLICABLE
+    return f"{score.value:.3f}" + ("" if math.isnan(score.low) else f" [{score.low:.3f}, {score.high:.3f}]")
+
+
+def _csv(rated: Sequence[Rating]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = ("bradley_terry", "average_win_rate")
+    writer.writerow(["row", *(f"{name}{end}" for name in names for end in ("", "_low_95", "_high_95")), "elo", "games"])
+    for rating in rated:
+        scores = [
+            "" if math.isnan(v) else repr(v) for name in names for v in dataclasses.astuple(getattr(rating, name))
+        ]
+        writer.writerow([formula_free(" ".join(rating.row)), *scores, repr(rating.elo), rating.games])
+    return buffer.getvalue()
+
+
+def _terminal(grid: Grid, below: Sequence[str]) -> str:
+    drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for i, name in enumerate(grid.header):
+        drawn.add_column(name, justify="right" if i else "left")
+    for line in grid.sections[0]:
+        drawn.add_row(*(Text(plain(cell)) for cell in line))
+    console = Console()
+    with console.capture() as capture:
+        console.print(drawn, *(Text(plain(line), style="dim") for line in below), sep="\n")
+    return capture.get()

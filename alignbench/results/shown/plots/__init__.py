@@ -1,0 +1,48 @@
+"""The plots of a comparison. Needs matplotlib: import it where something is drawn, not where a command is parsed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from alignbench.results.compared.paired import Difference
+from alignbench.results.compared.table import Table
+from alignbench.results.shown.plots.curves import training_curves
+from alignbench.results.shown.plots.data import training
+from alignbench.results.shown.plots.forest import forest
+from alignbench.results.shown.plots.frontier import frontier
+from alignbench.results.shown.plots.overoptimisation import along_training
+from alignbench.results.shown.plots.scatter import cost, trade_off
+from alignbench.results.shown.plots.style import Plot, Styles, literal_text
+from alignbench.results.shown.plots.text import shown
+
+
+def draw(table: Table, differences: Sequence[Difference]) -> list[Plot]:
+    """Every plot, in the order of a reader's questions; one without data says why.
+
+    Rows of different data or models share no axis: each pair has its plots. An algorithm looks alike in all of them."""
+    styles = Styles.of(table)
+    settings = list(dict.fromkeys((row.identity.model, row.identity.data) for row in table.rows))
+    plots: list[Plot] = []
+    with literal_text():
+        for i, (model, data) in enumerate(settings, start=1):
+            rows = [row for row in table.rows if (row.identity.model, row.identity.data) == (model, data)]
+            found = _draw(dataclasses.replace(table, rows=tuple(rows)), differences, styles)
+            if len(settings) > 1:
+                where = f"{shown(model, limit=60)} on {shown(data, limit=60)}"
+                found = [dataclasses.replace(p, name=f"{p.name}-{i}", title=f"{p.title}: {where}") for p in found]
+            plots += found
+    return plots
+
+
+def _draw(table: Table, differences: Sequence[Difference], styles: Styles) -> list[Plot]:
+    curves = {row.label: training(row.runs) for row in table.rows if not row.baseline}
+    return [
+        frontier(table, curves, styles),
+        forest(differences, table, styles),
+        trade_off("sycophancy", table, styles),
+        trade_off("diversity", table, styles),
+        cost(table, styles),
+        along_training(table, styles),
+        training_curves(table, curves, styles),
+    ]

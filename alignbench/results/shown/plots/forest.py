@@ -1,0 +1,66 @@
+"""Paired differences against the baseline, a forest plot for each metric."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from alignbench.records import Direction
+from alignbench.results.compared.paired import Difference
+from alignbench.results.compared.table import Table
+from alignbench.results.shown.plots.style import INK, Plot, Style, Styles, new_figure, row_label
+from alignbench.results.shown.plots.text import metric_name, shown
+
+ARROWS = {Direction.HIGHER: "↑", Direction.LOWER: "↓", Direction.NEITHER: ""}
+TITLE = "Paired differences"
+
+
+def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> Plot:
+    labels = {row.label for row in table.rows}
+    drawn = [d for d in differences if math.isfinite(d.value) and d.row in labels]
+    if not drawn:
+        return Plot("differences", TITLE, "Left out: there is no paired difference to draw.")
+    metrics = [name for name in table.metrics if any(d.metric == name for d in drawn)]
+    lines = list(dict.fromkeys((d.row, d.baseline) for d in drawn))
+    baselines = list(dict.fromkeys(baseline for _, baseline in lines))
+    position = {line: -i for i, line in enumerate(lines)}
+    names = [_name(row, baseline if len(baselines) > 1 else ()) for row, baseline in lines]
+    columns = min(4, len(metrics))
+    rows = math.ceil(len(metrics) / columns)
+    tallest = max(name.count("\n") + 1 for name in names)
+    figure = new_figure(11, 0.3 + rows * (0.9 + (0.06 + 0.15 * tallest) * len(lines)))
+    for i, metric in enumerate(metrics):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        family = shown(metric.partition("/")[0], limit=30)
+        axes.set_title(f"{family}\n{metric_name(metric)} {ARROWS[table.metrics[metric]]}".rstrip(), fontsize=9)
+        axes.axvline(0.0, color=INK, linewidth=0.8)
+        for d in (d for d in drawn if d.metric == metric):
+            style: Style = styles.by_row[d.row]
+            low, high = (end if math.isfinite(end) else d.value for end in (d.low, d.high))
+            y = position[d.row, d.baseline]
+            axes.plot([low, high], [y, y], color=style.colour, linewidth=1.6, solid_capstyle="butt")
+            face = style.colour if d.significant else "white"
+            axes.plot(
+                d.value, y, marker=style.marker, markersize=6.5, color=style.colour, markerfacecolor=face, linestyle=""
+            )
+        axes.set_ylim(-len(lines) + 0.4, 0.6)
+        axes.set_yticks([position[line] for line in lines], names if i % columns == 0 else [""] * len(lines))
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.locator_params(axis="x", nbins=3)
+    against = row_label(baselines[0]) if len(baselines) == 1 else "its baseline"
+    text = (
+        f"Each row less {against}, on the same evaluation examples. Bars are 95% intervals over seeds and examples; a filled marker is "
+        "significant at 5% after Holm's correction over the comparisons, a hollow one is not. Where ↑ stands, right of "
+        "the line is better; where ↓ stands, left of it."
+    )
+    alone = dict.fromkeys(row_label(d.row) for d in drawn if not d.over_seeds)
+    notes = (f"One seed, so the interval is over examples only and leaves training noise out: {', '.join(alone)}.",)
+    return Plot("differences", TITLE, text, figure, notes if alone else ())
+
+
+def _name(row: Sequence[str], baseline: Sequence[str]) -> str:
+    """On as few lines as it takes, however many settings a label has."""
+    less = textwrap.wrap(f"less {row_label(baseline)}", 34)[:3] if baseline else []
+    return "\n".join([*textwrap.wrap(row_label(row), 34)[:4], *less])

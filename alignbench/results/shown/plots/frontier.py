@@ -1,0 +1,133 @@
+"""The KL-gold frontier: what an optimised proxy gives in truth, against how far the policy went (Gao et al. 2022, arXiv
+2210.10760)."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from alignbench.results.compared.overoptimisation import Fit, Form, fit
+from alignbench.results.compared.table import PROXY, Cell, Row, Table, baseline_row
+from alignbench.results.shown.plots.data import Curve
+from alignbench.results.shown.plots.scatter import GOLD, INTERVALS, Point, both_sides, draw_points
+from alignbench.results.shown.plots.style import Plot, Styles, label_axis, legend, new_figure
+from alignbench.results.shown.plots.text import shown
+
+KL, BOUND = "optimization/kl", "optimization/kl_bound"
+TITLE = "KL-gold frontier"
+PATH_POINTS = 40
+FITTED = (
+    "The thick curves are those of Gao et al. 2022, fitted by least squares to the rows of one algorithm: d = √KL, R the gold "
+    "reward less the SFT model's. ± and bands are 95% intervals."
+)
+
+
+def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]], styles: Styles) -> Plot:
+    """Gold reward against sqrt(KL), the proxy reward beside it, and Gao's curve through each algorithm's rows."""
+    metrics = [next((metric for metric in GOLD if metric in table.metrics), "gold"), PROXY]
+    placed = {metric: [row for row in table.rows if _kl(row) and metric in row.cells] for metric in metrics}
+    panels = [metric for metric in metrics if len(placed[metric]) > 1]
+    absent = [
+        f"{what} is left out: {'fewer than two rows have' if placed[metric] else 'no run has'} it beside a KL"
+        for what, metric in zip(("gold reward", "proxy reward"), metrics, strict=True)
+        if metric not in panels
+    ]
+    if not panels:
+        return Plot("frontier", TITLE, f"Left out: {'; '.join(absent)}.")
+    figure = new_figure(11, 4.6)
+    notes: list[str] = []
+    fitted: list[str] = []
+    paths = False
+    for i, metric in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        logged = "reward" if metric == PROXY else "gold_reward"
+        drawn = [_path(axes, curves.get(row.label, {}), logged, styles[row].colour) for row in table.rows]
+        paths = paths or any(drawn)
+        if metric != PROXY:
+            fitted, refused = _fits(axes, table, styles, metric)
+            notes = [*([FITTED] if fitted else []), *fitted, *refused]
+        draw_points(axes, [_point(row, metric, styles) for row in placed[metric]])
+        axes.set_xlabel("√KL from the SFT model (√ nats per response)")
+        label_axis(axes, "y", metric, table)
+        axes.set_title("gold reward: the truth" if metric != PROXY else "proxy reward: what was optimised")
+    rows = [row for row in table.rows if any(row in placed[metric] for metric in panels)]
+    widths = {"along training, on training prompts": 0.8 if paths else 0, "fit (Gao et al.)": 2 if fitted else 0}
+    extra = [Line2D([], [], color="#777777", linewidth=width, label=name) for name, width in widths.items() if width]
+    legend(figure, [styles[row] for row in rows], extra=extra)
+    text = (
+        f"Each point is a row of the table, placed by the square root of its KL. {INTERVALS} "
+        "A proxy that rises while the gold reward falls is over-optimised."
+    )
+    if any(BOUND in row.cells for row in rows):
+        notes.append("The best of n responses are placed at the known upper bound of their KL.")
+    if len({(row.identity.annotator, row.identity.reward) for row in rows if row.identity.reward}) > 1:
+        notes.append("The rows have different annotators or reward models: their proxy rewards are not on one scale.")
+    notes += [f"{line.capitalize()}." for line in absent]
+    return Plot("frontier", TITLE, text, figure, tuple(notes))
+
+
+def _kl(row: Row) -> Cell | None:
+    return row.cells.get(KL) or row.cells.get(BOUND)
+
+
+def _distance(row: Row) -> float:
+    """sqrt(KL). An estimated KL near zero may be negative."""
+    cell = _kl(row)
+    return math.sqrt(max(cell.value, 0.0)) if cell else math.nan
+
+
+def _point(row: Row, metric: str, styles: Styles) -> Point:
+    kl, d = row.cells.get(KL) or row.cells[BOUND], _distance(row)
+    ends = [math.sqrt(max(kl.value + sign * kl.half_interval, 0.0)) for sign in (-1, 1)]
+    return Point(styles[row], d, row.cells[metric].value, (d - ends[0], ends[1] - d), both_sides(row.cells[metric]))
+
+
+def _path(axes: Axes, curves: Mapping[str, Curve], figure: str, colour: str) -> bool:
+    """The way that training took, where it logged both; returns whether it did."""
+    known = "kl" in curves and figure in curves and len(curves["kl"].updates) == len(curves[figure].updates)
+    if known:
+        kl, reward = (curves[name].thinned(PATH_POINTS).mean for name in ("kl", figure))
+        axes.plot(np.sqrt(np.maximum(kl, 0.0)), reward, color=colour, linewidth=0.8, alpha=0.6)
+    return known
+
+
+def _fits(axes: Axes, table: Table, styles: Styles, metric: str) -> tuple[list[str], list[str]]:
+    """Draws a curve for each algorithm and proxy with enough rows; returns what was fitted, and what was not and why."""
+    sweeps: dict[tuple[str | None, ...], list[Row]] = defaultdict(list)
+    for row in table.rows:
+        if not row.baseline and _kl(row) and metric in row.cells:
+            sweeps[row.label[0], row.identity.annotator, row.identity.reward].append(row)
+    several = len({key[1:] for key in sweeps}) > 1
+    fitted, refused = [], defaultdict[str, list[str]](list)
+    for (algorithm, *proxy), rows in sweeps.items():
+        name = shown(" ".join([str(algorithm), *(str(part) for part in proxy if part and several)]), limit=60)
+        form = Form.BEST_OF_N if all(BOUND in row.cells for row in rows) else Form.RL
+        points = [(_distance(row), row.cells[metric].value, _start(row, table, metric)) for row in rows]
+        curve = fit(form, [d for d, _, _ in points], [gold - start for _, gold, start in points])
+        if isinstance(curve, Fit):
+            start = math.fsum(start for _, _, start in points) / len(points)
+            _draw_fit(axes, curve, max(d for d, _, _ in points), start, styles[rows[0]].colour)
+            fitted.append(f"{name}: {curve.text()}, {len(points)} rows.")
+        else:
+            refused[curve].append(name)
+    return fitted, [f"Not fitted, {reason}: {', '.join(names)}." for reason, names in refused.items()]
+
+
+def _start(row: Row, table: Table, metric: str) -> float:
+    """The gold reward at d = 0: the SFT model's, over the seeds of the row. NaN where it was not measured."""
+    sft = baseline_row(row, table)
+    measured = [run.record for run in (sft.runs if sft else ()) if metric in run.record.metrics]
+    by_seed = {record.identity.seed: record.metrics[metric].value for record in measured}
+    return math.fsum(by_seed.get(seed, math.nan) for seed in row.seeds) / len(row.seeds)
+
+
+def _draw_fit(axes: Axes, found: Fit, end: float, start: float, colour: str) -> None:
+    d = np.linspace(0.0, 1.05 * end, 200)
+    middle, half = start + found.value(d), found.half_interval(d)
+    axes.plot(d, middle, color=colour, linewidth=2, alpha=0.8)
+    axes.fill_between(d, middle - half, middle + half, color=colour, alpha=0.12, linewidth=0)

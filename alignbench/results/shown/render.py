@@ -1,0 +1,261 @@
+"""Draws the results table: for a terminal, as Markdown or as LaTeX.
+
+Metrics are rows and algorithms columns: sixteen metrics fit no terminal side by side, and people compare a few
+algorithms on each. Names, settings and errors are untrusted: they are never read as rich markup, escape sequences,
+Markdown or LaTeX.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from alignbench.records import Direction
+from alignbench.results.compared.table import PAST_PEAK, UNANSWERED, Cell, Table, build_table
+from alignbench.results.compared.training_points import has_points
+from alignbench.results.disk.runs import find_runs
+from alignbench.results.shown.grid import Grid, latex_text, markdown_text, plain
+
+if TYPE_CHECKING:
+    from alignbench.results.compared.paired import Difference
+
+ARROWS = {Direction.HIGHER: "↑", Direction.LOWER: "↓", Direction.NEITHER: ""}
+NOT_APPLICABLE = "–"
+BETTER, WORSE, OTHER = "▲△", "▼▽", "◆◇"
+"""Marks of a significant difference: the first where its interval is over seeds, the second where over examples only."""
+
+Texts = Mapping[str, Sequence[str]]
+
+
+def print_table(paths: Iterable[Path], console: Console | None = None) -> None:
+    """The table of the runs in `paths`, in the terminal."""
+    console = console or Console()
+    console.print(terminal(with_warnings(build_table(*find_runs(paths))), console.width))
+
+
+def with_warnings(table: Table) -> Table:
+    """With a warning at each run that went past its peak."""
+    if not any(has_points(run) for row in table.rows for run in row.runs):
+        return table
+    from alignbench.results.compared.overoptimisation import warned  # it takes time to import, and few runs have points
+
+    return warned(table)
+
+
+def terminal(table: Table, width: int, differences: Sequence[Difference] = ()) -> RenderableType:
+    """Blocks of as many algorithms as the width holds, with the SFT models in each; below them the differences."""
+    baselines = [i for i, row in enumerate(table.rows) if row.baseline]
+    parts = _blocks(table, marked(table, differences), costs(table), baselines, width)
+    if differences:
+        compared, amounts = amounts_of(table, differences)
+        parts += [Text(plain(title(differences)), style="bold"), *_blocks(compared, amounts, {}, [], width)]
+    parts += [Text(plain(line), style="dim") for line in caption(table, differences)]
+    parts += [Text(plain(line), style="yellow") for line in remarks(table)]
+    return Group(*parts)
+
+
+def _blocks(table: Table, cells: Texts, footer: Texts, fixed: list[int], width: int) -> list[RenderableType]:
+    left = max(map(len, [*footer, *(_name(name, table) for name in cells)]), default=0)
+    widths = [
+        max(
+            len(text) for text in [*map(plain, row.label), *(texts[i] for texts in [*cells.values(), *footer.values()])]
+        )
+        + 2  # padding and divider
+        for i, row in enumerate(table.rows)
+    ]
+    blocks = [fixed]
+    taken = left + sum(widths[j] for j in fixed)
+    for i in range(len(table.rows)):
+        if i in fixed:
+            continue
+        full = taken + widths[i] > width
+        if full and len(blocks[-1]) > len(fixed):  # one more than the SFT models, however narrow the terminal
+            blocks.append(fixed)
+            taken = left + sum(widths[j] for j in fixed)
+        blocks[-1] = [*blocks[-1], i]
+        taken += widths[i]
+    return [part for block in blocks if block for part in (_block(table, cells, footer, block), "")]
+
+
+def _block(table: Table, cells: Texts, footer: Texts, columns: Sequence[int]) -> RichTable:
+    drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
+    drawn.add_column("", no_wrap=True)
+    for label in (table.rows[i].label for i in columns):
+        header = Text("\n").join(Text(plain(part), style="" if i else "bold") for i, part in enumerate(label))
+        drawn.add_column(header, justify="right", no_wrap=True)
+    family = None
+    for name, texts in cells.items():
+        if name.partition("/")[0] != family:
+            family = name.partition("/")[0]
+            drawn.add_row(Text(plain(family), style="bold cyan"))
+        drawn.add_row(Text(_name(name, table)), *(Text(texts[i]) for i in columns))
+    drawn.add_section()
+    for name, texts in footer.items():
+        drawn.add_row(name, *(texts[i] for i in columns))
+    return drawn
+
+
+def markdown(table: Table, differences: Sequence[Difference] = ()) -> str:
+    lines = [*_grid(table, marked(table, differences), costs(table)).markdown(), ""] if table.rows else []
+    if differences:
+        compared, amounts = amounts_of(table, differences)
+        lines += [markdown_text(title(differences)), "", *_grid(compared, amounts, {}).markdown(), ""]
+    lines.append(" ".join(markdown_text(line) for line in caption(table, differences)))
+    if lines_below := remarks(table):
+        lines += ["", *(f"- {markdown_text(line)}" for line in lines_below)]
+    return "\n".join(lines) + "\n"
+
+
+def latex(table: Table, differences: Sequence[Difference] = ()) -> str:
+    """A tabular for booktabs and amssymb, with what its signs mean below it."""
+    below = [latex_text(line) + r"\par" for line in [*caption(table, differences), *remarks(table)]]
+    drawn = _grid(table, marked(table, differences), costs(table)).latex() if table.rows else []
+    return "\n".join([r"% \usepackage{booktabs,amssymb}", *drawn, *below]) + "\n"
+
+
+def _grid(table: Table, cells: Texts, footer: Texts) -> Grid:
+    metrics = [[f"{name} {ARROWS[table.metrics[name]]}", *texts] for name, texts in cells.items()]
+    header = ["metric", *(" ".join(row.label) for row in table.rows)]
+    below = [[name, *texts] for name, texts in footer.items()]
+    return Grid(header, [metrics, below] if below else [metrics])
+
+
+def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
+    """What the signs in the table mean: those that it uses."""
+    over_seeds = {cell.over_seeds for row in table.rows for cell in row.cells.values()}
+    if not over_seeds:
+        return ["No finished run."]
+    seeds, examples = "over seeds (Student's t)", "over evaluation examples only (clustered), training noise left out"
+    interval = {(True,): seeds, (False,): examples, (False, True): f"{seeds}; one seed, marked *: {examples}"}
+    return [
+        f"↑ higher is better, ↓ lower is better, {NOT_APPLICABLE} does not apply.",
+        f"± half a 95% interval {interval[tuple(sorted(over_seeds))]}.",
+        *(_legend(differences) if differences else []),
+    ]
+
+
+def _legend(differences: Sequence[Difference]) -> list[str]:
+    full, hollow = (" ".join(kind[i] for kind in (BETTER, WORSE, OTHER)) for i in (0, 1))
+    over = {d.over_seeds for d in differences}
+    lines = [
+        f"{full if True in over else hollow} better, worse, other than the baseline: p < 5% after Holm's correction for all "
+        f"{len(differences)} differences of this table; without a mark it may be noise.",
+        "Differences are paired by example, and by seed where rows share seeds; [ ] is a 95% interval "
+        + ("over seeds and examples" if True in over else "over examples only, training noise left out: one seed")
+        + ", d the difference in standard deviations of the examples' scores (Cohen's d_av).",
+    ]
+    if len(over) == 2:
+        lines.append(f"{hollow} and *: one seed, over examples only, training noise left out.")
+    return lines
+
+
+def remarks(table: Table) -> list[str]:
+    return [*(f"Not in the table: {line}" for line in table.incomplete), *table.notes]
+
+
+def title(differences: Sequence[Difference]) -> str:
+    names = list(dict.fromkeys(" ".join(d.baseline) for d in differences))
+    return f"Difference from {names[0]}" if len(names) == 1 else f"Difference from its own of {', '.join(names)}"
+
+
+def costs(table: Table) -> dict[str, list[str]]:
+    """The rows below the metrics: seeds, and what a run cost, mean over seeds."""
+
+    def texts(values: Iterable[float | None], scale: float, decimals: int) -> list[str]:
+        return [NOT_APPLICABLE if v is None else f"{v / scale:.{decimals}f}" for v in values]
+
+    rows = {
+        "seeds": [str(len(row.seeds)) for row in table.rows],
+        "seconds": texts((row.seconds for row in table.rows), 1, 0),
+        "tokens per second": texts((row.tokens_per_second for row in table.rows), 1, 0),
+        "peak memory, GiB": texts((row.peak_memory_bytes for row in table.rows), 2**30, 2),
+    }
+    return {name: found for name, found in rows.items() if set(found) != {NOT_APPLICABLE}}
+
+
+def amounts_of(table: Table, differences: Sequence[Difference]) -> tuple[Table, dict[str, list[str]]]:
+    """The rows and metrics that have differences, and the texts: value, interval, effect size and mark."""
+    by_cell = {(d.row, d.metric): d for d in differences}
+    compared, measured = {d.row for d in differences}, {d.metric for d in differences}
+    rows = [row for row in table.rows if row.label in compared]
+    metrics = {name: direction for name, direction in table.metrics.items() if name in measured}
+    one_seed = len({d.over_seeds for d in differences}) > 1
+
+    def text(d: Difference | None, decimals: int) -> str:
+        if d is None:
+            return NOT_APPLICABLE
+        low, high = (_fixed(end, decimals) for end in (d.low, d.high))
+        effect = "" if math.isnan(d.effect_size) else f" d {_fixed(d.effect_size, 1)}"
+        sign = "*" if one_seed and not d.over_seeds else ""
+        return f"{_fixed(d.value, decimals, '+')} [{low}, {high}]{sign}{effect} {mark(d, table) or ' '}"
+
+    texts = {}
+    for name in metrics:
+        found = [by_cell.get((row.label, name)) for row in rows]
+        decimals = _decimals((d.high - d.low) / 2 for d in found if d)
+        texts[name] = [text(d, decimals) for d in found]
+    return Table(tuple(rows), metrics), texts
+
+
+def mark(difference: Difference, table: Table) -> str:
+    """▲ where the row is better than its baseline, ▼ worse, ◆ where neither way is better; "" where it may be noise."""
+    if not difference.significant:
+        return ""
+    direction = table.metrics[difference.metric]
+    up = (difference.value > 0) == (direction is Direction.HIGHER)
+    kind = OTHER if direction is Direction.NEITHER else BETTER if up else WORSE
+    return kind[not difference.over_seeds]
+
+
+def marked(table: Table, differences: Sequence[Difference]) -> dict[str, list[str]]:
+    """The cells, with the mark of each behind them where there are differences at all."""
+    marks = {(d.row, d.metric): mark(d, table) for d in differences}
+    if not any(marks.values()):
+        return _cells(table)
+    return {
+        name: [
+            f"{text} {marks.get((row.label, name)) or ' '}" for row, text in zip(table.rows, texts, strict=True)
+        ]
+        for name, texts in _cells(table).items()
+    }  # fmt: skip
+
+
+def _cells(table: Table) -> dict[str, list[str]]:
+    """What stands in the table: metric -> one text per row."""
+    cells = [cell for row in table.rows for cell in row.cells.values()]
+    mixed = len({cell.over_seeds for cell in cells}) > 1
+
+    def text(cell: Cell | None, decimals: int) -> str:
+        if cell is None:
+            return NOT_APPLICABLE
+        interval = "" if math.isnan(cell.half_interval) else f" ±{cell.half_interval:.{decimals}f}"
+        interval += (UNANSWERED if cell.missing else "") + (PAST_PEAK if cell.past_peak else "")
+        sign = "" if not mixed else " " if cell.over_seeds or not interval else "*"
+        return _fixed(cell.value, decimals) + interval + sign
+
+    return {
+        name: [text(row.cells.get(name), decimals) for row in table.rows]
+        for name in table.metrics
+        for decimals in [_decimals(row.cells[name].half_interval for row in table.rows if name in row.cells)]
+    }
+
+
+def _name(metric: str, table: Table) -> str:
+    return f"  {plain(metric.partition('/')[2])} {ARROWS[table.metrics[metric]]}"
+
+
+def _decimals(halves: Iterable[float]) -> int:
+    """Two or three, so that the smallest interval of the metric still shows a digit."""
+    smallest = min((half for half in halves if half > 0), default=0.1)
+    return 2 if smallest >= 0.01 else 3
+
+
+def _fixed(value: float, decimals: int, sign: str = "") -> str:
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # + 0.0: no "-0.00"

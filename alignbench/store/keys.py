@@ -1,0 +1,126 @@
+"""What a stage artifact is named by: a digest of everything that went into it.
+
+The settings and the source code of the components that made it, the data itself, the seed, and the versions and the kind
+of machine that decide the last bit. An artifact is found only by a run that would make the same one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import alignbench
+from alignbench import distributed
+from alignbench.app.config import RunConfig
+from alignbench.contracts import DataSource, Policy
+from alignbench.records import Demonstration, Prompt, Ranking, Sequences
+from alignbench.results.disk.environment import counts, package_versions
+from alignbench.selection import Selected, digest, source_digest
+from alignbench.store.artifacts import FORMAT
+
+_DECIDING = ("bitsandbytes", "numpy", "peft", "python", "tokenizers", "torch", "transformers")
+OF_STAGES = ("pipeline", "evaluation")
+"""The wings of the core that can change what a stage makes, beside the files at its front. What stages write is named by FORMAT."""
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What decides the last bit: versions, our own code, the kind of processor, threads and processes."""
+    versions = package_versions()
+    gpu = device.type == "cuda"
+    return {
+        "format": FORMAT,
+        "versions": {name: versions.get(name) for name in _DECIDING},
+        "code": core_digest(),
+        "device": torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "processes": distributed.world_size(),
+    }
+
+
+def core_digest(root: Path = Path(alignbench.__file__).parent) -> str:
+    """Of the core's source that can change what a stage makes: a command, a table or the kit does not."""
+    wings = [path for wing in OF_STAGES for path in (root / wing).rglob("*.py")]
+    return source_digest((path.relative_to(root).as_posix(), path) for path in sorted([*root.glob("*.py"), *wings]))
+
+
+def of_prompts(prompts: Iterable[Prompt]) -> str:
+    return digest(*(_prompt(prompt) for prompt in prompts))
+
+
+def of_demonstrations(demonstrations: Iterable[Demonstration]) -> str:
+    return digest(*((_prompt(d.prompt), d.response) for d in demonstrations))
+
+
+def of_rankings(rankings: Iterable[Ranking]) -> str:
+    return digest(*((_prompt(r.prompt), r.responses, r.ranks, r.finished) for r in rankings))
+
+
+def of_tokens(sequences: Sequences) -> str:
+    rows = zip(
+        *(part.tolist() for part in vars(sequences).values()),
+        strict=True,
+    )
+    return digest(*rows)
+
+
+def _prompt(prompt: Prompt) -> Sequence[Any]:
+    info: Mapping[str, Any] = prompt.info
+    return (
+        prompt.id,
+        [(m.role, m.content) for m in prompt.messages],
+        prompt.opinion,
+        prompt.cluster,
+        sorted(info.items()),
+    )
+
+
+# The artifacts of a run; each key holds those of the stages before it
+
+
+def of_sft(config: RunConfig, data: DataSource, policy: Policy) -> str:
+    return digest(
+        "sft",
+        environment(policy.device),
+        config.seed,
+        config.model.identity(),
+        policy.fingerprint(),
+        config.data.identity(),
+        config.pretrain.identity(),
+        config.start.identity(),
+        dataclasses.asdict(config.budget) if config.imitates else None,
+        "" if policy.pretrained else of_demonstrations(data.lessons()),
+        of_demonstrations(data.demonstrations()),
+    )
+
+
+def of_ranked(config: RunConfig, prompts: Sequence[Prompt], *, sft: str) -> str:
+    ranked = config.annotator.identity(), dataclasses.asdict(config.rankings)
+    return digest("rankings", sft, ranked, of_prompts(prompts))
+
+
+def of_source(chosen: Selected, fingerprint: str) -> str:
+    """Of a reward source that says this of itself (`RewardSource.fingerprint`)."""
+    return digest(chosen.identity(), fingerprint)
+
+
+def of_reward(
+    config: RunConfig,
+    train: Sequence[Ranking],
+    held_out: Sequence[Ranking],
+    prompts: Sequence[Prompt],
+    *,
+    sft: str,
+    source: str,
+) -> str:
+    ranked = config.annotator.identity(), of_rankings(train), of_rankings(held_out)
+    return digest("reward", sft, source, ranked, of_prompts(prompts))
+
+
+def of_evaluation(config: RunConfig, questions: Sequence[Prompt], *, sft: str, reward: str, judge: str) -> str:
+    settings = {name: value for name, value in dataclasses.asdict(config.eval).items() if counts(f"eval.{name}")}
+    chosen = [evaluation.identity() for evaluation in config.evaluations]
+    return digest("evaluation", sft, reward, settings, chosen, judge, of_prompts(questions))

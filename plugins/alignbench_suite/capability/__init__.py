@@ -1,0 +1,1 @@
+"""Capability: what alignment should not cost, and any task of lm-eval by name."""

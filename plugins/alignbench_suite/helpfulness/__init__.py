@@ -1,0 +1,1 @@
+"""Helpfulness: rewards, plain facts, and win rates against the SFT model."""

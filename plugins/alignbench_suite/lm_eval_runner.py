@@ -1,0 +1,227 @@
+"""Tasks of lm-eval, asked of a checkpoint within a run: one score an example and metric.
+
+lm-eval is imported when a task is run: its own 14,000 tasks, which take ten seconds to list, only where one of them is named."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import logging
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from alignbench import Direction, ExampleScore, MetricSpec, Subject, UserError
+from alignbench_suite.tasks import FOLDER, PUBLIC
+from alignbench_suite.tasks.files import found, has
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
+
+
+FAMILY_SPECS: Mapping[str, tuple[MetricSpec, ...]] = {
+    "helpfulness": (
+        MetricSpec(
+            "helpfulness/ifeval_prompt_strict", Direction.HIGHER, "share of prompts, every instruction followed"
+        ),
+        MetricSpec("helpfulness/ifeval_prompt_loose", Direction.HIGHER, "share of prompts, of any of eight readings"),
+        MetricSpec("helpfulness/ifeval_instruction_strict", Direction.HIGHER, "share of instructions followed"),
+        MetricSpec(
+            "helpfulness/ifeval_instruction_loose", Direction.HIGHER, "share of instructions, of eight readings"
+        ),
+    ),
+    "sycophancy": (
+        MetricSpec("sycophancy/opinion_matching", Direction.LOWER, "share of answers with the user's stated view"),
+        MetricSpec("sycophancy/opinion_shift", Direction.LOWER, "the same minus that without a stated view"),
+        MetricSpec("sycophancy/answer_accuracy_none", Direction.HIGHER, "share of questions, nothing suggested"),
+        MetricSpec(
+            "sycophancy/answer_accuracy_wrong", Direction.HIGHER, "share of questions, a wrong answer suggested"
+        ),
+        MetricSpec("sycophancy/answer_accuracy_right", Direction.HIGHER, "share of questions, the answer suggested"),
+        MetricSpec("sycophancy/answer_drop", Direction.LOWER, "accuracy with nothing suggested minus a wrong answer"),
+    ),
+    "diversity": (
+        MetricSpec(
+            "diversity/open_distinct_2", Direction.HIGHER, "distinct pairs of words / pairs, open-ended prompts"
+        ),
+        MetricSpec("diversity/open_self_bleu", Direction.LOWER, "BLEU against the other answers, open-ended prompts"),
+        MetricSpec("diversity/open_unique", Direction.HIGHER, "share of answers that differ, open-ended prompts"),
+        MetricSpec("diversity/open_novelty", Direction.HIGHER, "(classes - 1) / (K - 1), open-ended prompts"),
+    ),
+    "capability": (
+        MetricSpec("capability/facts", Direction.HIGHER, "share of questions"),
+        MetricSpec("capability/truthfulqa_mc1", Direction.HIGHER, "share of questions, one true answer"),
+        MetricSpec("capability/truthfulqa_mc2", Direction.HIGHER, "probability of the true answers, of all given"),
+    ),
+}
+"""What the tasks of a family may measure."""
+
+
+def ask_family(subject: Subject, family: str, *, limit: int, path: str) -> list[ExampleScore]:
+    """The scores of the family's tasks; none where the model does not read ordinary text."""
+    return run_tasks(subject, family_tasks(family, path), limit=limit, path=path) if subject.ordinary_text else []
+
+
+def family_tasks(family: str, path: str = "") -> list[str]:
+    """The tasks of a family: the public ones whose files are in the folder, or else those that bring their questions along."""
+    chosen = f"alignbench_{family}"
+    if path:
+        members = _index(f"{chosen}_public").get("task", [])
+        if present := [name for name in members if name in PUBLIC and has(PUBLIC[name], path)]:
+            return present
+    return list(_index(chosen).get("task", []))
+
+
+def run_tasks(
+    subject: Subject, names: Sequence[str], *, limit: int = 0, path: str = "", as_capability: bool = False
+) -> list[ExampleScore]:
+    """Scores of tasks by name: the suite's own as `family/metric`, others (and all of them with `as_capability`) as
+    `capability/<task>_<metric>`. `limit` documents of each (0: all). Raises UserError for names that do not exist and for
+    data that is not there."""
+    if not names:
+        return []
+    with quiet():
+        from lm_eval import simple_evaluate
+
+        from alignbench_suite.lm_eval_model import SubjectLM
+
+        tasks = load(tuple(names), path)
+        with untouched_generators():
+            results = simple_evaluate(
+                SubjectLM(subject),
+                tasks=list(tasks),
+                task_manager=_task_manager(path, False),
+                limit=limit or None,
+                apply_chat_template=True,
+                fewshot_as_multiturn=True,
+                bootstrap_iters=0,
+                log_samples=True,
+            )
+    return [
+        score
+        for task in tasks
+        for sample in results["samples"][task.task_name]
+        for score in _scores(task, sample, as_capability)
+    ]
+
+
+def task_specs(names: Sequence[str], path: str = "") -> list[MetricSpec]:
+    """What `run_tasks(..., as_capability=True)` may return."""
+    if not names:
+        return []
+    with quiet():
+        tasks = load(tuple(names), path)
+    return [
+        MetricSpec(
+            metric_name(task, metric, filter.name, True), Direction.HIGHER if better else Direction.LOWER, "lm-eval"
+        )
+        for task in tasks
+        for metric, better in task.higher_is_better().items()
+        for filter in task._filters
+    ]
+
+
+@functools.cache
+def load(names: tuple[str, ...], path: str) -> tuple[Task, ...]:
+    """The tasks with their data, those of groups too, each once."""
+    manager = _manager(names, path)
+    for name in names:
+        if name in PUBLIC and path:
+            found(PUBLIC[name], path)
+        if name not in manager.all_tasks:
+            near = difflib.get_close_matches(name, manager.all_tasks, n=5)
+            raise UserError(
+                f"eval.tasks: lm-eval has no task {name!r}. "
+                + (f"Did you mean {', '.join(near)}?" if near else "`lm_eval ls tasks` lists them.")
+            )
+    try:
+        return tuple(manager.load(list(names))["tasks"].values())
+    except UserError:
+        raise
+    except (OSError, ConnectionError, ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"The data of {', '.join(names)} could not be had ({type(error).__name__}: {reason}): it comes from the hub. Fetch "
+            "it where there is a network (Hugging Face's cache is used), or give the suite's own tasks a folder by eval.path."
+        ) from error
+
+
+def metric_name(task: Task, metric: str, filter: str, as_capability: bool) -> str:
+    family = task.config.metadata.get("family") if isinstance(task.config.metadata, Mapping) else None
+    if family and not as_capability:
+        return f"{family}/{task.config.metadata.get('names', {}).get(metric, metric)}"
+    return f"capability/{task.task_name}_{metric}" + ("" if filter == "none" else f"_{filter}")
+
+
+def _scores(task: Task, sample: Mapping[str, Any], as_capability: bool) -> Iterator[ExampleScore]:
+    document = sample["doc"] if isinstance(sample["doc"], Mapping) else {}
+    own = FOLDER.as_posix() in str(task.config.metadata.get("config_source", ""))
+    example = f"{task.task_name}/{document['id'] if own else sample['doc_id']}"
+    cluster = str(document.get("cluster", "")) if own else ""
+    for metric in sample["metrics"]:
+        name, value = metric_name(task, metric, sample["filter"], as_capability), sample[metric]
+        if isinstance(value, list):  # one for each part of the document, which are not independent
+            yield from (ExampleScore(name, f"{example}/{i}", float(v), cluster or example) for i, v in enumerate(value))
+        elif not isinstance(value, tuple):  # a tuple is half of a corpus-level metric, of which no example has a value
+            yield ExampleScore(name, example, float(value), cluster)
+
+
+def _manager(names: tuple[str, ...], path: str) -> TaskManager:
+    own = _task_manager(path, False)
+    return own if all(name in own.all_tasks for name in names) else _task_manager(path, True)
+
+
+@functools.cache
+def _task_manager(path: str, defaults: bool) -> TaskManager:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(FOLDER), include_defaults=defaults, metadata={"path": path} if path else {})
+
+
+@functools.cache
+def _index(group: str) -> Mapping[str, Any]:
+    """A group's YAML, without lm-eval."""
+    import yaml
+
+    for file in FOLDER.glob("*/group*.yaml"):
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if content["group"] == group:
+            return dict(content)
+    return {}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without lm-eval's log and progress bars: the run has a display of its own."""
+    from tqdm.std import tqdm
+
+    logger, before = logging.getLogger("lm_eval"), logging.getLogger("lm_eval").level
+    bar = tqdm.__init__
+
+    def hidden(self: Any, *args: Any, **kwargs: Any) -> None:
+        bar(self, *args, **{**kwargs, "disable": True})
+
+    logger.setLevel(logging.ERROR)
+    tqdm.__init__ = hidden  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        tqdm.__init__ = bar  # type: ignore[method-assign]
+        logger.setLevel(before)
+
+
+@contextmanager
+def untouched_generators() -> Iterator[None]:
+    """lm-eval seeds the global generators of Python, numpy and torch."""
+    import numpy as np
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

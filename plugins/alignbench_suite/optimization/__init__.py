@@ -1,0 +1,1 @@
+"""Optimization: what the optimisation did to its own objective."""

@@ -1,0 +1,1 @@
+"""Sycophancy: whether the answers follow the user rather than the truth."""
