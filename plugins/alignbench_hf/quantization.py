@@ -102,6 +102,13 @@ def evaluation_mode(model: Model) -> Model:
     return model
 
 
+def rounds_inputs(model: Model) -> bool:
+    """Whether there are eight-bit layers that round what they read, too."""
+    import bitsandbytes as bnb
+
+    return any(isinstance(module, bnb.nn.Linear8bitLt) and not module.training for module in model.modules())
+
+
 def merged(layer: LoraLayer, adapter: str, dtype: torch.dtype) -> nn.Module:
     """A layer without an adapter that computes as `layer` does with it; `layer` keeps its weights. A quantised weight
     becomes one of `dtype`."""

@@ -14,11 +14,12 @@ from alignbench import Sequences, UserError
 from alignbench_hf.architecture.output import OutputLayer
 from alignbench_hf.architecture.trunk import Sharing, first_pass, read, select_rows, text_config
 from alignbench_hf.prompts import positions, prefill, states
+from alignbench_hf.quantization import rounds_inputs
 
 FAR = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """How far logits may be from the model's own, relative to what they say: what rounding in this type moves them by, with room to
 spare. In the tests rounding stays under 1e-6 and 0.08, and reading another's padding or a token at a wrong place starts at 0.15."""
-FAR_IN_EIGHT_BITS = 0.3  # on a GPU, where what layers read is rounded by the outliers of all rows (arXiv 2208.07339)
+FAR_IN_EIGHT_BITS = 0.3  # where what layers read is rounded too, by the outliers of all rows (arXiv 2208.07339)
 _ROW_OF_PROMPT, _START, _PROMPTS, _ANSWER = (0, 1, 1, 2), 2, (3, 4, 2), 3  # tokens that all begin with, then of each
 
 
@@ -115,8 +116,7 @@ class _Probe:
         return torch.stack(found, 1).float()
 
     def _most(self) -> float:
-        eight = getattr(self.model, "is_loaded_in_8bit", False) and self.model.device.type == "cuda"
-        return FAR_IN_EIGHT_BITS if eight else FAR.get(self.model.dtype, FAR[torch.bfloat16])
+        return FAR_IN_EIGHT_BITS if rounds_inputs(self.model) else FAR.get(self.model.dtype, FAR[torch.bfloat16])
 
     def _far(self, found: Tensor) -> float:
         """From the model's own logits, relative to what these say."""
