@@ -104,9 +104,10 @@ def main() -> int:
     options = parser.parse_args()
     rng = random.Random(options.seed)
 
-    import alignbench.pipeline.run  # noqa: F401
     import peft  # noqa: F401  (once, before anything is forked)
     import polars  # noqa: F401
+
+    import alignbench.pipeline.run  # noqa: F401
 
     with folder() as whole:
         os.waitpid(start(whole, *command(whole)), 0)

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignbench import POLICY, AlignbenchError, UserError
-from alignbench_hf.architecture.targets import adapt
+from alignbench_hf.architecture.targets import adapt, what_peft_sets_right
 from alignbench_hf.architecture.trunk import Sharing
 from alignbench_hf.export import load_again, notes, plain_model
 from alignbench_hf.lora import lean
@@ -147,7 +147,8 @@ class AdapterRoles(Roles):
     def add(self, role: str, init_from: str, *, trainable: bool) -> None:
         name = self._name(role)
         if name not in self._peft.peft_config:
-            self._peft.add_adapter(name, self._config)
+            with what_peft_sets_right():
+                self._peft.add_adapter(name, self._config)
             evaluation_mode(self._peft)
         state = self._state(init_from)
         set_peft_model_state_dict(self._peft, state, adapter_name=name)

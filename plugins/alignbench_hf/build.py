@@ -12,7 +12,6 @@ from transformers.utils import logging
 
 from alignbench import POLICY, Seeds, UserError, functional, pretrained
 from alignbench_hf.adapters import AdapterRoles
-from alignbench_hf.architecture.probe import check_reading, check_weights
 from alignbench_hf.architecture.targets import excluded, targets
 from alignbench_hf.architecture.trunk import require_decoder, window
 from alignbench_hf.base import attention, base_dtype, scratch_shape
@@ -20,6 +19,8 @@ from alignbench_hf.checkpoint.resolve import is_hub_id, resolve
 from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
+from alignbench_hf.probes.reading import check_reading
+from alignbench_hf.probes.weights import check_weights
 from alignbench_hf.quantization import check_unpacking, evaluation_mode, keep_trainable, quantization_config
 from alignbench_hf.roles import CopiedRoles
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,14 +22,21 @@ ALL = "all-linear"
 def adapt(model: Any, config: LoraConfig, name: str = "default") -> PeftModel:
     """The model with an adapter of that name. Raises UserError for layers that peft knows it cannot adapt."""
     try:
-        with warnings.catch_warnings():  # of what it sets right by itself
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
-            warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
+        with what_peft_sets_right():
             return get_peft_model(model, config, adapter_name=name)
     except ValueError as error:
         raise UserError(
             f"peft cannot adapt {type(model).__name__} with these model.lora_targets ({pretrained.one_line(error)})."
         ) from error
+
+
+@contextlib.contextmanager
+def what_peft_sets_right() -> Iterator[None]:
+    """Nothing is said of what peft corrects by itself, or of tied weights, which are looked after here."""
+    with warnings.catch_warnings():
+        for start in ("fan_in_fan_out is set to", "The following (rank|alpha)_pattern keys", "Model has `tie_word_emb"):
+            warnings.filterwarnings("ignore", message=start)
+        yield
 
 
 def targets(model: Any, wanted: str, outside: str | None) -> str | list[str]:

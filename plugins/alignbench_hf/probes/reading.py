@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignbench import Sequences, UserError
 from alignbench_hf.architecture.output import OutputLayer
@@ -21,19 +21,6 @@ FAR = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 spare. In the tests rounding stays under 1e-6 and 0.08, and reading another's padding or a token at a wrong place starts at 0.15."""
 FAR_IN_EIGHT_BITS = 0.3  # where what layers read is rounded too, by the outliers of all rows (arXiv 2208.07339)
 _ROW_OF_PROMPT, _START, _PROMPTS, _ANSWER = (0, 1, 1, 2), 2, (3, 4, 2), 3  # tokens that all begin with, then of each
-
-
-def check_weights(model: nn.Module) -> None:
-    """Raises UserError where a weight is not a finite number: nothing that such a model says could be trusted."""
-    for name, value in (*model.state_dict().items(), *_means_of_scales(model)):
-        if value.is_floating_point() and value.numel() and not all(bool(end.isfinite()) for end in value.aminmax()):
-            raise UserError(f"The weights of the model hold NaN or infinite numbers ({name}): get the checkpoint anew.")
-
-
-def _means_of_scales(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Of layers in four bits, whose other tensors hide a NaN."""
-    states = ((name, getattr(getattr(m, "weight", None), "quant_state", None)) for name, m in model.named_modules())
-    return [(f"{name}.weight", state.offset) for name, state in states if getattr(state, "offset", None) is not None]
 
 
 def check_reading(model: Any, computing: Callable[[], AbstractContextManager[object]], sharing: Sharing) -> Sharing:
