@@ -1,1 +1,1 @@
-"""What is asked of a model that has just been loaded, before any data is read."""
+"""What is asked of a model that has just been loaded, before it is trained."""
