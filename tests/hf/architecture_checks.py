@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from alignbench_hf import adapters, sampling
+from alignbench_hf import adapters, prompts, sampling
 from alignbench_hf.build import build_pretrained
 from alignbench_hf.config import PretrainedConfig
 from alignbench_hf.policy import HFPolicy
@@ -49,6 +49,7 @@ SETTINGS = {
     "int8": Setting("float32", "int8"),
 }
 NEAR = 1e-4  # nats, relative norms
+PROMPTS = tuple(tiny.prompt(text) for text in ("a b", "a b c d", "a b e", "a b h g f", "a b c", "a b g e"))
 
 
 @functools.cache
@@ -76,12 +77,13 @@ def outcome(name: str, setting: str) -> Outcome:
         policy = load(name, setting)
     except UserError as refusal:
         return Outcome(refused(refusal), refused(refusal))
-    drawn = rollout(policy)
     how, right = SETTINGS[setting], reference(name, setting, policy)
-    scoring(policy, right, drawn.samples.sequences, how)
-    samplers(policy, drawn, how)
-    frequencies(policy, right, how)
-    return Outcome("yes", checkpointing(policy, drawn.samples.sequences))
+    with mock.patch.object(prompts, "WORTHWHILE", 1.0):  # all that can be shared is
+        drawn = rollout(policy)
+        scoring(policy, right, drawn.samples.sequences, how)
+        samplers(policy, drawn, how)
+        frequencies(policy, right, how)
+        return Outcome("yes", checkpointing(policy, drawn.samples.sequences))
 
 
 def refused(refusal: UserError) -> str:
@@ -129,9 +131,9 @@ def reference(name: str, setting: str, policy: HFPolicy) -> PeftModel:
 
 
 def rollout(policy: HFPolicy) -> Rollout:
-    """Prompts of different lengths, some with a common start; rows that end early, late and not at all."""
+    """Prompts of different lengths with a common start; rows that end early, late and not at all."""
     rng = torch.Generator().manual_seed(0)
-    return policy.generate(tiny.PROMPTS, Sampling(), n=ROWS_A_PROMPT, rng=rng)
+    return policy.generate(PROMPTS, Sampling(), n=ROWS_A_PROMPT, rng=rng)
 
 
 def scoring(policy: HFPolicy, right: PeftModel, sequences: Sequences, how: Setting) -> None:
@@ -145,8 +147,12 @@ def scoring(policy: HFPolicy, right: PeftModel, sequences: Sequences, how: Setti
     exact = theirs = measured(right, sequences)
     if not how.exact:
         exact = measured(right.float(), sequences)
-    for what, mine, other, true in zip(("log-probabilities", "gradients"), ours, theirs, exact, strict=True):
-        most = 2 * distance(other, true) + (NEAR if how.exact else 0.01)
+    # Rounding may send a token to another expert, which moves gradients more than log-probabilities.
+    for what, rounding, *found_by in zip(
+        ("log-probabilities", "gradients"), (0.01, 0.1), ours, theirs, exact, strict=True
+    ):
+        mine, other, true = found_by
+        most = 2 * distance(other, true) + (NEAR if how.exact else rounding)
         assert distance(mine, true) < most, f"{what} are {distance(mine, true):.2g} apart, of at most {most:.2g}"
 
 
@@ -223,7 +229,7 @@ def samplers(policy: HFPolicy, samples: Rollout, how: Setting) -> None:
 def frequencies(policy: HFPolicy, right: PeftModel, how: Setting) -> None:
     """Chances that divide [0, 1) evenly draw each first token as often as its probability says, to one draw."""
     with at_even_chances():
-        drawn = policy.generate(tiny.PROMPTS[1:2], Sampling(max_new_tokens=1), n=DRAWS, rng=torch.Generator())
+        drawn = policy.generate(PROMPTS[1:2], Sampling(max_new_tokens=1), n=DRAWS, rng=torch.Generator())
     sequences = drawn.samples.sequences
     with torch.no_grad():
         asked = sequences.prompt_ids[0][sequences.prompt_mask[0].bool()]

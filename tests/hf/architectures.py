@@ -178,7 +178,7 @@ REMARKS = {
     "gpt_neox": " (Pythia)",
     "falcon": ", rotary",
 }
-SEEDS = {"gemma3": 1, "gptj": 1, "bloom": 1}  # where seed 0 never ends a response
+SEEDS = {"qwen2": 1, "gemma3": 2, "gptj": 1, "opt": 1, "bloom": 1}  # where seed 0 never ends a response
 
 
 def random_model(config: hf.PretrainedConfig, seed: int = 0) -> hf.PreTrainedModel:

@@ -164,7 +164,7 @@ def test_a_shared_start_would_be_wrong(name: str, monkeypatch: pytest.MonkeyPatc
     """The padding behind it pushes tokens out of the window, and moves those of MPT apart."""
     monkeypatch.setattr("alignbench_hf.prompts.WORTHWHILE", 1.0)
     policy = load(name, "float32")
-    sequences = rollout(policy).samples.sequences.select(torch.tensor([0, 1, 10, 11]))  # prompts a and a b
+    sequences = rollout(policy).samples.sequences
     right = policy.logprobs(sequences).logprobs
     policy._roles.sharing = Sharing()
     assert float((policy.logprobs(sequences).logprobs - right).detach().abs().max()) > 1e-3
