@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, load_peft_weights
 from torch import nn
@@ -16,11 +18,17 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignbench import POLICY, AlignbenchError, UserError, pretrained
+from alignbench_hf.architecture.targets import adapt, what_peft_sets_right
+from alignbench_hf.architecture.trunk import Sharing
 from alignbench_hf.export import load_again, notes, plain_model
 from alignbench_hf.lora import lean
 from alignbench_hf.memory import FreedMemory
 from alignbench_hf.quantization import evaluation_mode, merged
 from alignbench_hf.roles import Model, Roles, require_same_weights
+
+_OF_ADAPTER = (
+    r"(?<=lora_A|lora_B|ding_A|ding_B)\.({})(?=\.|$)"  # in a parameter's name; of embeddings: lora_embedding_A
+)
 
 
 class AdapterRoles(Roles):
@@ -46,7 +54,7 @@ class AdapterRoles(Roles):
         base.requires_grad_(False)
         self._dtype: torch.dtype = base.dtype  # of what is not quantised, and computed in
         self._merges = merge_while_sampling
-        self._peft: PeftModel = get_peft_model(base, config, adapter_name=self._ADAPTER_OF_POLICY)
+        self._peft = adapt(base, config, self._ADAPTER_OF_POLICY)
         config.base_model_name_or_path = base_name or config.base_model_name_or_path
         evaluation_mode(self._peft)
         self._layers = {n: m for n, m in self._peft.named_modules() if isinstance(m, LoraLayer)}
@@ -56,7 +64,10 @@ class AdapterRoles(Roles):
         self._active = POLICY
         self._freed_memory = FreedMemory()
         self._trainable = {POLICY}
-        self._checkpointed = self._with_checkpoints(base) if gradient_checkpointing else []
+        self.sharing = Sharing.of(base.base_model)
+        self._checkpointed = gradient_checkpointing
+        if gradient_checkpointing:
+            self._forget_activations(base)
 
     @contextlib.contextmanager
     def sampling(self, role: str) -> Iterator[Model]:
@@ -67,12 +78,16 @@ class AdapterRoles(Roles):
         try:
             if self._merges:
                 with torch.no_grad():
-                    for name, layer in self._layers.items():
+                    for name, layer in self._outermost():
                         self._put(name, merged(layer, self._name(role), self._dtype))
             yield model
         finally:
-            for name, layer in self._layers.items():
+            for name, layer in self._outermost():
                 self._put(name, layer)
+
+    def _outermost(self) -> Iterator[tuple[str, LoraLayer]]:
+        """Where a layer holds several adapted tensors, as fused experts do, peft nests a wrapper for each."""
+        return ((n, m) for n, m in self._layers.items() if n.rpartition(".")[0] not in self._layers)
 
     def _put(self, name: str, module: nn.Module) -> None:
         parent, _, child = name.rpartition(".")
@@ -83,20 +98,13 @@ class AdapterRoles(Roles):
         """Adapters are kept in float32, since Adam's small steps would be lost in bfloat16; beside a bfloat16 base they
         are computed with in bfloat16. Without autocast peft computes them in float32, ten times slower on a CPU."""
         self._freed_memory.before_pass(trains=torch.is_grad_enabled())
-        again = self._checkpointed if torch.is_grad_enabled() else []
-        with contextlib.ExitStack() as stack:
-            # transformers computes a layer again in training mode alone; its parts stay in evaluation mode.
-            for layer in again:
-                layer.training = True
-                stack.callback(setattr, layer, "training", False)
-            if self._dtype is not torch.float32:
-                stack.enter_context(torch.autocast(self._peft.device.type, self._dtype))
+        with torch.autocast(self._peft.device.type, self._dtype, enabled=self._dtype is not torch.float32):
             yield
 
     @property
     def share_prompts(self) -> bool:
         # A layer that is computed again cannot fill a cache.
-        return not (self._checkpointed and torch.is_grad_enabled())
+        return self.sharing.prompts and not (self._checkpointed and torch.is_grad_enabled())
 
     def use(self, role: str) -> Model:
         if role != self._active:
@@ -117,27 +125,30 @@ class AdapterRoles(Roles):
         finally:
             self.use(before)
 
-    def _with_checkpoints(self, base: Model) -> list[nn.Module]:
-        """Has the base's blocks forget their activations and compute them again, as the role of their forward pass."""
+    def _forget_activations(self, base: Model) -> None:
+        """Has the base's blocks forget their activations and compute them again, as the role of their forward pass.
+
+        Not by transformers' own switch: it asks for blocks in training mode, in which some turn their dropout on."""
         blocks = [module for module in base.modules() if isinstance(module, GradientCheckpointingLayer)]
         if not blocks:
             raise UserError(
                 f"model.gradient_checkpointing=true: {type(base).__name__} has no blocks that can be computed again."
             )
-
-        def compute(block: Callable[..., Any], *args: Any) -> Any:
-            role = self._active
-            contexts = lambda: (contextlib.nullcontext(), self._acting_as(role))  # noqa: E731
-            return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
-
         for block in blocks:
-            block.gradient_checkpointing, block._gradient_checkpointing_func = True, compute
-        return blocks
+            block.forward = functools.partial(self._forgetting, block.forward)
+
+    def _forgetting(self, forward: Callable[..., Any], *args: Any, **rest: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **rest)
+        role = self._active
+        contexts = lambda: (contextlib.nullcontext(), self._acting_as(role))  # noqa: E731
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **rest)
 
     def add(self, role: str, init_from: str, *, trainable: bool) -> None:
         name = self._name(role)
         if name not in self._peft.peft_config:
-            self._peft.add_adapter(name, self._config)
+            with what_peft_sets_right():
+                self._peft.add_adapter(name, self._config)
             evaluation_mode(self._peft)
         state = self._state(init_from)
         set_peft_model_state_dict(self._peft, state, adapter_name=name)
@@ -146,8 +157,8 @@ class AdapterRoles(Roles):
         self._restore()
 
     def named_parameters(self, role: str) -> dict[str, nn.Parameter]:
-        part = f".{self._name(role)}."
-        return {n.replace(part, "."): p for n, p in self._peft.named_parameters() if "lora_" in n and part in n}
+        own = re.compile(_OF_ADAPTER.format(re.escape(self._name(role))))
+        return {own.sub("", n): p for n, p in self._peft.named_parameters() if own.search(n)}
 
     def save(self, directory: Path) -> Path:
         path = directory / "adapter"
@@ -194,7 +205,7 @@ class AdapterRoles(Roles):
         """The active adapter and all flags, after peft has set them as it likes."""
         active, self._active = self._active, ""
         self.use(active)
-        wanted = {f".{self._name(role)}." for role in self._trainable}
+        trained = re.compile(_OF_ADAPTER.format("|".join(re.escape(self._name(role)) for role in self._trainable)))
         for name, parameter in self._peft.named_parameters():
             if "lora_" in name:
-                parameter.requires_grad_(any(part in name for part in wanted))
+                parameter.requires_grad_(bool(trained.search(name)))

@@ -10,15 +10,18 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from alignbench import Seeds, UserError, pretrained
+from alignbench import POLICY, Seeds, UserError, pretrained
 from alignbench_hf.adapters import AdapterRoles
+from alignbench_hf.architecture.targets import excluded, targets
+from alignbench_hf.architecture.trunk import require_decoder, window
 from alignbench_hf.base import attention, base_dtype, scratch_shape
 from alignbench_hf.chat.load import check_gguf, load_chat
 from alignbench_hf.checkpoint.resolve import is_hub_id, resolve
 from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
-from alignbench_hf.quantization import check_unpacking, keep_trainable, quantization_config
+from alignbench_hf.probe import check_reading
+from alignbench_hf.quantization import check_unpacking, evaluation_mode, keep_trainable, quantization_config
 from alignbench_hf.roles import CopiedRoles
 
 logging.disable_progress_bar()  # one bar at a time: the stage's own
@@ -52,6 +55,7 @@ def build_pretrained(
     )
     checkpoint = pretrained.Checkpoint(folder, "model.path")
     checkpoint.check()
+    require_decoder(checkpoint.config(), config.path)
     own = checkpoint.tokenizer()
     ensure_pad_token(own)
     chat = load_chat(config, own, folder)  # before any weight is read
@@ -66,17 +70,19 @@ def build_pretrained(
     )
     keep_trainable(model, device)
     check_unpacking(model, device)
-    window = getattr(model.config, "max_position_embeddings", None)
-    if window and config.max_prompt_tokens + config.max_response_tokens > window:
+    evaluation_mode(model)
+    most = window(model)
+    if most and config.max_prompt_tokens + config.max_response_tokens > most:
         raise UserError(
             f"model.max_prompt_tokens + model.max_response_tokens = {config.max_prompt_tokens + config.max_response_tokens} "
-            f"is over the model's window of {window} tokens."
+            f"is over the model's window of {most} tokens."
         )
-    targets = config.lora_targets if config.lora_targets == "all-linear" else config.lora_targets.split(",")
+    outside = excluded(model)
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
-        target_modules=targets,
+        target_modules=targets(model, config.lora_targets, outside),
+        exclude_modules=outside,
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
         revision=config.revision if is_hub_id(config.path) else None,
@@ -90,6 +96,7 @@ def build_pretrained(
             base_name=config.path if is_hub_id(config.path) else str(Path(config.path).expanduser().resolve()),
         )
     with checkpoint.reading("its first pass"):
-        return HFPolicy(
-            config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder), chat=chat
-        )
+        roles.sharing = check_reading(roles.use(POLICY), roles.computing, roles.sharing)
+    return HFPolicy(
+        config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder), chat=chat
+    )

@@ -31,6 +31,9 @@ def plain_model(base: Model, adapter: str, dtype: torch.dtype) -> Model:
     weights that they were rounded from would be another model: the adapter was trained beside the rounded ones."""
     config = copy.deepcopy(base.config)
     vars(config).pop("quantization_config", None)
+    if isinstance(base.get_input_embeddings(), LoraLayer) or isinstance(base.get_output_embeddings(), LoraLayer):
+        # An adapter belongs to one of the two alone, so that they no longer have the same weights.
+        config.tie_word_embeddings = config.get_text_config(decoder=True).tie_word_embeddings = False
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.load_state_dict(_plain_weights(base, adapter, dtype), assign=True)
@@ -47,15 +50,12 @@ def _plain_weights(base: Model, adapter: str, dtype: torch.dtype) -> dict[str, T
             continue
         if isinstance(module, LoraLayer):
             with torch.no_grad():
-                layer, inner = merged(module, adapter, dtype), module.get_base_layer()
-            weight = layer.get_parameter("weight")
+                parts = merged(module, adapter, dtype).state_dict()
         elif (found := dequantized(module)) is not None:
-            weight, inner = found.to(dtype), module
+            parts = {"weight": found.to(dtype)} | ({} if module.bias is None else {"bias": module.bias})
         else:
             continue
-        weights[f"{name}.weight"] = weight.detach().cpu()
-        if inner.bias is not None:
-            weights[f"{name}.bias"] = inner.bias.detach().cpu()
+        weights |= {f"{name}.{part}": value.detach().cpu() for part, value in parts.items()}
         done += (f"{name}.",)
     return weights | {name: value.cpu() for name, value in base.state_dict().items() if not name.startswith(done)}
 

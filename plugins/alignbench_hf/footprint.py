@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.pytorch_utils import Conv1D
 
 from alignbench import POLICY, Does, Part, Work, functional, pretrained
+from alignbench_hf.architecture.targets import adapt, excluded, targets
+from alignbench_hf.architecture.trunk import require_decoder, text_config
 from alignbench_hf.base import attention, base_dtype
 from alignbench_hf.checkpoint.resolve import resolve
+from alignbench_hf.quantization import adapted_name
 from alignbench_hf.roles import VALUE
 
 if TYPE_CHECKING:
@@ -91,37 +97,44 @@ def pretrained_shape(path: str, revision: str, gguf_file: str, wheel: str, targe
     """The shape by config.json alone, and how the checkpoint itself is quantised (by bitsandbytes; none)."""
     folder: Path = resolve(path, revision=revision, gguf_file=gguf_file, wheel=wheel, weights=False)
     config = pretrained.Checkpoint(folder, "model.path").config()
+    require_decoder(config, path)
     stored = getattr(config, "quantization_config", None) or {}
     kind = "nf4" if stored.get("load_in_4bit") else "int8" if stored.get("load_in_8bit") else "none"
     return shape_of(config, targets), kind
 
 
-def shape_of(config: Any, targets: str) -> Shape:
+def shape_of(config: Any, wanted: str) -> Shape:
+    """Parameters are counted on the model itself, adapters as peft makes them, all of it without storage."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    output = model.get_output_embeddings()
-    names = targets.split(",")
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not output}
-    adapted = [
-        layer
-        for name, layer in linear.items()
-        if targets == "all-linear" or any(name == wanted or name.endswith(f".{wanted}") for wanted in names)
-    ]
-    weights = sum(layer.weight.numel() for layer in linear.values())
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        linear = sum(
+            module.weight.numel()
+            for module in model.modules()
+            if isinstance(module, nn.Linear | Conv1D) and module is not model.get_output_embeddings()
+        )
+        rest = sum(parameter.numel() for parameter in model.parameters()) - linear
+        inputs = [
+            m.weight.shape[isinstance(m, nn.Linear)] for m in model.modules() if isinstance(m, nn.Linear | Conv1D)
+        ]
+        outside = excluded(model, passes=False)
+        lora = LoraConfig(r=1, target_modules=targets(model, wanted, outside), exclude_modules=outside)
+        adapted = adapt(model, lora)
+    text, layers = text_config(model), [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+    heads = getattr(text, "num_attention_heads", None) or 1
+    head = getattr(text, "head_dim", None) or text.hidden_size // heads
     return Shape(
-        linear=weights,
-        merged=sum(layer.weight.numel() for layer in adapted),
-        rest=sum(parameter.numel() for parameter in model.parameters()) - weights,
-        adapted=sum(layer.in_features + layer.out_features for layer in adapted),
-        layers_adapted=len(adapted),
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        intermediate=config.intermediate_size,
-        queries=config.num_attention_heads * head,
-        keys=(getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * head,
-        heads=config.num_attention_heads,
-        vocabulary=config.vocab_size,
+        linear=linear,
+        merged=sum(layer.get_base_layer().get_parameter(adapted_name(layer)).numel() for layer in layers),
+        rest=rest,
+        adapted=sum(parameter.numel() for name, parameter in adapted.named_parameters() if "lora_" in name),
+        layers_adapted=len(layers),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        intermediate=getattr(text, "intermediate_size", None) or max(inputs),
+        queries=heads * head,
+        keys=(getattr(text, "num_key_value_heads", None) or heads) * head,
+        heads=heads,
+        vocabulary=text.vocab_size,
     )
 
 

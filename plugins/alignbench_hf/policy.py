@@ -28,6 +28,8 @@ from alignbench import (
     functional,
     unknown_name,
 )
+from alignbench_hf.architecture.output import OutputLayer
+from alignbench_hf.architecture.trunk import text_config, window
 from alignbench_hf.chat.tokens import Chat, pad, token_ids
 from alignbench_hf.checkpoint.base_file import check_base, write_base
 from alignbench_hf.config import PolicyConfig
@@ -42,7 +44,7 @@ from alignbench_hf.export import (
 )
 from alignbench_hf.memory import half
 from alignbench_hf.prompts import pieces, states
-from alignbench_hf.roles import VALUE, Model, Roles, check_output_layer
+from alignbench_hf.roles import VALUE, Model, Roles
 from alignbench_hf.sampling import SAMPLERS, Decoded, Request
 from alignbench_hf.scalar import HEADS, HFScalarRole
 
@@ -84,9 +86,7 @@ class HFPolicy(Policy):
         self._config, self._roles, self._fingerprint = config, roles, fingerprint
         self._scalars: dict[str, HFScalarRole] = {}
         self._suppressed = token_ids(self._chat, config.suppress_tokens).to(device)
-        model = roles.use(POLICY)
-        self._window: int | None = getattr(model.config, "max_position_embeddings", None)
-        check_output_layer(model, model.base_model, model.get_output_embeddings())
+        self._window = window(roles.use(POLICY))
 
     # --- tokens ---
 
@@ -174,6 +174,7 @@ class HFPolicy(Policy):
                     pad=self.tokenizer.pad_token_id,
                     chances=chances[piece],
                     share_prompts=self._roles.share_prompts,
+                    start_within=self._roles.sharing.start_within,
                 )
                 decoded = sample(model, self._output(model), request)
                 parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask.long()
@@ -201,16 +202,20 @@ class HFPolicy(Policy):
         else:
             ways = half("model.scoring_batch_size", rows), "model.quantization=nf4"
         with functional.within_memory(f"the {role}'s pass over {rows} rows", *ways), self._roles.computing():
-            hidden = states(model.base_model, sequences, share=self._roles.share_prompts)
+            hidden = states(
+                model.base_model,
+                sequences,
+                share=self._roles.share_prompts,
+                start_within=self._roles.sharing.start_within,
+            )
         return hidden, self._output(model)
 
     def _pieces(self, sequences: Sequences) -> Iterator[Tensor]:
         return pieces(sequences, self._config.scoring_batch_size, share=self._roles.share_prompts)
 
     def _output(self, model: Model) -> nn.Module:
-        """The output layer of a role's model, without the suppressed tokens."""
-        layer: nn.Module = model.get_output_embeddings()
-        return SuppressedOutput(layer, self._suppressed) if len(self._suppressed) else layer
+        """From the states of a role's model to logits, without the suppressed tokens."""
+        return OutputLayer(model, self._suppressed)
 
     def logprobs(
         self,
@@ -289,7 +294,7 @@ class HFPolicy(Policy):
     def scalar(self, name: str, *, init_from: str = POLICY) -> ScalarRole:
         if name in (POLICY, REFERENCE) or name in self._scalars:
             raise UserError(f"The scalar role {name!r} exists already.")
-        head = HEADS[self._config.scalar_head](self._roles.use(POLICY).config.hidden_size).to(self.device)
+        head = HEADS[self._config.scalar_head](text_config(self._roles.use(POLICY)).hidden_size).to(self.device)
         trunk, base = name, {}
         if name == VALUE and self._config.value_trunk == "shared":
             trunk = POLICY
@@ -340,16 +345,3 @@ class HFPolicy(Policy):
             tokens=len(apart),
             notes=self._roles.notes(merged=merged),
         )
-
-
-class SuppressedOutput(nn.Module):
-    """An output layer that never gives some tokens. Not minus infinity: times a probability of 0 that would be NaN."""
-
-    def __init__(self, layer: nn.Module, suppressed: Tensor) -> None:
-        super().__init__()
-        self._layer, self.suppressed = layer, suppressed
-        self.weight = layer.get_parameter("weight")
-
-    def forward(self, states: Tensor) -> Tensor:
-        logits: Tensor = self._layer(states)
-        return logits.index_fill(-1, self.suppressed, -1e9)

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from alignbench import Sequences, functional
+from alignbench_hf.architecture.trunk import NO_LIMIT, new_cache, read, select_rows
 
 WORTHWHILE = 0.9
 """A part is read apart where that leaves at most this share of the tokens: two passes cost more than one of the same length."""
@@ -38,8 +39,8 @@ class Reading:
     tokens: int
 
 
-def reading(prompt_ids: Tensor, prompt_mask: Tensor, response_width: int) -> Reading:
-    """The cheapest reading of rows with these prompts, [B, P], and responses of that width."""
+def reading(prompt_ids: Tensor, prompt_mask: Tensor, response_width: int, *, start: bool = True) -> Reading:
+    """The cheapest reading of rows with these prompts, [B, P], and responses of that width; with or without a common start."""
     rows, width = prompt_ids.shape
     found = Reading(0, None, rows * (width + response_width))
     if rows == 1:
@@ -49,10 +50,10 @@ def reading(prompt_ids: Tensor, prompt_mask: Tensor, response_width: int) -> Rea
     if worthwhile(found.tokens, tokens):
         found = Reading(0, distinct, tokens)
     readers = len(distinct) if found.prompts else rows
-    start = common_start(prompt_ids, prompt_mask) if readers > 1 else 0
-    tokens = found.tokens - (readers - 1) * start
-    if start and worthwhile(found.tokens, tokens):
-        found = Reading(start, found.prompts, tokens)
+    common = common_start(prompt_ids, prompt_mask) if start and readers > 1 else 0
+    tokens = found.tokens - (readers - 1) * common
+    if common and worthwhile(found.tokens, tokens):
+        found = Reading(common, found.prompts, tokens)
     return found
 
 
@@ -97,14 +98,7 @@ class Rows:
     def read(self, trunk: Any, columns: slice, rows: Tensor | slice, cache: DynamicCache | None) -> Tensor:
         """Hidden states [b, columns, H] of some rows, after the columns that the cache holds."""
         attention = self.attention[rows, : columns.stop]
-        hidden: Tensor = trunk(
-            input_ids=self.ids[rows, columns],
-            attention_mask=attention,
-            position_ids=positions(attention)[:, columns],
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
-        return hidden
+        return read(trunk, self.ids[rows, columns], attention, positions(attention)[:, columns], cache)
 
 
 def aligned(prompt_ids: Tensor, prompt_mask: Tensor, start: int) -> tuple[Tensor, Tensor]:
@@ -118,11 +112,13 @@ def aligned(prompt_ids: Tensor, prompt_mask: Tensor, start: int) -> tuple[Tensor
     return torch.cat([begin, prompt_ids[:, start:]], 1), torch.cat([torch.ones_like(begin, dtype=torch.bool), rest], 1)
 
 
-def prefill(trunk: Any, prompt_ids: Tensor, prompt_mask: Tensor, *, share: bool) -> tuple[Tensor, Tensor, DynamicCache]:
+def prefill(
+    trunk: Any, prompt_ids: Tensor, prompt_mask: Tensor, *, share: bool, start: bool = True
+) -> tuple[Tensor, Tensor, DynamicCache]:
     """Reads prompts [B, P]: the state at the end of each [B, H]; the attention [B, P] to the columns of the cache; the cache."""
-    plan = reading(prompt_ids, prompt_mask, 0) if share else Reading(0, None, 0)
+    plan = reading(prompt_ids, prompt_mask, 0, start=start) if share else Reading(0, None, 0)
     ids, mask = aligned(prompt_ids, prompt_mask, plan.start)
-    rows, cache = Rows(ids, mask.long()), DynamicCache()
+    rows, cache = Rows(ids, mask.long()), new_cache(trunk)
     last = _read_prompts(trunk, rows, ids.shape[1], plan, cache)
     return last if plan.prompts is None else last[plan.prompts.of_row], rows.attention, cache
 
@@ -133,7 +129,7 @@ def _read_prompts(trunk: Any, rows: Rows, width: int, plan: Reading, cache: Dyna
     _read_start(trunk, rows, plan, cache)
     last = rows.read(trunk, slice(plan.start, width), readers, cache)[:, -1]
     if plan.prompts is not None:
-        cache.batch_select_indices(plan.prompts.of_row)
+        select_rows(cache, plan.prompts.of_row)
     return last
 
 
@@ -142,19 +138,21 @@ def _read_start(trunk: Any, rows: Rows, plan: Reading, cache: DynamicCache) -> N
     if plan.start:
         rows.read(trunk, slice(0, plan.start), slice(0, 1), cache)
         readers = len(rows.ids) if plan.prompts is None else len(plan.prompts)
-        cache.batch_select_indices(torch.zeros(readers, dtype=torch.long, device=rows.ids.device))
+        select_rows(cache, torch.zeros(readers, dtype=torch.long, device=rows.ids.device))
 
 
-def states(trunk: Any, sequences: Sequences, *, share: bool) -> Tensor:
+def states(trunk: Any, sequences: Sequences, *, share: bool, start_within: int = NO_LIMIT) -> Tensor:
     """Hidden states before each response token and after the last, [B, R + 1, H]. With `share`, what rows have in common is
-    read once, where that is worth it; gradients flow through it from all of them."""
+    read once, where that is worth it (their start in rows of at most `start_within` tokens); gradients flow through it
+    from all of them."""
     width, longest = sequences.prompt_ids.shape[1], sequences.response_ids.shape[1]
-    plan = reading(sequences.prompt_ids, sequences.prompt_mask, longest) if share else Reading(0, None, 0)
+    start = width + longest <= start_within
+    plan = reading(sequences.prompt_ids, sequences.prompt_mask, longest, start=start) if share else Reading(0, None, 0)
     ids, mask = aligned(sequences.prompt_ids, sequences.prompt_mask, plan.start)
     rows = Rows(
         torch.cat([ids, sequences.response_ids], 1), torch.cat([mask, sequences.response_mask.bool()], 1).long()
     )
-    cache = DynamicCache() if plan.start or plan.prompts else None
+    cache = new_cache(trunk) if plan.start or plan.prompts else None
     if plan.prompts is not None and cache is not None:
         last = _read_prompts(trunk, rows, width, plan, cache)
         rest = rows.read(trunk, slice(width, width + longest), slice(None), cache)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
@@ -101,18 +102,35 @@ def evaluation_mode(model: Model) -> Model:
     return model
 
 
+def rounds_inputs(model: Model) -> bool:
+    """Whether there are eight-bit layers that round what they read, too."""
+    import bitsandbytes as bnb
+
+    return any(isinstance(module, bnb.nn.Linear8bitLt) and not module.training for module in model.modules())
+
+
 def merged(layer: LoraLayer, adapter: str, dtype: torch.dtype) -> nn.Module:
     """A layer without an adapter that computes as `layer` does with it; `layer` keeps its weights. A quantised weight
     becomes one of `dtype`."""
     base: Any = layer.get_base_layer()
-    delta: Tensor = layer.get_delta_weight(adapter)
     if (weight := dequantized(base)) is not None:
         plain = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
-        plain.weight, plain.bias = nn.Parameter((weight + delta).to(dtype), requires_grad=False), base.bias
+        whole = weight + layer.get_delta_weight(adapter)
+        plain.weight, plain.bias = nn.Parameter(whole.to(dtype), requires_grad=False), base.bias
         return plain
-    plain = copy.copy(base)  # of any kind: only its weight is another
-    plain._parameters = {**base._parameters, "weight": nn.Parameter((base.weight + delta).to(base.weight.dtype), False)}
+    plain = copy.copy(base)  # of any kind: only its adapted weights are others
+    plain._parameters = dict(base._parameters)
+    while isinstance(layer, LoraLayer):
+        name = adapted_name(layer)
+        before = plain._parameters[name]
+        plain._parameters[name] = nn.Parameter((before + layer.get_delta_weight(adapter)).to(before.dtype), False)
+        layer = layer.base_layer  # fused experts have a wrapper for each of their tensors
     return plain
+
+
+def adapted_name(layer: LoraLayer) -> str:
+    """Of the tensor in its base layer that a layer adapts."""
+    return str(layer.parameter_name) if isinstance(layer, ParamWrapper) else "weight"
 
 
 def dequantized(layer: nn.Module) -> Tensor | None:

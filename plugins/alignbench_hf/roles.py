@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from alignbench import POLICY, UserError, pretrained
+from alignbench_hf.architecture.trunk import Sharing
 
 VALUE = "value"  # the role that may share the policy's trunk
 
@@ -25,7 +26,9 @@ Model = Any  # a transformers causal language model; the library's own types cha
 
 
 class Roles(ABC):
-    """Named versions of one causal language model."""
+    """Named versions of one causal language model. `sharing`: what rows of this architecture can share."""
+
+    sharing = Sharing()
 
     @abstractmethod
     def use(self, role: str) -> Model:
@@ -116,18 +119,3 @@ def require_same_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor],
         if saved[name].shape != own[name].shape:
             shapes = f"{list(saved[name].shape)}, not {list(own[name].shape)}"
             raise UserError(f"{what} was made for another model or rank: {name} is {shapes}.")
-
-
-def check_output_layer(model: Model, trunk: nn.Module, head: nn.Module) -> None:
-    """Log-probabilities are computed as head(trunk(x)), in chunks: refuse a model whose logits are anything else."""
-    device = next(model.parameters()).device
-    ids = torch.arange(1, 5, device=device)[None]
-    with torch.no_grad():
-        whole = model(input_ids=ids).logits.float()
-        parts = head(trunk(input_ids=ids).last_hidden_state).float()
-    # The same products in the same order: next to no tolerance is needed, and a cap far above these logits still shows.
-    if not torch.allclose(whole, parts, rtol=1e-3, atol=1e-3):
-        raise UserError(
-            f"{type(model).__name__} scales or caps its logits (largest difference {float((whole - parts).abs().max()):.3g}); "
-            "models of this kind are not supported yet."
-        )

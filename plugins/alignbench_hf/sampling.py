@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from alignbench import NonFiniteError, Sampling
+from alignbench_hf.architecture.trunk import NO_LIMIT, read, select_rows
 from alignbench_hf.prompts import positions, prefill
 
 EVICT_BELOW = 0.75  # share of unfinished rows below which finished ones leave the batch
@@ -26,7 +27,8 @@ class Request:
 
     `chances` [B, max_new_tokens] within [0, 1): all of the randomness. Made for a whole rollout before it is cut into
     batches, it gives a row the same tokens whatever batch, or process, the row is decoded in. `eos` [E]: the tokens any of which
-    ends a response. `share_prompts`: rows with one prompt may share its computation."""
+    ends a response. `share_prompts`: rows with one prompt may share its computation, and rows of at most `start_within` tokens
+    that of their common start."""
 
     prompt_ids: Tensor
     prompt_mask: Tensor
@@ -36,6 +38,7 @@ class Request:
     pad: int
     chances: Tensor
     share_prompts: bool = False
+    start_within: int = NO_LIMIT
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ def loop(model: Any, output: nn.Module, request: Request) -> Decoded:
     """One forward pass of the trunk a token; finished rows leave the batch."""
     rows, device, found = len(request.prompt_ids), request.prompt_ids.device, Decoded.empty(request)
     alive = torch.arange(rows, device=device)  # the rows that are still in the batch
+    start = request.prompt_ids.shape[1] + request.max_new_tokens <= request.start_within
     hidden, attention, cache = prefill(
-        model.base_model, request.prompt_ids, request.prompt_mask, share=request.share_prompts
+        model.base_model, request.prompt_ids, request.prompt_mask, share=request.share_prompts, start=start
     )
     position = positions(attention)[:, -1:]
     logits = output(hidden.contiguous())
@@ -91,15 +95,9 @@ def loop(model: Any, output: nn.Module, request: Request) -> Decoded:
         position = position + 1
         if int(going.sum()) < EVICT_BELOW * len(alive):
             keep = going.nonzero().squeeze(1)
-            cache.batch_select_indices(keep)
+            select_rows(cache, keep)
             alive, attention, position, token = alive[keep], attention[keep], position[keep], token[keep]
-        hidden = model.base_model(
-            input_ids=token[:, None],
-            attention_mask=attention,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+        hidden = read(model.base_model, token[:, None], attention, position, cache)[:, -1]
         logits = output(hidden.contiguous())
     return found
 
@@ -119,13 +117,13 @@ def generate(model: Any, output: nn.Module, request: Request) -> Decoded:
             found.put(step, every[going], tokens[going], logprobs[going], request.eos)
             return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
-    suppressed = getattr(output, "suppressed", None)
+    suppressed = getattr(output, "suppressed", torch.zeros(0))
     plain = GenerationConfig(
         max_new_tokens=request.max_new_tokens,
         do_sample=False,
         eos_token_id=request.eos.tolist(),
         pad_token_id=request.pad,
-        suppress_tokens=None if suppressed is None else suppressed.tolist(),
+        suppress_tokens=suppressed.tolist() or None,
     )
     of_model, model.generation_config = model.generation_config, plain  # chat models bring penalties and temperatures
     try:

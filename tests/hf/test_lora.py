@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from alignbench_hf.lora import lean
@@ -64,6 +66,41 @@ def test_values_and_gradients_are_those_of_peft(dtype: torch.dtype, adapter: str
     assert len(found) == len(expected) == 2 + 2 * len(layers)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=TYPES[dtype], atol=TYPES[dtype] * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_nothing_is_written_into_a_view(bias: bool) -> None:
+    """Of a layer's product, which its autograd function may not let anybody change: the adapter is added beside it. A product of
+    its own is added to in place."""
+    inner = nn.Linear(6, 8, bias=bias)
+    model = get_peft_model(nn.Sequential(inner), LoraConfig(r=3, target_modules=["0"]))
+    (layer,) = (module for module in model.modules() if isinstance(module, LoraLayer))
+    nn.init.normal_(layer.lora_B["default"].weight)
+    given: list[Tensor] = []
+    x = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
+    expected = model(x)
+    for view in (False, True):
+        layer.__dict__.pop("forward", None)
+        inner.forward = lambda rows, view=view: (given.append(View.apply(rows, inner, view)), given[-1])[1]
+        lean(layer)
+        found = model(x)
+        found.sum().backward()
+        torch.testing.assert_close(found, expected)
+        assert (given[-1].data_ptr() == found.data_ptr()) is not view
+
+
+class View(torch.autograd.Function):
+    """As bitsandbytes' product of three dimensions with a bias."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, inner: nn.Linear, view: bool) -> Tensor:
+        ctx.weight = inner.weight
+        out = nn.functional.linear(rows, inner.weight, inner.bias)
+        return out.view(1, *out.shape)[0] if view else out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        return upstream[0] @ ctx.weight, None, None
 
 
 def test_adapters_are_trained_in_float32() -> None:

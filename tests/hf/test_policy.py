@@ -9,7 +9,7 @@ import torch
 from alignbench_hf.build import build_scratch
 from alignbench_hf.config import ScratchConfig
 from alignbench_hf.policy import HFPolicy
-from alignbench_hf.roles import CopiedRoles, check_output_layer
+from alignbench_hf.roles import CopiedRoles
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -368,7 +368,7 @@ def test_a_model_of_another_shape_is_refused(tmp_path: Path) -> None:
         tiny.scratch().load(path)
 
 
-# Models whose logits are not the output layer's
+# Models whose logits are not their output layer's
 
 
 def capped(cap: float | None) -> Gemma2ForCausalLM:
@@ -409,15 +409,19 @@ def scaled(scale: float) -> GraniteForCausalLM:
 
 
 @pytest.mark.parametrize("make, size", [(capped, 30.0), (capped, 2.0), (scaled, 8.0), (scaled, 1.05)])
-def test_models_that_cap_or_scale_their_logits_are_refused(make, size: float) -> None:  # type: ignore[no-untyped-def]
-    roles = CopiedRoles(make(size))
-    with pytest.raises(UserError, match="scales or caps its logits"):
-        HFPolicy(ScratchConfig(), roles, tiny.letters(), pretrained=False, device=tiny.CPU)
-
-
-def test_models_that_do_not_are_accepted() -> None:
-    for model in (capped(None), scaled(1.0), tiny.base_model(), tiny.base_model(dtype=torch.bfloat16)):
-        check_output_layer(model.eval(), model.base_model, model.get_output_embeddings())
+def test_caps_and_scales_are_the_models_own(make, size: float) -> None:  # type: ignore[no-untyped-def]
+    """Scored, sampled and with tokens suppressed; a cap that hardly shows in these logits too."""
+    config = ScratchConfig(max_prompt_tokens=8, max_response_tokens=6, suppress_tokens=["a"])
+    policy = HFPolicy(config, CopiedRoles(make(size)), tiny.letters(), pretrained=False, device=tiny.CPU)
+    rollout = policy.generate(tiny.PROMPTS, Sampling(), n=2, rng=torch.Generator().manual_seed(0))
+    sequences = rollout.samples.sequences
+    found = policy.logprobs(sequences).logprobs
+    suppressed = policy.tokenizer.convert_tokens_to_ids("a")
+    for row in range(len(sequences)):
+        logits = plain(policy, sequences, row).index_fill(-1, torch.tensor([suppressed]), -torch.inf)
+        expected = logits.log_softmax(-1).gather(1, sequences.response_ids[row, : len(logits), None])[:, 0]
+        torch.testing.assert_close(found[row, : len(logits)], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(rollout.logprobs[row, : len(logits)], expected, rtol=0, atol=2e-5)
 
 
 def test_suppressed_tokens_have_no_probability() -> None:

@@ -9,7 +9,7 @@ import bitsandbytes as bnb
 import numpy as np
 import pytest
 import torch
-from alignbench_hf import quantization
+from alignbench_hf import adapters, build, quantization
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.build import build_pretrained
 from alignbench_hf.checkpoint.resolve import resolve
@@ -21,6 +21,8 @@ from transformers import AutoModelForCausalLM
 
 from alignbench import POLICY, REFERENCE, Sampling, Seeds, UserError
 from tests import tiny
+from tests.hf import architectures
+from tests.shared_data import shared_case
 
 KINDS = ("nf4", "int8")
 LIMITS = {"max_prompt_tokens": 8, "max_response_tokens": 6, "lora_rank": 4, "dtype": "float32"}
@@ -33,6 +35,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.base_model(hidden=64).save_pretrained(folder)
     tiny.letters().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def biased(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Linear layers with biases: bitsandbytes' products are views of others."""
+    return architectures.build("qwen2", tmp_path_factory.mktemp("biased"))
 
 
 def load(checkpoint: Path, quantization: str = "nf4", **options: object) -> HFPolicy:
@@ -69,11 +77,15 @@ def packed(policy: HFPolicy) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.parametrize("base", ["checkpoint", "biased"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_after_a_rollout_are_those_of_the_dequantised_base(checkpoint: Path, kind: str) -> None:
+def test_gradients_after_a_rollout_are_those_of_the_dequantised_base(
+    base: str, kind: str, request: pytest.FixtureRequest
+) -> None:
     """Rollout, reference and reward first: passes in evaluation mode, after which bitsandbytes may compute without autograd."""
+    checkpoint = request.getfixturevalue(base)
     policy, reference = load(checkpoint, kind), dequantised(checkpoint, kind)
-    base = packed(policy)
+    before = packed(policy)
     policy.freeze_reference()
     sequences = tiny.sequences(policy, n=3)
     with torch.no_grad():
@@ -90,7 +102,29 @@ def test_gradients_after_a_rollout_are_those_of_the_dequantised_base(checkpoint:
     flat, wanted = (torch.cat([g.flatten() for g in gs]) for gs in (own, expected))
     assert torch.nn.functional.cosine_similarity(flat, wanted, dim=0) > 0.99999
     after = packed(policy)
-    assert base.keys() == after.keys() and all(torch.equal(base[n], after[n]) for n in base), "bit for bit"
+    assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before), "bit for bit"
+
+
+@pytest.mark.parametrize(("case", "loss", "norm"), [("nf4", -49.2544, 39.7946), ("int8", -48.8942, 44.1563)])
+def test_a_base_with_biases_that_failed_once(case: str, loss: float, norm: float) -> None:
+    """By peft's own forward pass."""
+    path = str(shared_case("models", "wide_qwen2"))
+    config = PretrainedConfig(path=path, dtype="float32", quantization=case)
+    policy = build_pretrained(config, tokenizer=None, device=tiny.CPU, seeds=Seeds(0))
+    found = policy.logprobs(policy.encode([tiny.prompt("Hi there")], ["Hello you"]).sequences).logprobs.sum()
+    found.backward()
+    assert found.item() == pytest.approx(loss, abs=2e-4)
+    grads = torch.cat([parameter.grad.flatten() for parameter in policy.trainable()])
+    assert float(grads.norm()) == pytest.approx(norm, rel=1e-5)
+
+
+def test_eight_bits_as_a_gpu_computes_them(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No layer is told that it trains, so that each takes bitsandbytes' product of two rounded matrices."""
+    for module in (adapters, build):
+        monkeypatch.setattr(module, "evaluation_mode", lambda model: model.eval())
+    policy = load(checkpoint, "int8")
+    grads = torch.autograd.grad(policy.logprobs(tiny.sequences(policy)).logprobs.sum(), policy.trainable())
+    assert all(float(slope.abs().max()) > 0 for slope in grads)
 
 
 @pytest.mark.parametrize("merge", [True, False])

@@ -1,0 +1,67 @@
+"""From last hidden states to logits, as the model itself does it: capped, scaled or neither, and never tokens that are suppressed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class OutputLayer(nn.Module):
+    """The model's own forward function around a trunk that gives the states it is told: whatever the architecture does to its
+    logits (Gemma 2's cap, arXiv 2408.00118; Granite's and Cohere's scales) is done, without a list of who does what."""
+
+    def __init__(self, model: Any, suppressed: Tensor) -> None:
+        super().__init__()
+        self._stand_in = _StandIn()
+        around = copy.copy(model)  # of its parts only the trunk is another
+        around._modules = {**model._modules, model.base_model_prefix: self._stand_in}
+        self._around, self.suppressed = around, suppressed
+        self.weight = model.get_output_embeddings().weight
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States [..., H] -> logits [..., V]."""
+        # Autocast computes some norms in float32 on a GPU, and the output layer is used outside of it.
+        self._stand_in.states = states.to(self.weight.dtype).reshape(1, -1, states.shape[-1])
+        try:
+            logits: Tensor = self._around.forward(input_ids=None, use_cache=False).logits
+        finally:
+            self._stand_in.states = None
+        logits = logits.view(*states.shape[:-1], logits.shape[-1])
+        # Not minus infinity: times a probability of 0 that would be NaN.
+        return logits.index_fill(-1, self.suppressed, -1e9) if len(self.suppressed) else logits
+
+
+class _StandIn(nn.Module):
+    """A trunk, and any part of one, whose last hidden states are known."""
+
+    states: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Some models ask a part of their trunk, such as `model.decoder`."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            return self
+
+    def forward(self, *args: Any, **rest: Any) -> _Given:
+        assert self.states is not None, "used by OutputLayer alone"
+        return _Given(self.states)
+
+
+class _Given:
+    """A trunk's output that holds the last hidden states alone."""
+
+    def __init__(self, states: Tensor) -> None:
+        self.last_hidden_state = states
+
+    def __getitem__(self, place: Any) -> Any:
+        return (self.last_hidden_state,)[place]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return None
