@@ -24,29 +24,32 @@ def lean(layer: LoraLayer) -> None:
 def _forward(layer: Any, inner: nn.Module, x: Tensor) -> Tensor:
     (adapter,) = layer.active_adapters
     down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-    added: Tensor = _AddAdapter.apply(inner(x), x, down, up, layer.scaling[adapter])  # type: ignore[no-untyped-call]
-    return added
+    rows = x.reshape(-1, x.shape[-1])  # a layer with a bias gives a view of the product of more dimensions
+    added: Tensor = _AddAdapter.apply(inner(rows), rows, down, up, layer.scaling[adapter])  # type: ignore[no-untyped-call]
+    return added.view(*x.shape[:-1], added.shape[-1])
 
 
 class _AddAdapter(torch.autograd.Function):
-    """base + scale * (x A^T) B^T (Hu et al., arXiv 2106.09685), written into `base` and computed in its type; x [..., in],
-    A [r, in] and B [out, r] may be of another."""
+    """base + scale * (x A^T) B^T (Hu et al., arXiv 2106.09685), computed in base's type; x [N, in], A [r, in] and B [out, r] may
+    be of another. Written into `base` [N, out], unless that is a view: bitsandbytes' products give views that autograd does not
+    let anybody change, and through those that it does, the gradient is copied once more."""
 
     @staticmethod
     def forward(ctx: Any, base: Tensor, x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+        ctx.scale, ctx.types = scale, (x.dtype, down.dtype, up.dtype)
+        x, down, up = (part.to(base.dtype) for part in (x, down, up))
+        low = x @ down.T
+        ctx.save_for_backward(x, low, down, up)
+        if base._is_view():
+            return torch.addmm(base, low, up.T, alpha=scale)
         ctx.mark_dirty(base)
-        ctx.scale, ctx.types, ctx.shape = scale, (x.dtype, down.dtype, up.dtype), x.shape
-        rows, down, up = (part.to(base.dtype) for part in (x.reshape(-1, x.shape[-1]), down, up))
-        low = rows @ down.T
-        base.view(-1, base.shape[-1]).addmm_(low, up.T, alpha=scale)
-        ctx.save_for_backward(rows, low, down, up)
-        return base
+        return base.addmm_(low, up.T, alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, None]:
-        rows, low, down, up = ctx.saved_tensors
+        (above,) = upstream
+        x, low, down, up = ctx.saved_tensors
         of_x, of_down, of_up = ctx.types
-        above = upstream[0].reshape(-1, upstream[0].shape[-1])
         by_low = (above @ up).mul_(ctx.scale)
-        by_x = (by_low @ down).view(ctx.shape).to(of_x) if ctx.needs_input_grad[1] else None
-        return upstream[0], by_x, (by_low.T @ rows).to(of_down), (above.T @ low).mul_(ctx.scale).to(of_up), None
+        by_x = (by_low @ down).to(of_x) if ctx.needs_input_grad[1] else None
+        return above, by_x, (by_low.T @ x).to(of_down), (above.T @ low).mul_(ctx.scale).to(of_up), None
