@@ -64,7 +64,7 @@ def measured(overrides: list[str]) -> list[float]:
     optimizer = build(config.algo, policy=policy, updates=1, seeds=Seeds(0))
     prompts = [Prompt(str(i), (Message("user", TEXT.format(i)),)) for i in range(rows)]
     peak()
-    rollout = policy.generate(prompts, Sampling(), rng=torch.Generator(device).manual_seed(0))
+    rollout = policy.generate(prompts, Sampling(), rng=torch.Generator().manual_seed(0))
     found = [peak()]
     optimizer.update(ScoredRollout(rollout, reward.score(rollout.samples)))
     return [*found, peak()]

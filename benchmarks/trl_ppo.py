@@ -74,7 +74,7 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
     for update in range(work["updates"]):
         asked = prompts[update * EPISODES : (update + 1) * EPISODES]
         begun = now()
-        rollout = policy.generate(asked, Sampling(), rng=torch.Generator(device).manual_seed(update))
+        rollout = policy.generate(asked, Sampling(), rng=torch.Generator().manual_seed(update))
         sampled = now()
         scores = reward.score(rollout.samples)
         scored = now()

@@ -59,7 +59,7 @@ def evaluate(
     def sample(asked: Sequence[Prompt], n: int, name: str) -> tuple[Generation, ...]:
         if not asked:
             return ()
-        rng = seeds.torch(name, policy.device)
+        rng = seeds.torch(name)
         return respond(
             policy,
             asked,
@@ -93,7 +93,7 @@ def evaluate(
         def completions(
             asked: Sequence[Prompt], n: int, sampling: Sampling, name: str = name, numbers: Iterator[int] = numbers
         ) -> tuple[Generation, ...]:
-            rng = seeds.torch(f"{name} {next(numbers)}", policy.device)
+            rng = seeds.torch(f"{name} {next(numbers)}")
             if sampling.top_k != 1:
                 found = complete(policy, asked, n=n, sampling=sampling, rng=rng)
             else:  # greedy decoding leaves nothing to chance: several questionnaires may begin with the same question
