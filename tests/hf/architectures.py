@@ -26,14 +26,7 @@ PLAIN: dict[str, Any] = {
     **IDS,
 }
 GROUPED = PLAIN | {"num_key_value_heads": 2}
-OLD: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "n_embd": WIDTH,
-    "n_layer": LAYERS,
-    "n_head": HEADS,
-    "n_positions": 64,
-    **IDS,
-}
+OLD: dict[str, Any] = {"vocab_size": VOCABULARY, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_positions": 64, **IDS}
 EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2, "moe_intermediate_size": WIDTH}
 VISION: dict[str, Any] = {
     "hidden_size": WIDTH,
@@ -100,7 +93,9 @@ CONFIGS: Mapping[str, Callable[[], hf.PretrainedConfig]] = {
         vocab_size=VOCABULARY, d_model=WIDTH, n_layers=LAYERS, n_heads=HEADS, max_seq_len=64, **IDS
     ),
     "mixtral": lambda: hf.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2),
-    "qwen2_moe": lambda: hf.Qwen2MoeConfig(**GROUPED, **EXPERTS, num_experts=4, shared_expert_intermediate_size=WIDTH),
+    "qwen2_moe": lambda: hf.Qwen2MoeConfig(
+        **GROUPED, **EXPERTS, num_experts=4, shared_expert_intermediate_size=WIDTH
+    ),
     "qwen3_moe": lambda: hf.Qwen3MoeConfig(**GROUPED, **EXPERTS, head_dim=16, num_experts=4),
     "deepseek_v3": lambda: hf.DeepseekV3Config(
         **PLAIN,
@@ -122,14 +117,8 @@ CONFIGS: Mapping[str, Callable[[], hf.PretrainedConfig]] = {
     ),
     "lfm2": lambda: hf.Lfm2Config(**GROUPED, layer_types=["conv", "full_attention"], block_multiple_of=64),
     "jamba": lambda: hf.JambaConfig(
-        **GROUPED,
-        attn_layer_period=2,
-        attn_layer_offset=1,
-        num_experts=2,
-        expert_layer_period=2,
-        expert_layer_offset=1,
-        mamba_d_state=8,
-        use_mamba_kernels=False,
+        **GROUPED, attn_layer_period=2, attn_layer_offset=1, num_experts=2, expert_layer_period=2, expert_layer_offset=1,
+        mamba_d_state=8, use_mamba_kernels=False,
     ),
     "qwen3_next": lambda: hf.Qwen3NextConfig(
         **GROUPED,
@@ -144,28 +133,13 @@ CONFIGS: Mapping[str, Callable[[], hf.PretrainedConfig]] = {
         vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, state_size=8, **IDS
     ),
     "t5": lambda: hf.T5Config(
-        vocab_size=VOCABULARY,
-        d_model=WIDTH,
-        d_kv=16,
-        d_ff=WIDTH,
-        num_layers=LAYERS,
-        num_heads=HEADS,
-        decoder_start_token_id=0,
-        **IDS,
+        vocab_size=VOCABULARY, d_model=WIDTH, d_kv=16, d_ff=WIDTH, num_layers=LAYERS, num_heads=HEADS,
+        decoder_start_token_id=0, **IDS,
     ),
     "bart": lambda: hf.BartConfig(
-        vocab_size=VOCABULARY,
-        d_model=WIDTH,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=HEADS,
-        decoder_attention_heads=HEADS,
-        encoder_ffn_dim=WIDTH,
-        decoder_ffn_dim=WIDTH,
-        max_position_embeddings=64,
-        decoder_start_token_id=tiny.EOS,
-        forced_eos_token_id=None,
-        **IDS,
+        vocab_size=VOCABULARY, d_model=WIDTH, encoder_layers=1, decoder_layers=1, encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS, encoder_ffn_dim=WIDTH, decoder_ffn_dim=WIDTH, max_position_embeddings=64,
+        decoder_start_token_id=tiny.EOS, forced_eos_token_id=None, **IDS,
     ),
 }
 
