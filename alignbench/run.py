@@ -33,7 +33,6 @@ from alignbench.progress import Display, closing_figures
 from alignbench.records import Consumes, Metric, Split
 from alignbench.results import environment
 from alignbench.results.directory import CHECKPOINTS, RunDirectory
-from alignbench.results.record import Cost
 from alignbench.results.render import print_table
 from alignbench.seeds import Seeds
 from alignbench.stages import (
@@ -98,7 +97,7 @@ def _carry_out(config: RunConfig, begun: Begun, display: Display) -> None:
             counts=outcome.counts,
             ended=outcome.ended,
             reused=display.reused,
-            cost=Cost(dict(display.seconds), outcome.tokens_per_second, environment.peak_memory_bytes()),
+            cost=lifecycle.spent(display.seconds, outcome.tokens_per_second),
         )
 
 

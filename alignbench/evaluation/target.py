@@ -23,7 +23,7 @@ from alignbench.progress import Display
 from alignbench.records import Prompt, Split
 from alignbench.results import environment
 from alignbench.results.directory import BASELINE, RunDirectory
-from alignbench.results.record import Cost, Identity, RunRecord, Status
+from alignbench.results.record import Identity, RunRecord, Status
 from alignbench.results.render import print_table
 from alignbench.seeds import Seeds
 from alignbench.stages import build, fit_window, needs_reward, pick_device, refuse_judge
@@ -114,7 +114,7 @@ def _carry_out(target: Target, directory: RunDirectory, record: RunRecord, displ
     lifecycle.finish(
         directory, record,
         metrics=evaluated.metrics, reports=reports, counts=prepared.data.counts(), ended=None, reused=record.reused,
-        cost=Cost(dict(display.seconds), None, environment.peak_memory_bytes()),
+        cost=lifecycle.spent(display.seconds),
     )  # fmt: skip
 
 
