@@ -211,6 +211,9 @@ def small_run(device: torch.device) -> Figures:
         sizes = ("algo.updates=1", "reward.updates=2", "eval.questions=6", "cache=false")
         command(*SMALL, *sizes, f"device={device.type}", f"results_dir={folder}/runs")
         found = metrics_of(Path(folder) / "runs")
+        (record,) = (Path(folder) / "runs").glob("*/result.json")
+        peak = json.loads(record.read_text())["cost"]["peak_gpu_memory_bytes"]
+        assert peak == (torch.cuda.max_memory_allocated() if device.type == "cuda" else None)
     assert "optimization/gold_reward" in found and "optimization/proxy_reward" in found
     return {}
 
