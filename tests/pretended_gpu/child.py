@@ -5,6 +5,7 @@ Work is done on both devices, counted on the GPU, and done again with each fault
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -44,6 +45,7 @@ def planted(fault: Fault, works: Mapping[str, Work], gpu: PretendedGpu) -> str:
 
 
 def main(path: str, names: list[str]) -> None:
+    os.environ.pop("LD_PRELOAD", None)  # git, which a run asks for its commit, needs no torch
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     works = every_work()

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import sys
 import types
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -108,7 +108,7 @@ def _clone(storage: torch.UntypedStorage) -> torch.UntypedStorage:
 
 @contextlib.contextmanager
 def pretended_gpu() -> Iterator[PretendedGpu]:
-    if "pretended_gpu" not in os.environ.get("LD_PRELOAD", ""):
+    if "pretended_gpu.so" not in Path("/proc/self/maps").read_text():
         raise RuntimeError("torch has to be told of the device while it is imported: see process.py.")
     properties = types.SimpleNamespace(
         major=8, minor=0, total_memory=24 * GIB, name="pretended", multi_processor_count=108

@@ -52,9 +52,9 @@ def algorithms() -> list[Component]:
 
 
 def configured(component: Component) -> OptimizerConfig:
-    """As short as an update can be with more than one step and more than one micro-batch."""
+    """As short as an update can be with two steps, or a step of two micro-batches."""
     config = as_in_processes(component)
-    short = {"epochs": 1, "minibatches": 2, "micro_batch_size": 4}
+    short = {"epochs": 1, "minibatches": 2, "micro_batch_size": 6}
     return replace(config, **{name: value for name, value in short.items() if hasattr(config, name)})
 
 
