@@ -75,7 +75,7 @@ class Policy(ABC):
     """
 
     tokenizer: PreTrainedTokenizerBase
-    device: torch.device  # where its tokens and scores live; `rng` arguments are on it too
+    device: torch.device  # where its tokens and scores live; `rng` arguments are generators of the CPU
     pretrained: bool  # False: weights are random and the data source's lessons are learnt first
     max_prompt_tokens: int
     max_response_tokens: int

@@ -13,15 +13,19 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from alignbench.errors import UserError
+from alignbench.errors import AlignbenchError, UserError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others. The main one may make them wait for as long as another run takes to make a stage, or a
+judge to answer; NCCL's own ten minutes would end the run. Where a process dies, torchrun ends the others at once."""
 
 
 def _group() -> Any:
@@ -88,6 +92,21 @@ def agreed(decide: Callable[[], T]) -> T:
     return answer[0]  # type: ignore[no-any-return]
 
 
+def asked_once(ask: Callable[[], T]) -> T:
+    """`agreed` for what may fail: an error that the user is told of is raised in all processes."""
+
+    def attempt() -> tuple[T | None, AlignbenchError | None]:
+        try:
+            return ask(), None
+        except AlignbenchError as error:
+            return None, error
+
+    answer, error = agreed(attempt)
+    if error is not None:
+        raise error
+    return answer  # type: ignore[return-value]
+
+
 def wait_for_all() -> None:
     if group := _group():
         group.barrier()
@@ -98,21 +117,42 @@ def joined(device: str) -> Iterator[None]:
     """Joins the processes that torchrun started; alone it does nothing.
 
     The size is checked: some launchers start one process where two were asked for, and say nothing."""
+    import torch
+
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
+    gpu = device != "cpu" and torch.cuda.is_available()
+    if gpu:
+        take_gpu(device)
     if wanted == 1:
         yield
         return
-    import torch
-
-    gpu = device != "cpu" and torch.cuda.is_available()
     if not torch.distributed.is_initialized():  # the runs of a sweep share one group
-        if gpu:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        torch.distributed.init_process_group("nccl" if gpu else "gloo")
+        # What is decided goes from host to host; tensors go from GPU to GPU.
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=PATIENCE)
         atexit.register(torch.distributed.destroy_process_group)
     if world_size() != wanted:
         raise UserError(f"{world_size()} of {wanted} processes joined: start them with torchrun.")
     yield
+
+
+def take_gpu(device: str) -> None:
+    """Makes this process's GPU the present one: that which the user named, else one for each process of this machine."""
+    import torch
+
+    named, gpus = device.partition(":")[2], torch.cuda.device_count()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    if named and processes > 1:
+        raise UserError(
+            f"device={device} would put all {processes} processes of this machine on one GPU: use device=cuda, which gives each "
+            "process one of its own."
+        )
+    if processes > gpus:
+        raise UserError(
+            f"{processes} processes on a machine of {gpus} usable GPUs: start one for each GPU, or use device=cpu."
+        )
+    number = named or os.environ.get("LOCAL_RANK") or "0"
+    if number.isdecimal() and int(number) < gpus:  # another one is refused where devices are chosen
+        torch.cuda.set_device(int(number))
 
 
 def peer_was_lost(error: BaseException) -> bool:

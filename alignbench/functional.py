@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Se
 from alignbench.token_logprobs import most_logits as most_logits
 from alignbench.token_logprobs import token_logprobs as token_logprobs
 
+T = TypeVar("T")
 _LOWER = "Lower the learning rate."
 _SAME_REWARD = 1e-9  # of its size
 
@@ -321,6 +322,11 @@ def own_pieces(rows: Tensor, size: int) -> Iterator[Tensor]:
 def across_processes(sums: Mapping[str, float]) -> Mapping[str, float]:
     """Sums over the rows of `micro_batches`, over the rows of all processes."""
     return distributed.total(sums)
+
+
+def asked_once(ask: Callable[[], T]) -> T:
+    """What `ask` gives, asked by one of the processes that share a run and told to all: for what costs money."""
+    return distributed.asked_once(ask)
 
 
 def ranking_to_pairs(ranking: Ranking, which: str = "all") -> list[PreferencePair]:

@@ -32,10 +32,11 @@ class Seeds:
         digest = hashlib.sha256(f"{self.root}:{self.path}/{name}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
-    def torch(self, name: str, device: str | torch.device = "cpu") -> torch.Generator:
+    def torch(self, name: str) -> torch.Generator:
+        """Of the CPU, whatever device its numbers are for: all devices draw the same ones."""
         import torch
 
-        return torch.Generator(device=device).manual_seed(self.integer(name))
+        return torch.Generator().manual_seed(self.integer(name))
 
     def python(self, name: str) -> random.Random:
         return random.Random(self.integer(name))

@@ -1,8 +1,8 @@
 """What `alignbench plan` says a PPO update takes, beside what it took.
 
-    OMP_NUM_THREADS=1 python benchmarks/plan.py [model=smollm2] [override ...]
+    OMP_NUM_THREADS=1 python benchmarks/plan.py [--one] [model=smollm2] [override ...]
 
-Three settings, each in a process of its own: all four roles on one base, a rollout, scores of an unfitted reward, one update. Prints
+Three settings (`--one`: the first alone), each in a process of its own: all four roles on one base, a rollout, scores of an unfitted reward, one update. Prints
 for the rollout and for the update what was planned, the highest resident memory (on a GPU: allocated, without CUDA's context), and
 their ratio.
 """
@@ -64,15 +64,16 @@ def measured(overrides: list[str]) -> list[float]:
     optimizer = config.algo.build(policy=policy, updates=1, seeds=Seeds(0))
     prompts = [Prompt(str(i), (Message("user", TEXT.format(i)),)) for i in range(rows)]
     peak()
-    rollout = policy.generate(prompts, Sampling(), rng=torch.Generator(device).manual_seed(0))
+    rollout = policy.generate(prompts, Sampling(), rng=torch.Generator().manual_seed(0))
     found = [peak()]
     optimizer.update(ScoredRollout(rollout, reward.score(rollout.samples)))
     return [*found, peak()]
 
 
-def main(overrides: list[str]) -> None:
+def main(arguments: list[str]) -> None:
+    overrides = [argument for argument in arguments if argument != "--one"]
     print(f"{'setting':<76} {'stage':<9} {'plan':>9} {'measured':>12} {'plan / measured':>16}")
-    for setting in SETTINGS:
+    for setting in SETTINGS[: 1 if "--one" in arguments else None]:
         found = []
         for part in ("--plan", "--measure"):
             command = [sys.executable, __file__, part, *COMMON, *setting, *overrides]

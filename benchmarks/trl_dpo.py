@@ -118,9 +118,9 @@ def theirs(work: dict[str, Any], options: list[str]) -> Measured:
     return Measured("TRL 1.16", options, after_the_first(stamps), {}, PAIRS, peak_gib())
 
 
-def prepare(folder: Path, count: int) -> dict[str, Any]:
+def prepare(folder: Path, count: int, name: str) -> dict[str, Any]:
     """A checkpoint folder and the first `count` pairs of which both sides are short enough."""
-    model, tokenizer = chat_model()
+    model, tokenizer = chat_model(name)
     pairs = []
     for pair in dialogues(folder):
         asked = as_messages(pair.prompt)
@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with the files of HH-RLHF")
     parser.add_argument("overrides", nargs="*", help="settings of this project's side")
     parser.add_argument("--updates", type=int, default=9, help="steps, of which the first is not counted")
+    parser.add_argument("--model", default="", help="hub id or folder of another chat model")
     parser.add_argument("--rounds", type=int, default=1, help="processes of each library, in turn")
     parser.add_argument("--trl-option", action="append", default=[], help="NAME=VALUE (JSON) of TRL's DPOConfig")
     parser.add_argument("--measure", choices=("ours", "theirs"), help=argparse.SUPPRESS)
@@ -147,7 +148,7 @@ def main() -> None:
         side, extra = (ours, arguments.overrides) if arguments.measure == "ours" else (theirs, arguments.trl_option)
         side(json.loads(arguments.data.read_text()), extra).say()
         return
-    work = {**prepare(arguments.data, PAIRS * arguments.updates), "updates": arguments.updates}
+    work = {**prepare(arguments.data, PAIRS * arguments.updates, arguments.model), "updates": arguments.updates}
     report(
         run(
             __file__,

@@ -74,7 +74,7 @@ def ours(work: dict[str, Any], overrides: list[str]) -> Measured:
     for update in range(work["updates"]):
         asked = prompts[update * EPISODES : (update + 1) * EPISODES]
         begun = now()
-        rollout = policy.generate(asked, Sampling(), rng=torch.Generator(device).manual_seed(update))
+        rollout = policy.generate(asked, Sampling(), rng=torch.Generator().manual_seed(update))
         sampled = now()
         scores = reward.score(rollout.samples)
         scored = now()
@@ -171,9 +171,9 @@ def theirs(work: dict[str, Any], options: list[str]) -> Measured:
     return Measured("TRL 1.12", options, after_the_first(stamps), {}, EPISODES, peak_gib())
 
 
-def prepare(folder: Path, count: int) -> dict[str, Any]:
+def prepare(folder: Path, count: int, name: str) -> dict[str, Any]:
     """A checkpoint folder and the first `count` different prompts that are short enough, as messages and as token ids."""
-    model, tokenizer = chat_model()
+    model, tokenizer = chat_model(name)
     rows = {}
     for pair in dialogues(folder):
         asked = as_messages(pair.prompt)
@@ -191,6 +191,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with the files of HH-RLHF")
     parser.add_argument("overrides", nargs="*", help="settings of this project's side")
     parser.add_argument("--updates", type=int, default=3, help="of which the first is not counted")
+    parser.add_argument("--model", default="", help="hub id or folder of another chat model")
     parser.add_argument("--rounds", type=int, default=1, help="processes of each library, in turn")
     parser.add_argument("--trl", type=Path, default=Path.home() / ".cache" / "alignbench" / "trl-1.12", metavar="VENV")
     parser.add_argument("--trl-option", action="append", default=[], help="NAME=VALUE (JSON) of TRL's PPOConfig")
@@ -204,7 +205,7 @@ def main() -> None:
     pythons: dict[str, Path | str] = {"ours": sys.executable}
     if not arguments.alone:
         pythons["theirs"] = environment(arguments.trl, "trl==1.12.0", "torch", "peft", "pandas", "rich", without="trl")
-    work = {**prepare(arguments.data, EPISODES * arguments.updates), "updates": arguments.updates}
+    work = {**prepare(arguments.data, EPISODES * arguments.updates, arguments.model), "updates": arguments.updates}
     extra = [*arguments.overrides, *(f"--trl-option={option}" for option in arguments.trl_option)]
     report(run(__file__, work, pythons, extra, arguments.rounds), "episodes")
 

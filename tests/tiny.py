@@ -9,7 +9,7 @@ from alignbench_hf.config import PretrainedConfig, ScratchConfig
 from alignbench_hf.policy import HFPolicy
 from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from alignbench import Message, Prompt, Sampling, ScoredRollout, Seeds, Sequences
 
@@ -40,7 +40,7 @@ def prompt(text: str) -> Prompt:
 PROMPTS = tuple(prompt(text) for text in ("a", "b c d", "e f", "h g f e d", "c c", "a b"))
 
 
-def scratch(seed: int = 0, **changes: object) -> HFPolicy:
+def scratch(seed: int = 0, device: torch.device = CPU, **changes: object) -> HFPolicy:
     """A policy all of whose weights are trained; its responses end early, late and not at all."""
     settings = {
         "hidden_size": 16,
@@ -53,7 +53,7 @@ def scratch(seed: int = 0, **changes: object) -> HFPolicy:
         "scalar_head": "linear",
     }
     config = ScratchConfig(**(settings | changes))
-    return build_scratch(config, tokenizer=letters(), device=CPU, seeds=Seeds(seed))
+    return build_scratch(config, tokenizer=letters(), device=device, seeds=Seeds(seed))
 
 
 def base_model(
@@ -79,7 +79,13 @@ def base_model(
 
 
 def adapters(
-    base: LlamaForCausalLM | None = None, *, rank: int = 4, alpha: float = 8.0, seed: int = 0, **changes: object
+    base: PreTrainedModel | None = None,
+    *,
+    rank: int = 4,
+    alpha: float = 8.0,
+    seed: int = 0,
+    device: torch.device = CPU,
+    **changes: object,
 ) -> HFPolicy:
     """A policy of LoRA adapters on a frozen base, moved away from it: a fresh adapter changes nothing."""
     settings = {
@@ -93,12 +99,12 @@ def adapters(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         roles = AdapterRoles(
-            base_model(seed) if base is None else base,
+            (base_model(seed) if base is None else base).to(device),
             lora,
             merge_while_sampling=config.merge_adapters,
             gradient_checkpointing=config.gradient_checkpointing,
         )
-    policy = HFPolicy(config, roles, letters(), pretrained=True, device=CPU)
+    policy = HFPolicy(config, roles, letters(), pretrained=True, device=device)
     move(policy, seed=seed)
     return policy
 
@@ -121,4 +127,4 @@ def scored(policy: HFPolicy, *, n: int = 2, seed: int = 0, temperature: float = 
     """A rollout with random scores."""
     rng = torch.Generator().manual_seed(seed)
     rollout = policy.generate(PROMPTS, Sampling(temperature=temperature), n=n, rng=rng)
-    return ScoredRollout(rollout, torch.randn(len(rollout.samples), generator=rng))
+    return ScoredRollout(rollout, torch.randn(len(rollout.samples), generator=rng).to(policy.device))

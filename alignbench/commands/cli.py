@@ -21,6 +21,8 @@ def main() -> None:
     # torch reads it at its first tensor: huge pages for large ones, where the kernel gives them. A training pass on a CPU
     # makes a gigabyte of new pages, which at 4 KiB each takes its time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # CUDA reads it when it starts: without it cuBLAS may sum in another order from one run to the next.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     sys.exit(run_command(sys.argv[1:]))
 
 

@@ -74,7 +74,7 @@ class Suite:
                 temperature=settings.temperature,
                 data=self.data,
                 reward=self.reward,
-                rng=seeds.torch(name, policy.device),
+                rng=seeds.torch(name),
                 candidates=candidates,
             )
 
@@ -100,7 +100,7 @@ class Suite:
             def completions(
                 asked: Sequence[Prompt], n: int, sampling: Sampling, name: str = name, numbers: Iterator[int] = numbers
             ) -> tuple[Generation, ...]:
-                rng = seeds.torch(f"{name} {next(numbers)}", policy.device)
+                rng = seeds.torch(f"{name} {next(numbers)}")
                 if sampling.top_k != 1:
                     found = complete(policy, asked, n=n, sampling=sampling, rng=rng)
                 else:  # greedy decoding leaves nothing to chance: several questionnaires may begin with the same question

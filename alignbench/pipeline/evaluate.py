@@ -22,7 +22,7 @@ from alignbench.pipeline.preparation import build_judge, fit_window, load_model,
 from alignbench.records import Prompt, Split
 from alignbench.results.disk import environment
 from alignbench.results.disk.directory import BASELINE, RunDirectory
-from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
+from alignbench.results.disk.record import Identity, RunRecord, Status
 from alignbench.results.shown.render import print_table
 from alignbench.seeds import Seeds
 
@@ -109,7 +109,7 @@ def _carry_out(target: Target, directory: RunDirectory, record: RunRecord, displ
         counts=suite.data.counts(),
         ended=None,
         reused=record.reused,
-        cost=Cost(dict(display.seconds), None, environment.peak_memory_bytes()),
+        cost=lifecycle.spent(display.seconds),
     )
 
 

@@ -76,7 +76,7 @@ def rollout_batches(
     order = functional.shuffled_batches(len(prompts), config.batch_size // n, seeds.torch("prompts"))
     for update, rows in enumerate(islice(order, start, updates), start):
         chosen = [prompts[i] for i in rows.tolist()]
-        rng = seeds.torch(f"sampling {update}", policy.device)
+        rng = seeds.torch(f"sampling {update}")
         rollout = policy.generate(
             chosen, Sampling(temperature=config.temperature), n=n, role=config.samples_from, rng=rng
         )

@@ -193,12 +193,17 @@ def finish_baseline(
             run_id=f"{directory.path.parent.name}/{directory.path.name}",
             status=Status.FINISHED,
             identity=who,
-            cost=Cost(cost, None, environment.peak_memory_bytes()),
+            cost=spent(cost),
             metrics=metrics,
             counts=counts,
             baseline=True,
         )
     )
+
+
+def spent(seconds: Mapping[str, float], tokens_per_second: float | None = None) -> Cost:
+    """What this process has taken until now."""
+    return Cost(dict(seconds), tokens_per_second, environment.peak_memory_bytes(), environment.peak_gpu_memory_bytes())
 
 
 def announce(directory: RunDirectory, record: RunRecord) -> None:
@@ -210,8 +215,7 @@ def announce(directory: RunDirectory, record: RunRecord) -> None:
 
 
 def _end(directory: RunDirectory, record: RunRecord, display: Display, status: Status, reason: str) -> None:
-    cost = Cost(dict(display.seconds), None, environment.peak_memory_bytes())
-    ended = dataclasses.replace(record, status=status, error=reason, cost=cost)
+    ended = dataclasses.replace(record, status=status, error=reason, cost=spent(display.seconds))
     # The disk may be what failed; the error that brought us here is the one to report.
     with contextlib.suppress(AlignbenchError):
         directory.write_record(ended)

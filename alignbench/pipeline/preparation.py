@@ -18,6 +18,7 @@ from alignbench.pipeline.display import Display
 from alignbench.pipeline.experience import fitting
 from alignbench.records import Consumes, Prompt, Split
 from alignbench.seeds import Seeds
+from alignbench.selection import Selected
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def pick_device(name: str) -> torch.device:
         raise UserError(
             f"device={name}: this machine has {gpus or 'no'} usable GPUs; choose device=auto or device=cpu."
         )
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # what asks for no device by name takes the present one
     return device
 
 
@@ -115,18 +118,8 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
         raise UserError(f"{algo} learns from demonstrations, and {source} has none: choose another algo or data.")
     if not data.prompts(Split.TRAIN) or not data.prompts(Split.EVALUATION):
         raise UserError(f"{source} has no training or no evaluation prompts: there is nothing to respond to.")
-    if distributed.world_size() > 1:
-        used = [
-            ("algo", config.algo),
-            ("sft", config.sft),
-            *([("reward", config.reward)] if needs_reward(config) else []),
-        ]
-        for slot, chosen in used:
-            if not getattr(chosen.component.load(), "shares_batches", True):
-                raise UserError(
-                    f"{slot}={chosen.label} cannot share its batches among {distributed.world_size()} processes "
-                    "(shares_batches is False): run it in one."
-                )
+    for slot in ("algo", "sft", *(["reward"] if needs_reward(config) else [])):
+        refuse_alone(slot, getattr(config, slot))
     if needs_reward(config):
         config.reward.component.load().check_data(config.reward.config, data)
     refuse_judge(config, data)
@@ -144,11 +137,21 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
         )
 
 
+def refuse_alone(slot: str, chosen: Selected) -> None:
+    """Refuses, where several processes share a run, what can only be alone."""
+    if distributed.world_size() > 1 and not getattr(chosen.component.load(), "shares_batches", True):
+        raise UserError(
+            f"{slot}={chosen.label} cannot share its batches among {distributed.world_size()} processes "
+            "(shares_batches is False): run it in one."
+        )
+
+
 def refuse_judge(config: RunConfig, data: DataSource) -> None:
     """Refuses a judge that cannot serve this data, or that would have to learn from rankings first."""
     if not config.judge:
         return
     judge: type[RewardSource] = config.judge.load()
+    refuse_alone("reward@judge", config.judge)
     judge.check_data(config.judge.config, data)
     if judge.needs_rankings(config.judge.config):
         raise UserError(

@@ -41,7 +41,6 @@ from alignbench.pipeline.workbench import Workbench, saved, workbench
 from alignbench.records import Consumes, Metric, PreferencePair
 from alignbench.results.disk import environment
 from alignbench.results.disk.directory import RunDirectory
-from alignbench.results.disk.record import Cost
 from alignbench.results.shown.render import print_table
 from alignbench.seeds import Seeds
 
@@ -95,7 +94,7 @@ def _carry_out(config: RunConfig, begun: Begun, display: Display) -> None:
             counts=outcome.counts,
             ended=outcome.ended,
             reused=display.reused,
-            cost=Cost(dict(display.seconds), outcome.tokens_per_second, environment.peak_memory_bytes()),
+            cost=lifecycle.spent(display.seconds, outcome.tokens_per_second),
         )
 
 

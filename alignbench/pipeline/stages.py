@@ -94,7 +94,7 @@ def gather_rankings(
             [prompts[i] for i in rows],
             responses=settings.responses,
             temperature=settings.temperature,
-            rng=seeds.torch("sampling", policy.device),
+            rng=seeds.torch("sampling"),
         )
     else:
         rankings = [r for r in annotator.recorded() if policy.prompt_tokens(r.prompt) <= policy.max_prompt_tokens]
@@ -137,7 +137,7 @@ def fit_reward(
             checkpoints.keep("reward", update, state, last=update == updates)
 
     rows = torch.randperm(len(prompts), generator=seeds.torch("prompts"))[:NORMALISATION_SAMPLES].tolist()
-    rng = seeds.torch("sampling", policy.device)
+    rng = seeds.torch("sampling")
     baseline = policy.generate([prompts[i] for i in rows], Sampling(), rng=rng).samples
     try:
         with functional.within_memory("fitting the reward", *LESS_MEMORY):

@@ -53,7 +53,7 @@ def base_dtype(name: str, device: torch.device) -> torch.dtype:
     if name != "auto":
         raise UserError(f"model.dtype={name!r}: choose auto, float32 or bfloat16.")
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if torch.backends.cpu.get_cpu_capability() != "DEFAULT" and _cpu_has_bf16() else torch.float32
 
 

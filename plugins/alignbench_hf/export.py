@@ -84,6 +84,14 @@ def generation_config(chat: Chat, suppressed: Tensor) -> GenerationConfig:
     )
 
 
+def tolerance(base: Model, loaded: Model) -> float:
+    """Of the mean difference. On a GPU an eight-bit base rounds what its layers read, and those of other rows decide how
+    (Dettmers et al., arXiv 2208.07339)."""
+    quantization = getattr(base.config, "quantization_config", None)
+    rounds = quantization is not None and quantization.load_in_8bit and base.device.type == "cuda"
+    return EXACT if loaded.dtype is torch.float32 and not rounds else ROUNDED
+
+
 def load_plain(directory: Path, device: torch.device) -> Model:
     return pretrained.Checkpoint(directory).model(AutoModelForCausalLM, device=device)
 

@@ -44,9 +44,11 @@ SmolLM2-135M in float32 (benchmarks/plan.py), not derived."""
 @dataclass(frozen=True)
 class Shape:
     """Of a model: `linear` counts the weights of its linear layers but the output layer, `rest` all other parameters,
-    `adapted` the inputs and outputs of the adapted layers (an adapter has so many parameters for each rank)."""
+    `largest` those of the largest of them, `adapted` the inputs and outputs of the adapted layers (an adapter has so many
+    parameters for each rank)."""
 
     linear: int
+    largest: int
     merged: int
     rest: int
     adapted: int
@@ -72,6 +74,17 @@ class Held:
     merges: bool = False
     shares_prompts: bool = False
     eager: bool = False
+
+    def unpacked(self, shape: Shape) -> int:
+        """bitsandbytes multiplies by whole weights of a layer, which it unpacks for the time being."""
+        return shape.largest * self.compute if self.linear < self.compute else 0
+
+    def merging(self, shape: Shape) -> int:
+        """A layer's merged copy is summed in float32: of the adapter's product and, where they are of another type, of the
+        weights and of the sum."""
+        if not self.merges:
+            return 0
+        return FLOAT * shape.largest * (1 + (self.linear < self.compute) + (self.compute < FLOAT))
 
 
 def plan_pretrained(config: PretrainedConfig, works: Sequence[Work], device: str) -> list[tuple[Part, ...]]:
@@ -107,11 +120,12 @@ def shape_of(config: Any, wanted: str) -> Shape:
     """Parameters are counted on the model itself, adapters as peft makes them, all of it without storage."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-        linear = sum(
+        sizes = [
             module.weight.numel()
             for module in model.modules()
             if isinstance(module, nn.Linear | Conv1D) and module is not model.get_output_embeddings()
-        )
+        ]
+        linear = sum(sizes)
         rest = sum(parameter.numel() for parameter in model.parameters()) - linear
         inputs = [
             m.weight.shape[isinstance(m, nn.Linear)] for m in model.modules() if isinstance(m, nn.Linear | Conv1D)
@@ -124,6 +138,7 @@ def shape_of(config: Any, wanted: str) -> Shape:
     head = getattr(text, "head_dim", None) or text.hidden_size // heads
     return Shape(
         linear=linear,
+        largest=max(sizes, default=0),
         merged=sum(layer.get_base_layer().get_parameter(adapted_name(layer)).numel() for layer in layers),
         rest=rest,
         adapted=sum(parameter.numel() for name, parameter in adapted.named_parameters() if "lora_" in name),
@@ -197,7 +212,12 @@ def _training(shape: Shape, held: Held, config: PolicyConfig, work: Work, device
     reads_logits = POLICY in work.optimized or config.scalar_head == "evidence"
     logits = work.rows * config.max_response_tokens if reads_logits else 0
     holes = HOLES * shape.layers * layer if device == "cpu" else 0
-    return [Part("activations", kept + layer), *_logits(shape, logits, device), Part("holes in the heap", int(holes))]
+    return [
+        Part("activations", kept + layer),
+        *_logits(shape, logits, device),
+        Part("unpacked layer", held.unpacked(shape)),
+        Part("holes in the heap", int(holes)),
+    ]
 
 
 def _scoring(shape: Shape, held: Held, config: PolicyConfig, work: Work, device: str) -> list[Part]:
@@ -206,6 +226,7 @@ def _scoring(shape: Shape, held: Held, config: PolicyConfig, work: Work, device:
     return [
         Part("activations", tokens * bytes_of_layer(shape, held, config)),
         *_logits(shape, rows * config.max_response_tokens, device),
+        Part("unpacked layer", held.unpacked(shape)),
     ]
 
 
@@ -213,11 +234,19 @@ def _sampling(shape: Shape, held: Held, config: PolicyConfig, work: Work, device
     rows = min(work.rows, config.generation_batch_size)
     prompts = min(work.prompts, rows) if held.shares_prompts else rows
     cached = rows * (config.max_prompt_tokens + config.max_response_tokens)
-    return [
-        Part("merged copies", shape.merged * held.compute if held.merges else 0),
-        Part("KV cache", 2 * cached * shape.layers * shape.keys * held.compute),
+    keys = cached * shape.keys * held.compute  # of one layer
+    decoding = [
+        Part("KV cache", 2 * shape.layers * keys),
+        Part("copy of a cache", keys),  # when a token is added, or finished rows leave: made anew, layer by layer
         Part("activations", prompts * config.max_prompt_tokens * bytes_of_layer(shape, held, config)),
         Part("logits", rows * shape.vocabulary * DRAW),
+        Part("unpacked layer", 0 if held.merges else held.unpacked(shape)),
+    ]
+    before = held.merging(shape) - sum(part.size for part in decoding)  # it is over when decoding begins
+    return [
+        Part("merged copies", shape.merged * held.compute if held.merges else 0),
+        *decoding,
+        Part("merging", max(before, 0)),
     ]
 
 

@@ -35,12 +35,11 @@ from alignbench_hf.checkpoint.base_file import check_base, write_base
 from alignbench_hf.config import PolicyConfig
 from alignbench_hf.export import (
     COMPARED_TOKENS,
-    EXACT,
-    ROUNDED,
     differences,
     generation_config,
     load_plain,
     save_plain,
+    tolerance,
 )
 from alignbench_hf.memory import half
 from alignbench_hf.prompts import pieces, states
@@ -147,7 +146,8 @@ class HFPolicy(Policy):
         rows = expand(prompts, n)
         prompt_ids, prompt_mask = self._pad_prompts(rows, sampling.max_new_tokens)
         limit = sampling.max_new_tokens or self.max_response_tokens
-        chances = torch.rand(len(rows), limit, generator=rng, dtype=torch.float64, device=self.device)
+        # Drawn where the generator lives, the CPU: the same seed gives the same chances on every device.
+        chances = torch.rand(len(rows), limit, generator=rng, dtype=torch.float64, device=rng.device).to(self.device)
         # Longest prompts first: rows of one batch then have about the same length and share little padding.
         order = prompt_mask.sum(1).argsort(descending=True, stable=True)
         ids = torch.zeros((len(rows), limit), dtype=torch.long, device=self.device)
@@ -328,7 +328,7 @@ class HFPolicy(Policy):
 
     def export(self, directory: Path, *, merged: bool, prompts: Sequence[Prompt]) -> Exported:
         limit = Sampling(max_new_tokens=min(self.max_response_tokens, COMPARED_TOKENS))
-        samples = self.generate(prompts, limit, rng=torch.Generator(self.device).manual_seed(0)).samples
+        samples = self.generate(prompts, limit, rng=torch.Generator().manual_seed(0)).samples
         expected = self.logprobs(samples.sequences).logprobs
         if merged:
             save_plain(self._roles.plain(), self._chat, directory)
@@ -341,7 +341,7 @@ class HFPolicy(Policy):
         return Exported(
             mean=float(apart.mean()),
             largest=float(apart.max()),
-            tolerance=EXACT if loaded.dtype is torch.float32 else ROUNDED,
+            tolerance=tolerance(self._roles.use(POLICY), loaded),
             tokens=len(apart),
             notes=self._roles.notes(merged=merged),
         )

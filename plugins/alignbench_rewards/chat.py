@@ -17,10 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignbench import Seeds, UserError
+from alignbench import Seeds, UserError, functional
 from alignbench_rewards.config import JudgeConfig
 
 log = logging.getLogger(__name__)
@@ -106,8 +107,11 @@ class ChatClient:
         return found | {"cost_usd": cost / 1e6}
 
     def ask(self, questions: Sequence[Messages], parse: Parse) -> list[Reply]:
-        """A reply to each, in order. Equal questions are asked once. Raises UserError where the server gives none; what it
-        has answered by then is in the cache."""
+        """A reply to each, in order. Equal questions are asked once, and by one of the processes that share a run. Raises
+        UserError where the server gives none; what it has answered by then is in the cache."""
+        return functional.asked_once(partial(self._ask, questions, parse))
+
+    def _ask(self, questions: Sequence[Messages], parse: Parse) -> list[Reply]:
         stopping = threading.Event()
         different = list(dict.fromkeys(questions))
         with ThreadPoolExecutor(self._config.concurrency) as pool:

@@ -43,8 +43,6 @@ _WORTH = {"a": 1.0, "b": 0.0, "tie": 0.5}
 class JudgeReward(RewardSource):
     """The judge's rating, 1 to 10. It reads texts and knows nothing of how they were made."""
 
-    shares_batches = False  # each of several processes would ask, and pay, for the whole batch
-
     def __init__(self, config: JudgeConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         self._config, self._client = config, ChatClient(config, seeds.child("jitter"))
         self._pairs = self._disagreeing = 0

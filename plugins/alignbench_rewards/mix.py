@@ -84,7 +84,7 @@ class MixReward(FittableRewardSource):
             if self._policy.prompt_tokens(prompt) <= self._policy.max_prompt_tokens
         ]
         rows = torch.randint(len(asked), (self._config.baseline,), generator=self._seeds.torch("prompts")).tolist()
-        rng = self._seeds.torch("sampling", self._policy.device)
+        rng = self._seeds.torch("sampling")
         prompts = [asked[i] for i in rows]
         baseline = self._policy.generate(prompts, Sampling(), role=REFERENCE, rng=rng).samples
         found = {}

@@ -162,3 +162,21 @@ def test_version() -> None:
 def test_the_version_is_ours_and_not_hydras(command: Command) -> None:
     done = command("--version")
     assert (done.code, done.out) == (0, f"alignbench {alignbench.__version__}\n")
+
+
+def test_what_libraries_read_when_they_start_is_set_before_them() -> None:
+    """Huge pages, and cuBLAS that sums in one order; what the user has set stays."""
+    code = (
+        "import os, sys; from alignbench.commands import cli\n"
+        "sys.argv = ['alignbench', 'plugins', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: assert 'torch' not in sys.modules\n"
+        "print(os.environ['THP_MEM_ALLOC_ENABLE'], os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    )
+    for own, expected in (
+        ({}, "1 :4096:8"),
+        ({"CUBLAS_WORKSPACE_CONFIG": ":16:8", "THP_MEM_ALLOC_ENABLE": "0"}, "0 :16:8"),
+    ):
+        kept = {n: v for n, v in os.environ.items() if n not in ("CUBLAS_WORKSPACE_CONFIG", "THP_MEM_ALLOC_ENABLE")}
+        done = subprocess.run([sys.executable, "-c", code], env=kept | own, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == expected

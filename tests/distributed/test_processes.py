@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from alignbench.plugins import Kind, registry
 from tests.core.harness import SMALL, command, lines, records
 from tests.distributed import processes
 from tests.distributed.processes import algorithms
+from tests.rewards.server import Answer, stub
 
 HERE = Path(__file__).parent
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
@@ -80,6 +83,92 @@ def test_what_cannot_share_is_refused_before_a_model_is_loaded(monkeypatch: pyte
     monkeypatch.setattr(config.algo.component.load(), "shares_batches", False)
     with pytest.raises(UserError, match=r"algo=ppo cannot share its batches among 2 processes"):
         refuse_impossible(config, data, None)
+    monkeypatch.setattr(config.algo.component.load(), "shares_batches", True)
+    judged = load_config([*SMALL, "algo=ppo", "reward@judge=length"])
+    refuse_impossible(judged, data, None)
+    monkeypatch.setattr(judged.judge.component.load(), "shares_batches", False, raising=False)
+    with pytest.raises(UserError, match=r"reward@judge=length cannot share its batches among 2 processes"):
+        refuse_impossible(judged, data, None)
+
+
+def test_one_process_waits_for_the_other_and_a_judge_is_asked_once(tmp_path: Path) -> None:
+    """The main process is away for three times as long as torch would wait. A judge's answer, and its refusal, reach both."""
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        refused = body["messages"][-1]["content"] == "refuse"
+        return Answer(status=400, text="no") if refused else Answer("Rating: 7")
+
+    with stub(script) as server:
+        torchrun(str(HERE / "waiting.py"), str(tmp_path), server.url)
+        assert len(server.asked) == 2
+    main, other = (json.loads((tmp_path / rank).read_text()) for rank in "01")
+    assert (main.pop("requests"), other.pop("requests")) == (2, 0)
+    assert main == other
+    assert (main["waited"], main["answer"]) == ("long", [7.0])
+    assert "refused the question: HTTP 400" in main["refusal"]
+
+
+@dataclass
+class Machine:
+    """Some GPUs; which of them was taken, and what a group of processes was joined by."""
+
+    patch: pytest.MonkeyPatch
+    taken: list[int] = field(default_factory=list)
+    joined: list[tuple[object, ...]] = field(default_factory=list)
+
+    def has(self, gpus: int, **environment: int) -> None:
+        self.patch.setattr(torch.cuda, "is_available", lambda: True)
+        self.patch.setattr(torch.cuda, "device_count", lambda: gpus)
+        self.patch.setattr(torch.cuda, "set_device", self.taken.append)
+        for name, value in environment.items():
+            self.patch.setenv(name, str(value))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    return Machine(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("device", "environment", "taken"),
+    [
+        ("auto", {}, [0]),
+        ("cuda:2", {}, [2]),
+        ("cpu", {}, []),
+        ("cuda:9", {}, []),  # refused where devices are chosen
+        ("cuda", {"LOCAL_WORLD_SIZE": 4, "LOCAL_RANK": 3}, [3]),
+        ("cuda:1", {"LOCAL_WORLD_SIZE": 1, "LOCAL_RANK": 0}, [1]),
+    ],
+)
+def test_each_process_takes_a_gpu(machine: Machine, device: str, environment: dict[str, int], taken: list[int]) -> None:
+    machine.has(4, **environment)
+    with distributed.joined(device):
+        assert machine.taken == taken
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "message"),
+    [
+        ("cuda:0", 2, r"device=cuda:0 would put all 2 processes"),
+        ("auto", 5, r"5 processes on a machine of 4 usable GPUs"),
+    ],
+)
+def test_two_processes_do_not_take_one_gpu(machine: Machine, device: str, processes: int, message: str) -> None:
+    machine.has(4, WORLD_SIZE=processes, LOCAL_WORLD_SIZE=processes, LOCAL_RANK=1)
+    with pytest.raises(UserError, match=message), distributed.joined(device):
+        raise AssertionError("joined")
+
+
+def test_decisions_do_not_go_through_the_gpus(machine: Machine) -> None:
+    machine.has(2, WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, LOCAL_RANK=0)
+    joined = lambda backend, timeout: machine.joined.append((backend, timeout))  # noqa: E731
+    machine.patch.setattr(torch.distributed, "init_process_group", joined)
+    machine.patch.setattr(distributed.atexit, "register", lambda act: None)
+    with pytest.raises(UserError, match="1 of 2 processes joined"), distributed.joined("cuda"):
+        raise AssertionError("joined")
+    assert machine.joined == [("cpu:gloo,cuda:nccl", distributed.PATIENCE)]
 
 
 @pytest.mark.slow

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from alignbench_hf.base import scratch_shape
 from alignbench_hf.build import build_pretrained
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
-from alignbench_hf.footprint import pretrained_shape
+from alignbench_hf.footprint import Held, pretrained_shape
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.prompts import prefill
+from alignbench_hf.quantization import merged
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
 
 from alignbench import POLICY, REFERENCE, Does, OptimizerConfig, Seeds, Sequences, UserError, Work, functional
@@ -163,6 +169,77 @@ def test_the_cache_of_keys_and_values_is_counted_to_the_byte(checkpoint: Path) -
     with policy._roles.sampling(POLICY):
         copies = [m for m in policy._roles._peft.modules() if type(m) is torch.nn.Linear]
         assert found["merged copies"] == size(m.weight for m in copies if m.out_features != len(tiny.letters()))
+
+
+class Made(TorchDispatchMode):
+    """The bytes of what operators make: `most` of each at a time, and `peak` of all that is there at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most, self.peak, self._there = Counter[str](), 0, {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if not isinstance(tensor, torch.Tensor) or tensor.is_meta:
+                continue
+            if (storage := tensor.untyped_storage())._cdata not in known:
+                name = func._schema.name.partition("::")[2]
+                self.most[name] = max(self.most[name], storage.nbytes())
+                self._there[StorageWeakRef(storage)] = storage.nbytes()
+        self._there = {ref: size for ref, size in self._there.items() if not ref.expired()}
+        self.peak = max(self.peak, sum(self._there.values()))
+        return found
+
+
+def test_the_copy_of_a_layers_cache_is_counted_to_the_byte(checkpoint: Path) -> None:
+    """Of all rows when their last token is added; finished rows leave while there are fewer than that."""
+    config = PretrainedConfig(path=str(checkpoint), generation_batch_size=5, **LIMITS)
+    found = planned(config, Work("rollouts", Does.SAMPLE, 40, 40, ROLES))["copy of a cache"]
+    policy = build(config)
+    rows, trunk = full(policy, 5), policy._roles.use(POLICY).base_model
+    ids, mask = (
+        torch.cat(two, 1) for two in ((rows.prompt_ids, rows.response_ids), (rows.prompt_mask, rows.response_mask))
+    )
+    with torch.no_grad():
+        *_, cache = prefill(trunk, ids[:, :-1], mask[:, :-1], share=True)
+        with Made() as made:
+            trunk(input_ids=ids[:, -1:], attention_mask=mask.long(), past_key_values=cache, use_cache=True)
+            cache.batch_select_indices(torch.tensor([0, 2, 3]))
+    assert max(made.most["cat"], made.most["index"]) == made.most["cat"] == found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_what_merging_and_unpacking_take_for_a_moment(checkpoint: Path, quantization: str, dtype: str) -> None:
+    settings = LIMITS | {"dtype": dtype, "quantization": quantization, "lora_targets": "down_proj"}
+    config = PretrainedConfig(path=str(wide(checkpoint.parent / "wide")), **settings)
+    shape, _ = pretrained_shape(config.path, "main", "", "", "down_proj")
+    held = Held(
+        0.5 if quantization == "nf4" else getattr(torch, dtype).itemsize, getattr(torch, dtype).itemsize, 4, merges=True
+    )
+    policy = build(config)
+    layer = next(iter(policy._roles._layers.values()))
+    with torch.no_grad(), Made() as made:
+        merged(layer, "default", getattr(torch, dtype))
+    copy = shape.largest * held.compute
+    assert made.peak == pytest.approx(held.merging(shape) + copy, rel=0.05), "beside the merged copy itself"
+    with Made() as made:
+        policy.logprobs(full(policy, 2)).logprobs.sum().backward()
+    assert made.most["dequantize_4bit"] == held.unpacked(shape) == planned(config, UPDATE)["unpacked layer"]
+
+
+def wide(folder: Path) -> Path:
+    """Rows that bitsandbytes packs rightly on every processor."""
+    shape = LlamaConfig(
+        vocab_size=len(tiny.letters()), hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, pad_token_id=tiny.PAD, eos_token_id=tiny.EOS, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(shape).save_pretrained(folder)
+    tiny.letters().save_pretrained(folder)
+    return folder
 
 
 def test_config_json_alone_is_enough(tmp_path: Path, checkpoint: Path) -> None:

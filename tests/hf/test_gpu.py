@@ -46,7 +46,7 @@ def test_one_ppo_update(device: torch.device, merge: bool, tmp_path: Path) -> No
     optimizer = "paged_adamw_8bit" if device.type == "cuda" else "adamw"
     config = PPOConfig(batch_size=12, micro_batch_size=4, learning_rate=1e-2, optimizer=optimizer)
     ppo = PPO(config, policy=subject, updates=1, seeds=Seeds(1))
-    rng = torch.Generator(device).manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     rollout = subject.generate(tiny.PROMPTS, Sampling(), n=2, rng=rng)
     scores = torch.randn(12, generator=torch.Generator().manual_seed(0)).to(device)
     model = subject._roles.use("policy")
@@ -77,6 +77,6 @@ def test_an_eight_bit_base_computes_on_a_gpu(tmp_path: Path) -> None:
         path=str(tmp_path), quantization="int8", merge_adapters=False, max_prompt_tokens=8, max_response_tokens=6
     )
     subject = build_pretrained(config, tokenizer=None, device=torch.device("cuda"), seeds=Seeds(0))
-    rollout = subject.generate(tiny.PROMPTS, Sampling(), n=2, rng=torch.Generator("cuda").manual_seed(0))
+    rollout = subject.generate(tiny.PROMPTS, Sampling(), n=2, rng=torch.Generator().manual_seed(0))
     subject.logprobs(rollout.samples.sequences).logprobs.sum().backward()
     assert max(float(p.grad.abs().max()) for p in subject.trainable() if p.grad is not None) > 0

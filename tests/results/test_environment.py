@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from alignbench.results.disk import environment
 from alignbench.results.disk.environment import (
@@ -67,3 +68,16 @@ def test_git_commit_is_that_of_a_tracked_file_only(tmp_path, monkeypatch):
     assert git_commit() == git("rev-parse", "HEAD") + "-dirty"
     monkeypatch.setenv("PATH", "")
     assert git_commit() is None  # no git
+
+
+def test_the_peak_of_the_gpu_is_told_apart_from_the_hosts(monkeypatch):
+    assert environment.peak_gpu_memory_bytes() is None, "there is none"
+    reset = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**30)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: reset.append(True))
+    reset_peak_memory()
+    assert reset, "the runs of a sweep share one process"
+    assert environment.peak_gpu_memory_bytes() == 3 * 2**30
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
+    assert environment.peak_gpu_memory_bytes() is None, "a run on the CPU of a machine with a GPU"

@@ -43,6 +43,7 @@ RECORDS = st.builds(
         seconds=mappings(FLOAT),
         tokens_per_second=st.none() | FLOAT,
         peak_memory_bytes=st.none() | st.integers(0),
+        peak_gpu_memory_bytes=st.none() | st.integers(0),
     ),
     metrics=mappings(st.builds(Metric, FLOAT, FLOAT, st.integers(0), st.sampled_from(Direction), st.integers(0))),
     counts=mappings(st.integers()),
@@ -73,6 +74,10 @@ def test_an_unknown_standard_error_is_null_and_comes_back():
 
 def test_a_record_of_an_older_version_is_read():
     old = json.loads(RECORD.to_json())
+    del old["cost"]["peak_gpu_memory_bytes"]
+    assert RunRecord.from_json(json.dumps(old | {"schema_version": 3})) == RECORD
+    with pytest.raises(UserError, match="cost"):
+        RunRecord.from_json(json.dumps(old | {"schema_version": 3, "cost": 1}))
     del old["metrics"]["a/b"]["missing"]
     assert RunRecord.from_json(json.dumps(old | {"schema_version": 2})) == RECORD
     del old["ended"], old["reused"]

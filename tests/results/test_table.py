@@ -17,7 +17,7 @@ from alignbench import Metric
 from alignbench.results.compared.paired import differences
 from alignbench.results.compared.statistics import interval_over_seeds
 from alignbench.results.compared.table import Table
-from alignbench.results.disk.record import Status
+from alignbench.results.disk.record import Cost, Status
 from alignbench.results.shown import export, render
 from tests.results.on_disk import HIGHER, NEITHER, dpo, ppo, row, table_of, write, write_scores, write_with_baseline
 from tests.results.on_disk import compare as main
@@ -265,6 +265,22 @@ class TestDifferences:
         assert re.search(r"a_b ↑ .*[01]\.\d+ ±0\.\d+ ▲", text)
         assert "Holm's correction for all 2 differences" in " ".join(text.split())
         assert "peak memory" not in text, "nobody knows it"
+
+    def test_the_memory_of_host_and_gpu_are_two_rows(self, tmp_path):
+        for seed, gpu in enumerate((3.0, 5.0)):
+            cost = Cost({"sft": 1.0}, None, 2**30, int(gpu * 2**30))
+            write(tmp_path, ppo(seed=seed), cost=cost)
+        write(tmp_path, dpo(), cost=Cost({"sft": 1.0}, None, 2**31))
+        table = table_of(tmp_path)
+        found = render.costs(table)
+        assert dict(zip([r.label[0] for r in table.rows], found["peak memory, GiB"], strict=True)) == {
+            "dpo": "2.00",
+            "ppo": "1.00",
+        }
+        assert sorted(found["peak GPU memory, GiB"]) == ["4.00", render.NOT_APPLICABLE]
+        peaks = {r["row"]: r["peak_gpu_memory_bytes"] for r in csv.DictReader(io.StringIO(export.as_csv(table)))}
+        assert sorted(peaks.values()) == ["", str(4.0 * 2**30)]
+        assert {r["peak_gpu_memory_bytes"] for r in json.loads(export.as_json(table))["rows"]} == {None, 4.0 * 2**30}
 
     def test_in_latex(self, folder):
         table = table_of(folder)

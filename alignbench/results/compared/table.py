@@ -52,6 +52,7 @@ class Row:
     cells: Mapping[str, Cell]
     tokens_per_second: float | None = None
     peak_memory_bytes: float | None = None
+    peak_gpu_memory_bytes: float | None = None
     runs: tuple[StoredRun, ...] = ()
 
 
@@ -221,6 +222,7 @@ def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
         cells,
         tokens_per_second=_mean([record.cost.tokens_per_second for record in records]),
         peak_memory_bytes=_mean([record.cost.peak_memory_bytes for record in records]),
+        peak_gpu_memory_bytes=_mean([record.cost.peak_gpu_memory_bytes for record in records]),
         runs=tuple(runs),
     )
 

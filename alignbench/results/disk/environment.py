@@ -79,9 +79,8 @@ def hardware() -> dict[str, str]:
     """CPU model, cores that this process may use, and the GPU where torch is loaded and sees one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = {"system": f"{platform.system()} {platform.machine()}", "cpu": _cpu_model(), "cores": str(cores)}
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
+    if cuda := _cuda():
+        found["gpu"] = cuda.get_device_name()
     return found
 
 
@@ -118,9 +117,23 @@ def _status(field: str) -> int | None:
 
 
 def reset_peak_memory() -> None:
-    """Starts the peak anew, where Linux allows it: the runs of a sweep share one process, which has one peak."""
+    """Starts the peaks anew, where Linux allows it: the runs of a sweep share one process, which has one peak."""
+    if cuda := _cuda():
+        cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def _cuda() -> Any:
+    """torch.cuda where torch is loaded and sees a GPU."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None
+
+
+def peak_gpu_memory_bytes() -> int | None:
+    """The most that this process's tensors took of its GPU since `reset_peak_memory`; None where they took nothing."""
+    cuda = _cuda()
+    return (cuda.max_memory_allocated() or None) if cuda else None
 
 
 def peak_memory_bytes() -> int | None:

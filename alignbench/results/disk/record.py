@@ -17,8 +17,8 @@ from typing import Any
 from alignbench.errors import UserError
 from alignbench.records import Metric
 
-SCHEMA_VERSION = 3
-"""2: `ended` and `reused`. 3: `missing` of a metric."""
+SCHEMA_VERSION = 4
+"""2: `ended` and `reused`. 3: `missing` of a metric. 4: `peak_gpu_memory_bytes` of the cost."""
 
 
 class Status(enum.Enum):
@@ -50,11 +50,13 @@ class Identity:
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall seconds by stage; tokens sampled or trained on per second; the highest resident memory of the process."""
+    """Wall seconds by stage; tokens sampled or trained on per second; the highest resident memory of the process, and the most
+    that its tensors took of its GPU, where it used one."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class RunRecord:
         if version < 3 and isinstance(raw.get("metrics"), dict):
             metrics = {n: {"missing": 0, **m} if isinstance(m, dict) else m for n, m in raw["metrics"].items()}
             raw = {**raw, "metrics": metrics}
+        if version < 4 and isinstance(raw.get("cost"), dict):
+            raw = {**raw, "cost": {"peak_gpu_memory_bytes": None, **raw["cost"]}}
         try:
             kind: Any = cls
             record: RunRecord = _decoder(kind)(raw)

@@ -16,7 +16,7 @@ from alignbench.results.shown.grid import plain
 
 ROW = (
     "row", "algo", "model", "data", "annotator", "reward", "config_hash", "seeds", "seconds", "tokens_per_second",
-    "peak_memory_bytes", "metric", "direction", "value", "half_interval_95", "interval_over",
+    "peak_memory_bytes", "peak_gpu_memory_bytes", "metric", "direction", "value", "half_interval_95", "interval_over",
 )  # fmt: skip
 DIFFERENCE = (
     "baseline", "difference", "difference_low_95", "difference_high_95", "p_value", "p_holm", "effect_size", "significant",
@@ -33,7 +33,7 @@ def as_csv(table: Table, differences: Sequence[Difference] = ()) -> str:
     for row in table.rows:
         i = row.identity
         names = [" ".join(row.label), i.algo, i.model, i.data, i.annotator or "", i.reward or "", i.config_hash]
-        cost = map(_text, (row.seconds, row.tokens_per_second, row.peak_memory_bytes))
+        cost = map(_text, (row.seconds, row.tokens_per_second, row.peak_memory_bytes, row.peak_gpu_memory_bytes))
         start = [*map(formula_free, names), len(row.seeds), *cost]
         for name, cell in row.cells.items():
             metric = [formula_free(name), table.metrics[name].value, _text(cell.value), _text(cell.half_interval)]
@@ -66,6 +66,7 @@ def as_json(table: Table, differences: Sequence[Difference] = ()) -> str:
             "seconds": row.seconds,
             "tokens_per_second": row.tokens_per_second,
             "peak_memory_bytes": row.peak_memory_bytes,
+            "peak_gpu_memory_bytes": row.peak_gpu_memory_bytes,
             "metrics": {
                 name: {
                     "value": cell.value,

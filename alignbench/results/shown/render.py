@@ -176,6 +176,7 @@ def costs(table: Table) -> dict[str, list[str]]:
         "seconds": texts((row.seconds for row in table.rows), 1, 0),
         "tokens per second": texts((row.tokens_per_second for row in table.rows), 1, 0),
         "peak memory, GiB": texts((row.peak_memory_bytes for row in table.rows), 2**30, 2),
+        "peak GPU memory, GiB": texts((row.peak_gpu_memory_bytes for row in table.rows), 2**30, 2),
     }
     return {name: found for name, found in rows.items() if set(found) != {NOT_APPLICABLE}}
 
