@@ -14,7 +14,7 @@ from tests.pretended_gpu.device import GPU, PretendedGpu
 
 CEILINGS: Mapping[str, float] = {
     "waits a token": 7,
-    "kernels a token, apart from layers": 67,
+    "kernels a token, apart from layers": 68,
     "kernels a token and layer, merged": 53,
     "kernels a token and layer, beside the base": 81,
     "kernels a layer, forward": 168,

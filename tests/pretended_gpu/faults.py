@@ -75,11 +75,12 @@ def gradient_on_the_cpu(original: Any) -> Any:
 
 
 def states_in_another_type(original: Any) -> Any:
-    def states(*arguments: Any) -> Any:
-        hidden, output = original(*arguments)
-        return hidden.float(), output
+    def forward(*arguments: Any, **options: Any) -> Any:
+        found = original(*arguments, **options)
+        found.last_hidden_state = found.last_hidden_state.float()
+        return found
 
-    return states
+    return forward
 
 
 def copy_on_the_cpu(original: Any) -> Any:
@@ -134,7 +135,7 @@ FAULTS = (
         "weights left on the CPU when a run goes on", "alignbench.pipeline.training._restored", weights_on_the_cpu, TWO_DEVICES,
     ),
     Fault(
-        "states in float32 before a head in bfloat16", "alignbench_hf.policy.HFPolicy._states", states_in_another_type,
+        "states in float32 before a head in bfloat16", "alignbench_hf.architecture.output._StandIn.forward", states_in_another_type,
         "same dtype", "ppo, gpt_neox in bfloat16",
     ),
     Fault("one wait more a token", "alignbench_hf.sampling.draw", one_wait_more, "waits a token: 8, at most 7", ""),
