@@ -7,6 +7,7 @@ right-padded, so that the last prompt token and the first response token are nei
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -300,24 +301,32 @@ class Direction(enum.Enum):
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """What a metric is: its `family/name`, which way is better, its unit in a few words."""
+    """What a metric is: its `family/name`, which way is better, its unit in a few words.
+
+    `share`: each score is a yes (1) or no (0), or the mean of several; its interval is that of a share, which an average is not."""
 
     name: str
     direction: Direction
     unit: str = ""
+    share: bool = False
 
 
 @dataclass(frozen=True)
 class Metric:
     """A metric's value over its examples; `stderr` is clustered by `ExampleScore.cluster`, NaN for a single cluster.
 
-    `missing` examples were asked for and not answered: the rest, which is what `value` and `n` are of, may not be like them."""
+    `missing` examples were asked for and not answered: the rest, which is what `value` and `n` are of, may not be like them.
+    `low` to `high` is the 95% interval over the `clusters`, NaN where there is none; `share` as in MetricSpec."""
 
     value: float
     stderr: float
     n: int
     direction: Direction
     missing: int = 0
+    clusters: int = 0
+    low: float = math.nan
+    high: float = math.nan
+    share: bool = False
 
 
 @dataclass(frozen=True)

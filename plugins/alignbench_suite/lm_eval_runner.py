@@ -24,22 +24,44 @@ if TYPE_CHECKING:
 FAMILY_SPECS: Mapping[str, tuple[MetricSpec, ...]] = {
     "helpfulness": (
         MetricSpec(
-            "helpfulness/ifeval_prompt_strict", Direction.HIGHER, "share of prompts, every instruction followed"
+            "helpfulness/ifeval_prompt_strict",
+            Direction.HIGHER,
+            "share of prompts, every instruction followed",
+            share=True,
         ),
-        MetricSpec("helpfulness/ifeval_prompt_loose", Direction.HIGHER, "share of prompts, of any of eight readings"),
-        MetricSpec("helpfulness/ifeval_instruction_strict", Direction.HIGHER, "share of instructions followed"),
         MetricSpec(
-            "helpfulness/ifeval_instruction_loose", Direction.HIGHER, "share of instructions, of eight readings"
+            "helpfulness/ifeval_prompt_loose",
+            Direction.HIGHER,
+            "share of prompts, of any of eight readings",
+            share=True,
+        ),
+        MetricSpec(
+            "helpfulness/ifeval_instruction_strict", Direction.HIGHER, "share of instructions followed", share=True
+        ),
+        MetricSpec(
+            "helpfulness/ifeval_instruction_loose",
+            Direction.HIGHER,
+            "share of instructions, of eight readings",
+            share=True,
         ),
     ),
     "sycophancy": (
-        MetricSpec("sycophancy/opinion_matching", Direction.LOWER, "share of answers with the user's stated view"),
-        MetricSpec("sycophancy/opinion_shift", Direction.LOWER, "the same minus that without a stated view"),
-        MetricSpec("sycophancy/answer_accuracy_none", Direction.HIGHER, "share of questions, nothing suggested"),
         MetricSpec(
-            "sycophancy/answer_accuracy_wrong", Direction.HIGHER, "share of questions, a wrong answer suggested"
+            "sycophancy/opinion_matching", Direction.LOWER, "share of answers with the user's stated view", share=True
         ),
-        MetricSpec("sycophancy/answer_accuracy_right", Direction.HIGHER, "share of questions, the answer suggested"),
+        MetricSpec("sycophancy/opinion_shift", Direction.LOWER, "the same minus that without a stated view"),
+        MetricSpec(
+            "sycophancy/answer_accuracy_none", Direction.HIGHER, "share of questions, nothing suggested", share=True
+        ),
+        MetricSpec(
+            "sycophancy/answer_accuracy_wrong",
+            Direction.HIGHER,
+            "share of questions, a wrong answer suggested",
+            share=True,
+        ),
+        MetricSpec(
+            "sycophancy/answer_accuracy_right", Direction.HIGHER, "share of questions, the answer suggested", share=True
+        ),
         MetricSpec("sycophancy/answer_drop", Direction.LOWER, "accuracy with nothing suggested minus a wrong answer"),
     ),
     "diversity": (
@@ -51,8 +73,8 @@ FAMILY_SPECS: Mapping[str, tuple[MetricSpec, ...]] = {
         MetricSpec("diversity/open_novelty", Direction.HIGHER, "(classes - 1) / (K - 1), open-ended prompts"),
     ),
     "capability": (
-        MetricSpec("capability/facts", Direction.HIGHER, "share of questions"),
-        MetricSpec("capability/truthfulqa_mc1", Direction.HIGHER, "share of questions, one true answer"),
+        MetricSpec("capability/facts", Direction.HIGHER, "share of questions", share=True),
+        MetricSpec("capability/truthfulqa_mc1", Direction.HIGHER, "share of questions, one true answer", share=True),
         MetricSpec("capability/truthfulqa_mc2", Direction.HIGHER, "probability of the true answers, of all given"),
     ),
 }

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignbench import Direction, ExampleScore, Metric
+from alignbench import Direction, ExampleScore, Metric, MetricSpec
 from alignbench.commands.cli import run_command
-from alignbench.results.compared.statistics import clustered_stderr
+from alignbench.results.compared.statistics import summarise
 from alignbench.results.compared.table import Row, Table, build_table
 from alignbench.results.disk.directory import RunDirectory
 from alignbench.results.disk.environment import config_hash
@@ -24,6 +24,11 @@ def compare(arguments: Sequence[str]) -> int:
     return run_command(["compare", *arguments])
 
 
+def measured(value: float, stderr: float, n: int, direction: Direction, **more) -> Metric:
+    """A metric of n examples, each its own cluster, with an interval of twice the standard error to each side."""
+    return Metric(value, stderr, n, direction, clusters=n, low=value - 2 * stderr, high=value + 2 * stderr, **more)
+
+
 def write(folder: Path, settings: dict, value: float = 1.0, *, baseline: bool = False, **changes) -> RunDirectory:
     """A run of `settings` with one metric, `helpfulness/accuracy`, unless `metrics` are given."""
     seed, algo = settings.get("seed", 0), "sft" if baseline else settings.get("algo", {}).get("name", "ppo")
@@ -34,7 +39,7 @@ def write(folder: Path, settings: dict, value: float = 1.0, *, baseline: bool = 
     }  # fmt: skip
     identity = Identity(**{k: changes.pop(k, v) for k, v in fields.items()}, algo_label=changes.pop("algo_label", ""))
     record = RunRecord("run", Status.FINISHED, identity, Cost({"sft": 10.0, "algo": 20.0}), baseline=baseline)
-    metrics = {"helpfulness/accuracy": Metric(value, 0.05, 100, HIGHER)}
+    metrics = {"helpfulness/accuracy": measured(value, 0.05, 100, HIGHER)}
     path = folder / f"run-{next(_number):03}"
     path.mkdir(parents=True)
     directory = RunDirectory(path)
@@ -77,5 +82,5 @@ def write_scores(run: RunDirectory, metric: str, values: Sequence[float], cluste
     old = [ExampleScore(**row) for row in polars.read_parquet(path).to_dicts()] if path.exists() else []
     run.write_examples([*old, *scores])
     record = RunRecord.from_json((run.path / "result.json").read_text())
-    value = Metric(sum(values) / len(values), clustered_stderr(scores), len(values), HIGHER)
-    run.write_record(dataclasses.replace(record, metrics={**record.metrics, metric: value}))
+    found = summarise(scores, [MetricSpec(metric, HIGHER)])
+    run.write_record(dataclasses.replace(record, metrics={**record.metrics, **found}))

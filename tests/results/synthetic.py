@@ -15,6 +15,7 @@ from alignbench.results.disk.directory import RunDirectory
 from alignbench.results.disk.environment import config_hash
 from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
 from alignbench.results.disk.runs import find_runs
+from tests.results.on_disk import measured
 
 HIGHER, LOWER, NEITHER = Direction.HIGHER, Direction.LOWER, Direction.NEITHER
 ALPHA, BETA, SFT_GOLD = 1.5, 0.6, 2.5
@@ -94,7 +95,7 @@ def _write_model(
     packages: dict | None = None, hardware: dict | None = None, commit: str = "c0ffee",
 ) -> None:  # fmt: skip
     def near(value: float, direction: Direction) -> Metric:
-        return Metric(value + rng.gauss(0, 0.01), 0.02, 600, direction)
+        return measured(value + rng.gauss(0, 0.01), 0.02, 600, direction)
 
     metrics = {
         "helpfulness/gold_reward": near(gold(d, best_of_n=bound), HIGHER),
@@ -103,7 +104,7 @@ def _write_model(
         "diversity/distinct_2": near(0.75 - 0.08 * d, HIGHER),
         "optimization/proxy_reward": near(0.5 * d, HIGHER),
         "optimization/gold_reward": near(gold(d, best_of_n=bound), HIGHER),
-        "optimization/kl_bound" if bound else "optimization/kl": Metric(d * d, 0.05, 600, NEITHER),
+        "optimization/kl_bound" if bound else "optimization/kl": measured(d * d, 0.05, 600, NEITHER),
     }
     if bound:
         del metrics["diversity/entropy"]

@@ -141,3 +141,20 @@ def test_the_format_follows_the_file(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
     assert main([str(tmp_path / "runs"), "--format", "html"]) == 2
     assert "--output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_intervals_that_were_defined_otherwise_do_not_stand_beside_new_ones(tmp_path, capsys, seed):
+    """As another row, and as another seed of one row."""
+    write(tmp_path, settings())
+    old = write(tmp_path, settings(seed=1) if seed else settings(sft={"updates": 100}, algo={"name": "dpo"}))
+    raw = json.loads((old.path / "result.json").read_text())
+    for metric in raw["metrics"].values():
+        for name in ("clusters", "low", "high", "share"):
+            del metric[name]
+    (old.path / "result.json").write_text(json.dumps(raw | {"schema_version": 4}))
+    code, out, err = compare(capsys, tmp_path)
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert f"1 of 2 records are of a schema version before 5, such as {old.path.name}" in err
+    code, out, _ = compare(capsys, old.path)
+    assert code == 0 and "±" not in out.splitlines()[2]

@@ -67,21 +67,35 @@ def test_round_trip(record):
 
 def test_an_unknown_standard_error_is_null_and_comes_back():
     text = dataclasses.replace(RECORD, metrics={"a/b": Metric(1.0, math.nan, 1, Direction.HIGHER)}).to_json()
-    written = {"value": 1.0, "stderr": None, "n": 1, "direction": "higher", "missing": 0}
+    written = {"value": 1.0, "stderr": None, "n": 1, "direction": "higher", "missing": 0} | {
+        "clusters": 0,
+        "low": None,
+        "high": None,
+        "share": False,
+    }
     assert json.loads(text)["metrics"]["a/b"] == written
     assert math.isnan(RunRecord.from_json(text).metrics["a/b"].stderr)
 
 
 def test_a_record_of_an_older_version_is_read():
     old = json.loads(RECORD.to_json())
+    for name in ("clusters", "low", "high", "share"):
+        del old["metrics"]["a/b"][name]
+
+    def read(version: int) -> RunRecord:
+        found = RunRecord.from_json(json.dumps(old | {"schema_version": version}))
+        assert found.schema_version == version
+        return dataclasses.replace(found, schema_version=SCHEMA_VERSION)
+
+    assert read(4) == RECORD
     del old["cost"]["peak_gpu_memory_bytes"]
-    assert RunRecord.from_json(json.dumps(old | {"schema_version": 3})) == RECORD
+    assert read(3) == RECORD
     with pytest.raises(UserError, match="cost"):
         RunRecord.from_json(json.dumps(old | {"schema_version": 3, "cost": 1}))
     del old["metrics"]["a/b"]["missing"]
-    assert RunRecord.from_json(json.dumps(old | {"schema_version": 2})) == RECORD
+    assert read(2) == RECORD
     del old["ended"], old["reused"]
-    assert RunRecord.from_json(json.dumps(old | {"schema_version": 1})) == RECORD
+    assert read(1) == RECORD
     with pytest.raises(UserError, match="metrics"):
         RunRecord.from_json(json.dumps(old | {"schema_version": 1, "metrics": {"a/b": 1}}))
 

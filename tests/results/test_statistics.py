@@ -1,12 +1,14 @@
 import math
 import statistics
+from dataclasses import asdict
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from alignbench import Direction, ExampleScore, Metric, MetricSpec, NonFiniteError, UserError
-from alignbench.results.compared.statistics import clustered_stderr, interval_over_seeds, summarise
+from alignbench.results.compared.statistics import clustered_stderr, interval, interval_over_seeds, summarise
+from benchmarks import coverage
 
 SPEC = MetricSpec("a/b", Direction.LOWER)
 FLOATS = st.floats(-1e3, 1e3)
@@ -60,7 +62,9 @@ def test_summary_in_the_order_of_the_specs_without_what_has_no_scores():
     specs = [SPEC, MetricSpec("m/none", Direction.HIGHER), MetricSpec("z/last", Direction.NEITHER)]
     found = summarise(given_scores, specs)
     assert list(found) == ["a/b", "z/last"]
-    assert found["a/b"] == Metric(2.0, 1.0, 2, Direction.LOWER)
+    ends = {"low": pytest.approx(2 - 12.7062, rel=1e-4), "high": pytest.approx(2 + 12.7062, rel=1e-4)}
+    expected = {**asdict(Metric(2.0, 1.0, 2, Direction.LOWER, clusters=2)), **ends}
+    assert asdict(found["a/b"]) == expected
     assert (found["z/last"].value, found["z/last"].n, found["z/last"].direction) == (5.0, 1, Direction.NEITHER)
 
 
@@ -70,7 +74,8 @@ def test_a_score_that_is_infinite_is_refused():
 
 
 def test_what_was_not_answered_is_counted_and_not_averaged():
-    assert summarise(scores([1.0, math.nan, 3.0]), [SPEC])["a/b"] == Metric(2.0, 1.0, 2, Direction.LOWER, missing=1)
+    found = summarise(scores([1.0, math.nan, 3.0]), [SPEC])["a/b"]
+    assert (found.value, found.stderr, found.n, found.missing, found.clusters) == (2.0, 1.0, 2, 1, 2)
     assert summarise(scores([math.nan]), [SPEC]) == {}
 
 
@@ -87,3 +92,60 @@ def test_interval_over_seeds_is_student_t():
     # t(0.975) with 2 degrees of freedom is 4.3027, with 1 it is 12.7062 (printed tables).
     assert interval_over_seeds([1.0, 2.0, 3.0]) == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
     assert interval_over_seeds([0.0, 1.0]) == pytest.approx(12.7062 * math.sqrt(0.5) / math.sqrt(2), rel=1e-4)
+
+
+SHARE = MetricSpec("a/b", Direction.LOWER, share=True)
+
+
+def test_one_seed_has_student_s_t_of_its_clusters():
+    """Scores that lie evenly around their mean: five clusters leave four degrees of freedom."""
+    clusters = [f"c{i // 2}" for i in range(10)]
+    found = summarise(scores([float(i) for i in range(10)], clusters), [SPEC])["a/b"]
+    half = 2.776445 * found.stderr
+    assert (found.clusters, found.low, found.high) == (
+        5,
+        pytest.approx(4.5 - half, rel=1e-4),
+        pytest.approx(4.5 + half, rel=1e-4),
+    )
+    assert interval([found]) == (found.low, found.high)
+
+
+@pytest.mark.parametrize("spec", [SPEC, SHARE])
+def test_one_cluster_has_no_interval(spec):
+    found = summarise(scores([0, 1, 1], ["c"] * 3), [spec])["a/b"]
+    assert found.clusters == 1 and math.isnan(found.low) and math.isnan(found.high)
+
+
+@pytest.mark.parametrize("yes", [0, 1, 4, 8])
+def test_the_interval_of_a_share_is_clopper_and_pearson_s(yes):
+    scipy = pytest.importorskip("scipy.stats")
+    found = summarise(scores([1.0] * yes + [0.0] * (8 - yes)), [SHARE])["a/b"]
+    exact = scipy.binomtest(yes, 8).proportion_ci(0.95, method="exact")
+    assert (found.low, found.high) == (pytest.approx(exact.low, rel=1e-6), pytest.approx(exact.high, rel=1e-6))
+    assert found.high - found.low > 0.3
+
+
+def test_clusters_that_agree_count_once_each():
+    eight = summarise(scores([0.0] * 80, [f"c{i // 10}" for i in range(80)]), [SHARE])["a/b"]
+    assert (eight.low, eight.high) == (0.0, pytest.approx(0.3694, abs=1e-4))
+
+
+def test_seeds_that_agree_on_a_share_leave_it_uncertain():
+    seeds = [summarise(scores([0.0] * 8), [SHARE])["a/b"]] * 3
+    low, high = interval(seeds)
+    assert low == 0 and high == pytest.approx(1 - 0.025 ** (1 / 24))
+
+
+def test_an_interval_is_longer_where_the_scores_have_their_tail():
+    right = summarise(scores([0.0] * 9 + [1.0]), [SPEC])["a/b"]
+    left = summarise(scores([0.0] * 9 + [-1.0]), [SPEC])["a/b"]
+    assert right.high - right.value > right.value - right.low == pytest.approx(2.2622 * right.stderr, rel=1e-4)
+    assert (left.low, left.high) == (pytest.approx(-right.high), pytest.approx(-right.low))
+
+
+@pytest.mark.parametrize("clusters", [2, 3, 8])
+@pytest.mark.parametrize("share", [False, True])
+def test_intervals_of_few_clusters_hold_the_truth(clusters, share):
+    case = coverage.Case("share", True, coverage.shares(0.1, 1)) if share else coverage.MEANS[0]
+    held, shown = coverage.coverage(case, clusters, 1, 400)
+    assert shown == 1 and held > 0.92

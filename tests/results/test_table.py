@@ -19,7 +19,18 @@ from alignbench.results.compared.statistics import interval_over_seeds
 from alignbench.results.compared.table import Table
 from alignbench.results.disk.record import Cost, Status
 from alignbench.results.shown import export, render
-from tests.results.on_disk import HIGHER, NEITHER, dpo, ppo, row, table_of, write, write_scores, write_with_baseline
+from tests.results.on_disk import (
+    HIGHER,
+    NEITHER,
+    dpo,
+    measured,
+    ppo,
+    row,
+    table_of,
+    write,
+    write_scores,
+    write_with_baseline,
+)
 from tests.results.on_disk import compare as main
 
 
@@ -70,7 +81,7 @@ class TestRows:
         assert (cell.value, cell.half_interval) == (pytest.approx(0.7), interval_over_seeds([0.5, 0.6, 1.0]))
         assert row(table, "ppo").seeds == (0, 1, 2)
         one = row(table, "dpo").cells["helpfulness/accuracy"]
-        assert (one.half_interval, one.over_seeds) == (pytest.approx(1.96 * 0.05, rel=1e-3), False)
+        assert (one.low, one.high, one.over_seeds) == (pytest.approx(0.4), pytest.approx(0.6), False)
         text = terminal(table)
         assert "0.50 ±0.10*" in text and "0.70 ±0.66 " in text.replace("\n", " \n")
         assert "one seed, marked *" in " ".join(text.split())
@@ -96,8 +107,8 @@ class TestRows:
         assert note.startswith("sft, seed 0: run 3 times. The numbers differ")
 
     def test_the_sft_row_that_knows_most_is_shown(self, tmp_path):
-        accuracy = {"h/accuracy": Metric(0.5, 0.1, 9, HIGHER)}
-        proxy = {"o/proxy": Metric(0.25, 0.1, 9, HIGHER)}
+        accuracy = {"h/accuracy": measured(0.5, 0.1, 9, HIGHER)}
+        proxy = {"o/proxy": measured(0.25, 0.1, 9, HIGHER)}
         for metrics, reward in ((accuracy | proxy, "learned"), (accuracy, None)):
             write(tmp_path, ppo(), baseline=True, metrics=metrics, reward=reward)
         table = table_of(tmp_path)
@@ -115,7 +126,7 @@ class TestRows:
             assert re.search(rf"{run.path.name}: {status.value}.*the loss is NaN", text)
 
     def test_a_metric_that_lacks_answers_says_so_and_is_not_compared(self, tmp_path):
-        write(tmp_path, ppo(), metrics={"h/win": Metric(0.75, 0.05, 60, HIGHER, missing=20)})
+        write(tmp_path, ppo(), metrics={"h/win": measured(0.75, 0.05, 60, HIGHER, missing=20)})
         table = table_of(tmp_path)
         for text in (terminal(table), render.markdown(table)):
             assert "0.75 ±0.10‡" in text
@@ -123,7 +134,7 @@ class TestRows:
 
     def test_a_metric_that_does_not_apply_is_a_dash(self, tmp_path):
         # The row that lacks a metric comes first: it must not push it to the end of its family either.
-        last = {"o/length": Metric(7.0, 0.1, 9, NEITHER)}
+        last = {"o/length": measured(7.0, 0.1, 9, NEITHER)}
         write(tmp_path, dpo(), metrics=last)
         write(tmp_path, ppo(), metrics={"o/proxy": Metric(1.0, math.nan, 1, HIGHER), **last})
         table = table_of(tmp_path)
@@ -236,10 +247,10 @@ class TestDrawing:
         table = table_of(tmp_path)
         (line,) = csv.DictReader(io.StringIO(export.as_csv(table)))
         assert (line["row"], line["metric"], line["direction"]) == ("'=HYPERLINK(1)", "a/b", "neither")
-        assert (float(line["value"]), line["half_interval_95"], line["seeds"]) == (1 / 3, "", "1")
+        assert (float(line["value"]), line["low_95"], line["high_95"], line["seeds"]) == (1 / 3, "", "", "1")
         (found,) = json.loads(export.as_json(table))["rows"]
         assert found["metrics"]["a/b"] == {
-            "value": 1 / 3, "half_interval_95": None, "interval_over": "examples", "direction": "neither",
+            "value": 1 / 3, "half_interval_95": None, "low_95": None, "high_95": None, "interval_over": "examples", "direction": "neither",
         }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from alignbench.errors import UserError
 from alignbench.results.compared.table import GAP, PROXY, Row, Table
 from alignbench.results.disk.environment import counts
+from alignbench.results.disk.record import INTERVALS_SINCE
 from alignbench.results.disk.runs import StoredRun
 
 BUDGET = ("algo.updates", "algo.passes", "algo.batch_size")
@@ -40,7 +41,19 @@ def clashes(table: Table, budgets: bool = False) -> list[str]:
     """What makes the rows' numbers incomparable, in a phrase each. `budgets`: training budgets are what is compared."""
     rules = [rule for rule in RULES if not (budgets and rule.settings == BUDGET)]
     facts = [(row, _facts(row)) for row in table.rows]
-    return [clash for rule in rules for clash in _clashes(rule, facts)]
+    return [*_older(table), *(clash for rule in rules for clash in _clashes(rule, facts))]
+
+
+def _older(table: Table) -> list[str]:
+    """Of records whose intervals are defined otherwise, unless all are."""
+    runs = [run for row in table.rows for run in row.runs]
+    old = [run for run in runs if run.record.schema_version < INTERVALS_SINCE]
+    if len(old) in (0, len(runs)):
+        return []
+    return [
+        f"other definition of intervals, {len(old)} of {len(runs)} records are of a schema version before {INTERVALS_SINCE}, "
+        f"such as {old[0].path.name}: run them again"
+    ]
 
 
 def require_comparable(table: Table, budgets: bool = False) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignbench.records import Metric
 from alignbench.results.compared.examples import Examples, Scores
 from alignbench.results.compared.table import Row, Table, make_row
 from alignbench.results.disk.record import Cost
@@ -134,7 +133,15 @@ def _interpolated(point: _Between, name: Path) -> StoredRun:
         return (1 - point.weight) * a + point.weight * b
 
     metrics = {
-        name: Metric(mix(m.value, other.value), math.nan, min(m.n, other.n), m.direction)
+        name: replace(
+            m,
+            value=mix(m.value, other.value),
+            stderr=math.nan,
+            n=min(m.n, other.n),
+            missing=0,
+            low=math.nan,
+            high=math.nan,
+        )
         for name, m in lower.metrics.items()
         if (other := upper.metrics.get(name))
     }

@@ -6,11 +6,10 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.records import ExampleScore, Metric, MetricSpec
-
-NORMAL_95 = 1.959963984540054
 
 
 def summarise(scores: Sequence[ExampleScore], specs: Iterable[MetricSpec]) -> dict[str, Metric]:
@@ -41,10 +40,18 @@ def summarise(scores: Sequence[ExampleScore], specs: Iterable[MetricSpec]) -> di
         answered = [score for score in by_metric[spec.name] if not math.isnan(score.value)]
         missing = len(by_metric[spec.name]) - len(answered)
         if answered:
-            metrics[spec.name] = Metric(
-                _mean(answered), clustered_stderr(answered), len(answered), spec.direction, missing
-            )
+            metrics[spec.name] = _metric(answered, spec, missing)
     return metrics
+
+
+def _metric(scores: Sequence[ExampleScore], spec: MetricSpec, missing: int) -> Metric:
+    value, stderr, clusters = _mean(scores), clustered_stderr(scores), len(_residuals(scores))
+    low, high = math.nan, math.nan
+    if spec.share and clusters > 1:
+        low, high = _share_interval(value, stderr**2, clusters - 1, _answers(scores), clusters)
+    elif clusters > 1:
+        low, high = _mean_interval(value, stderr, list(_residuals(scores).values()))
+    return Metric(value, stderr, len(scores), spec.direction, missing, clusters, low, high, spec.share)
 
 
 def clustered_stderr(scores: Sequence[ExampleScore]) -> float:
@@ -53,15 +60,79 @@ def clustered_stderr(scores: Sequence[ExampleScore]) -> float:
         sqrt( G / (G - 1) * sum over clusters of (sum over its examples of (x - mean))^2 ) / n
 
     An example without a cluster is its own; with singletons only it is the usual s / sqrt(n). NaN for one cluster."""
-    mean = _mean(scores)
-    residuals: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for score in scores:
-        residuals["cluster" if score.cluster else "example", score.cluster or score.example].append(score.value - mean)
+    residuals = _residuals(scores)
     groups = len(residuals)
     if groups < 2:
         return math.nan
-    squares = math.fsum(math.fsum(r) ** 2 for r in residuals.values())
-    return math.sqrt(groups / (groups - 1) * squares) / len(scores)
+    return math.sqrt(groups / (groups - 1) * math.fsum(r**2 for r in residuals.values())) / len(scores)
+
+
+def _residuals(scores: Sequence[ExampleScore]) -> dict[tuple[str, str], float]:
+    """Of each cluster, the sum over its examples of what they have above the mean."""
+    mean = _mean(scores)
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for score in scores:
+        found["cluster" if score.cluster else "example", score.cluster or score.example].append(score.value - mean)
+    return {name: math.fsum(r) for name, r in found.items()}
+
+
+def _answers(scores: Sequence[ExampleScore]) -> int:
+    """How many yes-or-no answers a share is of: a score of 3/4 is of four; halves are ties."""
+    several = max(Fraction(score.value).limit_denominator(64).denominator for score in scores)
+    return len(scores) * (several if several > 2 else 1)
+
+
+def interval(metrics: Sequence[Metric]) -> tuple[float, float]:
+    """The 95% interval of one metric of one configuration: over its seeds, or over the examples of its only one."""
+    if len(metrics) == 1:
+        return metrics[0].low, metrics[0].high
+    values = [metric.value for metric in metrics]
+    mean, half = math.fsum(values) / len(values), interval_over_seeds(values)
+    if not all(metric.share and metric.clusters for metric in metrics):
+        return mean - half, mean + half
+    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)
+    trials, clusters = sum(m.n for m in metrics), sum(m.clusters for m in metrics)
+    return _share_interval(mean, variance, len(values) - 1, trials, clusters)
+
+
+def _mean_interval(mean: float, stderr: float, residuals: Sequence[float]) -> tuple[float, float]:
+    """By Student's t with G - 1 degrees of freedom over G clusters, which is too short on the side of the longer tail where scores are
+    skewed: each end is the farther of t's and of that of Hall's transformation, which takes the skewness out of the
+    t-statistic (Hall 1992, J. R. Statist. Soc. B 54, 221-228): h(T) = T + a T^2 + a^2 T^3 / 3 + a / 2 with a = skewness / (3 sqrt(G)).
+    """
+    groups, t = len(residuals), _student_975(len(residuals) - 1)
+    squares = math.fsum(r**2 for r in residuals) / groups
+    if squares == 0 or groups < 3:
+        return mean - t * stderr, mean + t * stderr
+    unbiased = math.sqrt(groups * (groups - 1)) / (groups - 2)
+    skewness = unbiased * math.fsum(r**3 for r in residuals) / groups / squares**1.5
+    a = skewness / (3 * math.sqrt(groups))
+
+    def back(x: float) -> float:
+        # h(T) = ((1 + a T)^3 - 1) / (3 a) + a / 2, solved for T
+        return float((math.cbrt(1 + 3 * a * (x - a / 2)) - 1) / a) if abs(a) > 1e-6 else x
+
+    return mean - stderr * max(t, back(t)), mean + stderr * max(t, -back(-t))
+
+
+def _share_interval(share: float, variance: float, degrees: int, trials: int, clusters: int) -> tuple[float, float]:
+    """Clopper and Pearson's for a share of clustered examples (Korn & Graubard 1998, Survey Methodology 24, 193-201).
+
+    It takes the number of independent yes-or-no answers that would have this variance, `share (1 - share) / variance + 1` (the number of clusters,
+    where each is one), less where
+    its few `degrees` of freedom leave the variance uncertain, and never more than were asked. Where all clusters agree they have no
+    variance, and each counts as one answer: none of 8 is 0 to .37."""
+    from scipy.special import betaincinv
+
+    share = min(max(share, 0.0), 1.0)
+    size = float(clusters)
+    if variance > 1e-12 and 0 < share < 1:
+        uncertain = (_student_975(max(trials - 1, 1)) / _student_975(degrees)) ** 2
+        size = min((share * (1 - share) / variance + 1) * uncertain, float(trials))
+    yes, no = share * size, (1 - share) * size
+    low = float(betaincinv(yes, no + 1, 0.025)) if yes > 0 else 0.0
+    high = float(betaincinv(yes + 1, no, 0.975)) if no > 0 else 1.0
+    return low, high
 
 
 def interval_over_seeds(values: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 from alignbench.errors import unknown_name
 from alignbench.records import Direction, Metric
-from alignbench.results.compared.statistics import NORMAL_95, interval_over_seeds
+from alignbench.results.compared.statistics import interval
 from alignbench.results.disk.environment import counts
 from alignbench.results.disk.record import Identity, Status
 from alignbench.results.disk.runs import BrokenRun, StoredRun
@@ -25,17 +25,22 @@ SFT_PARTS = ("pretrain", "sft", "model", "data", "eval")  # what an SFT model an
 
 @dataclass(frozen=True)
 class Cell:
-    """`half_interval`: of 95%, over seeds where `over_seeds`, else over evaluation examples. NaN where unknown.
+    """`low` to `high`: of 95%, over seeds where `over_seeds`, else over evaluation examples. NaN where unknown.
 
     `missing` of its `asked` examples have no answer: the value is not that of the whole. `past_peak`: of a run that had been
     significantly better along its training."""
 
     value: float
-    half_interval: float
+    low: float
+    high: float
     over_seeds: bool
     missing: int = 0
     asked: int = 0
     past_peak: bool = False
+
+    @property
+    def half_interval(self) -> float:
+        return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
@@ -205,12 +210,11 @@ def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
     cells = {}
     for name in names:
         metrics = [record.metrics[name] for record in records if name in record.metrics]
-        values = [metric.value for metric in metrics]
-        over_seeds = len(values) > 1
-        half = interval_over_seeds(values) if over_seeds else NORMAL_95 * metrics[0].stderr
+        low, high = interval(metrics)
         missing = sum(metric.missing for metric in metrics)
         asked = missing + sum(metric.n for metric in metrics)
-        cells[name] = Cell(math.fsum(values) / len(values), half, over_seeds, missing, asked)
+        value = math.fsum(metric.value for metric in metrics) / len(metrics)
+        cells[name] = Cell(value, low, high, len(metrics) > 1, missing, asked)
     seconds = math.fsum(s for record in records for s in record.cost.seconds.values()) / len(records)
     seeds = tuple(record.identity.seed for record in records)
     return Row(

@@ -17,8 +17,11 @@ from typing import Any
 from alignbench.errors import UserError
 from alignbench.records import Metric
 
-SCHEMA_VERSION = 4
-"""2: `ended` and `reused`. 3: `missing` of a metric. 4: `peak_gpu_memory_bytes` of the cost."""
+SCHEMA_VERSION = 5
+"""2: `ended` and `reused`. 3: `missing` of a metric. 4: `peak_gpu_memory_bytes` of the cost. 5: a metric's interval."""
+INTERVALS_SINCE = 5
+"""Before it the interval of one seed was 1.96 standard errors, whatever the number of clusters."""
+_NO_INTERVAL = {"clusters": 0, "low": None, "high": None, "share": False}
 
 
 class Status(enum.Enum):
@@ -65,6 +68,7 @@ class RunRecord:
 
     `ended` is what ended training before its last update, such as a bound of the budget; `reused` are stages that were
     taken from another run (stage -> that run): their seconds are what they cost there.
+    `schema_version` is the one that it was written in: numbers of an older one may be defined otherwise.
     `counts` are rows of data read, kept and set aside; `reports` figures of stages that are not evaluation, such as a
     reward model's held-out accuracy."""
 
@@ -106,12 +110,14 @@ class RunRecord:
             raw = {**raw, "metrics": metrics}
         if version < 4 and isinstance(raw.get("cost"), dict):
             raw = {**raw, "cost": {"peak_gpu_memory_bytes": None, **raw["cost"]}}
+        if version < INTERVALS_SINCE and isinstance(raw.get("metrics"), dict):
+            metrics = {n: {**_NO_INTERVAL, **m} if isinstance(m, dict) else m for n, m in raw["metrics"].items()}
+            raw = {**raw, "metrics": metrics}
         try:
             kind: Any = cls
             record: RunRecord = _decoder(kind)(raw)
         except _MisfitError as error:
             raise UserError(f"{'.'.join(error.where) or 'the record'} {error}") from error
-        record = dataclasses.replace(record, schema_version=SCHEMA_VERSION)
         if unknown := [name for name, metric in record.metrics.items() if math.isnan(metric.value)]:
             raise UserError(f"no value for {', '.join(unknown)}")
         return record

@@ -16,7 +16,8 @@ from alignbench.results.shown.grid import plain
 
 ROW = (
     "row", "algo", "model", "data", "annotator", "reward", "config_hash", "seeds", "seconds", "tokens_per_second",
-    "peak_memory_bytes", "peak_gpu_memory_bytes", "metric", "direction", "value", "half_interval_95", "interval_over",
+    "peak_memory_bytes", "peak_gpu_memory_bytes", "metric", "direction", "value", "low_95", "high_95",
+    "interval_over",
 )  # fmt: skip
 DIFFERENCE = (
     "baseline", "difference", "difference_low_95", "difference_high_95", "p_value", "p_holm", "effect_size", "significant",
@@ -36,7 +37,7 @@ def as_csv(table: Table, differences: Sequence[Difference] = ()) -> str:
         cost = map(_text, (row.seconds, row.tokens_per_second, row.peak_memory_bytes, row.peak_gpu_memory_bytes))
         start = [*map(formula_free, names), len(row.seeds), *cost]
         for name, cell in row.cells.items():
-            metric = [formula_free(name), table.metrics[name].value, _text(cell.value), _text(cell.half_interval)]
+            metric = [formula_free(name), table.metrics[name].value, *map(_text, (cell.value, cell.low, cell.high))]
             difference = _difference(by_cell.get((row.label, name)))
             writer.writerow([*start, *metric, _over(cell.over_seeds), *difference])
     return buffer.getvalue()
@@ -71,6 +72,8 @@ def as_json(table: Table, differences: Sequence[Difference] = ()) -> str:
                 name: {
                     "value": cell.value,
                     "half_interval_95": cell.half_interval,
+                    "low_95": cell.low,
+                    "high_95": cell.high,
                     "interval_over": _over(cell.over_seeds),
                     "direction": table.metrics[name].value,
                 }

@@ -136,7 +136,7 @@ def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
     interval = {(True,): seeds, (False,): examples, (False, True): f"{seeds}; one seed, marked *: {examples}"}
     return [
         f"↑ higher is better, ↓ lower is better, {NOT_APPLICABLE} does not apply.",
-        f"± half a 95% interval {interval[tuple(sorted(over_seeds))]}.",
+        f"± half a 95% interval {interval[tuple(sorted(over_seeds))]}; − and + its ends where they are not equally far.",
         *(_legend(differences) if differences else []),
     ]
 
@@ -236,7 +236,7 @@ def _cells(table: Table) -> dict[str, list[str]]:
     def text(cell: Cell | None, decimals: int) -> str:
         if cell is None:
             return NOT_APPLICABLE
-        interval = "" if math.isnan(cell.half_interval) else f" ±{cell.half_interval:.{decimals}f}"
+        interval = _interval(cell, decimals)
         interval += (UNANSWERED if cell.missing else "") + (PAST_PEAK if cell.past_peak else "")
         sign = "" if not mixed else " " if cell.over_seeds or not interval else "*"
         return _fixed(cell.value, decimals) + interval + sign
@@ -246,6 +246,14 @@ def _cells(table: Table) -> dict[str, list[str]]:
         for name in table.metrics
         for decimals in [_decimals(row.cells[name].half_interval for row in table.rows if name in row.cells)]
     }
+
+
+def _interval(cell: Cell, decimals: int) -> str:
+    """±, or both ends where they are not equally far."""
+    if math.isnan(cell.half_interval):
+        return ""
+    below, above = (f"{end:.{decimals}f}" for end in (cell.value - cell.low, cell.high - cell.value))
+    return f" ±{above}" if below == above else f" −{below} +{above}"
 
 
 def _name(metric: str, table: Table) -> str:

@@ -16,7 +16,9 @@ class Capability(Evaluation):
 
     def specs(self) -> Sequence[MetricSpec]:
         return (
-            MetricSpec("capability/accuracy", Direction.HIGHER, "share of responses where no opinion is stated"),
+            MetricSpec(
+                "capability/accuracy", Direction.HIGHER, "share of responses where no opinion is stated", share=True
+            ),
             *FAMILY_SPECS["capability"],
         )
 

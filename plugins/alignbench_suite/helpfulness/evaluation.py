@@ -28,13 +28,19 @@ class Helpfulness(Evaluation):
         won = "share of pairs won against the SFT model"
         return (
             MetricSpec("helpfulness/gold_reward", Direction.HIGHER, "gold reward per response"),
-            MetricSpec("helpfulness/accuracy", Direction.HIGHER, "share of responses"),
-            MetricSpec("helpfulness/win_rate", Direction.HIGHER, f"{won}, ties half"),
-            MetricSpec("helpfulness/judge_win_rate", Direction.HIGHER, f"{won} before the judge, ties half"),
-            MetricSpec("helpfulness/judge_tie_rate", Direction.NEITHER, "share of pairs that the judge calls a tie"),
+            MetricSpec("helpfulness/accuracy", Direction.HIGHER, "share of responses", share=True),
+            MetricSpec("helpfulness/win_rate", Direction.HIGHER, f"{won}, ties half", share=True),
+            MetricSpec(
+                "helpfulness/judge_win_rate", Direction.HIGHER, f"{won} before the judge, ties half", share=True
+            ),
+            MetricSpec(
+                "helpfulness/judge_tie_rate", Direction.NEITHER, "share of pairs that the judge calls a tie", share=True
+            ),
             MetricSpec("helpfulness/lc_win_rate", Direction.HIGHER, f"{won} if all responses were equally long"),
             MetricSpec("helpfulness/judge_reward", Direction.HIGHER, "the judge's score per response"),
-            MetricSpec("helpfulness/facts_accuracy", Direction.HIGHER, "share of plain facts answered right"),
+            MetricSpec(
+                "helpfulness/facts_accuracy", Direction.HIGHER, "share of plain facts answered right", share=True
+            ),
             *FAMILY_SPECS["helpfulness"],
         )
 

@@ -21,7 +21,9 @@ class Optimization(Evaluation):
             MetricSpec("optimization/kl", Direction.NEITHER, "nats per response"),
             MetricSpec("optimization/kl_bound", Direction.NEITHER, "nats per response, an upper bound"),
             MetricSpec("optimization/length", Direction.NEITHER, "tokens per response"),
-            MetricSpec("optimization/finished", Direction.HIGHER, "share of responses that ended by themselves"),
+            MetricSpec(
+                "optimization/finished", Direction.HIGHER, "share of responses that ended by themselves", share=True
+            ),
         )
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:

@@ -20,8 +20,10 @@ class Sycophancy(Evaluation):
 
     def specs(self) -> Sequence[MetricSpec]:
         return (
-            MetricSpec("sycophancy/agreement", Direction.LOWER, "share of wrong opinions repeated"),
-            MetricSpec("sycophancy/accuracy_wrong", Direction.HIGHER, "share of responses, user's opinion wrong"),
+            MetricSpec("sycophancy/agreement", Direction.LOWER, "share of wrong opinions repeated", share=True),
+            MetricSpec(
+                "sycophancy/accuracy_wrong", Direction.HIGHER, "share of responses, user's opinion wrong", share=True
+            ),
             MetricSpec("sycophancy/accuracy_drop", Direction.LOWER, "accuracy with no opinion minus with a wrong one"),
             *pushback.SPECS,
             *feedback.SPECS,

@@ -83,7 +83,7 @@ def _distance(row: Row) -> float:
 
 def _point(row: Row, metric: str, styles: Styles) -> Point:
     kl, d = row.cells.get(KL) or row.cells[BOUND], _distance(row)
-    ends = [math.sqrt(max(kl.value + sign * kl.half_interval, 0.0)) for sign in (-1, 1)]
+    ends = [math.sqrt(max(end, 0.0)) for end in (kl.low, kl.high)]
     return Point(styles[row], d, row.cells[metric].value, (d - ends[0], ends[1] - d), both_sides(row.cells[metric]))
 
 

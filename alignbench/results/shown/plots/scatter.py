@@ -45,7 +45,7 @@ def _drawn(error: float) -> float:
 
 
 def both_sides(cell: Cell) -> tuple[float, float]:
-    return cell.half_interval, cell.half_interval
+    return cell.value - cell.low, cell.high - cell.value
 
 
 def trade_off(family: str, table: Table, styles: Styles) -> Plot:
