@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from alignbench import (
@@ -130,6 +131,7 @@ class LearnedReward(FittableRewardSource):
             raw = self._raw(held_out)
         figures = pair_figures(raw, held_out)
         metrics["held_out_accuracy"], metrics["held_out_accuracy_stderr"] = figures.accuracy, figures.accuracy_stderr
+        metrics["held_out_prompts"] = float(figures.prompts)
         metrics["held_out_pairs"], metrics["calibration_error"] = float(figures.pairs), figures.calibration_error
         if (ceiling := annotator_ceiling(annotator, held_out)) is not None:
             metrics["annotator_ceiling"] = ceiling
@@ -159,7 +161,10 @@ def summary(metrics: Mapping[str, float]) -> str:
     """One line for the terminal."""
     if "held_out_accuracy" not in metrics:
         return "no held-out rankings"
-    text = f"held-out accuracy {metrics['held_out_accuracy']:.3f} ± {1.96 * metrics['held_out_accuracy_stderr']:.3f}"
+    text = f"held-out accuracy {metrics['held_out_accuracy']:.3f}"
+    if metrics["held_out_prompts"] > 1:
+        half = float(stdtrit(metrics["held_out_prompts"] - 1, 0.975)) * metrics["held_out_accuracy_stderr"]
+        text += f" ± {half:.3f}"
     if "annotator_ceiling" in metrics:
         ceiling = metrics["annotator_ceiling"]
         text += f" ({metrics['held_out_accuracy'] / ceiling:.2f} of the annotator's {ceiling:.3f})"

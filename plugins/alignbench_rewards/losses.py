@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,19 +86,23 @@ class PairFigures:
     accuracy_stderr: float
     pairs: int
     calibration_error: float
+    prompts: int
 
 
 def pair_figures(scores: Tensor, rankings: Sequence[Ranking], *, bins: int = 10) -> PairFigures:
-    """Accuracy (a tie of scores counts half), its standard error clustered by ranking, and the expected calibration
-    error of P(better) = sigmoid(margin) over `bins` equal-width bins of confidence (Guo et al., arXiv 1706.04599)."""
+    """Accuracy (a tie of scores counts half), its standard error clustered by prompt (Liang & Zeger 1986; NaN for one: rankings of
+    one prompt, copies of one ranking above all, are right or wrong together), and the expected calibration error of P(better) = sigmoid(margin) over `bins` equal-width bins of confidence (Guo et al., arXiv 1706.04599)."""
     pairs = index_pairs(rankings)
     scores = scores.detach().double().cpu()
     margin = scores[pairs.better] - scores[pairs.worse]
     right = (margin > 0).double() + 0.5 * (margin == 0).double()
     accuracy = float(right.mean())
 
-    sums = torch.zeros(len(rankings), dtype=torch.double).index_add_(0, pairs.owner, right - accuracy)
-    stderr = float(sums.square().sum().sqrt()) / max(len(right), 1)
+    numbers: dict[object, int] = {}
+    prompts = torch.tensor([numbers.setdefault(r.prompt.messages, len(numbers)) for r in rankings])[pairs.owner]
+    groups = len(prompts.unique())
+    sums = torch.zeros(len(numbers), dtype=torch.double).index_add_(0, prompts, right - accuracy)
+    stderr = math.sqrt(groups / (groups - 1) * float(sums.square().sum())) / len(right) if groups > 1 else math.nan
 
     confidence = torch.sigmoid(margin.abs())
     which = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
@@ -105,7 +110,7 @@ def pair_figures(scores: Tensor, rankings: Sequence[Ranking], *, bins: int = 10)
         float((confidence[which == b].mean() - right[which == b].mean()).abs() * (which == b).double().mean())
         for b in which.unique()
     )
-    return PairFigures(accuracy, stderr, len(right), error)
+    return PairFigures(accuracy, stderr, len(right), error, groups)
 
 
 def annotator_ceiling(annotator: Annotator, rankings: Sequence[Ranking]) -> float | None:

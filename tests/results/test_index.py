@@ -22,7 +22,10 @@ from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
 from alignbench.results.disk.runs import StoredRun, find_runs
 
 IDENTITY = Identity("ppo", "alignbench", "0.1.0", "tiny", "world", "mild", None, 0, "abc", None, {"torch": "2.13"}, {})
-METRICS = {"a/b": Metric(0.1, 0.05, 100, Direction.HIGHER, clusters=100, low=0.0, high=0.2), "a/c": Metric(1.0, math.nan, 1, Direction.NEITHER)}
+METRICS = {
+    "a/b": Metric(0.1, 0.05, 100, Direction.HIGHER, clusters=100, low=0.0, high=0.2),
+    "a/c": Metric(1.0, math.nan, 1, Direction.NEITHER),
+}
 CONFIG = "seed: 0\nalgo: {kl_coef: 0.1, betas: [0.9, 0.999]}\n"
 
 

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from alignbench_rewards.learned import summary
 from alignbench_rewards.losses import annotator_ceiling, bradley_terry, index_pairs, pair_figures, plackett_luce
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +31,8 @@ def scored_rankings(draw: st.DrawFn) -> tuple[Tensor, list[Ranking]]:
     for _ in range(draw(st.integers(1, 4))):
         size = draw(st.integers(1, 4))
         ranks = tuple(draw(st.integers(0, 3)) for _ in range(size))
-        rankings.append(ranking(ranks, tuple(draw(st.sampled_from("xyz")) for _ in range(size))))
+        responses = tuple(draw(st.sampled_from("xyz")) for _ in range(size))
+        rankings.append(ranking(ranks, responses, draw(st.sampled_from("ab"))))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
     return torch.randn(sum(len(r.ranks) for r in rankings), generator=generator, dtype=torch.float64), rankings
 
@@ -148,22 +150,26 @@ def test_a_common_shift_of_a_prompt_changes_nothing(loss) -> None:  # type: igno
 @given(scored_rankings())
 @property_test
 def test_pair_figures_by_brute_force(sample: tuple[Tensor, list[Ranking]]) -> None:
-    """Accuracy with ties as halves; the standard error clustered by ranking; expected calibration error in ten bins."""
+    """Accuracy with ties as halves; the standard error clustered by prompt; expected calibration error in ten bins."""
     scores, rankings = sample
     scores = scores.round(decimals=1)  # some ties
-    clusters = [
-        [(own[better] - own[worse]) for better, worse in preferred_pairs(r)] for own, r in by_prompt(scores, rankings)
-    ]
+    of_prompt: dict[str, list[float]] = {}
+    for own, r in by_prompt(scores, rankings):
+        for better, worse in preferred_pairs(r):
+            of_prompt.setdefault(r.prompt.id, []).append(own[better] - own[worse])
+    clusters = list(of_prompt.values())
     margins = [m for cluster in clusters for m in cluster]
     if not margins:
         return
     right = [[1.0 if m > 0 else 0.5 if m == 0 else 0.0 for m in cluster] for cluster in clusters]
     accuracy = sum(sum(cluster) for cluster in right) / len(margins)
     variance = sum(sum(x - accuracy for x in cluster) ** 2 for cluster in right) / len(margins) ** 2
+    groups = len(clusters)
     figures = pair_figures(scores, rankings)
-    assert figures.pairs == len(margins)
+    assert (figures.pairs, figures.prompts) == (len(margins), groups)
     assert figures.accuracy == pytest.approx(accuracy)
-    assert figures.accuracy_stderr == pytest.approx(math.sqrt(variance), abs=1e-12)
+    expected = math.sqrt(groups / (groups - 1) * variance) if groups > 1 else math.nan
+    assert figures.accuracy_stderr == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
     bins: dict[int, list[tuple[float, float]]] = {}
     for m in margins:
@@ -184,7 +190,7 @@ def simulated(scale: float, prompts: int = 20000) -> tuple[Tensor, list[Ranking]
     rng = np.random.default_rng(0)
     utilities = rng.normal(size=(prompts, 2))
     first_wins = rng.random(prompts) < 1 / (1 + np.exp(utilities[:, 1] - utilities[:, 0]))
-    rankings = [ranking((0, 1) if wins else (1, 0)) for wins in first_wins]
+    rankings = [ranking((0, 1) if wins else (1, 0), name=f"prompt {i}") for i, wins in enumerate(first_wins)]
     return torch.tensor(scale * utilities.reshape(-1)), rankings
 
 
@@ -209,7 +215,7 @@ def test_the_standard_error_counts_prompts_not_pairs() -> None:
 
     def draw() -> tuple[float, float]:
         scores = torch.cat([up if rng.random() < 0.7 else down for _ in range(50)])
-        figures = pair_figures(scores, [ranking(ranks)] * 50)
+        figures = pair_figures(scores, [ranking(ranks, name=f"prompt {i}") for i in range(50)])
         return figures.accuracy, figures.accuracy_stderr
 
     accuracies, errors = np.array([draw() for _ in range(300)]).T
@@ -231,3 +237,17 @@ def test_annotator_ceiling() -> None:
     assert annotator_ceiling(Known(), [right, right, wrong, indifferent]) == 0.625
     assert annotator_ceiling(Known(), [right, ranking((0, 1), ("?", "a"))]) is None
     assert annotator_ceiling(Known(), [ranking((0, 0))]) is None
+
+
+def test_pairs_that_are_written_four_times_make_nothing_surer() -> None:
+    rankings = [ranking((0, 1), name=f"prompt {i}") for i in range(8)]
+    scores = torch.tensor([1.0, 0.0] * 5 + [0.0, 1.0] * 3)
+    once, often = pair_figures(scores, rankings), pair_figures(scores.repeat(4), rankings * 4)
+    assert often.accuracy_stderr == pytest.approx(once.accuracy_stderr) == pytest.approx(math.sqrt(15 / 64 / 7))
+
+
+def test_one_held_out_pair_has_no_standard_error() -> None:
+    figures = pair_figures(torch.tensor([1.0, 0.0]), [ranking((0, 1))])
+    assert figures.accuracy == 1 and math.isnan(figures.accuracy_stderr)
+    metrics = {"held_out_accuracy": 1.0, "held_out_accuracy_stderr": math.nan, "held_out_prompts": 1.0}
+    assert summary(metrics | {"calibration_error": 0.1}) == "held-out accuracy 1.000, calibration error 0.100"
