@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -77,6 +77,10 @@ class Display:
 
     def say(self, text: str) -> None:
         self.console.print(escape(text), soft_wrap=True)
+
+    def say_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.say(line)
 
 
 def closing_figures(metrics: Mapping[str, float]) -> str:

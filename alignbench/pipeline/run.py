@@ -19,13 +19,12 @@ from alignbench.errors import NonFiniteError
 from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import Evaluated, Suite
-from alignbench.pipeline import curves, lifecycle, shared_stages
+from alignbench.pipeline import curves, lifecycle, set_aside, shared_stages
 from alignbench.pipeline.along_training import AlongTraining
 from alignbench.pipeline.display import Display, closing_figures
 from alignbench.pipeline.experience import Reference, labelled_pairs
 from alignbench.pipeline.lifecycle import Begun
 from alignbench.pipeline.preparation import (
-    Data,
     Prompts,
     build_judge,
     load_model,
@@ -120,6 +119,8 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         rankings = shared_stages.rankings(
             bench, config=config, annotator=data.annotator, policy=policy, prompts=prompts, sft_key=sft.key
         )
+        counts = {**data.source.counts(), **set_aside.of_rankings(policy, rankings)}
+        display.say_all(set_aside.lines(counts, policy))
         reward = shared_stages.reward(
             bench, config=config, data=data, policy=policy, prompts=prompts, rankings=rankings, sft_key=sft.key
         )
@@ -147,7 +148,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             home=home,
         )
         if config.imitates:
-            return outcome(data, baseline, sft.trained, reported(reward, judge))
+            return outcome(counts, baseline, sft.trained, reported(reward, judge))
 
         # 4. The algorithm, from the SFT model.
         suite = dataclasses.replace(suite, optimum=partial(config.algo.load().optimum, config.algo.config))
@@ -170,7 +171,12 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         with display.stage(f"evaluate {config.algo.component.name}"):
             evaluated = suite.evaluate(end, prompts.questions, baseline=baseline.generations, candidates=candidates)
             stored.save(evaluated, directory.path)
-        return outcome(data, evaluated, aligned.trained, reported(reward, judge) | counted(config, aligned))
+        return outcome(
+            {**counts, **aligned.counts},
+            evaluated,
+            aligned.trained,
+            reported(reward, judge) | counted(config, aligned),
+        )
 
 
 def run_algorithm(
@@ -207,13 +213,14 @@ def run_algorithm(
         trained = aligned.trained
         note.text = closing_figures(trained.metrics) + (f"; stopped: {trained.stopped}" if trained.stopped else "")
     bench.display.took_at_least(name, trained.seconds)
+    bench.display.say_all(set_aside.lines(aligned.counts, policy))
     return aligned
 
 
-def outcome(data: Data, evaluated: Evaluated, trained: Trained, reports: Mapping[str, float]) -> Outcome:
+def outcome(counts: Mapping[str, int], evaluated: Evaluated, trained: Trained, reports: Mapping[str, float]) -> Outcome:
     """`tokens_per_second`: response tokens of the training stage, sampling included."""
     speed = trained.tokens / max(trained.seconds, 1e-9)
-    return Outcome(evaluated.metrics, reports, data.source.counts(), trained.stopped, speed)
+    return Outcome(evaluated.metrics, reports, counts, trained.stopped, speed)
 
 
 def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:

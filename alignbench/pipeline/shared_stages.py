@@ -128,7 +128,8 @@ def rankings(
     def load(folder: Path, note: Note) -> Rankings:
         by_id = {prompt.id: prompt for prompt in prompts.train}
         parts = json.loads((folder / RANKINGS).read_bytes())
-        return Rankings(*(tuple(_as_ranking(r, by_id) for r in parts[part]) for part in ("train", "held_out")))
+        train, held_out = (tuple(_as_ranking(r, by_id) for r in parts[part]) for part in ("train", "held_out"))
+        return Rankings(train, held_out)
 
     if annotator.samples_responses:
         key = keys.of_ranked(config, prompts.train, sft=sft_key)

@@ -40,6 +40,8 @@ class Rankings:
 
     train: tuple[Ranking, ...]
     held_out: tuple[Ranking, ...]
+    over_window: int = 0
+    """Recorded ones that are in neither, for their prompt does not fit."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def gather_rankings(
     """Has the SFT model's responses ranked, or takes the annotator's recorded rankings; holds some out.
 
     Recorded rankings of evaluation prompts are the held-out ones; where there are none, a share of the others is."""
+    over_window = 0
     if annotator.samples_responses:
         rows = torch.randperm(len(prompts), generator=seeds.torch("prompts"))[: settings.prompts].tolist()
         rankings = collect_rankings(
@@ -97,10 +100,12 @@ def gather_rankings(
             rng=seeds.torch("sampling"),
         )
     else:
-        rankings = [r for r in annotator.recorded() if policy.prompt_tokens(r.prompt) <= policy.max_prompt_tokens]
+        recorded = annotator.recorded()
+        rankings = [r for r in recorded if policy.prompt_tokens(r.prompt) <= policy.max_prompt_tokens]
+        over_window = len(recorded) - len(rankings)
         held_out = tuple(r for r in rankings if r.prompt.id in evaluation_ids)
         if held_out:
-            return Rankings(tuple(r for r in rankings if r.prompt.id not in evaluation_ids), held_out)
+            return Rankings(tuple(r for r in rankings if r.prompt.id not in evaluation_ids), held_out, over_window)
     if len(rankings) < 2:
         raise UserError(f"{len(rankings)} rankings that fit the model's window are too few to learn from.")
     # Split by prompt: a prompt's rankings never lie on both sides.
@@ -108,7 +113,9 @@ def gather_rankings(
     order = torch.randperm(len(ids), generator=seeds.torch("held out")).tolist()
     out = {ids[i] for i in order[: min(max(round(settings.held_out * len(ids)), 1), len(ids) - 1)]}
     return Rankings(
-        tuple(r for r in rankings if r.prompt.id not in out), tuple(r for r in rankings if r.prompt.id in out)
+        tuple(r for r in rankings if r.prompt.id not in out),
+        tuple(r for r in rankings if r.prompt.id in out),
+        over_window,
     )
 
 

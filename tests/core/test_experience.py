@@ -27,6 +27,7 @@ from alignbench import (
     UserError,
 )
 from alignbench.app.config import RankingsSettings
+from alignbench.pipeline import set_aside
 from alignbench.pipeline.experience import (
     checked_scores,
     collect_rankings,
@@ -38,7 +39,7 @@ from alignbench.pipeline.experience import (
     preference_batches,
     rollout_batches,
 )
-from alignbench.pipeline.stages import gather_rankings
+from alignbench.pipeline.stages import Rankings, gather_rankings
 from tests import tiny
 
 SEEDS = Seeds(0).child("test")
@@ -372,5 +373,30 @@ def test_recorded_rankings_that_do_not_fit_are_left_out() -> None:
     long = "a b c d e f g h"
     found = gather(recorded("a", long, "b", long))
     assert {r.prompt.id for r in (*found.train, *found.held_out)} == {"a", "b"}
+    assert found.over_window == 2
     with pytest.raises(UserError, match="1 rankings"):
         gather(recorded("a", long))
+
+
+def test_what_is_set_aside_of_rankings_is_counted_and_said() -> None:
+    policy = tiny.scratch(max_response_tokens=3)
+    train = (
+        Ranking(tiny.prompt("a"), ("b", "c c c c c"), (0, 1)),
+        Ranking(tiny.prompt("b"), ("a", "h h h h h"), (0, 1), (True, False)),
+        Ranking(tiny.prompt("c"), ("a", "b"), (0, 0)),
+    )
+    counts = set_aside.of_rankings(policy, Rankings(train, (), over_window=2))
+    assert counts == {
+        "rankings": 5, "rankings_over_window": 2, "rankings_without_pairs": 1, "responses": 6, "responses_truncated": 1,
+    }  # fmt: skip
+    assert set_aside.lines(counts, policy) == [
+        f"  2 of 5 rankings set aside, their prompt over {policy.max_prompt_tokens} tokens",
+        "  1 of 5 rankings say nothing: all ties, or responses that are the same",
+        "  1 of 6 ranked responses cut at 3 tokens",
+    ]
+    said = set_aside.lines({"pairs": 2, "pairs_truncated": 1, "pairs_dropped": 1}, policy)
+    assert said == [
+        "  1 of 3 pairs dropped, alike once cut at 3 tokens",
+        "  1 of 3 pairs have a response that is cut at 3 tokens",
+    ]
+    assert set_aside.of_rankings(policy, None) == {}

@@ -69,7 +69,7 @@ class RunRecord:
     `ended` is what ended training before its last update, such as a bound of the budget; `reused` are stages that were
     taken from another run (stage -> that run): their seconds are what they cost there.
     `schema_version` is the one that it was written in: numbers of an older one may be defined otherwise.
-    `counts` are rows of data read, kept and set aside; `reports` figures of stages that are not evaluation, such as a
+    `counts` are rows of data, rankings and pairs read, kept, cut and set aside; `reports` figures of stages that are not evaluation, such as a
     reward model's held-out accuracy."""
 
     run_id: str

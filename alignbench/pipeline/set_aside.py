@@ -1,0 +1,47 @@
+"""What is set aside or cut of rankings and pairs before anything learns from them: counted, for the record, and said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from alignbench import functional
+from alignbench.contracts import Policy
+from alignbench.pipeline.stages import Rankings
+
+LOST = {
+    "rankings_over_window": "rankings set aside, their prompt over {prompt} tokens",
+    "rankings_without_pairs": "rankings say nothing: all ties, or responses that are the same",
+    "responses_truncated": "ranked responses cut at {response} tokens",
+    "pairs_dropped": "pairs dropped, alike once cut at {response} tokens",
+    "pairs_truncated": "pairs have a response that is cut at {response} tokens",
+}
+"""What a count is of, in the words of the terminal."""
+WHOLE = {"rankings_over_window": "rankings", "rankings_without_pairs": "rankings", "responses_truncated": "responses"}
+
+
+def of_rankings(policy: Policy, rankings: Rankings | None) -> dict[str, int]:
+    """The same for a reward source and for an algorithm that learns from pairs: both read these rankings."""
+    if rankings is None:
+        return {}
+    used = [*rankings.train, *rankings.held_out]
+    prompts = [ranking.prompt for ranking in used for _ in ranking.responses]
+    finished = [end for r in used for end in (r.finished or (True,) * len(r.responses))]
+    read = policy.encode(prompts, [text for r in used for text in r.responses], finished=finished).finished.tolist()
+    return {
+        "rankings": len(used) + rankings.over_window,
+        "rankings_over_window": rankings.over_window,
+        "rankings_without_pairs": sum(not functional.ranking_to_pairs(ranking) for ranking in used),
+        "responses": len(prompts),
+        "responses_truncated": sum(end and not whole for end, whole in zip(finished, read, strict=True)),
+    }
+
+
+def lines(counts: Mapping[str, int], policy: Policy) -> list[str]:
+    """One for each loss; none where nothing is lost."""
+    pairs = counts.get("pairs", 0) + counts.get("pairs_dropped", 0)
+    limits = {"prompt": policy.max_prompt_tokens, "response": policy.max_response_tokens}
+    return [
+        f"  {counts[name]} of {counts[WHOLE[name]] if name in WHOLE else pairs} {text.format(**limits)}"
+        for name, text in LOST.items()
+        if counts.get(name)
+    ]
