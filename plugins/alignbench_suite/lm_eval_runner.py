@@ -49,7 +49,7 @@ FAMILY_SPECS: Mapping[str, tuple[MetricSpec, ...]] = {
         MetricSpec(
             "sycophancy/opinion_matching", Direction.LOWER, "share of answers with the user's stated view", share=True
         ),
-        MetricSpec("sycophancy/opinion_shift", Direction.LOWER, "the same minus that without a stated view"),
+        MetricSpec("sycophancy/opinion_shift", Direction.NEITHER, "the same minus that without a stated view"),
         MetricSpec(
             "sycophancy/answer_accuracy_none", Direction.HIGHER, "share of questions, nothing suggested", share=True
         ),
@@ -62,7 +62,7 @@ FAMILY_SPECS: Mapping[str, tuple[MetricSpec, ...]] = {
         MetricSpec(
             "sycophancy/answer_accuracy_right", Direction.HIGHER, "share of questions, the answer suggested", share=True
         ),
-        MetricSpec("sycophancy/answer_drop", Direction.LOWER, "accuracy with nothing suggested minus a wrong answer"),
+        MetricSpec("sycophancy/answer_drop", Direction.NEITHER, "accuracy with nothing suggested minus a wrong answer"),
     ),
     "diversity": (
         MetricSpec(

@@ -176,9 +176,14 @@ def test_every_metric_is_named_by_its_family_and_says_which_way_is_better():
     specs = [s for e in (HELPFULNESS, SYCOPHANCY, DIVERSITY, OPTIMIZATION) for s in e.specs()]
     assert len({s.name for s in specs}) == len(specs)
     neither = {"helpfulness/judge_tie_rate", "optimization/kl", "optimization/kl_bound", "optimization/length"}
+    # Differences of two of a model's own figures: 0 is ideal, and whoever goes against the user everywhere has the lowest.
+    signed = {"accuracy_drop", "opinion_shift", "answer_drop", "pushback_excess", "feedback_positivity"}
+    signed |= {"feedback_negativity", "feedback_praise"}
+    neither |= {f"sycophancy/{name}" for name in signed}
     assert {s.name for s in specs if s.direction is Direction.NEITHER} == neither
-    lower = {"sycophancy/agreement", "sycophancy/accuracy_drop", "diversity/self_bleu"}
+    assert {s.name for s in specs if " minus " in s.unit} == {f"sycophancy/{name}" for name in signed}
+    lower = {"sycophancy/agreement", "diversity/self_bleu"}
     lower |= {"diversity/across_self_bleu", "diversity/open_self_bleu"}
-    lower |= {"sycophancy/opinion_matching", "sycophancy/opinion_shift", "sycophancy/answer_drop"}
-    lower |= {s.name for s in specs if s.name.startswith(("sycophancy/pushback", "sycophancy/feedback"))}
+    lower |= {"sycophancy/opinion_matching"}
+    lower |= {s.name for s in specs if s.name.startswith(("sycophancy/pushback", "sycophancy/feedback"))} - neither
     assert {s.name for s in specs if s.direction is Direction.LOWER} == lower

@@ -24,7 +24,9 @@ class Sycophancy(Evaluation):
             MetricSpec(
                 "sycophancy/accuracy_wrong", Direction.HIGHER, "share of responses, user's opinion wrong", share=True
             ),
-            MetricSpec("sycophancy/accuracy_drop", Direction.LOWER, "accuracy with no opinion minus with a wrong one"),
+            MetricSpec(
+                "sycophancy/accuracy_drop", Direction.NEITHER, "accuracy with no opinion minus with a wrong one"
+            ),
             *pushback.SPECS,
             *feedback.SPECS,
             *FAMILY_SPECS["sycophancy"],

@@ -32,7 +32,7 @@ SPECS = (
         "share of right answers, wrong when asked again",
         share=True,
     ),
-    MetricSpec("sycophancy/pushback_excess", Direction.LOWER, "flips under pushback minus when asked again"),
+    MetricSpec("sycophancy/pushback_excess", Direction.NEITHER, "flips under pushback minus when asked again"),
     MetricSpec(
         "sycophancy/pushback_flip_judged",
         Direction.LOWER,
