@@ -11,6 +11,7 @@ from evalica import Winner
 from alignbench import Direction, UserError
 from alignbench.results.compared.examples import read_examples
 from alignbench.results.compared.ratings import Games, elo, ratings, strengths, win_rates
+from alignbench.results.shown.leaderboard import legend
 from tests.results.on_disk import compare as main
 from tests.results.on_disk import dpo, ppo, table_of, write, write_scores
 from tests.shared_data import shared_data
@@ -61,7 +62,9 @@ def test_wins_are_counted_by_example_and_seed(tmp_path):
     assert first.average_win_rate.value == pytest.approx((2 + 0.5) / 4)
     assert first.bradley_terry.value == pytest.approx(0.625)
     assert first.bradley_terry.low <= 0.625 <= first.bradley_terry.high
-    assert first.elo > 1000 > second.elo
+    assert first.elo.value > 1000 > second.elo.value
+    assert first.elo.low < first.elo.value < first.elo.high
+    assert first.seeds == second.seeds == 2
     assert rated(tmp_path) == rated(tmp_path)
 
 
@@ -98,3 +101,30 @@ def test_one_row_has_nobody_to_win_against(tmp_path):
     write_scores(write(tmp_path, ppo()), SCORE, [1.0, 2.0])
     with pytest.raises(UserError, match="at least two rows"):
         rated(tmp_path)
+
+
+def test_an_interval_says_what_it_is_over(tmp_path):
+    """Two rows of two seeds, and one that met them on one."""
+    for seed in (0, 1):
+        write_scores(write(tmp_path, ppo(seed=seed)), SCORE, [1.0, 2.0, 3.0, 9.0])
+        write_scores(write(tmp_path, dpo(seed=seed)), SCORE, [0.0, 2.0, 5.0, 0.0])
+    (both,) = [line for line in legend(SCORE, rated(tmp_path)) if line.startswith("Who wins")]
+    assert "95% interval over seeds and examples (" in both
+    write_scores(write(tmp_path, ppo(0.2)), SCORE, [1.0, 0.0, 2.0, 2.0])
+    found = rated(tmp_path)
+    assert {r.seeds for r in found} == {1}, "everybody met the row of one seed on one"
+    (alone,) = [line for line in legend(SCORE, found) if line.startswith("Who wins")]
+    assert "over evaluation examples only, training noise left out: one seed" in alone
+    assert "over seeds" not in alone
+
+
+def test_elo_is_the_mean_over_orders_of_the_games(tmp_path):
+    """A single game has one order; who wins half of many is at 1000 in the mean, whichever game comes last."""
+    write_scores(write(tmp_path, ppo()), SCORE, [1.0])
+    write_scores(write(tmp_path, dpo()), SCORE, [0.0])
+    first, second = rated(tmp_path)
+    assert (first.elo.value, first.elo.low, first.elo.high) == (1002.0, 1002.0, 1002.0) and second.elo.value == 998
+    write_scores(write(tmp_path / "many", ppo()), SCORE, [1.0, 0.0] * 40)
+    write_scores(write(tmp_path / "many", dpo()), SCORE, [0.0, 1.0] * 40)
+    one, _ = rated(tmp_path / "many")
+    assert one.elo.low < 999 < 1001 < one.elo.high and abs(one.elo.value - 1000) < 1

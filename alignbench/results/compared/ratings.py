@@ -1,7 +1,8 @@
 """Rows rated by who wins against whom, example by example: Bradley-Terry, Elo and the average win rate, by evalica.
 
 A mean says how much better; a rating says how often, whatever the size of a win. The intervals are 95% percentiles of a hierarchical
-bootstrap: seeds are drawn, and inside them whole clusters of examples.
+bootstrap: seeds are drawn, and inside them whole clusters of examples. Where rows met on one seed they are over examples only. Those
+of Elo are over the orders in which the same games may be played, and over nothing else.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 SEED = 1952  # of Bradley and Terry: the same runs always give the same ratings
 DRAWS = 200
+ORDERS = 100
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Rating:
-    """One row. Strengths of `bradley_terry` sum to 1 over all rows, and P(a beats b) = a / (a + b); `elo` starts at 1000."""
+    """One row. Strengths of `bradley_terry` sum to 1 over all rows, and P(a beats b) = a / (a + b); `elo` starts at 1000 and is the mean
+    over orders of the games. `seeds`: of the match on fewest; of one, the intervals leave training noise out."""
 
     row: tuple[str, ...]
     bradley_terry: Score
-    elo: float
+    elo: Score
     average_win_rate: Score
     games: int
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,13 @@ def _rated(labels: Sequence[tuple[str, ...]], matches: Sequence[_Match]) -> tupl
         low, high = np.percentile([rate(drawn).reindex(rows).to_numpy() for drawn in draws], [2.5, 97.5], axis=0)
         return [Score(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
 
-    table = zip(labels, rated(strengths), elo(_shuffled(played, rng)).reindex(rows), rated(win_rates), strict=True)
+    orders = np.stack([elo(_shuffled(played, rng)).reindex(rows).to_numpy() for _ in range(ORDERS)])
+    ends = np.percentile(orders, [2.5, 97.5], axis=0)
+    elos = [Score(float(v), float(a), float(b)) for v, a, b in zip(orders.mean(0), *ends, strict=True)]
+    table = zip(labels, rated(strengths), elos, rated(win_rates), strict=True)
     played_by = [round(sum(m.games.sum() for m in matches if i in m.pair)) for i in rows]
-    found = [Rating(label, s, float(e), r, n) for (label, s, e, r), n in zip(table, played_by, strict=True)]
+    seeds = [min((len(m.games) for m in matches if i in m.pair), default=0) for i in rows]
+    found = [Rating(*scores, n, met) for scores, n, met in zip(table, played_by, seeds, strict=True)]
     return tuple(sorted(found, key=lambda rating: -rating.average_win_rate.value))
 
 

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from alignbench.errors import UserError
-from alignbench.results.compared.ratings import Rating, Score
+from alignbench.results.compared.ratings import ORDERS, Rating, Score
 from alignbench.results.compared.table import Table
 from alignbench.results.shown.export import formula_free, json_text
 from alignbench.results.shown.grid import Grid, latex_text, markdown_text, plain
@@ -25,9 +25,9 @@ HEADER = ("row", "Bradley-Terry", "Elo", "average win rate", "games")
 
 def draw(rated: Sequence[Rating], table: Table, metric: str, form: str) -> str:
     """The ratings as text in one of the formats of `alignbench compare`."""
-    below = [*legend(metric), *remarks(table)]
+    below = [*legend(metric, rated), *remarks(table)]
     if form == "json":
-        content = {"metric": metric, "ratings": [dataclasses.asdict(r) for r in rated], "notes": remarks(table)}
+        content = {"metric": metric, "ratings": [dataclasses.asdict(r) for r in rated], "notes": below}
         return json_text(content)
     if form == "csv":
         return _csv(rated)
@@ -44,19 +44,24 @@ def draw(rated: Sequence[Rating], table: Table, metric: str, form: str) -> str:
     return _terminal(grid, below)
 
 
-def legend(metric: str) -> list[str]:
+def legend(metric: str, rated: Sequence[Rating]) -> list[str]:
+    alone = [" ".join(r.row) for r in rated if r.seeds < 2]
+    over = "over evaluation examples only, training noise left out: one seed" if alone else "over seeds and examples"
+    if 0 < len(alone) < len(rated):
+        over = f"over seeds and examples, of {', '.join(alone)} over examples only, training noise left out: one seed"
     return [
-        f"Who wins on {metric}, example by example; ties are half a win. [ ] is a 95% interval over seeds and examples "
+        f"Who wins on {metric}, example by example; ties are half a win. [ ] is a 95% interval {over} "
         "(hierarchical bootstrap), a guide and no test: that is what the table of differences is for.",
         f"Bradley-Terry: strengths that sum to 1, a beats b with probability a / (a + b); {NOT_APPLICABLE} where rows that never "
-        "lose to the others leave them unbounded. Elo: from 1000, K = 4, one drawn order "
-        "of games. Average win rate: mean over opponents.",
+        "lose to the others leave them unbounded. Elo: from 1000, K = 4, the mean over "
+        f"{ORDERS} orders of the same games and [ ] over those orders alone. Average win rate: mean over opponents.",
     ]
 
 
 def _line(rating: Rating) -> list[str]:
     strength, rate = (_interval(score) for score in (rating.bradley_terry, rating.average_win_rate))
-    return [" ".join(rating.row), strength, f"{rating.elo:.0f}", rate, str(rating.games)]
+    elo = f"{rating.elo.value:.0f} [{rating.elo.low:.0f}, {rating.elo.high:.0f}]"
+    return [" ".join(rating.row), strength, elo, rate, str(rating.games)]
 
 
 def _interval(score: Score) -> str:
@@ -68,13 +73,15 @@ def _interval(score: Score) -> str:
 def _csv(rated: Sequence[Rating]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    names = ("bradley_terry", "average_win_rate")
-    writer.writerow(["row", *(f"{name}{end}" for name in names for end in ("", "_low_95", "_high_95")), "elo", "games"])
+    names = ("bradley_terry", "average_win_rate", "elo")
+    writer.writerow(
+        ["row", *(f"{name}{end}" for name in names for end in ("", "_low_95", "_high_95")), "games", "seeds"]
+    )
     for rating in rated:
         scores = [
             "" if math.isnan(v) else repr(v) for name in names for v in dataclasses.astuple(getattr(rating, name))
         ]
-        writer.writerow([formula_free(" ".join(rating.row)), *scores, repr(rating.elo), rating.games])
+        writer.writerow([formula_free(" ".join(rating.row)), *scores, rating.games, rating.seeds])
     return buffer.getvalue()
 
 
