@@ -63,7 +63,7 @@ def helpfulness(record: dict) -> dict[str, dict]:
 
 def test_without_a_judge_its_metrics_are_left_out(finished: Finished) -> None:
     (record, _) = records(finished.path)
-    assert helpfulness(record).keys() == {"gold_reward", "accuracy", "win_rate", "lc_win_rate"}
+    assert helpfulness(record).keys() == {"gold_reward", "accuracy", "win_rate"}, "36 prompts are few for lc_win_rate"
 
 
 def test_a_judge_has_its_lines_in_the_table(small: Command, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_judge_has_its_lines_in_the_table(small: Command, tmp_path: Path) -> N
     found, sft = map(helpfulness, records(tmp_path / "runs"))
     assert JUDGED <= found.keys() == sft.keys()
     assert all(name in done.out for name in JUDGED)
-    assert sft["judge_win_rate"]["value"] == sft["lc_win_rate"]["value"] == 0.5
+    assert sft["judge_win_rate"]["value"] == 0.5
     assert not any(metric["missing"] for metric in found.values())
 
 
@@ -88,7 +88,7 @@ def test_a_judge_that_fails_midway_leaves_a_table_that_says_so(small: Command, t
     assert 0 < won["missing"] < 36 and won["n"] + won["missing"] == 36
     assert not sft["judge_win_rate"]["missing"] and not sft["judge_reward"]["missing"]
     assert "judge_reward" not in found, "it was asked for last, and answered none"
-    assert not found["win_rate"]["missing"] and not found["lc_win_rate"]["missing"], "the truth does not fail"
+    assert not found["win_rate"]["missing"], "the truth does not fail"
     assert "the judge overworked failed" in done.err and "too many responses" in done.err
     assert f"helpfulness/judge_win_rate of ppo: {won['missing']} of 36 examples have no answer" in " ".join(
         done.out.split()

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from alignbench_suite.helpfulness.length_control import PRIOR_SD, length_controlled
+from alignbench_suite.helpfulness.length_control import FEWEST, PRIOR_SD, enough, length_controlled, widened
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -132,3 +132,34 @@ def test_it_is_finite_and_fair_whatever_is_compared(rows: list[tuple[float, int,
     assert 0 <= found.rate <= 1 and np.isfinite(found.values).all()
     assert found.values.mean() == pytest.approx(found.rate, abs=1e-9)
     assert swapped.rate == pytest.approx(1 - found.rate, abs=1e-6), "who comes first does not matter"
+
+
+def test_too_few_prompts_or_outcomes_have_no_rate() -> None:
+    half = [0.0, 1.0] * (FEWEST // 2)
+    assert enough(half, range(FEWEST)) and not enough(half[1:], range(FEWEST - 1))
+    assert not enough(half, np.repeat(range(FEWEST // 2), 2).tolist()), "two responses are one prompt"
+    assert not enough([1.0] * 91 + [0.0] * 9, range(100)) and enough([1.0] * 90 + [0.0] * 10, range(100))
+    assert enough([0.5] * FEWEST, range(FEWEST)), "ties are half of each"
+    assert not enough([], [])
+
+
+def test_a_judge_of_length_alone_at_few_prompts_is_held_by_the_wider_interval() -> None:
+    """Mostly; and more often than by the sandwich estimate alone."""
+    held, narrow = [], []
+    for seed in range(30):
+        longer = np.round(np.random.default_rng(seed).normal(12, 20, FEWEST))
+        wins = 0.5 * ((longer > 0) + 1.0 * (longer >= 0))
+        found = length_controlled(wins, longer, range(FEWEST))
+        values = widened(found, wins, longer, range(FEWEST), [str(i) for i in range(FEWEST)])
+        assert values.mean() == pytest.approx(found.rate, abs=1e-9)
+        for kept, spread in ((narrow, found.values), (held, values)):
+            kept.append(abs(found.rate - 0.5) <= 2.01 * spread.std(ddof=1) / np.sqrt(FEWEST))
+    assert np.mean(held) >= 0.9 and np.mean(held) > np.mean(narrow)
+
+
+def test_copies_in_a_cluster_make_the_wider_interval_no_shorter() -> None:
+    wins, longer, _ = planted(60, 0.5, 1.5)
+    once = widened(length_controlled(wins, longer, range(60)), wins, longer, range(60), [str(i) for i in range(60)])
+    wins, longer, cluster = np.repeat(wins, 3), np.repeat(longer, 3), [str(i // 3) for i in range(180)]
+    often = widened(length_controlled(wins, longer, range(180)), wins, longer, range(180), cluster)
+    assert often.std() == pytest.approx(once.std(), rel=0.1)

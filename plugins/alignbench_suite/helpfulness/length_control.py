@@ -14,8 +14,9 @@ and the metric is that prediction at d = 0, logistic(theta). Where ours differs 
 - An example (a prompt) weighs 1, shared among its responses, as in the raw win rate.
 
 It cannot tell length from quality where every response is longer by about as much: phi stays near 0 then, and the raw win
-rate is what is left. Nor where quality itself shows in length. And a judge of nothing but length is only made out with some
-hundred examples: with fewer the rate stays between .5 and the raw one.
+rate is what is left. Nor where quality itself shows in length. With few examples it errs to either side: under a judge of nothing but
+length it lies outside of .5 to the raw rate about as often as within. So there is none below FEWEST examples, nor below
+FEWEST_OUTCOMES won and as many lost, and the standard error is that of a bootstrap where that is the larger.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from scipy.special import expit
 
 Floats = NDArray[np.float64]
 
+FEWEST, FEWEST_OUTCOMES = 50, 10.0
+"""Ten of the rarer outcome for a slope in a logistic regression (Peduzzi et al. 1996, J. Clin. Epidemiol. 49, 1373-1379)."""
+DRAWS, SEED = 100, 2404
 PRIOR_SD = 10.0
 """Of phi. Without a prior, a judge of length alone, whose preferences the sign of d foretells, would drive phi to infinity."""
 
@@ -67,6 +71,38 @@ def length_controlled(wins: Sequence[float], longer: Sequence[float], example: S
     hessian = _hessian(predicted, features, weights, penalty)
     moved = by_example @ np.linalg.solve(hessian, [rate * (1 - rate), 0.0])
     return LengthControl(float(rate), float(beta[1]), rate + len(responses) * moved)
+
+
+def enough(wins: Sequence[float], example: Sequence[int]) -> bool:
+    """Whether there are examples enough to tell length from quality."""
+    weights = 1 / np.bincount(example)[np.asarray(example, np.intp)] if len(example) else np.zeros(0)
+    won = float(weights @ np.asarray(wins, np.float64))
+    examples = float(weights.sum())
+    return round(examples) >= FEWEST and min(won, examples - won) >= FEWEST_OUTCOMES
+
+
+def widened(
+    found: LengthControl, wins: Sequence[float], longer: Sequence[float], example: Sequence[int], cluster: Sequence[str]
+) -> Floats:
+    """The values, farther from the rate where fits to drawn clusters of examples spread more than the sandwich estimate says: it
+    takes sd(d) and the curvature for known. `cluster` [examples]."""
+    y, d, e = np.asarray(wins, np.float64), np.asarray(longer, np.float64), np.asarray(example, np.intp)
+    of = np.unique(np.asarray(cluster), return_inverse=True)[1]
+    groups = int(of.max()) + 1
+    sums = np.bincount(of, found.values - found.rate)
+    spread = float(np.sqrt(groups / max(groups - 1, 1) * (sums**2).sum()) / len(found.values))
+    if spread == 0 or groups < 2:
+        return found.values
+    rows = [np.flatnonzero(of[e] == g) for g in range(groups)]
+    rng, rates = np.random.default_rng(SEED), []
+    for _ in range(DRAWS):
+        drawn = [rows[g] for g in rng.integers(groups, size=groups)]
+        taken = np.concatenate(drawn)
+        copy = np.repeat(np.arange(groups), [len(part) for part in drawn])
+        fresh = np.unique(np.stack([copy, e[taken]]), axis=1, return_inverse=True)[1].reshape(-1)
+        rates.append(length_controlled(y[taken].tolist(), d[taken].tolist(), fresh.tolist()).rate)
+    values: Floats = found.rate + (found.values - found.rate) * max(1.0, float(np.std(rates, ddof=1)) / spread)
+    return values
 
 
 def _fit(y: Floats, features: Floats, weights: Floats, penalty: Floats) -> Floats:

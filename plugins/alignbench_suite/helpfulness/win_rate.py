@@ -78,12 +78,17 @@ def _is_tie(preference: float) -> float:
 
 
 def length_controlled_win_rate(metric: str, compared: Sequence[Comparison]) -> list[ExampleScore]:
-    """See length_control.py. What the judge did not answer stays missing; the rest is fitted without it."""
-    from alignbench_suite.helpfulness.length_control import length_controlled
+    """See length_control.py. None where it has too few prompts. What the judge did not answer stays missing; the rest is fitted without it."""
+    from alignbench_suite.helpfulness.length_control import enough, length_controlled, widened
 
     raw = win_rate(metric, compared)
     answered = [group for group, score in zip(by_prompt(compared), raw, strict=True) if not math.isnan(score.value)]
     flat = [(example, c) for example, group in enumerate(answered) for c in group]
-    fit = length_controlled([c.preference for _, c in flat], [c.longer for _, c in flat], [e for e, _ in flat])
-    values = iter(fit.values.tolist())
+    wins, longer, example = [c.preference for _, c in flat], [c.longer for _, c in flat], [e for e, _ in flat]
+    if not enough(wins, example):
+        return []
+    prompts = [group[0].mine.prompt for group in answered]
+    cluster = [f"cluster {p.cluster}" if p.cluster else f"prompt {p.id}" for p in prompts]
+    fit = length_controlled(wins, longer, example)
+    values = iter(widened(fit, wins, longer, example, cluster).tolist())
     return [ExampleScore(metric, s.example, s.value if math.isnan(s.value) else next(values), s.cluster) for s in raw]
