@@ -335,7 +335,7 @@ class TestEmbeddingModel:
                 Diversity(DiversityConfig(**options))
             assert "\n" not in str(error.value)
 
-    def test_weights_that_are_missing_are_not_made_up(self, tmp_path):
+    def test_weights_that_are_missing_are_not_made_up(self, tmp_path, caplog):
         """But for what lies behind the last hidden states, which nobody reads."""
         shape = BertConfig(
             vocab_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
@@ -346,6 +346,12 @@ class TestEmbeddingModel:
         PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(tmp_path)
         damage.without("pooler.")(tmp_path)
         assert SentenceModel(tmp_path).embed(["a", "b"]).shape == (2, 16)
+        caplog.clear()
+        SentenceModel(tmp_path).embed(["a", "🌟"])
+        assert not caplog.records
+        unread = SentenceModel(tmp_path).embed(["a", "🌟", "🔮"])
+        assert cosine_distance(unread[1:]) == pytest.approx(0)
+        assert "knows no word of 2 different texts" in caplog.text and "cosine distance is 0" in caplog.text
         damage.without("layer.1.attention")(tmp_path)
         with pytest.raises(UserError, match=r"lack encoder\.layer\.1\.attention\.\S+, .* which a BertModel has"):
             SentenceModel(tmp_path)

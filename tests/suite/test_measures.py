@@ -109,6 +109,8 @@ class TestNovelty:
     def test_what_does_not_make_a_text_another(self):
         assert {normalised(t) for t in ("Blue", " blue.", "**Blue.**\n", '"BLUE"', "blue !", "# blue")} == {"blue"}
         assert len({normalised(t) for t in ("-5", "5", "5 6", "56", "3.5", "🔮", "🌟", "?", "!", "")}) == 10
+        assert len({normalised(t) for t in ("C", "C#", "C++", "5", "5%", "A", "F#")}) == 7
+        assert normalised("**C#.**") == normalised("c#") == "c#"
 
     def test_classes_by_cosine_join_the_first_that_is_near_to_its_first_member(self):
         angles = np.deg2rad([0, 20, 40, 90])

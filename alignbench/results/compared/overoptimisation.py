@@ -149,7 +149,8 @@ def half_intervals(values: Array, clusters: NDArray[np.intp]) -> Array:
 class Decline:
     """The highest point of the gold reward and what the last one has lost since, on the same prompts with the same chances.
 
-    The highest of many points is so by chance too: `p_value` is corrected for the number of points that it was chosen from."""
+    The highest of many points is so by chance too: `p_value` is corrected for the number of points that it was chosen from,
+    and `fall`, which is not, has no interval to show."""
 
     peak: int
     fall: Estimate
@@ -220,7 +221,8 @@ def _warning(course: Course) -> str:
 
 
 def drop(decline: Decline) -> str:
-    return with_interval(decline.fall.value, decline.fall.half_interval())
+    """Without an interval: that of a point which was picked because it was highest holds the truth too seldom."""
+    return f"{decline.fall.value:.3f}"
 
 
 def p_text(p: float) -> str:

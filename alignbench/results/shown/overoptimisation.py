@@ -146,8 +146,7 @@ def _content(course: Course) -> dict[str, Any]:
         **{n: c and {"value": c.mean.tolist(), "half_interval_95": c.half.tolist()} for n, c in zip(names, columns, strict=True)},
         "peak": course.decline and {
             "update": along.updates[course.decline.peak], "fall": course.decline.fall.value,
-            "half_interval_95": course.decline.fall.half_interval(), "p_value": course.decline.p_value,
-            "over_optimised": course.decline.significant,
+            "p_value": course.decline.p_value, "over_optimised": course.decline.significant,
         },
         "fits": {n: f if isinstance(f, str) else {
             "alpha": f.alpha, "beta": f.beta, "covariance": f.covariance.tolist(), "t": f.t, "residual": f.residual, "peak": f.peak(),

