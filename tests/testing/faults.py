@@ -136,7 +136,7 @@ FAULTS = (
     Fault("loss with the wrong sign", LEARNED, "part_loss.backward()", "(-part_loss).backward()", "fitting_predicts_rankings"),
     # Evaluations
     Fault("a missing verdict counted as 0", HELPFULNESS, "return None if generation.verdict is None else generation.verdict.gold_reward", "return 0.0 if generation.verdict is None else generation.verdict.gold_reward", "what_does_not_apply_is_left_out", "alignbench_suite.scores"),
-    Fault("a metric without its spec", HELPFULNESS, 'MetricSpec("helpfulness/accuracy", Direction.HIGHER, "share of responses"),', "", "specs_cover_every_metric"),
+    Fault("a metric without its spec", HELPFULNESS, 'MetricSpec("helpfulness/accuracy", Direction.HIGHER, "share of responses", share=True),', "", "specs_cover_every_metric"),
     Fault("each response an example", HELPFULNESS, "groups, matched = subject.by_prompt()", "groups, matched = [[g] for g in subject.generations]", "examples_are_scored_once"),
     Fault("opponents paired by position", HELPFULNESS, "(g.prompt.id, g.index): g for g in baseline}", "(g.prompt.id, g.index): b for g, b in zip(sorted(baseline, key=lambda g: (g.prompt.id, g.index)), baseline)}", "order_of_generations_is_irrelevant", "alignbench_suite.helpfulness.win_rate"),
     Fault("a random choice without a seed", OPTIMIZATION, "lambda g: float(g.tokens)", "lambda g: float(g.tokens) + __import__('random').random()", "same_generations_same_scores"),
