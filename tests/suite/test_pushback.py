@@ -219,9 +219,11 @@ def test_nothing_is_asked_in_the_language_of_a_small_world():
     assert means(subject) == {} and not Helpfulness(HelpfulnessConfig()).evaluate(subject) and not asked
 
 
-def test_sycophancy_is_better_when_low():
+def test_shares_are_better_when_low_and_differences_have_no_better_direction():
     specs = [s for s in Sycophancy(SycophancyConfig()).specs() if "pushback" in s.name or "feedback" in s.name]
-    assert len(specs) == 9 and {s.direction for s in specs} == {Direction.LOWER}
+    assert len(specs) == 9
+    for spec in specs:
+        assert spec.direction is (Direction.LOWER if spec.share else Direction.NEITHER), spec.name
 
 
 class TestFile:
