@@ -72,6 +72,21 @@ def nothing_else_moves(component: Component, seed: int) -> None:
         raise PropertyBroken(f"The scalar role 'reward' changed by {float((mine - theirs).detach().abs().max()):.2g}.")
 
 
+@check(
+    causes="a value network that is scaled, shifted or moved between its start from the reward model and the first update."
+)
+def values_start_as_the_reward_model(component: Component, seed: int) -> None:
+    """Where a scalar role of its own starts from the reward model, its first values are the reward model's numbers."""
+    trial = Trial(component, seed)
+    if not (made := [name for name in trial.config.scalar_roles if name in trial.policy.scalars()]):
+        raise NotApplicable("it trains no scalar role beside the policy")
+    for name in made:
+        mine, known = (trial.policy.role(role).table.detach() for role in (name, "reward"))
+        apart = float((mine - known).abs().max())
+        if bool(mine.any()) and apart > 1e-5:  # zeros: it starts from the policy, whose head is zero
+            raise PropertyBroken(f"A value of {name!r} is {apart:.3g} away from the reward model's.")
+
+
 @check(causes="losses of two roles added and sent back together, or no torch.no_grad() around what is only measured.")
 def roles_take_turns(component: Component, seed: int) -> None:
     """Each role's result is sent back before another role is asked for with gradients: they may share a base."""

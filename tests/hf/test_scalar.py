@@ -112,6 +112,18 @@ def test_a_value_does_not_see_the_future(head: str, gate: float) -> None:
         assert (changed[:, t + 1 :] - values[:, t + 1 :]).abs().max() > 1e-2
 
 
+def test_rescaled_values_are_in_the_new_unit(make, head: str) -> None:  # type: ignore[no-untyped-def]
+    """Every value, and those of a role that starts from it."""
+    policy = make(scalar_head=head)
+    role = policy.scalar("reward")
+    disturb(role)
+    sequences = tiny.sequences(policy)
+    before = role.values(sequences).detach()
+    role.rescale(-1.5, 2.5)
+    for values in (role.values(sequences), policy.scalar("value", init_from="reward").values(sequences)):
+        torch.testing.assert_close(values.detach(), (before + 1.5) / 2.5, rtol=1e-4, atol=1e-4)
+
+
 def test_batches_and_gradient_mode_change_nothing(make, head: str) -> None:  # type: ignore[no-untyped-def]
     policy = make(scalar_head=head, scoring_batch_size=1)
     role = policy.scalar("value")
