@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,8 +41,11 @@ class PPOConfig(RolloutConfig):
     """Clipping of the probability ratio."""
     clip_value: float = 0.2
     """Clipping of the value update around the old value, in reward units; 0: none."""
+    value_learning_rate: float | None = None
+    """Of the value network, under the policy's schedule; null: learning_rate."""
     value_coef: float = 0.1
-    """Weight of the value loss. The value network shares nothing with the policy: this scales its step alone."""
+    """Weight of the value loss in what trains the policy's weights, read with model.value_trunk=shared alone. A value network
+    of its own has its step from value_learning_rate: AdamW takes no notice of a factor on a loss."""
     value_init: str = "reward"
     """What the value network starts from: reward (the reward model, where there is one) or policy."""
     gamma: float = 1.0
@@ -80,5 +84,8 @@ def check(config: PPOConfig) -> None:
         raise UserError("algo.kl_coef and algo.kl_target must not be negative: the penalty would reward divergence.")
     if config.kl_target > 0 and (config.kl_coef == 0 or config.kl_horizon <= 0):
         raise UserError("algo.kl_target needs algo.kl_coef and algo.kl_horizon above 0: it multiplies kl_coef.")
+    rate = config.value_learning_rate
+    if rate is not None and not (rate >= 0 and math.isfinite(rate)):
+        raise UserError(f"algo.value_learning_rate={rate} must be a number from 0 up, or null.")
     if config.clip_ratio <= 0 or config.clip_value < 0:
         raise UserError("algo.clip_ratio must be above 0, and algo.clip_value must not be negative (0: no clipping).")

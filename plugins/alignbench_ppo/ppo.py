@@ -60,7 +60,9 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         from_reward = config.value_init == "reward" and "reward" in policy.scalars()
         self._value = policy.scalar("value", init_from="reward" if from_reward else POLICY)
         roles = {"policy": policy.trainable(), "value": self._value.parameters()}
-        self._optimizer = functional.ScheduledAdamW(config, roles, updates)
+        self._value_coef = config.value_coef if self._value.reads_policy else 1.0
+        own = {} if config.value_learning_rate is None else {"value": config.value_learning_rate}
+        self._optimizer = functional.ScheduledAdamW(config, roles, updates, learning_rates=own)
         self._shuffle = seeds.torch("minibatches")
         self._kl_coef = config.kl_coef
 
@@ -81,7 +83,6 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             "epochs": 1,
             "minibatches": 1,
             "gae_lambda": 1.0,
-            "value_coef": 1.0,
             "clip_value": 0.0,
         }
 
@@ -151,8 +152,9 @@ class PPO(PolicyOptimizer[ScoredRollout]):
     def _step(self, experience: Experience, minibatch: Tensor) -> dict[str, float]:
         """One optimizer step on the mean loss of a minibatch's tokens, gathered over micro-batches.
 
-        A value that reads the policy's states takes one pass forward and back with it. One with a network of its own comes
-        after the policy, whose activations are gone by then."""
+        A value that reads the policy's states takes one pass forward and back with it, on one loss as in arXiv 1707.06347,
+        equation 9: the gradient of the policy's weights is clipped as a whole. One with a network of its own comes after the
+        policy, whose activations are gone by then, and is clipped on its own."""
         config, temperature = self._config, self._config.temperature
         tokens = experience.sequences.response_mask[minibatch].sum()
         sums: Counter[str] = Counter()
@@ -191,7 +193,7 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         require_finite("the value loss", loss.total.detach(), hint="Lower the learning rate.")
         sums["value_loss"] += float(loss.total.detach() / tokens)
         sums["value_clip_fraction"] += float(loss.clipped / tokens)
-        return self._config.value_coef * loss.total / tokens
+        return self._value_coef * loss.total / tokens
 
     def state_dict(self) -> dict[str, Any]:
         return {
