@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from alignbench.plugins import Component, Kind, registry
 
 PPO, SFT, DPO, IPO, RLOO = "algo=ppo", "algo=sft", "algo=dpo", "algo=ipo", "algo=rloo"
+ONLINE_DPO = "algo=online_dpo"
 LEARNED, BEST_OF_N = "reward=learned", "algo=best_of_n"
 SCRATCH = "model=scratch"
 HELPFULNESS, OPTIMIZATION = "evaluation=helpfulness", "evaluation=optimization"
@@ -101,6 +102,7 @@ FAULTS = (
     Fault("learning rate scheduled once", DPO, "learning_rate = self._optimizer.next_update()", "learning_rate = self._optimizer.next_update() if not self._optimizer.steps else 0.0", "learning_rate_follows_its_schedule", "alignbench_dpo.pairs"),
     Fault("state of the optimizer not loaded", DPO, "self._optimizer.load_state_dict(state)", "pass", "goes_on_from_its_state", "alignbench_dpo.pairs"),
     Fault("margin with a factor of its own", IPO, "(2 * probability - 1) / (2 * tau)", "(2 * probability - 1) / tau", "reaches_its_optimum", "alignbench_dpo.losses"),
+    Fault("KL from the sampler's log-probabilities", ONLINE_DPO, "functional.sequence_kl(own, ref, mask)", "functional.sequence_kl(batch.rollout.logprobs, ref, mask)", "kl_is_in_nats_per_response"),
     # Groups
     Fault("baseline of the neighbouring group", RLOO, "return rewards - others", "return rewards - others.roll(1, 0)", "order_makes_no_difference"),
     Fault("baseline as the advantage", RLOO, "return rewards - others", "return others", "reaches_its_optimum"),
