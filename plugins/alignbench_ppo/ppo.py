@@ -7,6 +7,8 @@ trained at s_0 .. s_{L-1}, and V(s_L) is 0 because the episode ends there, with 
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ from alignbench import (
 )
 from alignbench.functional import ClippedLoss, masked_mean, masked_sum, policy_loss, require_finite, shape_scores
 from alignbench_ppo.config import PPOConfig, check
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         self._optimizer = functional.ScheduledAdamW(config, roles, updates, learning_rates=own)
         self._shuffle = seeds.torch("minibatches")
         self._kl_coef = config.kl_coef
+        if config.kl_target > 0 and config.horizon > (responses := updates * config.batch_size):
+            log.warning(
+                "algo.kl_horizon=%g is more than the %d responses of this run: kl_coef moves by at most %.0f%% and may not "
+                "reach algo.kl_target. Lower it (ten batches are %d).",
+                config.horizon, responses, 100 * math.expm1(0.2 * responses / config.horizon), 10 * config.batch_size,
+            )  # fmt: skip
 
     @classmethod
     def optimum(cls, config: PPOConfig, problem: ExactProblem) -> Tensor | None:
@@ -132,7 +142,7 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         }
         if config.kl_target > 0:
             self._kl_coef = adapt_kl_coef(
-                self._kl_coef, metrics["kl"], len(sequences), config.kl_target, config.kl_horizon
+                self._kl_coef, metrics["kl"], len(sequences), config.kl_target, config.horizon
             )
         over = 0 < config.kl_stop < metrics["kl"]
         stop = f"KL {metrics['kl']:.2f} nats per response is above algo.kl_stop={config.kl_stop}" if over else None

@@ -417,6 +417,28 @@ def test_the_adaptive_coefficient_moves_towards_its_target(target: float, direct
     assert second.metrics["kl_coef"] == pytest.approx(0.1 * (1 + direction * 0.2 * 48 / 120))
 
 
+@pytest.mark.parametrize("target, factor", [(1e-3, 1.02), (1e3, 0.98)])
+def test_by_default_the_horizon_is_ten_batches(target: float, factor: float) -> None:
+    """So that a coefficient that is always wrong has moved far by the end of a run of a hundred updates."""
+    policy, ppo = started(config(kl_target=target, learning_rate=0.0, updates=10))
+    found = [ppo.update(tiny.scored(policy)).metrics["kl_coef"] for _ in range(3)]
+    assert found == pytest.approx([0.1, 0.1 * factor, 0.1 * factor**2])
+
+
+def test_a_horizon_beyond_the_end_of_the_run_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    policy, ppo = started(config(kl_target=1.0, kl_horizon=100.0))  # of 48 responses
+    for _ in range(2):
+        ppo.update(tiny.scored(policy))
+    (said,) = caplog.messages
+    assert said.startswith(
+        "algo.kl_horizon=100 is more than the 48 responses of this run: kl_coef moves by at most 10%"
+    )
+    caplog.clear()
+    for changes in ({"kl_horizon": 48.0}, {"updates": 10}, {"kl_target": 0.0}):
+        started(config(**({"kl_target": 1.0} | changes)))
+    assert not caplog.messages
+
+
 def test_a_fixed_coefficient_stays() -> None:
     policy, ppo = started(config())
     assert [ppo.update(tiny.scored(policy, seed=i)).metrics["kl_coef"] for i in range(2)] == [0.1, 0.1]
