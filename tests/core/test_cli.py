@@ -96,10 +96,11 @@ def test_every_command_has_a_file_of_its_own_and_every_file_is_a_command() -> No
 
 
 @pytest.mark.parametrize("option", ["-m", "--multirun"])
-def test_a_sweep_of_nothing_is_refused(command: Command, option: str) -> None:
-    done = command(option)
-    assert (done.code, done.out) == (2, "")
-    assert done.err == f"alignbench: error: {option} needs lists of values, as in {option} algo=ppo,dpo seed=0,1,2.\n"
+def test_a_sweep_of_nothing_is_refused(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert cli.run_command([option]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"alignbench: error: {option} needs lists of values, as in {option} algo=ppo,dpo seed=0,1,2.\n"
 
 
 def test_compare_is_reached(command: Command, tmp_path: Path) -> None:
