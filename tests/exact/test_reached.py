@@ -17,12 +17,13 @@ HALF = ("model.hidden_size=32", "model.num_heads=2", "model.intermediate_size=64
 SMALLER = {"dpo": ("algo.batch_size=192", "algo.micro_batch_size=192")}
 
 
-def test_ppos_settings_follow_the_length() -> None:
-    """With those of two tokens it ends at 0.11 of three, with these within the page's 0.04 (400 updates: too long for a test).
+@pytest.mark.parametrize("algo", ["ppo", "rloo", "grpo"])
+def test_settings_follow_the_length(algo: str) -> None:
+    """With those of two tokens PPO ends at 0.11 of three, with these within the page's 0.04 (400 updates: too long for a test).
     What is said at the command line comes first."""
 
     def found(*overrides: str) -> tuple[object, ...]:
-        config = load_config(["experiment=exact", "algo=ppo", *overrides]).algo.config
+        config = load_config(["experiment=exact", f"algo={algo}", *overrides]).algo.config
         return config.updates, config.learning_rate
 
     assert found() == (150, 4e-3)
