@@ -256,6 +256,8 @@ def main(task: Task, arguments: Sequence[str]) -> None:
     try:
         with sweeps.opening(sweep), _command_line(arguments):
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(job)()
+    except BrokenPipeError:
+        raise  # nobody reads any more: no fault of the request
     except (Exception, KeyboardInterrupt) as error:
         begun, full_errors = job.begun or sweep.reports(), os.environ.get(FULL_ERRORS) == "1"
         if isinstance(error, COMPLAINTS) and not begun and not full_errors:  # no fault inside a run

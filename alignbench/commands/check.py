@@ -45,8 +45,13 @@ def main(arguments: Sequence[str]) -> int:
 def _with_settings(components: Sequence[Component], settings: Sequence[str]) -> list[Component]:
     """`algo.kl_coef=0.3` is for the algorithms that were named."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
-    given = OmegaConf.to_container(OmegaConf.from_dotlist(list(settings)))
+    try:
+        given = OmegaConf.to_container(OmegaConf.from_dotlist(list(settings)))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{' '.join(settings)}: {' '.join(str(error).split())}") from error
     assert isinstance(given, dict)
     kinds = {component.kind.value for component in components}
     if unused := [str(kind) for kind in given if kind not in kinds]:

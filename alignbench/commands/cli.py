@@ -30,7 +30,7 @@ def run_command(arguments: Sequence[str]) -> int:
     """Runs one command; returns the exit code: 0, 1 for a run that failed, 2 for a request that cannot be met."""
     first = arguments[0] if arguments else ""
     try:
-        if first == "--version":
+        if "--version" in arguments and first not in COMMANDS:
             print(f"alignbench {__version__}")
             return 0
         if first in COMMANDS:

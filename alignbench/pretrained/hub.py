@@ -106,5 +106,9 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message, with those that it announces by a colon; its kind where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text, *rest = lines
+    while text.endswith(":") and rest:
+        text = f"{text} {rest.pop(0)}"
+    return text

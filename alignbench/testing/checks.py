@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from alignbench.errors import UserError
 from alignbench.plugins import Component
 
 
@@ -18,6 +19,10 @@ class PropertyBroken(AssertionError):
 
 class NotApplicable(unittest.SkipTest):
     """The property says nothing about this component. Test runners report the test as skipped."""
+
+
+class CannotBeBuilt(UserError):
+    """The component refuses the settings that it is to be checked with: there is nothing to check."""
 
 
 class Status(enum.Enum):
@@ -73,7 +78,7 @@ class CheckList:
 
 
 def run_checks(checks: Sequence[Check], component: Component, seed: int = 0) -> Iterator[Result]:
-    """Every check in turn, as its result comes."""
+    """Every check in turn, as its result comes. Raises CannotBeBuilt."""
     for check in checks:
         start = time.perf_counter()
         status, detail = Status.OK, ""
@@ -83,6 +88,8 @@ def run_checks(checks: Sequence[Check], component: Component, seed: int = 0) -> 
                 check.run(component, seed)
         except NotApplicable as reason:
             status, detail = Status.NOT_APPLICABLE, str(reason)
+        except CannotBeBuilt:
+            raise
         except PropertyBroken as broken:
             status, detail = Status.FAILED, str(broken)
         except Exception as error:  # a component may fail in any way, and the other checks are still of use

@@ -17,7 +17,7 @@ from alignbench.errors import UserError
 from alignbench.plugins import Component
 from alignbench.records import Exported, Message, Prompt, Sampling, Sequences
 from alignbench.seeds import Seeds
-from alignbench.testing.checks import NotApplicable, PropertyBroken
+from alignbench.testing.checks import CannotBeBuilt, NotApplicable, PropertyBroken
 
 LETTERS = "abcdefgh"
 TEXTS = ("a", "b c d", "e f", "h g f e d", "c c", "a b")
@@ -53,10 +53,14 @@ def letters() -> Any:
 
 
 def build(component: Component, seed: int, *, moved: bool = True) -> Policy:
-    """The policy, with its reference frozen. `moved`: its weights then differ from the reference's, as after training."""
-    policy: Policy = component.load()(
-        component.config(), tokenizer=letters(), device=torch.device("cpu"), seeds=Seeds(seed).child("model")
-    )
+    """The policy, with its reference frozen. `moved`: its weights then differ from the reference's, as after training. Raises
+    CannotBeBuilt."""
+    try:
+        policy: Policy = component.load()(
+            component.config(), tokenizer=letters(), device=torch.device("cpu"), seeds=Seeds(seed).child("model")
+        )
+    except UserError as error:
+        raise CannotBeBuilt(str(error)) from error
     policy.freeze_reference()
     if moved:
         move(policy, seed)

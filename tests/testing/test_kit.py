@@ -49,6 +49,14 @@ def test_settings_of_the_components_that_are_named(capsys: pytest.CaptureFixture
         main(["length", "reward.scale=0"])
     with pytest.raises(UserError, match=r"^algo\.\*: no algo was named beside it"):
         main(["length", "algo.epochs=2"])
+    for odd in ("[1", "{a", "${x"):
+        with pytest.raises(UserError, match="^reward.scale="):
+            main(["length", f"reward.scale={odd}"])
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line_and_no_broken_plugin(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder or GGUF file"):
+        main(["model=hf", f"model.path={tmp_path / 'nowhere'}"])
 
 
 def test_without_a_name_it_lists_and_imports_no_torch() -> None:

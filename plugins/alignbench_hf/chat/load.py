@@ -38,7 +38,12 @@ def load_chat(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, fold
     """The tokenizer keeps the template, so that whatever is saved or exported has it."""
     template = template_of(tokenizer, config.chat_template)
     day = datetime.datetime.fromisoformat(config.template_date)
-    tokenizer.chat_template = fixed(template, config.template_kwargs, day, name=name_of(tokenizer))
+    tokenizer.chat_template = fixed(
+        template,
+        config.template_kwargs,
+        day,
+        name=config.chat_template if config.chat_template.endswith(".jinja") else name_of(tokenizer),
+    )
     return Chat(
         tokenizer,
         stops=stops(tokenizer, folder),
@@ -57,7 +62,12 @@ def stops(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[int]:
         settings = pretrained.json_object(path) if path.is_file() else {}
         given = settings.get("eos_token_id", (settings.get("text_config") or {}).get("eos_token_id"))
         if given is not None:
-            found = set(given) if isinstance(given, list) else {given}
+            listed = given if isinstance(given, list) else [given]
+            if not all(type(id) is int for id in listed):
+                raise UserError(
+                    f"{path}: eos_token_id={given!r} is neither a token's number nor a list of them: mend it."
+                )
+            found = set(listed)
             break
     control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     if odd := sorted(found - control):

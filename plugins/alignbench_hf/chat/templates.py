@@ -41,9 +41,12 @@ def template_of(tokenizer: PreTrainedTokenizerBase, chosen: str) -> str:
         return _named(tokenizer, chosen)
     if chosen and (path := Path(chosen).expanduser()).suffix == ".jinja":
         try:
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8-sig")  # what editors put before a text is none of it
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"model.chat_template={chosen} cannot be read: {pretrained.one_line(error)}.") from error
+            raise UserError(
+                f"model.chat_template={chosen} cannot be read: {pretrained.one_line(error)}. (A run keeps a copy beside its weights, "
+                "as chat_template.jinja.)"
+            ) from error
     if chosen:
         raise unknown_name("model.chat_template", chosen, [*NAMED, *several, "<a .jinja file>"])
     if isinstance(own, dict):
@@ -89,12 +92,15 @@ def _named(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
 def fixed(template: str, arguments: Mapping[str, Any], day: datetime.datetime, *, name: str) -> str:
     """The template with its arguments and its day written into it: it gives the same text on any day, in any program, and what
     is saved with a checkpoint needs no settings beside it."""
+    template = template.replace("\r\n", "\n").replace("\r", "\n")  # as it is read again from a file
     try:
         parsed = _compile_jinja_template(template).environment.parse(template)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(
             f"The chat template of {name} is no Jinja template: {error.message} (line {error.lineno})."
         ) from error
+    except RecursionError as error:
+        raise UserError(f"The chat template of {name} is nested too deeply to be read.") from error
     known = meta.find_undeclared_variables(parsed) - _OF_EVERY_TEMPLATE
     if odd := [argument for argument in arguments if argument not in known]:
         raise unknown_name("argument", odd[0], known, where="model.template_kwargs")
@@ -110,7 +116,14 @@ def _clock_formats(parsed: nodes.Template, name: str) -> list[str]:
     """What the template asks today's date in."""
     if any(macro.name == _CLOCK for macro in parsed.find_all(nodes.Macro)):
         return []  # fixed already
-    found = []
+    found, uses = [], [node for node in parsed.find_all(nodes.Name) if node.name == _CLOCK]
+    asked = [test.node for test in parsed.find_all(nodes.Test) if test.name == "defined"]
+    called = [call.node for call in parsed.find_all(nodes.Call)]
+    if odd := [use for use in uses if not any(use is node for node in (*asked, *called))]:
+        raise UserError(
+            f"The chat template of {name} hands on {_CLOCK} (line {odd[0].lineno}), so that the date cannot be fixed: call it by "
+            "its name in a template of your own, model.chat_template=<a .jinja file>."
+        )
     for call in parsed.find_all(nodes.Call):
         if isinstance(call.node, nodes.Name) and call.node.name == _CLOCK:
             if not (len(call.args) == 1 and isinstance(call.args[0], nodes.Const)):

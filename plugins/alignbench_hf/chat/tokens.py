@@ -96,7 +96,7 @@ class Chat:
     def check_saved(self, folder: Path) -> None:
         """Raises UserError where weights were trained under another template than this one."""
         path = folder / TEMPLATE_FILE
-        if path.is_file() and path.read_text(encoding="utf-8") != self.tokenizer.chat_template:
+        if path.is_file() and path.read_text(encoding="utf-8") != str(self.tokenizer.chat_template):
             raise UserError(
                 f"The weights in {folder} were trained under another chat template ({path}): choose it by "
                 "model.chat_template=, or check model.template_kwargs and model.template_date."

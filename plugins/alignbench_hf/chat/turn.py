@@ -40,6 +40,8 @@ def look_at(tokenizer: PreTrainedTokenizerBase, remedy: str) -> Turn:
         bare = tokenizer.apply_chat_template([asked], tokenize=False)
     except Exception as error:  # a template fails in whatever way its expressions do
         raise UserError(f"{name} cannot write one user message ({pretrained.one_line(error)}): {remedy}.") from error
+    if prompt != tokenizer.apply_chat_template([asked], tokenize=False, add_generation_prompt=True):
+        raise UserError(f"{name} writes another prompt each time that it is asked: {remedy}.")
     if QUESTION not in prompt:
         raise UserError(f"{name} loses the user's text (its prompt is {prompt[:80]!r}): {remedy}.")
     thinks, opened = THOUGHT in str(tokenizer.chat_template), prompt.rfind(THINK) > prompt.rfind(THOUGHT)
