@@ -60,6 +60,11 @@ class ScalarRole(ABC):
         """What to train, head included."""
 
     @abstractmethod
+    def rescale(self, shift: float, scale: float) -> None:
+        """Its values become `(value - shift) / scale`, by its weights: saved with them, and taken over by a role that starts
+        from this one."""
+
+    @abstractmethod
     def save(self, path: Path) -> None: ...
 
     @abstractmethod

@@ -209,12 +209,18 @@ class ScheduledAdamW:
     """AdamW over named groups of parameters, with the schedule and the gradient clipping of an OptimizerConfig.
 
     Each group (a role: policy, value) is clipped to `max_grad_norm` on its own, so that large value gradients do not
-    shrink the policy's step. `steps` counts optimizer steps."""
+    shrink the policy's step. `learning_rates`: of groups that have one of their own. `steps` counts optimizer steps."""
 
     def __init__(
-        self, config: OptimizerConfig, groups: Mapping[str, Sequence[torch.nn.Parameter]], updates: int
+        self,
+        config: OptimizerConfig,
+        groups: Mapping[str, Sequence[torch.nn.Parameter]],
+        updates: int,
+        *,
+        learning_rates: Mapping[str, float] | None = None,
     ) -> None:
         self._config, self._updates, self._update = config, updates, 0
+        self._learning_rates = dict.fromkeys(groups, config.learning_rate) | dict(learning_rates or {})
         adamw = _adamw(config.optimizer, itertools.chain(*groups.values()))
         self._optimizer = adamw(
             [{"params": list(parameters), "name": name} for name, parameters in groups.items()],
@@ -225,13 +231,13 @@ class ScheduledAdamW:
         self.steps = 0
 
     def next_update(self) -> float:
-        """Sets the learning rate of the update that begins, and returns it."""
+        """Sets the learning rates of the update that begins, and returns config.learning_rate as it stands there."""
         factor = learning_rate_at(
             self._update, updates=self._updates, schedule=self._config.lr_schedule, warmup=self._config.warmup_updates
         )
         self._update += 1
         for group in self._optimizer.param_groups:
-            group["lr"] = self._config.learning_rate * factor
+            group["lr"] = self._learning_rates[group["name"]] * factor
         return self._config.learning_rate * factor
 
     def zero_grad(self) -> None:

@@ -60,7 +60,9 @@ class OptimizerConfig(AlgorithmConfig):
     weight_decay: float = 0.0
     """Of AdamW, decoupled from the gradient; 0: none."""
     adam_eps: float = 1e-5
-    """1e-5 as in OpenAI's RLHF code: torch's 1e-8 makes the first updates larger (arXiv 2403.17031)."""
+    """Of AdamW, added to the root of the bias-corrected second moment: a weight whose gradients are of this size takes half a
+    step. 1e-5 is the value of OpenAI's RLHF code, in place of torch's 1e-8; that code adds it before the correction, as
+    TensorFlow does, which makes its first steps smaller still (arXiv 2403.17031)."""
     max_grad_norm: float = 1.0
     """Gradient norm limit per role; 0: none."""
 

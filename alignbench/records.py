@@ -254,8 +254,8 @@ class FitReport:
 
 @dataclass(frozen=True)
 class Generation:
-    """One evaluated response, with what was measured of it. Log-probabilities are sums over its tokens, in nats; NaN, like
-    the entropy, where only the text was asked for."""
+    """One evaluated response, with what was measured of it. Log-probabilities are sums over its tokens, in nats, at the
+    temperature that it was sampled at (1 where it was given); NaN, like the entropy, where only the text was asked for."""
 
     prompt: Prompt
     index: int

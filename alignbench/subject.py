@@ -47,8 +47,8 @@ class Subject:
 
     `baseline` are the SFT model's responses to the same prompts in the same order (for the SFT model: its own).
     `respond(prompts, n)` samples from the checkpoint under the evaluation's own seed; the responses are saved.
-    `measure(prompts, responses)` measures given responses, as token ids with their EOS: their log-probabilities, scores
-    and verdicts. `candidates`: each response is the best of so many that the checkpoint gave, so that it is not the
+    `measure(prompts, responses)` measures given responses, as token ids with their EOS: their log-probabilities at
+    temperature 1, scores and verdicts. `candidates`: each response is the best of so many that the checkpoint gave, so that it is not the
     checkpoint's own distribution that is sampled. `optimum` is `PolicyOptimizer.optimum` of the algorithm that made it.
 
     `complete(prompts, n, sampling)` gives responses as text alone, under that Sampling: nothing is measured of them, and they are

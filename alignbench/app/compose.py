@@ -69,6 +69,14 @@ class PresetPath(SearchPathPlugin):
             search_path.append(provider=package, path=f"pkg://{package}.conf")
 
 
+def _by(value: object, table: Mapping[object, object]) -> object:
+    """`${by:VALUE,{KEY: ..., KEY: ...}}` in YAML: a setting that follows another. What the table lacks gives its first entry."""
+    return table.get(value, next(iter(table.values())))
+
+
+OmegaConf.register_new_resolver("by", _by, replace=True)  # on import: workers of a sweep unpickle what is defined below
+
+
 def register_configs() -> None:
     """Stores the schema of every registered component; called again it changes nothing."""
     _register(registry())

@@ -35,7 +35,7 @@ def respond(
         # The first of equals: which of them comes first is chance already.
         best = groups.argmax(1) + torch.arange(len(groups), device=groups.device) * candidates
         samples = samples.select(best)
-    return measure(policy, samples, data=data, reward=reward)
+    return measure(policy, samples, data=data, reward=reward, temperature=temperature)
 
 
 def given_samples(policy: Policy, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> Samples:
@@ -95,14 +95,14 @@ def complete(
 
 
 def measure(
-    policy: Policy, samples: Samples, *, data: DataSource, reward: RewardSource | None
+    policy: Policy, samples: Samples, *, data: DataSource, reward: RewardSource | None, temperature: float = 1.0
 ) -> tuple[Generation, ...]:
-    """Measures responses. Log-probabilities, KL and entropy are those of the model itself (temperature 1), whatever they
-    were sampled at."""
+    """Measures responses. Log-probabilities and entropy are those of policy and reference at `temperature`: at that which
+    they were sampled at, the mean log-ratio is a KL, that of what is sampled; at another it is none."""
     sequences, mask = samples.sequences, samples.sequences.response_mask
     with torch.no_grad():
-        own = policy.logprobs(sequences, entropy=True)
-        ref = policy.logprobs(sequences, role=REFERENCE)
+        own = policy.logprobs(sequences, temperature=temperature, entropy=True)
+        ref = policy.logprobs(sequences, role=REFERENCE, temperature=temperature)
     assert own.entropy is not None, "asked for"
     scores = checked_scores(reward, samples).tolist() if reward else [None] * len(samples)
     columns = zip(

@@ -72,6 +72,21 @@ def nothing_else_moves(component: Component, seed: int) -> None:
         raise PropertyBroken(f"The scalar role 'reward' changed by {float((mine - theirs).detach().abs().max()):.2g}.")
 
 
+@check(
+    causes="a value network that is scaled, shifted or moved between its start from the reward model and the first update."
+)
+def values_start_as_the_reward_model(component: Component, seed: int) -> None:
+    """Where a scalar role of its own starts from the reward model, its first values are the reward model's numbers."""
+    trial = Trial(component, seed)
+    if not (made := [name for name in trial.config.scalar_roles if name in trial.policy.scalars()]):
+        raise NotApplicable("it trains no scalar role beside the policy")
+    for name in made:
+        mine, known = (trial.policy.role(role).table.detach() for role in (name, "reward"))
+        apart = float((mine - known).abs().max())
+        if bool(mine.any()) and apart > 1e-5:  # zeros: it starts from the policy, whose head is zero
+            raise PropertyBroken(f"A value of {name!r} is {apart:.3g} away from the reward model's.")
+
+
 @check(causes="losses of two roles added and sent back together, or no torch.no_grad() around what is only measured.")
 def roles_take_turns(component: Component, seed: int) -> None:
     """Each role's result is sent back before another role is asked for with gradients: they may share a base."""
@@ -300,7 +315,7 @@ def _refuses(trial: Trial, what: str, batch: Any = None, *, poison: bool = False
         raise PropertyBroken(f"With {what} it made {len(made)} optimizer steps before it raised.")
 
 
-@check(causes="the mean over tokens, another estimator, a reference that is the policy itself, a mask one token off.")
+@check(causes="the mean over tokens, another estimator, the sampler's own log-probabilities, a mask one token off.")
 def kl_is_in_nats_per_response(component: Component, seed: int) -> None:
     """The metric `kl` is the mean over the batch of log pi - log pi_ref of a whole response, before the update."""
     trial = Trial(component, seed)
@@ -308,13 +323,13 @@ def kl_is_in_nats_per_response(component: Component, seed: int) -> None:
         raise NotApplicable("its batches are not sampled from the policy")
     batch = trial.batch()
     assert isinstance(batch, ScoredRollout)
-    shown = batch.rollout.samples.sequences
-    heat = trial.config.temperature
+    shown, heat = batch.rollout.samples.sequences, trial.config.temperature
     with torch.no_grad():
         mine, theirs = (
             trial.policy.logprobs(shown, role=r, temperature=heat).logprobs for r in ("policy", "reference")
         )
     wanted = float(sequence_kl(mine, theirs, shown.response_mask).mean())
+    batch.rollout.logprobs.add_(0.05 * shown.response_mask)  # a sampler may compute in fewer bits than a pass does
     metrics = trial.update(batch).metrics
     if "kl" not in metrics:
         raise NotApplicable("it reports no `kl`")

@@ -232,3 +232,24 @@ def normalised_on_its_baseline(component: Component, seed: int) -> None:
     mean, deviation = float(scores.mean()), float(scores.std(correction=0))
     if abs(mean) > 1e-3 or abs(deviation - 1) > 1e-2:
         raise PropertyBroken(f"They have mean {mean:.3g} and standard deviation {deviation:.3g}.")
+
+
+@check(causes="scores shifted and scaled where they are given, in place of `ScalarRole.rescale`.")
+def values_start_in_its_unit(component: Component, seed: int) -> None:
+    """Where its scores are read off its scalar role "reward", a value network that starts from it is in their unit."""
+    made, fresh, scores = scored(component, seed)
+    policy = made.policy.clone()
+    if "reward" not in policy.scalars():
+        raise NotApplicable("it has no scalar role 'reward'")
+    sequences = fresh.sequences
+    with torch.no_grad():
+        values = policy.scalar("value", init_from="reward").values(sequences)
+    whole = values.gather(1, sequences.response_mask.sum(1, keepdim=True).long()).squeeze(1)
+    # A mixture with other scores is no longer a shift and a scale of what its role says, and has a unit of its own.
+    if float(torch.corrcoef(torch.stack([whole, scores]).double())[0, 1]) < 1 - 1e-8:
+        raise NotApplicable("its scores are not read after the last token of its role")
+    if float((whole - scores).abs().max()) > 1e-3 * max(float(scores.abs().max()), 1.0):
+        raise PropertyBroken(
+            f"The values have mean {float(whole.mean()):.3g} and standard deviation {float(whole.std()):.3g}, the scores "
+            f"{float(scores.mean()):.3g} and {float(scores.std()):.3g}."
+        )

@@ -75,6 +75,10 @@ class TabularScalar(ScalarRole):
     def parameters(self) -> list[torch.nn.Parameter]:
         return [self.table]
 
+    def rescale(self, shift: float, scale: float) -> None:
+        with torch.no_grad():
+            self.table.sub_(shift).div_(scale)
+
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         torch.save({"table": self.table.detach()}, path / "scalar.pt")

@@ -51,13 +51,15 @@ class OnlineDPO(PairLearner):
         scores = functional.shape_scores(batch.scores, samples.finished, config.missing_eos, config.missing_eos_penalty)
         pairs = best_and_worst(scores, config.samples_per_prompt)
 
-        # 2. The reference's log-probabilities, and the KL of the sampled responses in nats per response.
+        # 2. The reference's log-probabilities, and the KL of the sampled responses in nats per response. The policy's are
+        #    recomputed: a sampler's rounding, summed over a response, would pass for a KL.
         with torch.no_grad():
+            own = self._policy.logprobs(sequences, temperature=config.temperature).logprobs
             ref = self._policy.logprobs(sequences, role=REFERENCE, temperature=config.temperature).logprobs
         ref_logprobs = functional.masked_sum(ref, mask, dim=1)
         metrics = {
             "reward": float(batch.scores.mean()),
-            "kl": float(functional.sequence_kl(batch.rollout.logprobs, ref, mask).mean()),
+            "kl": float(functional.sequence_kl(own, ref, mask).mean()),
             "length": float(mask.sum(1).float().mean()),
             "eos_rate": float(samples.finished.float().mean()),
             "pairs": float(len(pairs.best)),

@@ -37,7 +37,7 @@ class PolicyConfig:
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""
     value_trunk: str = "own"
     """What the role named value reads: own (weights of its own, started as it is told) or shared (the policy's present state, by
-    a head that starts at zero; its loss then trains the policy's weights too). shared takes less memory."""
+    a head that starts as the reward's, or at zero; its loss then trains the policy's weights too). shared takes less memory."""
 
     def __post_init__(self) -> None:
         """Every whole number here is a size."""

@@ -301,8 +301,8 @@ class HFPolicy(Policy):
         else:
             self._roles.add(name, init_from, trainable=True)
             base = self._roles.named_parameters(name)
-            if init_from in self._scalars:
-                head.load_state_dict(self._scalars[init_from].head.state_dict())
+        if init_from in self._scalars:  # on a shared trunk too: what it reads there is near what the other role reads
+            head.load_state_dict(self._scalars[init_from].head.state_dict())
         run = lambda sequences: self._states(trunk, sequences)  # noqa: E731
         self._scalars[name] = HFScalarRole(run, base, head, self._pieces, reads_policy=trunk == POLICY)
         return self._scalars[name]

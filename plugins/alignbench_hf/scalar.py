@@ -29,6 +29,12 @@ class LinearHead(nn.Module):
         """states [B, R + 1, H] -> [B, R + 1]."""
         return self.read(states.float()).squeeze(-1)
 
+    @torch.no_grad()
+    def rescale(self, shift: float, scale: float) -> None:
+        """As in ScalarRole."""
+        self.read.weight.div_(scale)
+        self.read.bias.sub_(shift).div_(scale)
+
 
 class EvidenceHead(LinearHead):
     """Adds what the base itself thinks of the tokens read so far: `v . h + c * sum_t softmax(g)_t logp_t`.
@@ -51,6 +57,11 @@ class EvidenceHead(LinearHead):
         weight = gate[:, None, :].masked_fill(unread, -torch.inf).softmax(-1)
         evidence = (weight @ logprobs.clamp(min=LOGPROB_FLOOR)[:, :, None]).squeeze(-1)
         return super().forward(states, output, sequences) + self.scale * nn.functional.pad(evidence, (1, 0))
+
+    @torch.no_grad()
+    def rescale(self, shift: float, scale: float) -> None:
+        super().rescale(shift, scale)
+        self.scale.div_(scale)
 
 
 HEADS: dict[str, type[LinearHead]] = {"linear": LinearHead, "evidence": EvidenceHead}
@@ -90,6 +101,9 @@ class HFScalarRole(ScalarRole):
 
     def parameters(self) -> list[nn.Parameter]:
         return [*self._base.values(), *self.head.parameters()]
+
+    def rescale(self, shift: float, scale: float) -> None:
+        self.head.rescale(shift, scale)
 
     def _named(self) -> dict[str, nn.Parameter]:
         return {**self._base, **{f"scalar_head.{name}": p for name, p in self.head.named_parameters()}}

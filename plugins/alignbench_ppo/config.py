@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,8 +28,9 @@ class PPOConfig(RolloutConfig):
     """Weight of the KL penalty: the objective is E[score] - kl_coef * KL, KL in nats per response."""
     kl_target: float = 0.0
     """Target of the adaptive controller, nats per response; 0: kl_coef stays fixed."""
-    kl_horizon: float = 10000.0
-    """Responses over which the adaptive controller corrects an error (arXiv 1909.08593, section 2.2)."""
+    kl_horizon: float | None = None
+    """Responses over which the adaptive controller corrects an error (arXiv 1909.08593, section 2.2); null: ten batches, so
+    that kl_coef moves by at most 2% an update. The paper's 10000 belongs to its 2 million responses."""
     kl_stop: float = 0.0
     """Training stops after an update whose mean KL was above this, nats per response; 0: never."""
 
@@ -40,8 +42,11 @@ class PPOConfig(RolloutConfig):
     """Clipping of the probability ratio."""
     clip_value: float = 0.2
     """Clipping of the value update around the old value, in reward units; 0: none."""
+    value_learning_rate: float | None = None
+    """Of the value network, under the policy's schedule; null: learning_rate."""
     value_coef: float = 0.1
-    """Weight of the value loss. The value network shares nothing with the policy: this scales its step alone."""
+    """Weight of the value loss in what trains the policy's weights, read with model.value_trunk=shared alone. A value network
+    of its own has its step from value_learning_rate: AdamW takes no notice of a factor on a loss."""
     value_init: str = "reward"
     """What the value network starts from: reward (the reward model, where there is one) or policy."""
     gamma: float = 1.0
@@ -57,6 +62,11 @@ class PPOConfig(RolloutConfig):
     -missing_eos_penalty) or keep."""
     missing_eos_penalty: float = 1.0
     """See missing_eos; in reward units."""
+
+    @property
+    def horizon(self) -> float:
+        """kl_horizon, or where it is null ten batches."""
+        return 10.0 * self.batch_size if self.kl_horizon is None else self.kl_horizon
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +88,10 @@ def check(config: PPOConfig) -> None:
         raise UserError("algo: epochs must be at least 1, gae_lambda within [0, 1] and gamma within (0, 1].")
     if config.kl_coef < 0 or config.kl_target < 0:
         raise UserError("algo.kl_coef and algo.kl_target must not be negative: the penalty would reward divergence.")
-    if config.kl_target > 0 and (config.kl_coef == 0 or config.kl_horizon <= 0):
+    if config.kl_target > 0 and (config.kl_coef == 0 or config.horizon <= 0):
         raise UserError("algo.kl_target needs algo.kl_coef and algo.kl_horizon above 0: it multiplies kl_coef.")
+    rate = config.value_learning_rate
+    if rate is not None and not (rate >= 0 and math.isfinite(rate)):
+        raise UserError(f"algo.value_learning_rate={rate} must be a number from 0 up, or null.")
     if config.clip_ratio <= 0 or config.clip_value < 0:
         raise UserError("algo.clip_ratio must be above 0, and algo.clip_value must not be negative (0: no clipping).")

@@ -7,6 +7,8 @@ trained at s_0 .. s_{L-1}, and V(s_L) is 0 because the episode ends there, with 
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ from alignbench import (
 )
 from alignbench.functional import ClippedLoss, masked_mean, masked_sum, policy_loss, require_finite, shape_scores
 from alignbench_ppo.config import PPOConfig, check
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,17 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         from_reward = config.value_init == "reward" and "reward" in policy.scalars()
         self._value = policy.scalar("value", init_from="reward" if from_reward else POLICY)
         roles = {"policy": policy.trainable(), "value": self._value.parameters()}
-        self._optimizer = functional.ScheduledAdamW(config, roles, updates)
+        self._value_coef = config.value_coef if self._value.reads_policy else 1.0
+        own = {} if config.value_learning_rate is None else {"value": config.value_learning_rate}
+        self._optimizer = functional.ScheduledAdamW(config, roles, updates, learning_rates=own)
         self._shuffle = seeds.torch("minibatches")
         self._kl_coef = config.kl_coef
+        if config.kl_target > 0 and config.horizon > (responses := updates * config.batch_size):
+            log.warning(
+                "algo.kl_horizon=%g is more than the %d responses of this run: kl_coef moves by at most %.0f%% and may not "
+                "reach algo.kl_target. Lower it (ten batches are %d).",
+                config.horizon, responses, 100 * math.expm1(0.2 * responses / config.horizon), 10 * config.batch_size,
+            )  # fmt: skip
 
     @classmethod
     def optimum(cls, config: PPOConfig, problem: ExactProblem) -> Tensor | None:
@@ -81,7 +93,6 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             "epochs": 1,
             "minibatches": 1,
             "gae_lambda": 1.0,
-            "value_coef": 1.0,
             "clip_value": 0.0,
         }
 
@@ -131,7 +142,7 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         }
         if config.kl_target > 0:
             self._kl_coef = adapt_kl_coef(
-                self._kl_coef, metrics["kl"], len(sequences), config.kl_target, config.kl_horizon
+                self._kl_coef, metrics["kl"], len(sequences), config.kl_target, config.horizon
             )
         over = 0 < config.kl_stop < metrics["kl"]
         stop = f"KL {metrics['kl']:.2f} nats per response is above algo.kl_stop={config.kl_stop}" if over else None
@@ -151,8 +162,9 @@ class PPO(PolicyOptimizer[ScoredRollout]):
     def _step(self, experience: Experience, minibatch: Tensor) -> dict[str, float]:
         """One optimizer step on the mean loss of a minibatch's tokens, gathered over micro-batches.
 
-        A value that reads the policy's states takes one pass forward and back with it. One with a network of its own comes
-        after the policy, whose activations are gone by then."""
+        A value that reads the policy's states takes one pass forward and back with it, on one loss as in arXiv 1707.06347,
+        equation 9: the gradient of the policy's weights is clipped as a whole. One with a network of its own comes after the
+        policy, whose activations are gone by then, and is clipped on its own."""
         config, temperature = self._config, self._config.temperature
         tokens = experience.sequences.response_mask[minibatch].sum()
         sums: Counter[str] = Counter()
@@ -191,7 +203,7 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         require_finite("the value loss", loss.total.detach(), hint="Lower the learning rate.")
         sums["value_loss"] += float(loss.total.detach() / tokens)
         sums["value_clip_fraction"] += float(loss.clipped / tokens)
-        return self._config.value_coef * loss.total / tokens
+        return self._value_coef * loss.total / tokens
 
     def state_dict(self) -> dict[str, Any]:
         return {

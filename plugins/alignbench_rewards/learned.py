@@ -32,6 +32,8 @@ from alignbench import (
 from alignbench_rewards.config import LearnedConfig
 from alignbench_rewards.losses import LOSSES, annotator_ceiling, index_pairs, pair_figures
 
+_BESIDE = "normalisation.json"
+
 
 class LearnedReward(FittableRewardSource):
     """A scalar role on the policy's base, started from the SFT weights. It reads the policy's own tokens."""
@@ -43,12 +45,10 @@ class LearnedReward(FittableRewardSource):
             raise unknown_name("reward.loss", config.loss, LOSSES)
         self._config, self._policy, self._seeds = config, policy, seeds
         self._role = policy.scalar("reward")
-        self._shift, self._scale = 0.0, 1.0
 
     def score(self, samples: Samples) -> Tensor:
         with torch.no_grad():
-            raw = read_last(self._role.values(samples.sequences), samples.sequences)
-        scores = (raw - self._shift) / self._scale
+            scores = read_last(self._role.values(samples.sequences), samples.sequences)
         return functional.require_finite("the learned reward", scores, hint="Fit it with a lower reward.learning_rate.")
 
     def fit(
@@ -65,15 +65,19 @@ class LearnedReward(FittableRewardSource):
         if not usable:
             raise UserError("No ranking has two different responses of different rank: there is nothing to learn from.")
         self._train(usable, progress, state)
-        self._shift, self._scale = 0.0, 1.0
-        if self._config.normalise:
-            raw = self.score(baseline)
-            deviation = float(raw.std(correction=0))
-            # Scores that are all equal up to rounding have no scale: dividing by it would blow up all others.
-            self._shift, self._scale = float(raw.mean()), deviation if deviation > 1e-6 else 1.0
         metrics = {"rankings": float(len(usable)), "rankings_without_pairs": float(len(rankings) - len(usable))}
-        metrics |= self._figures(held_out, baseline, annotator)
+        metrics |= self._figures(held_out, baseline, annotator)  # before: only raw margins are log-odds
+        if self._config.normalise:
+            self._normalise(baseline)
         return FitReport(metrics, summary(metrics))
+
+    def _normalise(self, baseline: Samples) -> None:
+        """Mean 0 and deviation 1 on the baseline, folded into the head: a value network that starts from the role reads
+        values in the unit of the scores, not in that of the raw head."""
+        raw = self.score(baseline)
+        deviation = float(raw.std(correction=0))
+        # Scores that are all equal up to rounding have no scale: dividing by it would blow up all others.
+        self._role.rescale(float(raw.mean()), deviation if deviation > 1e-6 else 1.0)
 
     def _train(self, rankings: Sequence[Ranking], progress: Progress, state: Mapping[str, Any] | None) -> None:
         config, size = self._config, self._config.batch_size
@@ -139,12 +143,12 @@ class LearnedReward(FittableRewardSource):
 
     def save(self, path: Path) -> None:
         self._role.save(path)
-        (path / "normalisation.json").write_text(json.dumps({"shift": self._shift, "scale": self._scale}))
 
     def load(self, path: Path) -> None:
         self._role.load(path)
-        saved = json.loads((path / "normalisation.json").read_text())
-        self._shift, self._scale = float(saved["shift"]), float(saved["scale"])
+        if (beside := path / _BESIDE).exists():  # of a run from before the head held it
+            saved = json.loads(beside.read_text())
+            self._role.rescale(float(saved["shift"]), float(saved["scale"]))
 
 
 def with_pairs(rankings: Sequence[Ranking]) -> list[Ranking]:

@@ -35,6 +35,7 @@ from alignbench.app.config import EvalSettings
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.respond import respond
 from alignbench.evaluation.suite import Evaluated, Suite, evaluation_prompts
+from alignbench.testing.world import World
 from tests import tiny
 
 
@@ -163,19 +164,48 @@ def test_kl_of_a_policy_that_has_moved_is_the_difference_of_sums() -> None:
     assert sum(g.logprob - g.ref_logprob for g in found) / len(found) > 0.1
 
 
-def test_log_probabilities_and_entropy_are_the_models_own_whatever_it_is_sampled_at() -> None:
-    """At a low temperature the sampler is nearly sure; the model is not."""
-    policy = referenced()
-    cold = responses(policy, temperature=0.05)
+@pytest.mark.parametrize("temperature", [0.05, 0.7])
+def test_log_probabilities_and_entropy_are_those_of_what_is_sampled(temperature: float) -> None:
+    """At a low temperature the sampler is nearly sure, and the model is not."""
+    policy = referenced(move=True)
+    cold = responses(policy, temperature=temperature)
     rng = torch.Generator().manual_seed(0)
-    rollout = policy.generate(tiny.PROMPTS, Sampling(temperature=0.05), n=3, rng=rng)
-    sampled = rollout.logprobs.sum(1)
-    scores = policy.logprobs(rollout.samples.sequences, entropy=True)
-    torch.testing.assert_close(torch.tensor([g.logprob for g in cold]), scores.logprobs.sum(1).detach())
-    assert float(sampled.mean()) > sum(g.logprob for g in cold) / len(cold) + 1
+    rollout = policy.generate(tiny.PROMPTS, Sampling(temperature=temperature), n=3, rng=rng)
+    sequences = rollout.samples.sequences
+    scores = policy.logprobs(sequences, temperature=temperature, entropy=True)
+    reference = tiny.scratch().logprobs(sequences, temperature=temperature).logprobs.sum(1)
+    torch.testing.assert_close(torch.tensor([g.logprob for g in cold]), rollout.logprobs.sum(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.tensor([g.ref_logprob for g in cold]), reference.detach(), rtol=1e-4, atol=1e-4)
     assert scores.entropy is not None
-    lengths = rollout.samples.sequences.response_mask.sum(1)
-    torch.testing.assert_close(torch.tensor([g.entropy for g in cold]), scores.entropy.sum(1) / lengths)
+    lengths = sequences.response_mask.sum(1)
+    torch.testing.assert_close(
+        torch.tensor([g.entropy for g in cold]), scores.entropy.sum(1) / lengths, rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_the_kl_is_that_of_what_is_sampled(temperature: float) -> None:
+    """In a world where every response is written down: the mean log-ratio is the exact KL between policy and reference at the
+    temperature of sampling, which is neither the log-ratio at temperature 1 nor the KL there."""
+    world = World(0, tokens=2)
+    policy = world.policy(moved=1.0)
+    given = policy.samples(
+        [p for p in world.prompts for _ in world.problem.completions], list(world.problem.completions) * 2
+    )
+    with torch.no_grad():
+        own, ref, plain, plain_ref = (
+            policy.logprobs(given.sequences, role=role, temperature=heat).logprobs.double().sum(1).reshape(2, -1)
+            for heat in (temperature, 1.0)
+            for role in ("policy", "reference")
+        )
+    exact = float((own.exp() * (own - ref)).sum(1).mean())
+    others = [float((p.exp() * (plain - plain_ref)).sum(1).mean()) for p in (own, plain)]
+    rng = torch.Generator().manual_seed(1)
+    found = respond(policy, world.prompts, n=20_000, temperature=temperature, data=Judging(), reward=None, rng=rng)
+    ratios = torch.tensor([g.logprob - g.ref_logprob for g in found]).double()
+    error = float(ratios.std()) / len(ratios) ** 0.5
+    assert float(ratios.mean()) == pytest.approx(exact, abs=4 * error)
+    assert min(abs(other - exact) for other in others) > 8 * error, "or they could not be told apart"
 
 
 def test_what_is_not_known_is_left_open() -> None:

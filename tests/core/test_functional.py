@@ -266,6 +266,32 @@ def parameter(*values: float) -> torch.nn.Parameter:
     return torch.nn.Parameter(torch.tensor(values))
 
 
+@pytest.mark.parametrize("gradient, share", [(1e-5, 0.5), (1e-7, 1 / 101), (1e-2, 1.0)])
+def test_a_gradient_of_the_size_of_adam_eps_takes_half_a_step(gradient: float, share: float) -> None:
+    """As the docstring of adam_eps says; at the first step no bias correction hides it."""
+    weight = parameter(0.0)
+    weight.grad = torch.tensor([gradient])
+    made = optimizer(0.0, policy=weight)
+    rate = made.next_update()
+    made.step()
+    assert float(weight.detach()) == pytest.approx(-rate * share, rel=2e-3)
+
+
+def test_a_group_may_have_a_learning_rate_of_its_own() -> None:
+    policy, value = parameter(0.0), parameter(0.0)
+    groups = {"policy": [policy], "value": [value]}
+    config = OptimizerConfig(learning_rate=0.1, lr_schedule="linear", max_grad_norm=0.0, adam_eps=1e-12)
+    made = functional.ScheduledAdamW(config, groups, 2, learning_rates={"value": 0.01})
+    moved = []
+    for update in range(2):
+        assert made.next_update() == pytest.approx(0.1 * (1 - update / 2))
+        before = float(policy.detach()), float(value.detach())
+        policy.grad, value.grad = torch.ones(1), torch.ones(1)
+        made.step()
+        moved.append((before[0] - float(policy.detach()), before[1] - float(value.detach())))
+    assert moved == [pytest.approx((0.1, 0.01), rel=1e-4), pytest.approx((0.05, 0.005), rel=1e-4)]
+
+
 def test_each_group_is_clipped_on_its_own() -> None:
     policy, value = parameter(0.0, 0.0), parameter(0.0)
     policy.grad, value.grad = torch.tensor([0.3, 0.4]), torch.tensor([100.0])

@@ -55,7 +55,6 @@ def train(policy: HFPolicy, rewards: Tensor, *, beta: float, updates: int, seed:
         epochs=1,
         minibatches=2,
         gae_lambda=1.0,
-        value_coef=1.0,
         clip_value=0.0,
         missing_eos="keep",
     )

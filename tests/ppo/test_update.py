@@ -154,8 +154,9 @@ class ReferencePPO:
                 value_clipped += int(near_error.detach() > plain_error.detach())
         norms = []
         self.steps += 1
-        for group, loss, first, second in zip(
-            self.groups, (policy_loss, c.value_coef * value_loss), self.first, self.second, strict=True
+        value_rate = c.learning_rate if c.value_learning_rate is None else c.value_learning_rate
+        for group, rate, loss, first, second in zip(
+            self.groups, (c.learning_rate, value_rate), (policy_loss, value_loss), self.first, self.second, strict=True
         ):
             gradients = torch.autograd.grad(loss, group, allow_unused=True)
             gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(group, gradients, strict=True)]
@@ -167,7 +168,7 @@ class ReferencePPO:
                     m.mul_(0.9).add_(0.1 * shrink * g)
                     s.mul_(0.999).add_(0.001 * (shrink * g) ** 2)
                     speed = (s / (1 - 0.999**self.steps)).sqrt() + c.adam_eps
-                    p -= c.learning_rate * (m / (1 - 0.9**self.steps)) / speed
+                    p -= rate * (m / (1 - 0.9**self.steps)) / speed
         return {
             "policy_loss": float(policy_loss.detach()),
             "value_loss": float(value_loss.detach()),
@@ -184,7 +185,13 @@ class ReferencePPO:
     [
         {"epochs": 1},
         {"epochs": 3, "kl_coef": 0.5, "gae_lambda": 0.5, "gamma": 0.9, "clip_ratio": 0.05, "clip_value": 0.05},
-        {"epochs": 2, "temperature": 0.7, "max_grad_norm": 0.1, "missing_eos_penalty": 3.0, "value_coef": 1.0},
+        {
+            "epochs": 2,
+            "temperature": 0.7,
+            "max_grad_norm": 0.1,
+            "missing_eos_penalty": 3.0,
+            "value_learning_rate": 2e-3,
+        },
     ],
 )
 def test_updates_are_those_of_a_float64_reference(changes: dict[str, float]) -> None:
@@ -255,6 +262,37 @@ def test_a_value_that_reads_the_policys_states_takes_part_in_its_pass(monkeypatc
     (metrics, one), (expected, other) = outcomes
     assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert apart(one, other) < 1e-4
+
+
+def test_the_value_coefficient_weighs_one_loss_on_the_policys_own_trunk() -> None:
+    """There it decides how much of the policy's step is the value's; elsewhere it is not read: a factor would do nothing."""
+    found = {}
+    for trunk in ("own", "shared"):
+        for coef in (0.0, 0.1, 10.0):
+            # One step in proportion to the gradient.
+            settings = config(epochs=1, value_coef=coef, adam_eps=1e3, max_grad_norm=0.0, learning_rate=100.0)
+            policy, ppo = started(settings, value_trunk=trunk)
+            with torch.no_grad():
+                ppo._value.head.read.weight.fill_(0.1)
+            before = weights(policy)
+            ppo.update(tiny.scored(policy))
+            moved = torch.cat([(a - b).flatten() for a, b in zip(weights(policy), before, strict=True)])
+            found[trunk, coef] = moved.double()
+    assert torch.equal(found["own", 0.1], found["own", 10.0])
+    of_value = [found["shared", coef] - found["shared", 0.0] for coef in (0.1, 10.0)]
+    assert float((of_value[1] / 100 - of_value[0]).norm()) < 0.05 * float(of_value[0].norm())
+
+
+def test_the_value_network_has_a_learning_rate_of_its_own() -> None:
+    steps = []
+    for rate in (None, 1e-2, 2e-3, 0.0):
+        policy, ppo = started(config(epochs=1, value_learning_rate=rate))
+        before, policy_before = [p.detach().clone() for p in ppo._value.parameters()], weights(policy)
+        report = ppo.update(tiny.scored(policy))
+        assert report.metrics["learning_rate"] == 1e-2
+        steps.append((apart(ppo._value.parameters(), before), apart(weights(policy), policy_before)))
+    assert [value for value, _ in steps] == pytest.approx([1e-2, 1e-2, 2e-3, 0.0], rel=0.02)
+    assert len({moved for _, moved in steps}) == 1
 
 
 def test_every_row_is_seen_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,6 +385,7 @@ def test_a_bad_loss_stops_before_its_step(loss: str, monkeypatch: pytest.MonkeyP
         ({"kl_coef": 0.0, "kl_target": 6.0}, "kl_coef"),
         ({"kl_target": 6.0, "kl_horizon": 0.0}, "kl_horizon"),
         ({"clip_ratio": 0.0}, "clip_ratio"),
+        ({"value_learning_rate": -1.0}, "value_learning_rate"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, object], message: str) -> None:
@@ -376,6 +415,28 @@ def test_the_adaptive_coefficient_moves_towards_its_target(target: float, direct
     assert math.copysign(1, first.metrics["kl"] - target) == direction
     assert first.metrics["kl_coef"] == 0.1
     assert second.metrics["kl_coef"] == pytest.approx(0.1 * (1 + direction * 0.2 * 48 / 120))
+
+
+@pytest.mark.parametrize("target, factor", [(1e-3, 1.02), (1e3, 0.98)])
+def test_by_default_the_horizon_is_ten_batches(target: float, factor: float) -> None:
+    """So that a coefficient that is always wrong has moved far by the end of a run of a hundred updates."""
+    policy, ppo = started(config(kl_target=target, learning_rate=0.0, updates=10))
+    found = [ppo.update(tiny.scored(policy)).metrics["kl_coef"] for _ in range(3)]
+    assert found == pytest.approx([0.1, 0.1 * factor, 0.1 * factor**2])
+
+
+def test_a_horizon_beyond_the_end_of_the_run_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    policy, ppo = started(config(kl_target=1.0, kl_horizon=100.0))  # of 48 responses
+    for _ in range(2):
+        ppo.update(tiny.scored(policy))
+    (said,) = caplog.messages
+    assert said.startswith(
+        "algo.kl_horizon=100 is more than the 48 responses of this run: kl_coef moves by at most 10%"
+    )
+    caplog.clear()
+    for changes in ({"kl_horizon": 48.0}, {"updates": 10}, {"kl_target": 0.0}):
+        started(config(**({"kl_target": 1.0} | changes)))
+    assert not caplog.messages
 
 
 def test_a_fixed_coefficient_stays() -> None:

@@ -133,7 +133,7 @@ def test_save_and_load_give_identical_scores(tmp_path: Path, head: str) -> None:
     samples, reward = baseline(policy), build(policy, updates=5)
     fit(reward, loving_h(0, 20), [], samples)
     reward.save(tmp_path)
-    assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors", ".json"}
+    assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors"}
     other = build(tiny.scratch(seed=1, scalar_head=head))
     assert not torch.equal(other.score(samples), reward.score(samples))
     other.load(tmp_path)
@@ -227,11 +227,33 @@ def test_unknown_loss_lists_the_choices() -> None:
         build(tiny.scratch(), loss="bradley_tery")
 
 
-def test_normalisation_file_is_plain_json(tmp_path: Path) -> None:
+def test_a_normalisation_beside_the_head_is_still_read(tmp_path: Path) -> None:
+    """As runs wrote it from before the head held it."""
     policy = tiny.scratch()
-    samples, reward = baseline(policy), build(policy, updates=2)
+    samples, reward = baseline(policy), build(policy, updates=2, normalise=False)
     fit(reward, loving_h(0, 8), [], samples)
     reward.save(tmp_path)
-    saved = json.loads((tmp_path / "normalisation.json").read_text())
-    assert set(saved) == {"shift", "scale"}
-    assert saved["scale"] > 0
+    (tmp_path / "normalisation.json").write_text(json.dumps({"shift": -1.5, "scale": 0.5}))
+    other = build(tiny.scratch(seed=1))
+    other.load(tmp_path)
+    torch.testing.assert_close(other.score(samples), (reward.score(samples) + 1.5) / 0.5)
+
+
+@pytest.mark.parametrize("make", [tiny.scratch, tiny.adapters])
+@pytest.mark.parametrize("head", ["linear", "evidence"])
+def test_a_value_network_starts_in_the_unit_of_the_scores(make, head: str) -> None:  # type: ignore[no-untyped-def]
+    policy = make(scalar_head=head)
+    samples, reward = baseline(policy), build(policy, updates=10)
+    report, _ = fit(reward, loving_h(0, 40), loving_h(1, 20), samples)
+    raw_policy = make(scalar_head=head)
+    raw = build(raw_policy, updates=10, normalise=False)
+    figures, _ = fit(raw, loving_h(0, 40), loving_h(1, 20), samples)
+    values = policy.scalar("value", init_from="reward").values(samples.sequences).detach()
+    last = samples.sequences.response_mask.sum(1)
+    scores = reward.score(samples)
+    torch.testing.assert_close(values[torch.arange(len(samples)), last], scores, rtol=0, atol=1e-4)
+    unscaled = raw.score(samples)
+    torch.testing.assert_close(scores, (unscaled - unscaled.mean()) / unscaled.std(correction=0), rtol=0, atol=1e-3)
+    assert abs(float(unscaled.std(correction=0)) - 1) > 0.1, "or the unit would not show"
+    same = {name: value for name, value in figures.metrics.items() if name != "length_correlation"}
+    assert {name: report.metrics[name] for name in same} == same, "calibration is that of the raw margins"

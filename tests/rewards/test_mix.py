@@ -230,5 +230,5 @@ def test_a_run_collects_rankings_only_where_a_part_learns_from_them(
     )  # fmt: skip
     assert done.code == 0, done.err
     assert ("reward/learned/rankings" in records(tmp_path)[0]["reports"]) is learned
-    assert bool(list(tmp_path.rglob("reward/learned/normalisation.json"))) is learned
+    assert bool(list(tmp_path.rglob("reward/learned/scalar.safetensors"))) is learned
     assert bool(list(tmp_path.rglob("rankings.jsonl"))) is learned

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from alignbench.plugins import Component, Kind, registry
 
 PPO, SFT, DPO, IPO, RLOO = "algo=ppo", "algo=sft", "algo=dpo", "algo=ipo", "algo=rloo"
+ONLINE_DPO = "algo=online_dpo"
 LEARNED, BEST_OF_N = "reward=learned", "algo=best_of_n"
 SCRATCH = "model=scratch"
 HELPFULNESS, OPTIMIZATION = "evaluation=helpfulness", "evaluation=optimization"
@@ -70,6 +71,7 @@ FAULTS = (
     Fault("learning rate never scheduled", PPO, "self._optimizer.steps, self._optimizer.next_update()", "self._optimizer.steps, config.learning_rate", "learning_rate_follows_its_schedule"),
     Fault("reward model trained as the value network", PPO, 'self._value = policy.scalar("value", init_from="reward" if from_reward else POLICY)', 'self._value = policy._scalars["reward"]', "nothing_else_moves"),
     Fault("value network asked before the policy's backward pass", PPO, "                new = self._policy.logprobs(part.sequences, temperature=temperature)\n", "                new = self._policy.logprobs(part.sequences, temperature=temperature)\n                self._value.values(part.sequences)\n", "roles_take_turns"),
+    Fault("value network in another unit than its reward", PPO, '        roles = {"policy"', '        self._value.rescale(0.5, 2.0)\n        roles = {"policy"', "values_start_as_the_reward_model"),
     # State, seeds, reports
     Fault("adapted kl_coef left out of the state", PPO, 'self._kl_coef = state["kl_coef"]', "pass", "goes_on_from_its_state"),
     Fault("shuffling left out of the state", PPO, 'self._shuffle.set_state(state["shuffle"])', "pass", "goes_on_from_its_state"),
@@ -100,6 +102,7 @@ FAULTS = (
     Fault("learning rate scheduled once", DPO, "learning_rate = self._optimizer.next_update()", "learning_rate = self._optimizer.next_update() if not self._optimizer.steps else 0.0", "learning_rate_follows_its_schedule", "alignbench_dpo.pairs"),
     Fault("state of the optimizer not loaded", DPO, "self._optimizer.load_state_dict(state)", "pass", "goes_on_from_its_state", "alignbench_dpo.pairs"),
     Fault("margin with a factor of its own", IPO, "(2 * probability - 1) / (2 * tau)", "(2 * probability - 1) / tau", "reaches_its_optimum", "alignbench_dpo.losses"),
+    Fault("KL from the sampler's log-probabilities", ONLINE_DPO, "functional.sequence_kl(own, ref, mask)", "functional.sequence_kl(batch.rollout.logprobs, ref, mask)", "kl_is_in_nats_per_response"),
     # Groups
     Fault("baseline of the neighbouring group", RLOO, "return rewards - others", "return rewards - others.roll(1, 0)", "order_makes_no_difference"),
     Fault("baseline as the advantage", RLOO, "return rewards - others", "return others", "reaches_its_optimum"),
@@ -126,11 +129,12 @@ FAULTS = (
     # The learned reward
     Fault("score read at the last column", LEARNED, "values.gather(1, sequences.response_mask.sum(1, keepdim=True).long()).squeeze(1)", "values[:, -1]", "scores_do_not_depend_on_padding"),
     Fault("score read before the last token", LEARNED, "sequences.response_mask.sum(1, keepdim=True).long()", "(sequences.response_mask.sum(1, keepdim=True) - 2).clamp(min=0)", "fitting_predicts_rankings"),
-    Fault("scores normalised within the batch", LEARNED, "scores = (raw - self._shift) / self._scale", "scores = (raw - raw.mean()) / self._scale", "scores_do_not_depend_on_the_batch"),
-    Fault("gradient kept", LEARNED, "        with torch.no_grad():\n            raw = read_last(self._role.values(samples", "        if True:\n            raw = read_last(self._role.values(samples", "scores_are_one_number_a_response"),
-    Fault("normalisation not saved", LEARNED, 'self._shift, self._scale = float(saved["shift"]), float(saved["scale"])', "pass", "saved_and_loaded_it_scores_alike"),
+    Fault("scores normalised within the batch", LEARNED, "scores = read_last(self._role.values(samples.sequences), samples.sequences)\n", "scores = read_last(self._role.values(samples.sequences), samples.sequences)\n        scores = scores - scores.mean()\n", "scores_do_not_depend_on_the_batch"),
+    Fault("gradient kept", LEARNED, "        with torch.no_grad():\n            scores = read_last(self._role.values(samples", "        if True:\n            scores = read_last(self._role.values(samples", "scores_are_one_number_a_response"),
+    Fault("head saved before it is normalised", LEARNED, "        self._role.save(path)", "        self._role.rescale(-1.0, 0.5)\n        self._role.save(path)\n        self._role.rescale(2.0, 2.0)", "saved_and_loaded_it_scores_alike"),
+    Fault("scores normalised beside the head", LEARNED, "self._role.rescale(float(raw.mean()), deviation if deviation > 1e-6 else 1.0)", "unit = float(raw.mean()), deviation\n        self.score = lambda samples: (type(self).score(self, samples) - unit[0]) / unit[1]", "values_start_in_its_unit"),
     Fault("variance in place of its root", LEARNED, "deviation = float(raw.std(correction=0))", "deviation = float(raw.var(correction=0))", "normalised_on_its_baseline"),
-    Fault("dropout while scoring", LEARNED, "scores = (raw - self._shift)", "raw = torch.nn.functional.dropout(raw, 0.1)\n        scores = (raw - self._shift)", "scoring_changes_nothing"),
+    Fault("dropout while scoring", LEARNED, "scores = read_last(self._role.values(samples.sequences), samples.sequences)\n", "scores = read_last(self._role.values(samples.sequences), samples.sequences)\n        scores = torch.nn.functional.dropout(scores, 0.1)\n", "scoring_changes_nothing"),
     Fault("progress counted from 0", LEARNED, "progress(update, updates", "progress(update - 1, updates", "fitting_is_reported"),
     Fault("rankings drawn without a seed", LEARNED, 'self._seeds.torch("order")', "torch.default_generator", "fitting_is_repeatable"),
     Fault("loss with the wrong sign", LEARNED, "part_loss.backward()", "(-part_loss).backward()", "fitting_predicts_rankings"),

@@ -37,9 +37,11 @@ class Reinforce(PolicyOptimizer[ScoredRollout]):
         functional.require_finite("the reward", batch.scores, hint="Check the reward source.")
 
         # 1. The return of a response: its score, less the price of the KL that it cost, in nats per response.
+        #    Of both by a pass: a sampler's rounding would pass for a KL.
         with torch.no_grad():
+            own = self._policy.logprobs(sequences, temperature=rollout.temperature).logprobs
             reference = self._policy.logprobs(sequences, role=REFERENCE, temperature=rollout.temperature).logprobs
-        kl = functional.sequence_kl(rollout.logprobs, reference, sequences.response_mask)
+        kl = functional.sequence_kl(own, reference, sequences.response_mask)
         returns = batch.scores - config.kl_coef * kl
 
         # 2. The baseline is the mean of the batch. It holds the response itself, which scales the expected gradient
