@@ -81,10 +81,12 @@ class Held:
 
     def merging(self, shape: Shape) -> int:
         """A layer's merged copy is summed in float32: of the adapter's product and, where they are of another type, of the
-        weights and of the sum."""
+        weights and of the sum, which is there before the copy is made of it."""
         if not self.merges:
             return 0
-        return FLOAT * shape.largest * (1 + (self.linear < self.compute) + (self.compute < FLOAT))
+        rounded = self.compute < FLOAT
+        sums = FLOAT * (1 + (self.linear < self.compute) + rounded)
+        return shape.largest * (sums - self.compute * rounded)
 
 
 def plan_pretrained(config: PretrainedConfig, works: Sequence[Work], device: str) -> list[tuple[Part, ...]]:
