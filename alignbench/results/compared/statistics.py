@@ -118,10 +118,10 @@ def _mean_interval(mean: float, stderr: float, residuals: Sequence[float]) -> tu
 def _share_interval(share: float, variance: float, degrees: int, trials: int, clusters: int) -> tuple[float, float]:
     """Clopper and Pearson's for a share of clustered examples (Korn & Graubard 1998, Survey Methodology 24, 193-201).
 
-    It takes the number of independent yes-or-no answers that would have this variance, `share (1 - share) / variance + 1` (the number of clusters,
-    where each is one), less where
-    its few `degrees` of freedom leave the variance uncertain, and never more than were asked. Where all clusters agree they have no
-    variance, and each counts as one answer: none of 8 is 0 to .37."""
+    It takes the number of independent yes-or-no answers that would have this variance, `share (1 - share) / variance + 1`
+    (the number of clusters, where each is one answer); less, where its few `degrees` of freedom leave the variance uncertain; and
+    never more than were asked. Where all clusters agree they have no variance, and each counts as one answer: none of 8 is 0 to
+    .37."""
     from scipy.special import betaincinv
 
     share = min(max(share, 0.0), 1.0)
