@@ -18,12 +18,13 @@ from alignbench.contracts import (
     Tracker,
 )
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
-from alignbench.hookspecs import Register, hookimpl
+from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
 from alignbench.memory_plan import Does, Part, Work
 from alignbench.optimizer_config import MISSING_EOS, AlgorithmConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.records import (
     POLICY,
     REFERENCE,
+    Constraint,
     Consumes,
     Demonstration,
     DemonstrationBatch,
@@ -33,6 +34,7 @@ from alignbench.records import (
     Exported,
     FitReport,
     Generation,
+    Labelled,
     Likelihood,
     Message,
     Metric,
@@ -42,10 +44,8 @@ from alignbench.records import (
     PreferencePair,
     Prompt,
     Ranking,
+    Reference,
     Rollout,
-    RunFinished,
-    RunStarted,
-    RunStep,
     Samples,
     Sampling,
     ScoredRollout,
@@ -69,6 +69,7 @@ __all__ = [
     "AlgorithmConfig",
     "AlignbenchError",
     "Annotator",
+    "Constraint",
     "Consumes",
     "DataSource",
     "Demonstration",
@@ -83,6 +84,7 @@ __all__ = [
     "FittableRewardSource",
     "Generation",
     "Judge",
+    "Labelled",
     "Likelihood",
     "Message",
     "Metric",
@@ -99,6 +101,7 @@ __all__ = [
     "Progress",
     "Prompt",
     "Ranking",
+    "Reference",
     "Register",
     "RewardSource",
     "Rollout",

@@ -20,6 +20,7 @@ from alignbench.records import (
     ExampleScore,
     Exported,
     FitReport,
+    Labelled,
     MetricSpec,
     Prompt,
     Ranking,
@@ -216,6 +217,10 @@ class DataSource(ABC):
 
     def rankings(self) -> Sequence[Ranking]:
         """Recorded human rankings, for an annotator that brings no judgement of its own."""
+        return ()
+
+    def labelled(self) -> Sequence[Labelled]:
+        """Recorded responses called good or bad, for an algorithm that learns from such labels."""
         return ()
 
     def judge(self, prompt: Prompt, response: str, *, finished: bool) -> Verdict | None:

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import pluggy
 
-from alignbench.records import RunFinished, RunStarted, RunStep
+from alignbench.records import Metric
 
 GROUP = "alignbench"
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """What a hook is told when a run starts."""
+
+    directory: str
+    algo: str
+    model: str
+    data: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class RunStep:
+    """What a hook is told after every update of every stage."""
+
+    directory: str
+    stage: str
+    update: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """What a hook is told when a run ends; `status` is finished, interrupted or failed."""
+
+    directory: str
+    status: str
+    metrics: Mapping[str, Metric]
 
 
 class Register(Protocol):

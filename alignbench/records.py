@@ -49,11 +49,33 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Constraint:
+    """What a response must satisfy: the name of a checker and its arguments (IFEval's instruction ids, arXiv 2311.07911)."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What makes a response to a prompt verifiable, as a data set gives it. Whatever is empty was not given.
+
+    `answer`: the right answer, or a pattern or a schema that a right one fits; a verifier says how it reads it. `choices`: what
+    a multiple choice offers, in order: A, B, C, ... `tests`: Python source that fails where a function is wrong."""
+
+    answer: str = ""
+    choices: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    tests: str = ""
+
+
+@dataclass(frozen=True)
 class Prompt:
     """A conversation that ends where the policy is to answer.
 
     `cluster` groups prompts that are not independent (the same question under several opinions); statistics resample
-    clusters. `info` is what the data source needs to judge a response; a policy never sees it.
+    clusters. `info` is what the data source needs to judge a response, `reference` what anybody can verify one by; a policy
+    never sees them. `subset`: the part of a data set that it is from (a topic, a difficulty), by which figures can be shown.
     """
 
     id: str
@@ -61,6 +83,8 @@ class Prompt:
     opinion: Opinion | None = None
     cluster: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    reference: Reference | None = None
+    subset: str = ""
 
     @property
     def text(self) -> str:
@@ -78,16 +102,31 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Ranking:
-    """K responses to one prompt, ranked: `ranks[k]` is the rank of `responses[k]`, 0 is best, equal ranks are ties."""
+    """K responses to one prompt, ranked: `ranks[k]` is the rank of `responses[k]`, 0 is best, equal ranks are ties.
+
+    `annotator`: who ranked them, where several do; each one's ranking of a prompt is a ranking of its own. `scores`: the ratings
+    behind the ranks, higher is better, in the data set's own unit; their differences are margins."""
 
     prompt: Prompt
     responses: tuple[str, ...]
     ranks: tuple[int, ...]
     finished: tuple[bool, ...] = ()  # whether response k ended by itself; empty: all did
+    annotator: str = ""
+    scores: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.responses) != len(self.ranks):
             raise ValueError(f"ranking of {self.prompt.id!r}: {len(self.responses)} responses, {len(self.ranks)} ranks")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One response that was called good or bad, without another to compare it with (arXiv 2402.01306)."""
+
+    prompt: Prompt
+    response: str
+    good: bool
+    finished: bool = True
 
 
 @dataclass(frozen=True)
@@ -327,36 +366,6 @@ class Metric:
     low: float = math.nan
     high: float = math.nan
     share: bool = False
-
-
-@dataclass(frozen=True)
-class RunStarted:
-    """What a hook is told when a run starts."""
-
-    directory: str
-    algo: str
-    model: str
-    data: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class RunStep:
-    """What a hook is told after every update of every stage."""
-
-    directory: str
-    stage: str
-    update: int
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class RunFinished:
-    """What a hook is told when a run ends; `status` is finished, interrupted or failed."""
-
-    directory: str
-    status: str
-    metrics: Mapping[str, Metric]
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from alignbench.errors import AlignbenchError
-from alignbench.hookspecs import hookimpl
+from alignbench.hookspecs import RunFinished, RunStarted, hookimpl
 from alignbench.plugins import registry
-from alignbench.records import Metric, RunFinished, RunStarted
+from alignbench.records import Metric
 from alignbench.results.disk.record import Status
 
 if TYPE_CHECKING:

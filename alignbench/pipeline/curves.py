@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.contracts import Tracker
+from alignbench.hookspecs import RunStep
 from alignbench.pipeline.display import Display
 from alignbench.plugins import registry
-from alignbench.records import Metric, RunStep
+from alignbench.records import Metric
 from alignbench.results.disk.directory import RunDirectory
 
 

@@ -16,9 +16,10 @@ from filelock import Timeout
 from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.errors import AlignbenchError, UserError
+from alignbench.hookspecs import RunFinished, RunStarted
 from alignbench.pipeline.display import Display
 from alignbench.plugins import registry
-from alignbench.records import Metric, RunFinished, RunStarted
+from alignbench.records import Metric
 from alignbench.results.disk import environment
 from alignbench.results.disk.directory import RESULT, RunDirectory
 from alignbench.results.disk.record import Cost, Identity, RunRecord, Status

@@ -145,8 +145,8 @@ def _ranking(ranking: Ranking) -> list[Any]:
 
 
 def _as_ranking(saved: Sequence[Any], prompts: Mapping[str, Prompt]) -> Ranking:
-    prompt, *parts = saved
-    return Ranking(prompts[prompt], *map(tuple, parts))
+    prompt, responses, ranks, finished = saved
+    return Ranking(prompts[prompt], tuple(responses), tuple(ranks), tuple(finished))
 
 
 def reward(

@@ -1,0 +1,1 @@
+"""Preferences, demonstrations and prompts from any file or hub id."""
