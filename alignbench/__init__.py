@@ -20,7 +20,14 @@ from alignbench.contracts import (
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
 from alignbench.memory_plan import Does, Part, Work
-from alignbench.optimizer_config import MISSING_EOS, AlgorithmConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.optimizer_config import (
+    MISSING_EOS,
+    AlgorithmConfig,
+    LabelConfig,
+    OptimizerConfig,
+    PreferenceConfig,
+    RolloutConfig,
+)
 from alignbench.records import (
     POLICY,
     REFERENCE,
@@ -35,6 +42,7 @@ from alignbench.records import (
     FitReport,
     Generation,
     Labelled,
+    LabelledBatch,
     Likelihood,
     Message,
     Metric,
@@ -84,7 +92,9 @@ __all__ = [
     "FittableRewardSource",
     "Generation",
     "Judge",
+    "LabelConfig",
     "Labelled",
+    "LabelledBatch",
     "Likelihood",
     "Message",
     "Metric",

@@ -26,6 +26,7 @@ class Consumes(enum.Enum):
     DEMONSTRATIONS = "demonstrations"
     ROLLOUTS = "rollouts"
     PREFERENCES = "preferences"
+    LABELS = "labels"
     NOTHING = "nothing"  # it trains nothing: a rule for how a model is sampled
 
 
@@ -241,6 +242,24 @@ class PreferenceBatch:
             part if part is None else part[rows] for part in (self.probability, self.ref_chosen, self.ref_rejected)
         )
         return PreferenceBatch(self.chosen.select(rows), self.rejected.select(rows), *known)
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """B responses, each called good or bad on its own: `good` [B] bool. The two responses of a pair, where they come from pairs, are
+    neighbours. `ref_logprobs` [B] float32: as PreferenceBatch.ref_chosen, or None."""
+
+    sequences: Sequences
+    good: Tensor
+    ref_logprobs: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def select(self, rows: Tensor) -> LabelledBatch:
+        """The given rows, trimmed as Sequences.select does."""
+        known = None if self.ref_logprobs is None else self.ref_logprobs[rows]
+        return LabelledBatch(self.sequences.select(rows), self.good[rows], known)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from alignbench.records import (
     Demonstration,
     DemonstrationBatch,
     ExactProblem,
+    LabelledBatch,
     Message,
     Opinion,
     PreferenceBatch,
@@ -148,6 +149,15 @@ class World:
             return batch
         known = [reference_logprobs(self._start, side) for side in (better, worse)]
         return dataclasses.replace(batch, ref_chosen=known[0], ref_rejected=known[1])
+
+    def labels(self, rows: int, rng: torch.Generator, *, reference: bool = True) -> LabelledBatch:
+        """Pairs as `pairs` draws them, taken apart: the chosen response is good, the rejected one bad."""
+        pairs = self.pairs(rows // 2, rng, reference=reference)
+        neighbours = torch.arange(rows).reshape(2, -1).T.flatten()
+        known = [side for side in (pairs.ref_chosen, pairs.ref_rejected) if side is not None]
+        ref = torch.cat(known) if known else None
+        both = functional.stacked(pairs.chosen, pairs.rejected)
+        return LabelledBatch(both, torch.arange(rows) < rows // 2, ref).select(neighbours)
 
     def demonstrations(self, rows: int, rng: torch.Generator) -> DemonstrationBatch:
         """Responses drawn from `demonstrator`."""
