@@ -5,6 +5,7 @@ This is the public door: everything that a plugin may import stands here, in `al
 Importing it does not import torch.
 """
 
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import (
     Annotator,
     DataSource,
@@ -34,7 +35,6 @@ from alignbench.records import (
     Constraint,
     Consumes,
     Demonstration,
-    DemonstrationBatch,
     Direction,
     ExactProblem,
     ExampleScore,
@@ -42,13 +42,11 @@ from alignbench.records import (
     FitReport,
     Generation,
     Labelled,
-    LabelledBatch,
     Likelihood,
     Message,
     Metric,
     MetricSpec,
     Opinion,
-    PreferenceBatch,
     PreferencePair,
     Prompt,
     Ranking,

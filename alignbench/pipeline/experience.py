@@ -10,17 +10,15 @@ import torch
 from torch import Tensor
 
 from alignbench import functional
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import Annotator, Policy, RewardSource
 from alignbench.errors import UserError
 from alignbench.optimizer_config import LabelConfig, OfflineConfig, OptimizerConfig, RolloutConfig
 from alignbench.records import (
     REFERENCE,
     Demonstration,
-    DemonstrationBatch,
     Labelled,
-    LabelledBatch,
     Message,
-    PreferenceBatch,
     PreferencePair,
     Prompt,
     Ranking,

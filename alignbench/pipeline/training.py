@@ -15,10 +15,14 @@ import torch
 
 from alignbench import distributed, functional
 from alignbench.app.config import BudgetSettings
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import Policy, PolicyOptimizer
 from alignbench.errors import NonFiniteError
 from alignbench.pipeline.experience import Batch
-from alignbench.records import DemonstrationBatch, LabelledBatch, PreferenceBatch, ScoredRollout, UpdateReport
+from alignbench.records import (
+    ScoredRollout,
+    UpdateReport,
+)
 from alignbench.store.checkpoints import Checkpoints, NoCheckpoints
 
 Step = Callable[[str, int, int, Mapping[str, float]], None]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import PolicyOptimizer
 from alignbench.optimizer_config import LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.pipeline.experience import Batch
@@ -20,9 +21,6 @@ from alignbench.plugins import Component
 from alignbench.records import (
     REFERENCE,
     Consumes,
-    DemonstrationBatch,
-    LabelledBatch,
-    PreferenceBatch,
     Rollout,
     Samples,
     ScoredRollout,

@@ -14,17 +14,15 @@ import torch
 from torch import Tensor
 
 from alignbench import functional
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import Annotator, DataSource, RewardSource
 from alignbench.pipeline.experience import collect_rankings, reference_logprobs
 from alignbench.records import (
     POLICY,
     Demonstration,
-    DemonstrationBatch,
     ExactProblem,
-    LabelledBatch,
     Message,
     Opinion,
-    PreferenceBatch,
     Prompt,
     Ranking,
     Samples,
