@@ -122,7 +122,15 @@ def of_reward(
     return digest("reward", sft, source, ranked, of_prompts(prompts))
 
 
-def of_evaluation(config: RunConfig, questions: Sequence[Prompt], *, sft: str, reward: str, judge: str) -> str:
+def of_evaluation(
+    config: RunConfig,
+    questions: Sequence[Prompt],
+    held_out: Sequence[Ranking],
+    *,
+    sft: str,
+    reward: str,
+    judge: str,
+) -> str:
     settings = {name: value for name, value in dataclasses.asdict(config.eval).items() if counts(f"eval.{name}")}
     chosen = [evaluation.identity() for evaluation in config.evaluations]
-    return digest("evaluation", sft, reward, settings, chosen, judge, of_prompts(questions))
+    return digest("evaluation", sft, reward, settings, chosen, judge, of_prompts(questions), of_rankings(held_out))
