@@ -15,9 +15,7 @@ SLACK = 5
 """How many times its CPU time a check may take by the clock: other work may share the processor."""
 
 
-def start(
-    arguments: Sequence[str], *, env: Mapping[str, str], cwd: str | None = None
-) -> subprocess.Popen[bytes]:
+def start(arguments: Sequence[str], *, env: Mapping[str, str], cwd: str | None = None) -> subprocess.Popen[bytes]:
     """This Python with `arguments`, in a session of its own; what it prints beside the answers goes nowhere."""
     return subprocess.Popen(
         [sys.executable, *arguments],

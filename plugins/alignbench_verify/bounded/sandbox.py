@@ -128,7 +128,11 @@ MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column abo
 LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 KILL, ALLOW, FAIL = 0x80000000, 0x7FFF0000, 0x00050000
 EPERM, ENOSYS = 1, 38
-NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data; an argument has 8 bytes, the low half first
+NUMBER, ARCHITECTURE, ARGUMENTS = (
+    0,
+    4,
+    16,
+)  # offsets in struct seccomp_data; an argument has 8 bytes, the low half first
 X32 = 0x40000000  # x86-64's other numbers
 
 

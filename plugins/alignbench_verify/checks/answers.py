@@ -13,9 +13,7 @@ LONGEST = 400
 """Signs of a number that is still read: no answer needs more, and exact arithmetic on more takes long."""
 
 _MARKER = re.compile(r"####|\\(?:boxed|fbox)\s?\{|\b(?:final answer|answer)(?: is|:)|\banswer is", re.IGNORECASE)
-_NUMBER = re.compile(
-    r"(?<![\w.])[-+−]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?(?: ?/ ?\d+)?"
-)
+_NUMBER = re.compile(r"(?<![\w.])[-+−]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?(?: ?/ ?\d+)?")
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+")
 _LETTER = re.compile(r"\W{0,3}([A-Z])\b")
 _MARKED_LETTER = re.compile(r"(?<![\w'])([A-Z])(?:\)|[.:](?=\s|$))")

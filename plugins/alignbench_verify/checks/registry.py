@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench import Prompt, Reference, UserError, unknown_name
-from alignbench_verify.checks import answers, programs
+from alignbench_verify.checks import answers
 from alignbench_verify.config import AUTO, CheckingConfig
 
 _CHECKS = "alignbench_verify.checks."
@@ -147,4 +147,6 @@ def schema_text(config: CheckingConfig) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError, RuntimeError) as error:
         told = getattr(error, "strerror", None) or type(error).__name__
-        raise UserError(f"schema={schema[:200]} cannot be read ({told}): give a JSON schema, or a file with one.") from None
+        raise UserError(
+            f"schema={schema[:200]} cannot be read ({told}): give a JSON schema, or a file with one."
+        ) from None
