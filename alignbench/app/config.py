@@ -72,6 +72,8 @@ class EvalSettings:
     """A folder of evaluation data for the evaluations that read some; empty: from the hub, or what they bring along."""
     tasks: list[str] = field(default_factory=list)
     """Further tasks of lm-eval, by name."""
+    include_path: Any = field(default_factory=list)
+    """A folder of lm-eval's YAML tasks of one's own, or a list of folders: eval.tasks may name what is in them."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of each evaluation: eval.options.<family>.<field>."""
 
