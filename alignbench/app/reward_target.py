@@ -25,6 +25,8 @@ IMPLICIT = "dpo:"
 """Before a run: what its policy prefers, against the model that it started from."""
 OF_A_RUN = ("data", "device", "results_dir", "cache", "cache_dir")
 """What can be set where a run's reward is measured; all else is as it was in the run."""
+PRIMARY = ("reward/accuracy", "reward/best_of_k", "reward/gold_gain")
+"""What two reward sources are compared in: named here, before any is measured."""
 NOT_PREFERRED = ("algo", "eval", "judge", "tracker", "budget", "tune", "resume")
 """Settings that say nothing about a reward source."""
 
@@ -138,7 +140,8 @@ def _of_run(path: Path, overrides: Sequence[str], measuring: Measuring, *, impli
 def _with_settings(target: RewardTarget, settings: Mapping[str, Any]) -> RewardTarget:
     """The settings that the row is known by. Its hash holds also those of the algorithm whose policy is measured."""
     measured = dataclasses.asdict(target.measuring)
-    kept = {key: value for key, value in settings.items() if key not in NOT_PREFERRED} | {"measure": measured}
+    kept: dict[str, Any] = {key: value for key, value in settings.items() if key not in NOT_PREFERRED}
+    kept |= {"measure": measured, "eval": {"primary": list(PRIMARY)}}
     if target.implicit:
         kept = {key: value for key, value in kept.items() if key != "reward"}
     told = kept | ({"algo": settings.get("algo")} if target.implicit else {})

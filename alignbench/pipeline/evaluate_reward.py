@@ -201,8 +201,6 @@ def _made_here(target: RewardTarget, data: DataSource, directory: RunDirectory, 
     with closing_tracker(tracker):
         sft = shared_stages.sft(bench, config=config, data=data, policy=policy)
         policy.freeze_reference()
-        with directory.writing():
-            start = policy.save(directory.path)
         rankings = shared_stages.rankings(
             bench, config=config, annotator=annotator, policy=policy, prompts=prompts, sft_key=sft.key
         )
@@ -211,7 +209,6 @@ def _made_here(target: RewardTarget, data: DataSource, directory: RunDirectory, 
             bench, config=config, data=both, policy=policy, prompts=prompts, rankings=rankings, sft_key=sft.key
         )
         assert scorer is not None, "the algorithm of the configuration asks for scores"
-        policy.load(start)
     everything = target.measuring.everything
     chosen = (*rankings.train, *rankings.held_out) if everything else rankings.held_out
     counts = set_aside.of_rankings(policy, Rankings((), tuple(chosen), rankings.over_window))

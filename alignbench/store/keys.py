@@ -75,6 +75,8 @@ def _prompt(prompt: Prompt) -> Sequence[Any]:
         prompt.opinion,
         prompt.cluster,
         sorted(info.items()),
+        repr(prompt.reference),
+        prompt.subset,
     )
 
 

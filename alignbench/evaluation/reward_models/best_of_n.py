@@ -9,11 +9,11 @@ from math import comb
 import torch
 from torch import Tensor
 
-from alignbench import functional
 from alignbench.contracts import DataSource, Policy, RewardSource
 from alignbench.errors import UserError
 from alignbench.evaluation.reward_models.found import Found, found, name, spearman
 from alignbench.records import REFERENCE, Direction, MetricSpec, Prompt, Sampling
+from alignbench.results.compared.statistics import summarise
 from alignbench.scoring import checked_scores
 
 PIECE = 1024
@@ -79,23 +79,16 @@ def under_optimisation(pool: Pool) -> Found:
         total += _of_prompts(spec, names, gold[n])
     most = max(gold)
     total += _of_prompts(MetricSpec(name("gold_gain"), Direction.HIGHER, "gold reward"), names, gold[most] - gold[1])
-    for n in gold:
+    for n in gold:  # no scores of examples: the unit is the source's own, and two sources are not to be compared in it
         spec = MetricSpec(name(f"proxy_at_{n}"), Direction.NEITHER, f"score of the best of {n}, in the source's unit")
-        total += _of_prompts(spec, names, expected_best(pool.proxy, pool.proxy, n))
-    correlated = torch.tensor(
-        [spearman(*rows) for rows in zip(pool.proxy.tolist(), pool.gold.tolist(), strict=True) if len(set(rows[1])) > 1]
-    )
-    told = [
-        own for own, gold_row in zip(names, pool.gold.tolist(), strict=True) if len(set(gold_row)) > 1
-    ]  # elsewhere there is nothing to tell apart
-    if told:
+        chosen = _of_prompts(spec, names, expected_best(pool.proxy, pool.proxy, n))
+        total += Found(metrics=summarise(chosen.scores, chosen.specs))
+    rows = zip(names, pool.proxy.tolist(), pool.gold.tolist(), strict=True)
+    told = [(own, spearman(proxy, truth)) for own, proxy, truth in rows if len(set(truth)) > 1]
+    if told:  # where all are equally good there is nothing to tell apart
         spec = MetricSpec(name("gold_correlation"), Direction.HIGHER, "rank correlation within a prompt")
-        total += _of_prompts(spec, told, correlated)
+        total += found(spec, ((example, value, cluster) for (example, cluster), value in told))
     return total
-
-
-def kl_bound(n: int) -> float:
-    return functional.best_of_n_kl_bound(n)
 
 
 def _of_prompts(spec: MetricSpec, names: Sequence[tuple[str, str]], values: Tensor) -> Found:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alignbench.functional import best_of_n_kl_bound
 from alignbench.records import Metric
 from alignbench.results.shown.grid import plain
 
@@ -48,7 +49,7 @@ def print_measures(title: str, metrics: Mapping[str, Metric], subsets: Mapping[s
     console.print(_table(["", ""], [[label, _text(known[name])] for name, label in SINGLE.items() if name in known]))
     if sizes := sorted(int(name.removeprefix(CURVE)) for name in known if name.startswith(CURVE)):
         curve = [
-            [str(n), f"{math.log(n) - (n - 1) / n:.2f}", _text(known[f"proxy_at_{n}"]), _text(known[f"{CURVE}{n}"])]
+            [str(n), f"{best_of_n_kl_bound(n):.2f}", _text(known[f"proxy_at_{n}"]), _text(known[f"{CURVE}{n}"])]
             for n in sizes
         ]
         console.print(_table(["best of", "KL at most", "score", "gold"], curve))

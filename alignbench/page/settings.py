@@ -1,0 +1,29 @@
+"""What a page shows, and where it is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignbench.errors import UserError
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """`results` is the folder of runs; `token` is asked of every visitor where it is not empty."""
+
+    results: Path
+    host: str = "127.0.0.1"
+    port: int = 8400
+    token: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise UserError(f"--port {self.port} is no port: choose 1 to 65535, or 0 for any that is free.")
+        if self.host not in LOCAL and len(self.token) < 16:
+            raise UserError(
+                f"--host {self.host} can be reached from other machines: give --token, a secret of at least 16 characters, "
+                "which visitors need."
+            )
