@@ -106,7 +106,8 @@ class Ranking:
     """K responses to one prompt, ranked: `ranks[k]` is the rank of `responses[k]`, 0 is best, equal ranks are ties.
 
     `annotator`: who ranked them, where several do; each one's ranking of a prompt is a ranking of its own. `scores`: the ratings
-    behind the ranks, higher is better, in the data set's own unit; their differences are margins."""
+    behind the ranks, higher is better, in the data set's own unit; their differences are margins. `styles`: how elaborate each
+    response is made, 0 is plainest, where a data set varies that on purpose (RM-Bench, arXiv 2410.16184)."""
 
     prompt: Prompt
     responses: tuple[str, ...]
@@ -114,6 +115,7 @@ class Ranking:
     finished: tuple[bool, ...] = ()  # whether response k ended by itself; empty: all did
     annotator: str = ""
     scores: tuple[float, ...] = ()
+    styles: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.responses) != len(self.ranks):

@@ -128,11 +128,13 @@ def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
     if odd := [str(name) for name in settings.eval.options if name not in known]:
         raise unknown_name("evaluation", odd[0], known, where="eval.options")
     evaluations = tuple(_evaluation(settings, name) for name in settings.eval.families)
-    if settings.eval.tasks and not any(settings.eval.tasks in vars(chosen.config).values() for chosen in evaluations):
-        raise UserError(
-            f"eval.tasks={settings.eval.tasks} is read by none of eval.families={settings.eval.families}: add the evaluation "
-            "that asks them (`alignbench plugins` lists it)."
-        )
+    for key in ("tasks", "include_path"):
+        value = getattr(settings.eval, key)
+        if value and not any(value in vars(chosen.config).values() for chosen in evaluations):
+            raise UserError(
+                f"eval.{key}={value} is read by none of eval.families={settings.eval.families}: add the evaluation "
+                "that asks them (`alignbench plugins` lists it)."
+            )
     cfg.eval.options = {chosen.label: cfg.eval.options.get(chosen.label, {}) for chosen in evaluations}
     start = slots["algo"] if slots["algo"].config.consumes.value == "demonstrations" else slots["sft"]
     shared = {key: cfg[key] for key in ("pretrain", "model", "data", "eval", "judge")} | {

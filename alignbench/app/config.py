@@ -76,6 +76,8 @@ class EvalSettings:
     primary: list[str] = field(default_factory=lambda: list(PRIMARY))
     """The metrics that the run is about, named before it is made: `compare` tests them alone. Of names joined by | the first that is
     measured."""
+    include_path: Any = field(default_factory=list)
+    """A folder of lm-eval's YAML tasks of one's own, or a list of folders: eval.tasks may name what is in them."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of each evaluation: eval.options.<family>.<field>."""
 

@@ -49,6 +49,13 @@ def evaluation_prompts(prompts: Sequence[Prompt], settings: EvalSettings) -> lis
     return [prompt for prompt in prompts if (prompt.cluster or prompt.id) in kept]
 
 
+def reads_ordinary_text(policy: Policy, data: DataSource) -> bool:
+    """Whether its words are not those of a data source with a language of its own. A pretrained model brings its own, whatever
+    data it is asked from."""
+    language = data.tokenizer()
+    return language is None or policy.tokenizer.get_vocab() != language.get_vocab()
+
+
 @dataclass(frozen=True)
 class Suite:
     """The chosen evaluations, with all that is the same for every checkpoint of one policy. `optimum`, `judge` and
@@ -100,6 +107,7 @@ class Suite:
             rankings = self.held_out[: limit or None] if self.questionnaires else ()
             return measured(policy, rankings, reference=self.implicit is not None)
 
+        ordinary_text = self.questionnaires and reads_ordinary_text(policy, self.data)
         generations = sample(prompts, settings.samples, "generations")
         extra: list[Generation] = []
         greedy: dict[tuple[tuple[Message, ...], Sampling], Generation] = {}
@@ -143,7 +151,7 @@ class Suite:
                 optimum=self.optimum,
                 complete=completions,
                 likelihoods=partial(likelihoods, policy),
-                ordinary_text=self.questionnaires and self.data.tokenizer() is None,
+                ordinary_text=ordinary_text,
                 judge=self.judge,
                 preferences=preferences,
                 implicit=self.implicit,

@@ -16,7 +16,7 @@ import torch
 import alignbench
 from alignbench import distributed
 from alignbench.app.config import RunConfig
-from alignbench.contracts import DataSource, Policy
+from alignbench.contracts import DataSource, Evaluation, Policy
 from alignbench.records import Demonstration, Prompt, Ranking, Sequences
 from alignbench.results.disk.environment import counts, package_versions
 from alignbench.selection import Selected, digest, source_digest
@@ -124,6 +124,7 @@ def of_reward(
 
 def of_evaluation(
     config: RunConfig,
+    evaluations: Sequence[Evaluation],
     questions: Sequence[Prompt],
     held_out: Sequence[Ranking],
     *,
@@ -133,4 +134,5 @@ def of_evaluation(
 ) -> str:
     settings = {name: value for name, value in dataclasses.asdict(config.eval).items() if counts(f"eval.{name}")}
     chosen = [evaluation.identity() for evaluation in config.evaluations]
-    return digest("evaluation", sft, reward, settings, chosen, judge, of_prompts(questions), of_rankings(held_out))
+    asked = [evaluation.fingerprint() for evaluation in evaluations], of_prompts(questions), of_rankings(held_out)
+    return digest("evaluation", sft, reward, settings, chosen, judge, asked)
