@@ -191,7 +191,7 @@ def labels_of_pairs(
     if sides.ref_chosen is not None and sides.ref_rejected is not None:
         ref = torch.cat([sides.ref_chosen, sides.ref_rejected])
     rows = LabelledBatch(stacked, torch.arange(2 * count, device=policy.device) < count, ref).select(neighbours)
-    return LabelData(rows, {**found.counts, "labels_good": count, "labels_bad": count}, together=2)
+    return LabelData(rows, {**found.counts, "labelled_good": count, "labelled_bad": count}, together=2)
 
 
 def label_data(
@@ -205,11 +205,11 @@ def label_data(
     samples = policy.encode([one.prompt for one in kept], [one.response for one in kept], finished=ended)
     good = torch.tensor([one.good for one in kept], device=policy.device)
     counts = {
-        "labels": len(labelled),
-        "labels_over_window": len(labelled) - len(kept),
-        "labels_truncated": int((torch.tensor(ended, device=policy.device) & ~samples.finished).sum()),
-        "labels_good": int(good.sum()),
-        "labels_bad": int((~good).sum()),
+        "labelled": len(labelled),
+        "labelled_over_window": len(labelled) - len(kept),
+        "labelled_truncated": int((torch.tensor(ended, device=policy.device) & ~samples.finished).sum()),
+        "labelled_good": int(good.sum()),
+        "labelled_bad": int((~good).sum()),
     }
     ref = (reference or reference_logprobs)(policy, samples.sequences) if config.uses_reference else None
     return LabelData(LabelledBatch(samples.sequences, good, ref), counts, together=1)
