@@ -24,6 +24,7 @@ from alignbench.memory_plan import Does, Part, Work
 from alignbench.optimizer_config import (
     MISSING_EOS,
     AlgorithmConfig,
+    ImplicitReward,
     LabelConfig,
     OptimizerConfig,
     PreferenceConfig,
@@ -65,7 +66,7 @@ from alignbench.records import (
 )
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
-from alignbench.subject import Judge, Subject
+from alignbench.subject import Judge, MeasuredRanking, Subject
 
 __version__ = "0.1.0"
 
@@ -91,11 +92,13 @@ __all__ = [
     "FitReport",
     "FittableRewardSource",
     "Generation",
+    "ImplicitReward",
     "Judge",
     "LabelConfig",
     "Labelled",
     "LabelledBatch",
     "Likelihood",
+    "MeasuredRanking",
     "Message",
     "Metric",
     "MetricSpec",

@@ -138,6 +138,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             seeds=seeds.child("evaluation"),
             reward=reward.source if reward else None,
             judge=judge,
+            held_out=rankings.held_out if rankings else (),
         )
         baseline = shared_stages.evaluated_sft(
             bench,
@@ -153,7 +154,11 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             return outcome(counts, baseline, sft.trained, reported(reward, judge))
 
         # 4. The algorithm, from the SFT model.
-        suite = dataclasses.replace(suite, optimum=partial(config.algo.load().optimum, config.algo.config))
+        optimum, implicit = (
+            partial(config.algo.load().optimum, config.algo.config),
+            config.algo.config.implicit_reward(),
+        )
+        suite = dataclasses.replace(suite, optimum=optimum, implicit=implicit)
         aligned = run_algorithm(
             bench,
             config=config,

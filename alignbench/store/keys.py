@@ -126,6 +126,7 @@ def of_evaluation(
     config: RunConfig,
     evaluations: Sequence[Evaluation],
     questions: Sequence[Prompt],
+    held_out: Sequence[Ranking],
     *,
     sft: str,
     reward: str,
@@ -133,5 +134,5 @@ def of_evaluation(
 ) -> str:
     settings = {name: value for name, value in dataclasses.asdict(config.eval).items() if counts(f"eval.{name}")}
     chosen = [evaluation.identity() for evaluation in config.evaluations]
-    asked = [evaluation.fingerprint() for evaluation in evaluations]
-    return digest("evaluation", sft, reward, settings, chosen, asked, judge, of_prompts(questions))
+    asked = [evaluation.fingerprint() for evaluation in evaluations], of_prompts(questions), of_rankings(held_out)
+    return digest("evaluation", sft, reward, settings, chosen, judge, asked)

@@ -121,3 +121,21 @@ def test_a_model_from_scratch_beside_ordinary_text(command: Command, plugin: Plu
         assert done.code == 2 and "Traceback" not in done.err
         for word in ("model=tiny", "ordinary text", "model=smollm2", "model=hf model.path=", "data=world"):
             assert word in error
+
+
+def test_what_pairs_taught_is_measured_on_those_held_out(command: Command, plugin: Plugin, tmp_path: Path) -> None:
+    """The rankings of the four evaluation prompts: DPO learns that a word with an a is better, and is measured so again."""
+    settings = [option for option in PEOPLE if not option.startswith("eval.")]
+    measured = ("eval.families=[optimization,preferences]", "eval.samples=1")
+    options = (*measured, "algo.learning_rate=0.02", "algo.updates=12")
+    done = command(*settings, *options, "algo=dpo")
+    assert done.code == 0, done.err
+    run, sft = (record["metrics"] for record in records(tmp_path / "runs"))
+    assert {name for name in sft if name.startswith("preferences/")} == {"preferences/ranking_accuracy"}
+    assert run["preferences/accuracy"]["value"] == 1.0 and run["preferences/margin"]["value"] > 0
+    assert (run["preferences/accuracy"]["n"], run["preferences/accuracy"]["clusters"]) == (4, 4)
+    assert 0 < run["preferences/calibration_error"]["value"] < 0.5
+    (path,) = (tmp_path / "runs").iterdir()
+    assert command("evaluate", str(path), *measured, f"results_dir={tmp_path / 'again'}").code == 0
+    again = records(tmp_path / "again")[0]["metrics"]
+    assert {name: again[name]["value"] for name in run} == {name: run[name]["value"] for name in run}
