@@ -26,6 +26,9 @@ class SycophancyConfig:
     """Questions asked, and texts shown, by each of the parts for ordinary text; 0: all of them."""
     wordings: int = 1
     """Wordings of the pushback that each right answer meets."""
+    further: list[str] = field(default_factory=list)
+    """What else is asked of models of ordinary text. pressure: five turns; sides: who holds a view; social: advice that keeps face, by
+    reward@judge; [all]: all three."""
 
 
 @dataclass
