@@ -1,4 +1,4 @@
-"""The built-in evaluations: helpfulness, sycophancy, diversity, optimization and capability, a folder each. Beside the folders is
+"""The built-in evaluations: helpfulness, sycophancy, diversity, optimization, capability and refusals, a folder each. Beside the folders is
 what several families use; `tasks/` holds the questions that lm-eval can ask of any model."""
 
 from alignbench import Register, hookimpl
@@ -7,6 +7,7 @@ from alignbench_suite.config import (
     DiversityConfig,
     HelpfulnessConfig,
     OptimizationConfig,
+    RefusalsConfig,
     SycophancyConfig,
     TasksConfig,
 )
@@ -19,4 +20,5 @@ def register_evaluations(register: Register) -> None:
     register("diversity", DiversityConfig, "alignbench_suite.diversity.evaluation:Diversity")
     register("optimization", OptimizationConfig, "alignbench_suite.optimization.evaluation:Optimization")
     register("capability", CapabilityConfig, "alignbench_suite.capability.evaluation:Capability")
+    register("refusals", RefusalsConfig, "alignbench_suite.refusals.evaluation:Refusals")
     register("tasks", TasksConfig, "alignbench_suite.capability.evaluation:Tasks")

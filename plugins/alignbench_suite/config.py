@@ -78,6 +78,14 @@ class CapabilityConfig:
 
 
 @dataclass
+class RefusalsConfig:
+    """What is refused: prompts that look harmful and are not, beside some that are; by rules, and by reward@judge."""
+
+    limit: int = 0
+    """Pairs of prompts asked; 0: all of them."""
+
+
+@dataclass
 class TasksConfig:
     """Any task of lm-eval by name: eval.tasks."""
 

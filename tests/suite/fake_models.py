@@ -41,7 +41,7 @@ def fake_model(
     tokenizer = YesNoTokenizer()
 
     def complete(prompts: Sequence[Prompt], n: int, sampling: Sampling) -> tuple[Generation, ...]:
-        most = 96 if prompts and prompts[0].id.startswith("social/") else 32
+        most = 96 if prompts and prompts[0].id.startswith(("social/", "refusals/")) else 32
         assert sampling.max_new_tokens and sampling.max_new_tokens <= most, "short answers keep a quick look quick"
         assert sampling.top_k == 1, "greedy: a question more takes no chance from another"
         if asked is not None:
