@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -41,6 +41,14 @@ class Judge(Protocol):
         """How far first[i] is preferred to second[i]: 1, 0, or .5 for a tie. See RewardSource.compare."""
 
 
+class Frontier(Protocol):
+    """The best proxy reward that any policy could reach at each KL from the SFT model, estimated on some of the prompts."""
+
+    def shortfall(self, proxy: Mapping[str, float], kl: Mapping[str, float]) -> Mapping[str, float]:
+        """Of a policy with these mean proxy rewards and KLs (nats per response) by prompt id: how far it stays below the frontier
+        at its own mean KL, by prompt id. Empty where that KL is 0 or less, or too far for the estimate to tell."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """What an evaluation is given: a checkpoint's responses to the held-out prompts, and a way to ask it for more.
@@ -54,7 +62,7 @@ class Subject:
     `complete(prompts, n, sampling)` gives responses as text alone, under that Sampling: nothing is measured of them, and they are
     saved too. `likelihoods(prompts, responses)` are those of given responses, as token ids, without an EOS unless given.
     `ordinary_text`: whether it reads and writes ordinary text, not the language of a data source with a tokenizer of its own. False
-    too along training, where no questionnaire is to be asked.
+    too along training, where no questionnaire is to be asked. `frontier`: None where there is no reward, or none is to be estimated.
     """
 
     checkpoint: Path
@@ -69,6 +77,7 @@ class Subject:
     likelihoods: Likelihoods = field(default=lambda prompts, responses, counted=None: (), repr=False)
     ordinary_text: bool = False
     judge: Judge | None = None
+    frontier: Frontier | None = None
 
     def by_prompt(self, baseline: bool = False) -> list[list[Generation]]:
         """Generations grouped by prompt, in order."""

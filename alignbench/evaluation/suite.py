@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignbench.app.config import EvalSettings
 from alignbench.contracts import DataSource, Evaluation, Policy, RewardSource
+from alignbench.evaluation.frontier import Frontier
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.respond import complete, given_samples, likelihoods, measure, respond
 from alignbench.records import ExactProblem, ExampleScore, Generation, Message, Metric, MetricSpec, Prompt, Sampling
@@ -39,7 +40,7 @@ def evaluation_prompts(prompts: Sequence[Prompt], settings: EvalSettings) -> lis
 
 @dataclass(frozen=True)
 class Suite:
-    """The chosen evaluations, with all that is the same for every checkpoint of one policy. `optimum` and `judge`: see Subject.
+    """The chosen evaluations, with all that is the same for every checkpoint of one policy. `optimum`, `judge` and `frontier`: see Subject.
     Without `questionnaires` only the shared generations are scored, as if the data were no ordinary text."""
 
     policy: Policy
@@ -51,6 +52,7 @@ class Suite:
     judge: SourceJudge | None = None
     optimum: Callable[[ExactProblem], Tensor | None] = lambda problem: None
     questionnaires: bool = True
+    frontier: Frontier | None = None
 
     def evaluate(
         self,
@@ -126,6 +128,7 @@ class Suite:
                 likelihoods=partial(likelihoods, policy),
                 ordinary_text=self.questionnaires and self.data.tokenizer() is None,
                 judge=self.judge,
+                frontier=self.frontier,
             )
             specs.extend(evaluation.specs())
             scores.extend(evaluation.evaluate(subject))
