@@ -59,6 +59,7 @@ from alignbench.records import (
     Split,
     TokenScores,
     UpdateReport,
+    UtilityTerm,
     Verdict,
     expand,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "Tracker",
     "UpdateReport",
     "UserError",
+    "UtilityTerm",
     "Verdict",
     "Work",
     "expand",
