@@ -69,7 +69,8 @@ class WorldAnnotator(Annotator):
     def features(self, prompt: Prompt, response: str, *, finished: bool) -> tuple[float, ...]:
         seen = self._data.assess(prompt, response, finished=finished)
         agrees = float(bool(seen.agrees))
-        return float(seen.correct), float(seen.in_style), agrees, seen.courtesies, seen.length, float(not finished)
+        right, styled, cut = float(seen.correct), float(seen.in_style), float(not finished)
+        return right, styled, agrees, float(seen.courtesies), float(seen.length), cut
 
     def _noise(self, prompt: Prompt, response: str, finished: bool) -> float:
         bits = self._seeds.integer(f"{prompt.id}\n{finished}\n{response}")

@@ -162,6 +162,6 @@ def test_the_terms_of_a_utility_are_its_settings(world):
     assert all(t.low <= t.weight <= t.high for t in terms)
     assert annotator(world, AnnotatorConfig(**{t.setting: t.weight for t in terms})).utility_terms() == terms
     (courteous,) = said(prompt, COURTEOUS)
-    assert someone.features(prompt, courteous, finished=True) == (1.0, 0.0, 0.0, 2.0, 9.0, 0.0)
-    assert someone.utility(prompt, courteous, finished=True) == pytest.approx(3 + 0.8 - 0.9)
-    assert someone.utility(prompt, courteous, finished=False) == pytest.approx(3 + 0.8 - 0.9 - 0.5)
+    assert someone.features(prompt, courteous, finished=True) == (1.0, 0.0, 0.0, 2.0, 10.0, 0.0)
+    assert someone.utility(prompt, courteous, finished=True) == pytest.approx(3 + 0.8 - 1.0)
+    assert someone.utility(prompt, courteous, finished=False) == pytest.approx(3 + 0.8 - 1.0 - 0.5)
