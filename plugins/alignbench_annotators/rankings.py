@@ -2,8 +2,8 @@
 
 One line: {"prompt": "text", "responses": ["a", "b", "c"], "ranks": [1, 2, 2]}. The smallest rank is the best and equal
 ranks are ties; ranks may start anywhere. Instead of "prompt", "messages" holds a conversation ({"role", "content"}
-each) that ends with the user's turn. Optional: "id", and "finished" (whether each response ended by itself). Other
-keys are left alone.
+each) that ends with the user's turn. Optional: "id", "finished" (whether each response ended by itself), and
+"annotator" (who ranked; several people's rankings of one prompt are rankings of their own). Other keys are left alone.
 """
 
 from __future__ import annotations
@@ -71,9 +71,11 @@ def _ranking(row: Any) -> Ranking:
     _require(len(finished) in (0, len(responses)), f"{len(responses)} responses but {len(finished)} in 'finished'")
     _require_text(*(message.content for message in messages), *responses)
     order = sorted(set(ranks))
+    annotator = row.get("annotator", "")
     return Ranking(
-        Prompt(_id(row, messages), messages), tuple(responses), tuple(map(order.index, ranks)), tuple(finished)
-    )
+        Prompt(_id(row, messages), messages), tuple(responses), tuple(map(order.index, ranks)), tuple(finished),
+        annotator if isinstance(annotator, str) else "",
+    )  # fmt: skip
 
 
 def _list(row: dict[str, Any], key: str, kind: type, what: str) -> list[Any]:
