@@ -91,7 +91,7 @@ def dense(ranks: Sequence[int | None]) -> tuple[int, ...]:
     return tuple(order.index(rank) for rank in known)
 
 
-_NAME = re.compile(r"[\w][\w .\-@]{0,63}\Z")
+_NAME = re.compile(r"[\w][\w .\-@'’]{0,63}\Z")
 
 
 def annotator_name(given: str) -> str:
@@ -99,6 +99,6 @@ def annotator_name(given: str) -> str:
     name = " ".join(unicodedata.normalize("NFC", given).split())
     if not _NAME.match(name):
         raise UserError(
-            "A name has 1 to 64 letters, digits, spaces, dots, dashes or @, and begins with a letter or digit."
+            "A name has 1 to 64 letters, digits, spaces, dots, dashes, ' or @, and begins with a letter or digit."
         )
     return name

@@ -148,10 +148,21 @@ function responses(item) {
         "article",
         { class: "response", tabindex: "0", "data-index": i, "aria-label": `Response ${LETTERS[i]}` },
         el("h2", { class: "letter", title: "drag it to a place" }, LETTERS[i]),
-        el("p", { class: "place quiet" }),
+        item.responses.length > 2 ? picks(i, item.responses.length) : null,
         box(tree, "text"),
         shown.scales.length ? el("div", { class: "scales" }, shown.scales.map((name) => scale(name, i))) : null,
       ),
+    ),
+  );
+}
+
+/** One press gives a place: for fingers, and for whoever cannot drag. */
+function picks(i, count) {
+  return el(
+    "div",
+    { class: "picks", role: "group", "aria-label": `Place of response ${LETTERS[i]}, 1 is best` },
+    Array.from({ length: count }, (_, rank) =>
+      el("button", { class: "pick", "data-pick": rank, "aria-pressed": "false", onclick: () => put(i, draft.ranks[i] === rank ? null : rank) }, rank + 1),
     ),
   );
 }
@@ -261,8 +272,7 @@ function update() {
   }
   cards().forEach((card, i) => {
     const rank = draft.ranks[i];
-    const ties = rank !== null && draft.ranks.filter((other) => other === rank).length > 1;
-    card.querySelector(".place").textContent = rank === null ? "" : `place ${rank + 1}${ties ? ", a tie" : ""}`;
+    for (const pick of card.querySelectorAll(".pick")) pick.setAttribute("aria-pressed", pick.dataset.pick === String(rank));
     card.classList.toggle("ranked", rank !== null);
   });
   for (const button of place.querySelectorAll(".verdict"))
