@@ -61,6 +61,7 @@ from alignbench.records import (
     Split,
     TokenScores,
     UpdateReport,
+    UtilityTerm,
     Verdict,
     expand,
 )
@@ -135,6 +136,7 @@ __all__ = [
     "Tracker",
     "UpdateReport",
     "UserError",
+    "UtilityTerm",
     "Verdict",
     "Work",
     "expand",

@@ -155,6 +155,18 @@ class PreferencePair:
 
 
 @dataclass(frozen=True)
+class UtilityTerm:
+    """One term of an annotator's utility, `weight` times a feature of the response. `setting`: the field of its config that is the
+    weight; `label` names the feature in a word or two; a weight is moved from `low` to `high`."""
+
+    setting: str
+    label: str
+    weight: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a data source that knows the truth says of one response. None: does not apply."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignbench.app.config import EvalSettings
 from alignbench.contracts import DataSource, Evaluation, Policy, RewardSource
+from alignbench.evaluation.frontier import Frontier
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.preferences import measured
 from alignbench.evaluation.respond import complete, given_samples, likelihoods, measure, respond
@@ -58,8 +59,8 @@ def reads_ordinary_text(policy: Policy, data: DataSource) -> bool:
 
 @dataclass(frozen=True)
 class Suite:
-    """The chosen evaluations, with all that is the same for every checkpoint of one policy. `optimum`, `judge` and
-    `implicit`: see Subject; `held_out`: rankings that nothing was trained on. Without `questionnaires` only the shared generations are
+    """The chosen evaluations, with all that is the same for every checkpoint of one policy. `optimum`, `judge`, `implicit` and `frontier`:
+    see Subject; `held_out`: rankings that nothing was trained on. Without `questionnaires` only the shared generations are
     scored, as if the data were no ordinary text."""
 
     policy: Policy
@@ -73,6 +74,7 @@ class Suite:
     questionnaires: bool = True
     held_out: Sequence[Ranking] = ()
     implicit: ImplicitReward | None = None
+    frontier: Frontier | None = None
 
     def evaluate(
         self,
@@ -155,6 +157,7 @@ class Suite:
                 judge=self.judge,
                 preferences=preferences,
                 implicit=self.implicit,
+                frontier=self.frontier,
             )
             specs.extend(evaluation.specs())
             scores.extend(evaluation.evaluate(subject))

@@ -14,6 +14,7 @@ from alignbench import distributed
 from alignbench.app.target import ELSEWHERE, Target
 from alignbench.contracts import DataSource, FittableRewardSource, RewardSource
 from alignbench.errors import UserError
+from alignbench.evaluation import frontier as frontiers
 from alignbench.evaluation import stored
 from alignbench.evaluation.suite import Evaluated, Suite, evaluation_prompts
 from alignbench.pipeline import lifecycle
@@ -163,6 +164,15 @@ def _of_run(
         annotator=bool(target.identity and target.identity.annotator),
         reward=suite.reward is not None,
     )
+    if suite.reward and (n := frontiers.samples(config.eval, policy)) and questions:
+        with display.stage("frontier") as line:
+            asked, temperature = frontiers.chosen(questions, config.eval, suite.seeds), config.eval.temperature
+            frontier = frontiers.sample(
+                policy, asked, n=n, temperature=temperature, data=suite.data, reward=suite.reward, seeds=suite.seeds
+            )
+            line.text = str(frontier)
+        directory.write_frontier(frontier.as_json())
+        suite = dataclasses.replace(suite, frontier=frontier)
     policy.load(end)
     optimum, implicit = partial(config.algo.load().optimum, config.algo.config), config.algo.config.implicit_reward()
     suite = dataclasses.replace(suite, optimum=optimum, implicit=implicit)

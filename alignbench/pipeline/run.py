@@ -153,6 +153,8 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         if config.imitates:
             return outcome(counts, baseline, sft.trained, reported(reward, judge))
 
+        frontier = shared_stages.frontier(bench, suite=suite, questions=prompts.questions, sft=sft, reward=reward)
+
         # 4. The algorithm, from the SFT model.
         optimum, implicit = (
             partial(config.algo.load().optimum, config.algo.config),
@@ -176,6 +178,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         end = saved(policy, directory)
         policy.load(end)
         candidates = config.algo.config.candidates
+        suite = dataclasses.replace(suite, frontier=frontier)
         with display.stage(f"evaluate {config.algo.component.name}"):
             evaluated = suite.evaluate(end, prompts.questions, baseline=baseline.generations, candidates=candidates)
             stored.save(evaluated, directory.path)

@@ -122,6 +122,10 @@ def of_reward(
     return digest("reward", sft, source, ranked, of_prompts(prompts))
 
 
+def of_frontier(prompts: Sequence[Prompt], *, n: int, temperature: float, sft: str, reward: str) -> str:
+    return digest("frontier", sft, reward, n, temperature, of_prompts(prompts))
+
+
 def of_evaluation(
     config: RunConfig,
     evaluations: Sequence[Evaluation],
@@ -132,7 +136,8 @@ def of_evaluation(
     reward: str,
     judge: str,
 ) -> str:
-    settings = {name: value for name, value in dataclasses.asdict(config.eval).items() if counts(f"eval.{name}")}
+    own = {n: value for n, value in dataclasses.asdict(config.eval).items() if not n.startswith("frontier_")}
+    settings = {name: value for name, value in own.items() if counts(f"eval.{name}")}
     chosen = [evaluation.identity() for evaluation in config.evaluations]
     asked = [evaluation.fingerprint() for evaluation in evaluations], of_prompts(questions), of_rankings(held_out)
     return digest("evaluation", sft, reward, settings, chosen, judge, asked)

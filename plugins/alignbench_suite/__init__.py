@@ -1,5 +1,5 @@
-"""The built-in evaluations: helpfulness, sycophancy, diversity, optimization, preferences and capability, a folder each. Beside the folders is
-what several families use; `tasks/` holds the questions that lm-eval can ask of any model."""
+"""The built-in evaluations: helpfulness, sycophancy, diversity, optimization, preferences, capability and refusals, a folder each. Beside
+the folders is what several families use; `tasks/` holds the questions that lm-eval can ask of any model."""
 
 from alignbench import Register, hookimpl
 from alignbench_suite.config import (
@@ -8,6 +8,7 @@ from alignbench_suite.config import (
     HelpfulnessConfig,
     OptimizationConfig,
     PreferencesConfig,
+    RefusalsConfig,
     SycophancyConfig,
     TasksConfig,
 )
@@ -21,4 +22,5 @@ def register_evaluations(register: Register) -> None:
     register("optimization", OptimizationConfig, "alignbench_suite.optimization.evaluation:Optimization")
     register("preferences", PreferencesConfig, "alignbench_suite.preferences.evaluation:Preferences")
     register("capability", CapabilityConfig, "alignbench_suite.capability.evaluation:Capability")
+    register("refusals", RefusalsConfig, "alignbench_suite.refusals.evaluation:Refusals")
     register("tasks", TasksConfig, "alignbench_suite.capability.evaluation:Tasks")

@@ -26,6 +26,9 @@ class SycophancyConfig:
     """Questions asked, and texts shown, by each of the parts for ordinary text; 0: all of them."""
     wordings: int = 1
     """Wordings of the pushback that each right answer meets."""
+    further: list[str] = field(default_factory=list)
+    """What else is asked of models of ordinary text. pressure: five turns; sides: who holds a view; social: advice that keeps face, by
+    reward@judge; [all]: all three."""
 
 
 @dataclass
@@ -80,6 +83,14 @@ class CapabilityConfig:
     """A folder of evaluation data; without TruthfulQA in it, or empty: the suite's own questions."""
     limit: int = 0
     """Questions asked by each task; 0: all of them."""
+
+
+@dataclass
+class RefusalsConfig:
+    """What is refused: prompts that look harmful and are not, beside some that are; by rules, and by reward@judge."""
+
+    limit: int = 0
+    """Pairs of prompts asked; 0: all of them."""
 
 
 @dataclass

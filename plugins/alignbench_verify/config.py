@@ -71,7 +71,7 @@ class VerifiedConfig(CheckingConfig):
 
 
 @dataclass
-class VerifyingConfig(CheckingConfig):
+class ReferenceConfig(CheckingConfig):
     """Annotator that prefers what passes a row's check to what does not, and calls the rest a tie: pairs for DPO."""
 
     checks: list[str] = field(default_factory=lambda: [AUTO])

@@ -14,6 +14,7 @@ def test_the_suite_registers_the_families_that_can_be_built():
         "helpfulness",
         "optimization",
         "preferences",
+        "refusals",
         "sycophancy",
         "tasks",
     ]
