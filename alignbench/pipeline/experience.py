@@ -253,9 +253,7 @@ def collect_rankings(
     """Samples `responses` responses to each prompt and has them ranked: step two of InstructGPT (arXiv 2203.02155)."""
     samples = policy.generate(prompts, Sampling(temperature=temperature), n=responses, rng=rng).samples
     ended = samples.finished.tolist()
-    rankings = []
-    for i, prompt in enumerate(prompts):
-        rows = slice(i * responses, (i + 1) * responses)
-        texts, finished = samples.texts[rows], tuple(ended[rows])
-        rankings.append(Ranking(prompt, texts, annotator.rank(prompt, texts, finished=finished), finished))
-    return rankings
+    parts = [slice(i * responses, (i + 1) * responses) for i in range(len(prompts))]
+    texts, finished = [samples.texts[part] for part in parts], [tuple(ended[part]) for part in parts]
+    ranks = annotator.rank_all(prompts, texts, finished=finished)
+    return [Ranking(*row) for row in zip(prompts, texts, ranks, finished, strict=True)]
