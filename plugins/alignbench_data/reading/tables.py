@@ -45,6 +45,9 @@ def arrow_rows(path: Path) -> Iterator[Row]:
 def _of_batches(name: str, batches: Iterable[Any]) -> Iterator[Row]:
     number = 0
     for batch in batches:
+        batch.validate(
+            full=True
+        )  # a damaged offset would be read beyond the memory of the table, which ends the process
         for values in batch.to_pylist():
             number += 1
             yield Row(name, "row", number, values)
