@@ -16,6 +16,7 @@ from alignbench.errors import UserError
 from alignbench.records import (
     POLICY,
     Demonstration,
+    Description,
     ExactProblem,
     ExampleScore,
     Exported,
@@ -230,6 +231,10 @@ class DataSource(ABC):
     def counts(self) -> Mapping[str, int]:
         """Rows read, kept and set aside by reason: printed, and kept in result.json."""
         return {}
+
+    def description(self) -> Description | None:
+        """How it understood the files that it read; None where it read none."""
+        return None
 
 
 class Annotator(ABC):  # noqa: B024 (which method it needs depends on samples_responses)
