@@ -65,6 +65,7 @@ def main() -> None:
                 continue  # measured before
             settings = [
                 *own,
+                f"--questions={QUESTIONS}",
                 f"rankings.prompts={COLLECTED}",
                 f"seed={seed}",
                 f"results_dir={folder}",
