@@ -32,6 +32,7 @@ from alignbench.records import (
     Split,
     TokenScores,
     UpdateReport,
+    UtilityTerm,
     Verdict,
 )
 from alignbench.subject import Subject
@@ -252,6 +253,15 @@ class Annotator(ABC):  # noqa: B024 (which method it needs depends on samples_re
         """The probability that this annotator prefers `first`, where it is known: gives reward models their ceiling."""
         return None
 
+    def utility_terms(self) -> Sequence[UtilityTerm]:
+        """Of an annotator whose utility is a weighted sum of named features: its terms, so that people can move the weights and
+        see what would be learnt. Empty where it is not."""
+        return ()
+
+    def features(self, prompt: Prompt, response: str, *, finished: bool) -> Sequence[float]:
+        """The features of `utility_terms`, in their order, of one response."""
+        return ()
+
     def recorded(self) -> Sequence[Ranking]:
         """The rankings of an annotator with `samples_responses = False`."""
         return ()
@@ -375,6 +385,11 @@ class PolicyOptimizer(ABC, Generic[Batch]):
 
 class Evaluation(ABC):
     """Per-example scores of a checkpoint. It sees neither the live policy nor the algorithm's name. Built with: nothing."""
+
+    def fingerprint(self) -> str:
+        """Names what its scores depend on beside its config and the source of its package (a folder's content): runs share the
+        SFT model's evaluation under it."""
+        return ""
 
     @abstractmethod
     def specs(self) -> Sequence[MetricSpec]:

@@ -26,6 +26,7 @@ class Consumes(enum.Enum):
     DEMONSTRATIONS = "demonstrations"
     ROLLOUTS = "rollouts"
     PREFERENCES = "preferences"
+    LABELS = "labels"
     NOTHING = "nothing"  # it trains nothing: a rule for how a model is sampled
 
 
@@ -154,6 +155,18 @@ class PreferencePair:
 
 
 @dataclass(frozen=True)
+class UtilityTerm:
+    """One term of an annotator's utility, `weight` times a feature of the response. `setting`: the field of its config that is the
+    weight; `label` names the feature in a word or two; a weight is moved from `low` to `high`."""
+
+    setting: str
+    label: str
+    weight: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a data source that knows the truth says of one response. None: does not apply."""
 
@@ -225,35 +238,6 @@ class ScoredRollout:
 
     rollout: Rollout
     scores: Tensor
-
-
-@dataclass(frozen=True)
-class DemonstrationBatch:
-    sequences: Sequences
-
-
-@dataclass(frozen=True)
-class PreferenceBatch:
-    """B pairs; row i of `chosen` and of `rejected` answer the same prompt. `probability` [B] or None: see PreferencePair.
-
-    `ref_chosen`, `ref_rejected` [B] float32: the reference's log-probabilities of the responses, in nats, summed over their
-    tokens; None for an algorithm whose config says `uses_reference = False`."""
-
-    chosen: Sequences
-    rejected: Sequences
-    probability: Tensor | None = None
-    ref_chosen: Tensor | None = None
-    ref_rejected: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def select(self, rows: Tensor) -> PreferenceBatch:
-        """The given rows, trimmed as Sequences.select does."""
-        known = (
-            part if part is None else part[rows] for part in (self.probability, self.ref_chosen, self.ref_rejected)
-        )
-        return PreferenceBatch(self.chosen.select(rows), self.rejected.select(rows), *known)
 
 
 @dataclass(frozen=True)

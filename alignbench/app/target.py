@@ -74,7 +74,7 @@ def of_model(name: str, overrides: Sequence[str]) -> Target:
     if useless := sorted(named & set(OF_TRAINING)):
         raise UserError(f"{useless[0]}: {name} is evaluated as it is, and not trained.")
     chosen = [] if any(text.startswith("model=") for text in overrides) else [f"model={_reader().name}"]
-    given, choices = composed([*chosen, f"model.path={_quoted(name)}", *overrides])
+    given, choices = composed([*chosen, f"model.path={quoted(name)}", *overrides])
     config = typed(given, choices)
     plain = OmegaConf.create(config.yaml)
     kept = {key: value for key, value in OmegaConf.to_container(plain).items() if key not in OF_TRAINING}  # type: ignore[union-attr]
@@ -105,7 +105,7 @@ def _reader() -> Component:
     return found[0]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """As Hydra's grammar takes any text."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

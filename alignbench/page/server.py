@@ -41,7 +41,7 @@ async def explained(request: Request, error: Exception) -> Response:
     """What a visitor can repair, or what is not there: in words."""
     if isinstance(error, HTTPException):
         return refusal(error.status_code, error.detail)
-    return refusal(400, str(error))
+    return refusal(getattr(error, "status", 400), str(error))
 
 
 async def unforeseen(request: Request, error: Exception) -> Response:

@@ -80,9 +80,10 @@ class Fields:
 
 @dataclass(frozen=True)
 class Columns:
-    """Reads rows by role. `given`: the user's own names, which go before what is known."""
+    """Reads rows by role. `given`: the user's own names, which go before what is known; `lenient`: where a row has them."""
 
     given: Mapping[str, Any] = field(default_factory=dict)
+    lenient: bool = False
 
     def __post_init__(self) -> None:
         for role in self.given:
@@ -90,10 +91,13 @@ class Columns:
                 raise unknown_name("role", role, NAMES, where="data.columns")
 
     def fields(self, row: Mapping[str, Any]) -> Fields:
-        named = _known(tuple(map(str, row)), frozenset(self.given))
+        given = self.given
+        if self.lenient:
+            given = {role: where for role, where in given.items() if str(where).split(".")[0] in row}
+        named = _known(tuple(map(str, row)), frozenset(given))
         values = {role: row[column] for role, column in named.items()}
         columns = dict(named)
-        for role, where in self.given.items():
+        for role, where in given.items():
             several = isinstance(where, Sequence) and not isinstance(where, str)
             parts = [str(part) for part in where] if several else [str(where)]
             found = [_look_up(row, part) for part in parts]
@@ -107,7 +111,7 @@ class Columns:
             for part in [where] if isinstance(where, str) else where if isinstance(where, Iterable) else [str(where)]:
                 if str(part) not in row and str(part).split(".")[0] not in row:
                     near = difflib.get_close_matches(str(part), map(str, row), n=1)
-                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    hint = f" (closest: {near[0]!r})" if near else ""
                     return f"data.columns.{role}={part} is no column{hint}"
         return ""
 

@@ -15,7 +15,7 @@ from alignbench_data.formats import form_of, nearest
 from alignbench_data.formats.comparisons import check_values
 from alignbench_data.formats.form import Record, Settings
 from alignbench_data.formats.trees import is_flat, trees
-from alignbench_data.reading.rows import Row
+from alignbench_data.reading.rows import Row, plain
 from alignbench_data.reasons import Reason, Unusable
 
 _ENOUGH_TO_JUDGE = 1000
@@ -25,25 +25,27 @@ _ENOUGH_TO_JUDGE = 1000
 class Reader:
     """Reads rows, one after another. `first`: for each reason the first row that was set aside, and why."""
 
-    def __init__(self, config: PreferencesConfig, *, keep_ids: bool = False, option: str = "data") -> None:
-        """`option`: the group that `config` is of, for errors."""
+    def __init__(
+        self, config: PreferencesConfig, *, keep_ids: bool = False, option: str = "data", lenient: bool = False
+    ) -> None:
+        """`option`: the group that `config` is of, for errors. `lenient`: its columns are those of other rows."""
         check_values(config.winner_values)
         self.counts: Counter[str] = Counter()
         self.forms: Counter[str] = Counter()
         self.columns: dict[str, str] = {}
         self.first: dict[str, str] = {}
         self._settings = Settings(config.rating, config.rating_weights, config.winner_values, keep_ids)
-        self._columns, self._where, self._system = Columns(config.columns), config.where, config.system
+        self._columns, self._where, self._system = Columns(config.columns, lenient), config.where, config.system
         self._share, self._option = config.max_bad_share, option
         self._damaged, self._worst = 0, ""
+        self._some: Mapping[str, Any] = {}
 
     def read(self, rows: Iterable[Row]) -> Iterator[Record]:
         """What the rows say. Raises UserError where too many of them are damaged."""
         messages: list[Row] = []
         for row in rows:
             if row.problem is None and is_flat(row.values):
-                if self._wanted(row.values):
-                    messages.append(row)
+                messages.append(row)
             else:
                 yield from self._read(row)
         for row in trees(messages):
@@ -66,9 +68,7 @@ class Reader:
     def _wanted(self, values: Mapping[str, Any]) -> bool:
         for column, wanted in self._where.items():
             if column not in values:
-                raise UserError(
-                    f"data.where.{column}: no such column. Columns: {', '.join(map(str, values)) or 'none'}."
-                )
+                raise Unusable(Reason.MALFORMED, f"data.where.{column}: no such column")
             among = wanted if isinstance(wanted, list) else [wanted]
             if str(values[column]).lower() not in {str(one).lower() for one in among}:
                 self.counts["not_wanted"] += 1
@@ -76,6 +76,7 @@ class Reader:
         return True
 
     def _parsed(self, values: Mapping[str, Any]) -> Iterable[Record]:
+        self._some = self._some or values
         fields = self._columns.fields(values)
         if self._system and "system" not in fields:
             fields = dataclasses.replace(fields, values={**fields.values, "system": self._system})
@@ -89,21 +90,25 @@ class Reader:
                 self.columns.setdefault(role, fields.name(role))
         return found
 
+    def require_columns(self) -> None:
+        """Raises UserError for a column that the user named and that no row has."""
+        for role, column in self._columns.given.items():
+            if role not in self.columns:
+                raise UserError(
+                    plain(f"data.columns.{role}={column}: no row has such a column. Columns: {_names(self._some)}.")
+                )
+
     def _set_aside(self, row: Row, problem: Unusable) -> None:
         name = problem.reason.value
         self.counts[name] += 1
         if name not in self.first:
-            self.first[name] = f"{row.place}: {problem.detail}"
+            self.first[name] = plain(f"{row.place}: {problem.detail}")
         if not problem.reason.damage:
             return
         self._damaged += 1
         if not self._worst:
-            there = (
-                f" Columns: {', '.join(map(str, row.values))[:300] or 'none'}."
-                if isinstance(row.values, Mapping)
-                else ""
-            )
-            self._worst = f"{row.place}: {problem.detail}.{there}"
+            there = f" Columns: {_names(row.values)}." if isinstance(row.values, Mapping) else ""
+            self._worst = plain(f"{row.place}: {problem.detail}.{there}")
         if self._damaged >= _ENOUGH_TO_JUDGE or not self._share:
             self._judge()
 
@@ -117,7 +122,12 @@ class Reader:
             )
 
 
+def _names(values: Mapping[str, Any]) -> str:
+    names = ", ".join(map(str, values))
+    return (names if len(names) <= 300 else names[:300] + " ...") or "none"
+
+
 def _unknown(missing: str, fields: Fields) -> str:
     """Why no form fits, and what would come closest."""
     hint = missing or nearest(fields)
-    return f"these columns make no form that is known{f'; {hint}' if hint else ''}"
+    return f"these columns make no form that is known; {hint or 'docs/data.md lists them'}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from alignbench import (
     DataSource,
@@ -23,7 +25,19 @@ from alignbench_data.formats.form import Record
 from alignbench_data.parse import Reader
 from alignbench_data.reading.places import parts_of, shares
 from alignbench_data.reading.rows import Part
+from alignbench_data.reading.tables import chosen_split
 from alignbench_data.splitting import Pool, asked, first_rows, rows_of, whole
+
+_PATHS = ("path", "prompts_path", "demonstrations_path")
+"""The first that is given is split; the others stand beside it."""
+
+
+@dataclass
+class _Set:
+    """What reads a set, and what became of its records."""
+
+    reader: Reader
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 class PreferencesData(DataSource):
@@ -32,78 +46,71 @@ class PreferencesData(DataSource):
     def __init__(self, config: PreferencesConfig, *, seeds: Seeds) -> None:
         # The run's `seeds` stay unused: the split has a seed of its own, see PreferencesConfig.split_seed.
         self._config = config
-        self._reader = Reader(config)
-        self._files: list[str] = []
-        self._split_counts: Counter[str] = Counter()
-        option = next((name for name in ("path", "prompts_path", "demonstrations_path") if getattr(config, name)), "")
-        if not option:
+        self._main, *beside = [name for name in _PATHS if getattr(config, name)] or [""]
+        if not self._main:
             raise UserError("data=preferences needs data.path=<file, folder or hub id> (docs/data.md).")
-        held_out, train = self._shares(option)
+        self._files: list[str] = []
+        self._set = _Set(Reader(config))
+        # What is said of the rows of `path` is not said of those beside it.
+        others = dataclasses.replace(config, rating="", rating_weights={}, where={})
+        self._beside = _Set(Reader(others, lenient=True))
+        held_out, train = self._shares()
         self._train, self._held_out = whole(rows_of(train)), whole(rows_of(held_out))
-        self._not_trained_on = frozenset(held_out)
-        others = {name: self._beside(name) for name in ("demonstrations_path", "prompts_path") if name != option}
-        self._demonstrations = tuple(_imitated(others.get("demonstrations_path") or self._train))
-        self._prompts = tuple(_asked(others.get("prompts_path") or self._train))
+        own = {name: self._read_beside(name, without=held_out) for name in beside}
+        self._demonstrations = tuple(_imitated(own.get("demonstrations_path", self._train)))
+        self._prompts = tuple(_asked(own.get("prompts_path", self._train)))
         self._require()
+        self._set.reader.require_columns()
 
-    def _shares(self, option: str) -> tuple[Mapping[str, list[Record]], Mapping[str, list[Record]]]:
+    def _shares(self) -> tuple[Mapping[str, list[Record]], Mapping[str, list[Record]]]:
         """Held-out records and those to train on, by prompt."""
-        config, counts = self._config, self._split_counts
-        train_parts, test_parts = shares(self._parts(option), config.train_split, config.test_split)
+        config = self._config
+        train_parts, test_parts = shares(
+            self._parts(self._main), config.train_split, "" if config.test_path else config.test_split
+        )
         if config.test_path:
-            train_parts, test_parts = (
-                [*train_parts, *([] if config.test_split else test_parts)],
-                self._parts("test_path"),
-            )
+            test_parts = self._parts("test_path")
+            test_parts = chosen_split(test_parts, config.test_split, "test_split") if config.test_split else test_parts
         if test_parts:
-            test = self._pool(test_parts, config.held_out_rows)
+            test = self._pool(self._set, test_parts, config.held_out_rows)
             held_out = first_rows(test.groups(), config.held_out_rows, cut=True)
-            counts["unused"] += sum(len(records) for _, records in test.groups()) - len(rows_of(held_out))
-            pool = self._pool(train_parts, config.max_rows, without=held_out)
+            pool = self._pool(self._set, train_parts, config.max_rows, without=held_out)
+            self._set.counts["unused"] += test.held - len(rows_of(held_out))
             rest = list(pool.groups())
         else:
-            pool = self._pool(train_parts, _enough(config))
+            pool = self._pool(self._set, train_parts, _enough(config))
             share = max(round(config.held_out_share * pool.rows), 1)
             some = itertools.islice(pool.groups(), max(pool.prompts - 1, 0))  # something is left to train on
             held_out = first_rows(some, min(share, config.held_out_rows or share), cut=False)
             rest = [(key, records) for key, records in pool.groups() if key not in held_out]
         train = first_rows(rest, config.max_rows, cut=True)
-        counts["unused"] += sum(len(records) for _, records in rest) - len(rows_of(train))
+        self._set.counts["unused"] += sum(len(records) for _, records in rest) - len(rows_of(train))
         return held_out, train
 
+    def _read_beside(self, option: str, without: Iterable[str]) -> list[Record]:
+        """Records of a set of their own, without those about held-out prompts."""
+        train, _ = shares(self._parts(option), "", "")
+        pool = self._pool(self._beside, train, self._config.max_rows, without=without)
+        return whole(rows_of(first_rows(pool.groups(), self._config.max_rows, cut=True)))
+
     def _parts(self, option: str) -> list[Part]:
-        config = self._config
-        path = getattr(config, option)
-        main = option != "test_path" and option == next(
-            name for name in ("path", "prompts_path", "demonstrations_path") if getattr(config, name)
-        )
+        config, own = self._config, option in (self._main, "test_path")
         found = parts_of(
-            path,
-            subset=config.subset if main or option == "test_path" else "",
-            revision=config.revision if main or option == "test_path" else "",
+            getattr(config, option),
+            subset=config.subset if own else "",
+            revision=config.revision if own else "",
             streaming=config.streaming,
             option=f"data.{option}",
         )
         self._files += [part.name for part in found]
         return found
 
-    def _pool(self, parts: Iterable[Part], most: int, without: Iterable[str] = ()) -> Pool:
-        pool = Pool(Seeds(self._config.split_seed).child("preferences"), self._split_counts, most, without)
+    def _pool(self, read: _Set, parts: Iterable[Part], most: int, without: Iterable[str] = ()) -> Pool:
+        pool = Pool(Seeds(self._config.split_seed).child("preferences"), read.counts, most, without)
         for part in parts:
-            for record in self._reader.read(part.rows()):
+            for record in read.reader.read(part.rows()):
                 pool.add(record)
         return pool
-
-    def _beside(self, option: str) -> list[Record]:
-        """Records of a set of their own, without those about held-out prompts."""
-        if not getattr(self._config, option):
-            return []
-        train, _ = shares(self._parts(option), "", "")
-        return [
-            record
-            for _, records in self._pool(train, 0, without=self._not_trained_on).groups()
-            for record in whole(records)
-        ]
 
     def demonstrations(self) -> Sequence[Demonstration]:
         return self._demonstrations
@@ -124,10 +131,8 @@ class PreferencesData(DataSource):
         records that they make: a tree makes many. Rated responses to one prompt are made one record in the end."""
         rankings = self.rankings()
         return {
-            "read": self._reader.counts["read"],
-            **self._reader.forms,
-            **{name: count for name, count in self._reader.counts.items() if name != "read"},
-            **self._split_counts,
+            **_counted(self._set),
+            **{f"beside_{name}": count for name, count in _counted(self._beside).items() if count},
             "train": len(self._train),
             "held_out": len(self._held_out),
             "demonstrations": len(self._demonstrations),
@@ -136,20 +141,25 @@ class PreferencesData(DataSource):
         }
 
     def description(self) -> Description:
-        return Description(
-            tuple(self._files), dict(self._reader.forms), dict(self._reader.columns), dict(self._reader.first)
-        )
+        reader = self._set.reader
+        return Description(tuple(self._files), dict(reader.forms), dict(reader.columns), dict(reader.first))
 
     def _require(self) -> None:
         if self._train and self._held_out:
             return
-        reader = self._reader
+        reader = self._set.reader
         aside = ", ".join(f"{name} {count}" for name, count in reader.counts.items() if name != "read") or "none"
         first = f" {next(iter(reader.first.values()))}." if reader.first else ""
         raise UserError(
             f"{', '.join(self._files[:3])}: of {reader.counts['read']} rows read (set aside: {aside}), {len(self._held_out)} "
             f"are held out and {len(self._train)} are left to train on: two prompts at least are needed.{first}"
         )
+
+
+def _counted(read: _Set) -> dict[str, int]:
+    """Rows by their form or why they are set aside, and records that are not used."""
+    counts = dict(read.reader.counts)
+    return {"read": counts.pop("read", 0), **read.reader.forms, **counts, **read.counts}
 
 
 def _enough(config: PreferencesConfig) -> int:

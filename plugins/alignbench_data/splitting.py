@@ -26,7 +26,7 @@ class Pool:
         self._without = frozenset(without)
         self._groups: dict[str, dict[int, Record]] = {}
         self._last: list[tuple[int, str]] = []  # a heap, the prompt that comes last on top
-        self._held = 0
+        self.held = 0
         self._limit = 2**64
         self.rows = 0  # those that differ; of prompts that are not kept, all
 
@@ -48,7 +48,7 @@ class Pool:
             self._counts["duplicate_row"] += 1
             return
         group[content] = record
-        self._held += 1
+        self.held += 1
         self.rows += 1
         self._shrink()
 
@@ -56,11 +56,11 @@ class Pool:
         return int.from_bytes(hashlib.sha256(f"{self._salt}:{key}".encode()).digest()[:8], "big")
 
     def _shrink(self) -> None:
-        while self._most and self._held - len(self._groups[self._last[0][1]]) >= self._most:
+        while self._most and self.held - len(self._groups[self._last[0][1]]) >= self._most:
             place, key = heapq.heappop(self._last)
             dropped = len(self._groups.pop(key))
             self._limit = -place
-            self._held -= dropped
+            self.held -= dropped
             self._counts["unused"] += dropped
 
     @property

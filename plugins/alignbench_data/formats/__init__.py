@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from alignbench_data.columns import Fields
 from alignbench_data.formats.benchmarks import JUDGED_PAIRS, REWARD_BENCH_2, RM_BENCH
 from alignbench_data.formats.comparisons import COMPARISONS
@@ -37,10 +39,14 @@ def form_of(fields: Fields, settings: Settings) -> Form | None:
 
 def nearest(fields: Fields) -> str:
     """Which form a row is closest to and what it lacks for that, as a sentence; empty where it is close to none."""
+    # Trees and dialogues, which go first, are known by what their columns hold, not by which there are.
     partly = [
-        (len(lacking), form, lacking) for form in FORMS if 0 < len(lacking := form.lacks(fields)) < len(form.needs)
+        (len(lacking), form, lacking) for form in FORMS[2:] if 0 < len(lacking := form.lacks(fields)) < len(form.needs)
     ]
     if not partly:
         return ""
     _, form, lacking = min(partly, key=lambda found: found[0])
-    return f"closest is {form.name}, which lacks {' and '.join(lacking)}: name it by data.columns.{lacking[0].split()[0]}=<column>"
+    role = lacking[0].split()[0]
+    free = [str(name) for name in fields.row if name not in fields.columns.values()]
+    column = next(iter(difflib.get_close_matches(role, free, n=1)), "<column>")
+    return f"closest is {form.name}, which lacks {' and '.join(lacking)}: name it by data.columns.{role}={column}"

@@ -54,10 +54,15 @@ def _ends_in_reply(fields: Fields, settings: Settings) -> bool:
     return str(who).lower() in ("assistant", "gpt", "chatgpt", "bot", "model")
 
 
+def _says_no_more(fields: Fields, settings: Settings) -> bool:
+    """Half a preference is no prompt: it would be lost unnoticed."""
+    return not any(role in fields for role in ("chosen", "rejected", "responses", "scores", "ranks"))
+
+
 RESPONSES = Form("demonstrations", (("prompt", "input", "messages"), ("response",)), _imitated)
 CONVERSATIONS = Form("conversations", (("messages",),), _imitated, _ends_in_reply)
 DIALOGUE_TEXTS = Form(
     "dialogue texts", (("text",),), _dialogue, lambda fields, settings: is_dialogue(fields.get("text"))
 )
-PROMPTS = Form("prompts", (("prompt", "input", "messages"),), _asked)
-LINES = Form("prompts, one a line", (("text",),), _line)
+PROMPTS = Form("prompts", (("prompt", "input", "messages"),), _asked, _says_no_more)
+LINES = Form("prompts, one a line", (("text",),), _line, _says_no_more)

@@ -95,7 +95,7 @@ def _parse(fields: Fields, settings: Settings) -> list[Ranking]:
 
 def _value(fields: Fields, role: str) -> Any:
     value = fields.get(role)
-    found = unpacked(value)
+    found = [value] if is_conversation([value]) else unpacked(value)
     return found if is_conversation(found) else value
 
 
@@ -119,7 +119,7 @@ def _of_messages(fields: Fields, settings: Settings, chosen: list[Any], rejected
     first, second = (
         conversation(turns, fields.name(role)) for turns, role in ((chosen, "chosen"), (rejected, "rejected"))
     )
-    if first[0].role == "assistant" and ("prompt" in fields or "input" in fields):
+    if first[0].role == "assistant" and any(role in fields for role in ("prompt", "input", "messages")):
         asked = prompt_messages(fields)
         first, second = [*asked, *first], [*asked, *second]
     return _of_conversations(fields, settings, first, second)

@@ -170,9 +170,9 @@ def _rating(value: Any) -> float | None:
 
 
 def _aspects(fields: Fields, settings: Settings) -> list[str]:
-    """The columns of this row that rate its response."""
+    """The columns of this row that rate its response; those that were chosen, where some were."""
     if settings.rating or settings.rating_weights:
-        return [name for name in (settings.rating, *settings.rating_weights) if name in fields.row]
+        return [settings.rating] if settings.rating else list(settings.rating_weights)
     return [name for name in ASPECTS if _rating(fields.row.get(name)) is not None]
 
 
@@ -185,7 +185,10 @@ def _rated(fields: Fields, settings: Settings) -> list[Rated]:
             f"several ratings ({', '.join(names)}): choose one by data.rating={names[0]}, or weigh them by "
             f"data.rating_weights.{names[0]}=1",
         )
-    score = _of_ratings({name: fields.row[name] for name in names}, settings)
+    ratings = {str(name): value for name, value in fields.row.items() if _rating(value) is not None or name in names}
+    score = _of_ratings(
+        ratings if settings.rating or settings.rating_weights else {names[0]: ratings[names[0]]}, settings
+    )
     if score is None:
         raise Unusable(Reason.NOTHING_RANKED, f"the response has no rating in {', '.join(names)}")
     turns, response = asked_and_reply(fields)

@@ -33,7 +33,7 @@ def trees(rows: Iterable[Row]) -> Iterator[Row]:
         elif str(parent) in made:
             made[str(parent)][1]["replies"].append(message)
     for row, message in roots:
-        yield Row(row.file, row.unit, row.number, {"message_tree_id": str(message["message_id"]), "prompt": message})
+        yield Row(row.file, row.unit, row.number, {**row.values, "prompt": message})
 
 
 def _parse(fields: Fields, settings: Settings) -> list[Record]:

@@ -19,6 +19,7 @@ _PACKINGS = (".gz", ".bz2", ".xz", ".zst")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _NOT_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
 _MOST_FILES = 10_000
+_HEAD = 4096
 
 
 def parts_of(path: str, *, subset: str = "", revision: str = "", streaming: bool = False, option: str) -> list[Part]:
@@ -36,7 +37,7 @@ def parts_of(path: str, *, subset: str = "", revision: str = "", streaming: bool
             return saved(here)
         return _of_folder(here, subset, option)
     if there:
-        raise UserError(f"{option}={path} is no file and no folder: a link that leads nowhere, or a device.")
+        raise UserError(f"{option}={_short(path)} is no file and no folder: a link that leads nowhere, or a device.")
     looks_local = path.startswith(("/", ".", "~")) or path.endswith((*KINDS, *_PACKINGS)) or path.count("/") > 1
     if looks_local or not _HUB_ID.fullmatch(path):
         raise UserError(f"No such file or folder: {option}={_short(path)}.")
@@ -51,14 +52,15 @@ def _path(path: str, option: str) -> Path:
 
 
 def _short(path: str) -> str:
+    path = "".join(letter if letter.isprintable() else "?" for letter in path)
     return path if len(path) <= 200 else f"{path[:200]}... ({len(path)} characters)"
 
 
 def file_rows(path: Path) -> Iterator[Row]:
     """The rows of a file, by what it holds and then by what it is called."""
     with open_bytes(path) as file:
-        head = file.read(4096)
-    if not head.strip():
+        head = file.read(_HEAD)
+    if not head.strip() and len(head) < _HEAD:
         raise UserError(f"{path} is empty.")
     if head.startswith(b"PAR1"):
         return parquet_rows(path)
@@ -69,13 +71,16 @@ def file_rows(path: Path) -> Iterator[Row]:
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a pointer of Git LFS and not the file: run `git lfs pull` where it came from.")
     suffix = _suffix(path)
-    if suffix in (".csv", ".tsv"):
+    if suffix in (".csv", ".tsv") and not head.startswith((b'{"', b'[{"')):  # as no header of a table does
         return csv_rows(path, "\t" if suffix == ".tsv" else ",")
     if suffix == ".txt":
         return text_rows(path)
     if suffix in (".parquet", ".arrow"):
         raise UserError(f"{path}: not a whole {suffix[1:].capitalize()} file (it does not begin as one).")
-    if suffix in (".json", ".jsonl", ".ndjson") or head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+    if suffix in (".json", ".jsonl", ".ndjson", ".csv", ".tsv") or head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (
+        b"{",
+        b"[",
+    ):
         return json_rows(path)
     raise UserError(f"{path}: what kind of file it is cannot be told. Name it {', '.join(KINDS)} (packed or not).")
 

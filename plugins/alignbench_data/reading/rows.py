@@ -33,7 +33,13 @@ class Part:
     rows: Callable[[], Iterator[Row]]
 
 
+def plain(said: str) -> str:
+    """One line that every terminal can show, whatever of a file it quotes."""
+    written = said.encode("utf-8", "backslashreplace").decode()
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in written).split())
+
+
 def one_line(error: BaseException) -> str:
     """What an error of a library says, cut to what a person reads."""
-    said = " ".join((str(error).strip() or type(error).__name__).split())
+    said = plain(str(error)) or type(error).__name__
     return said if len(said) <= 300 else said[:300] + " ..."

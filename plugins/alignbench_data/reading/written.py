@@ -13,7 +13,7 @@ from alignbench_data.reading.opening import MOST_OF_A_LINE, lines, open_bytes, w
 from alignbench_data.reading.rows import Row, one_line
 from alignbench_data.reasons import Reason, Unusable
 
-_CONTAINERS = ("data", "rows", "examples", "instances", "items")
+_CONTAINERS = ("data", "rows", "examples", "instances", "items", "train", "test", "validation", "dev")
 """What a JSON object calls the list that it holds."""
 
 
@@ -25,7 +25,7 @@ def json_rows(path: Path) -> Iterator[Row]:
     if start.startswith(b"["):
         return _of_one_value(path)
     value = _parsed(first)
-    if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in _CONTAINERS:
+    if isinstance(value, dict) and value and value.keys() <= set(_CONTAINERS):
         return _of_one_value(path)
     if isinstance(value, Unusable) and start.startswith(b"{") and not start.rstrip().endswith(b"}"):
         return _of_one_value(path, otherwise=_of_lines(path))  # an object over several lines, or a damaged first line
@@ -38,6 +38,8 @@ def _of_lines(path: Path) -> Iterator[Row]:
             if line.strip():
                 value = _parsed(line)
                 problem = value if isinstance(value, Unusable) else None
+                if problem and number == 1 and b"{" not in line and b"," in line:
+                    problem = Unusable(problem.reason, f"{problem.detail}; a table should be named .csv")
                 yield Row(str(path), "line", number, None if problem else value, problem)
 
 
@@ -97,6 +99,8 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
                 continue
             if not names:
                 names = values
+                if twice := next((name for name in names if names.count(name) > 1), ""):
+                    raise UserError(f"{path}, line {number}: two columns have the name {twice!r}.")
             elif len(values) != len(names):
                 problem = Unusable(Reason.MALFORMED, f"{len(values)} values for {len(names)} columns")
                 yield Row(str(path), "line", number, None, problem)
