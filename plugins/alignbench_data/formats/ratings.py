@@ -52,6 +52,9 @@ def _ranked(fields: Fields, settings: Settings) -> list[Ranking]:
         return [Ranking(asked, responses, _ranks(fields, len(responses)), finished, who)]
     if "best" in fields:
         return [Ranking(asked, responses, _best(fields, len(responses)), finished, who)]
+    places = [_rating(one.get("rank")) if isinstance(one, Mapping) else None for one in given]
+    if None not in places:
+        return [Ranking(asked, responses, ranks_of([-place for place in places if place is not None]), finished, who)]
     scores = _scores(fields, given, settings)
     rated = [i for i, score in enumerate(scores) if score is not None]
     if len(rated) < 2:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from alignbench import UserError, unknown_name
+from alignbench import UserError
 from alignbench_data.reading.rows import Part, Row, one_line
 
 _ROWS_AT_ONCE = 256
@@ -104,11 +104,3 @@ def _part(name: str, split: str, held: Any) -> Part:
             raise UserError(f"{name} cannot be read: {one_line(error)}.") from error
 
     return Part(name, split, rows)
-
-
-def chosen_split(parts: list[Part], wanted: str, option: str) -> list[Part]:
-    """The parts of the split `wanted`. Raises UserError that lists the splits there are."""
-    found = [part for part in parts if part.split == wanted]
-    if not found:
-        raise unknown_name("split", wanted, {part.split for part in parts if part.split}, where=f"data.{option}")
-    return found
