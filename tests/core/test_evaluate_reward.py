@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -17,6 +19,8 @@ from alignbench import Message, Prompt, Seeds
 from alignbench.app.compose import load_config
 from tests.core.conftest import Finished
 from tests.core.harness import SMALL, Command, Done, records
+from tests.core.test_evaluate import checkpoint
+from tests.rewards.server import KEY, VARIABLE, Answer, stub
 
 FAST = ("--best-of=4", "--questions=3")
 NUMBERS = ("reward=function", "reward.target=tests.core.test_evaluate_reward:number", "data=preferences")
@@ -215,6 +219,9 @@ def test_other_data_in_another_language_is_refused(command: Command, finished: F
         (("reward=nobody",), "learned"),
         (("reward=lenght",), "Did you mean 'length'"),
         (("reward=dpo:nothing",), "is no finished run"),
+        ((f"reward=dpo:{'a' * 5000}",), "is no finished run"),
+        (("reward=[1,2]",), "Say what is measured, once"),
+        (("reward=length", "reward=gold"), "Say what is measured, once"),
         (("reward=no/such/run",), "is no finished run"),
         (("reward=RUN", "algo=dpo"), "algo: a run's reward is measured as it is"),
         (("reward=RUN", "reward.loss=plackett_luce"), "a run's reward is measured as it is"),
@@ -243,3 +250,106 @@ def test_a_source_that_needs_a_model_says_so(command: Command, tmp_path: Path) -
     parts = ("reward=mix", "reward.parts={length:1}")
     done = command("evaluate-reward", *parts, "data=preferences", data)
     assert done.code == 2 and "add model=<name>" in done.errors[0]
+
+
+def test_a_judge_rates_and_compares_in_both_orders(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It rates by the number in the answer, and compares in favour of what is shown first where a question mentions the sun."""
+    monkeypatch.setenv(VARIABLE, KEY)
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        text = body["messages"][-1]["content"]
+        numbers = [int(found) for found in re.findall(r"\n(\d) said", text)]
+        if len(numbers) == 1:
+            return Answer(f"Rating: {numbers[0]}")
+        return Answer("Verdict: A" if "sun" in text or numbers[0] > numbers[1] else "Verdict: B")
+
+    rows = [
+        {"prompt": "The moon?", "chosen": "8 said", "rejected": "3 said"},
+        {"prompt": "The sun?", "chosen": "5 said", "rejected": "2 said"},
+        {"prompt": "The sea?", "chosen": "2 said", "rejected": "9 said"},
+    ]
+    with stub(script) as server:
+        judge = ("reward=judge", f"reward.url={server.url}", "reward.model=referee", f"reward.key_variable={VARIABLE}")
+        judge = (*judge, "reward.cache=false", "data=preferences", bench(tmp_path, rows))
+        done = command("evaluate-reward", *judge, f"results_dir={tmp_path / 'runs'}")
+    record = measured(done, tmp_path / "runs")
+    assert value(record, "accuracy") == pytest.approx(2 / 3)
+    assert value(record, "compared_accuracy") == pytest.approx((1 + 0.5 + 0) / 3)
+    assert value(record, "orders_agree") == pytest.approx(2 / 3)
+    assert len(server.asked) == 6 + 6, "each response once, each pair in two orders"
+    assert record["reports"]["reward/requests"] == 12
+
+
+def test_ordinary_text_with_a_model_and_recorded_rankings(command: Command, tmp_path: Path) -> None:
+    """Fitted to some of the rankings, and measured by those that were held out; then by other data, all of it."""
+    checkpoint(tmp_path / "model")
+    rows = [
+        {"prompt": p, "chosen": c, "rejected": r} for p, c, r in zip("abcdefgh", "bcdefgha", "cdefghab", strict=True)
+    ]
+    own = ("data=preferences", bench(tmp_path, rows), "data.held_out_rows=2", "data.held_out_share=0.3")
+    model = ("model=hf", f"model.path={tmp_path / 'model'}", "model.max_prompt_tokens=8", "model.max_response_tokens=6")
+    settings = (
+        *own,
+        *model,
+        "annotator=recorded",
+        "sft.updates=1",
+        "reward.updates=2",
+        "algo.updates=1",
+        "algo.batch_size=4",
+    )
+    settings = (*settings, "sft.batch_size=4", "algo.micro_batch_size=4")
+    fitted = command("evaluate-reward", "reward=learned", *settings, f"results_dir={tmp_path / 'here'}")
+    record = measured(fitted, tmp_path / "here")
+    assert record["metrics"]["reward/accuracy"]["n"] == 2 and "held-out rankings, 2" in fitted.out
+    assert not [name for name in record["metrics"] if "gold" in name], "nobody knows the truth"
+    run = command(
+        "algo=ppo",
+        "eval=quick",
+        *settings,
+        "eval.families=[optimization]",
+        "eval.samples=1",
+        f"results_dir={tmp_path / 'run'}",
+    )
+    assert run.code == 0, run.err
+    (path,) = (tmp_path / "run").iterdir()
+    others = bench(
+        tmp_path, [{"prompt": f"{a} {b}", "chosen": a, "rejected": b} for a, b in ("ab", "cd", "ef")], "others.jsonl"
+    )
+    elsewhere = command(
+        "evaluate-reward", f"reward={path}", "data=preferences", others, f"results_dir={tmp_path / 'there'}"
+    )
+    assert measured(elsewhere, tmp_path / "there")["metrics"]["reward/accuracy"]["n"] == 3
+    assert "all rankings, 3" in elsewhere.out
+
+
+def spoil(folder: Path, name: str) -> None:
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif name in ("config.yaml", "rankings.jsonl"):
+        path.write_text(path.read_text() + "\n{[")
+    else:
+        path.write_text("x")
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        ("reward", "scalar.safetensors cannot be read"),
+        ("sft", "its weights are gone"),
+        ("config.yaml", "config.yaml cannot be read"),
+        ("rankings.jsonl", "is no ranking as a run writes it"),
+        ("result.json", "result.json: not JSON"),
+    ],
+)
+def test_damaged_runs_are_refused_in_one_line(
+    command: Command, finished: Finished, tmp_path: Path, spoilt: str, message: str
+) -> None:
+    shutil.copytree(finished.path, tmp_path / "run")
+    spoil(tmp_path / "run", spoilt)
+    done = command("evaluate-reward", f"reward={tmp_path / 'run'}", f"results_dir={tmp_path / 'runs'}")
+    assert done.code == 2
+    (error,) = done.errors
+    assert message in error
