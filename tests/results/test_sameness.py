@@ -110,12 +110,16 @@ def test_prompts_of_another_text_and_single_responses_are_left_out(tmp_path: Pat
         sameness(table_of(tmp_path / "d"))
 
 
-def test_seeds_of_a_row_count_together_and_one_prompt_has_no_interval(tmp_path: Path) -> None:
+def test_seeds_of_a_row_count_together_and_are_compared_with_each_other(tmp_path: Path) -> None:
     for seed in (0, 1):
         run(tmp_path, ppo(seed=seed), lambda p, i, seed=seed: f"a b c d {seed}", prompts=1)
     run(tmp_path, dpo(), lambda p, i: "a b c d 0", prompts=1)
-    ((found,), _) = sameness(table_of(tmp_path))
-    assert found.same.value == 0.5 and math.isnan(found.apart.low)
+    (seeds, rows), _ = sameness(table_of(tmp_path))
+    assert seeds.rows == ("ppo", "ppo, other seeds") and rows.rows == ("dpo", "ppo")
+    assert (seeds.same.value, rows.same.value) == (0, 0.5)
+    assert seeds.within[0].value == seeds.within[1].value == 1
+    assert seeds.apart.value == pytest.approx(2 * rows.apart.value)
+    assert math.isnan(rows.apart.low), "one prompt has no interval"
 
 
 @pytest.mark.parametrize("form", ["terminal", "markdown", "csv", "json", "latex"])

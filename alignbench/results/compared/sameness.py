@@ -56,20 +56,29 @@ class _Answers:
     texts: Mapping[int, str]
 
 
+_Run = Mapping[str, _Answers]
+
+
 def sameness(table: Table) -> tuple[list[Alike], list[str]]:
-    """Every pair of rows, and a line on each that cannot be compared. Raises UserError where none can."""
+    """The seeds of each row that has several, every pair of rows, and a line on each that cannot be compared. Raises UserError where none
+    can."""
     if len(table.rows) > MOST_ROWS:
         raise UserError(
             f"--sameness compares every pair of at most {MOST_ROWS} rows, and here are {len(table.rows)}: choose with --only, "
             "or name the runs."
         )
     answers = {" ".join(row.label): [_read(run) for run in row.runs] for row in table.rows}
+    compared = {
+        **{(name, f"{name}, other seeds"): _seeds(runs) for name, runs in answers.items() if len(runs) > 1},
+        **{
+            (one, other): list(itertools.product(answers[one], answers[other]))
+            for one, other in itertools.combinations(answers, 2)
+        },
+    }
     found, problems = [], []
-    for one, other in itertools.combinations(table.rows, 2):
-        names = " ".join(one.label), " ".join(other.label)
-        alike = _alike(names, answers[names[0]], answers[names[1]])
-        if alike:
-            found.append(alike)
+    for names, couples in compared.items():
+        if pair := _alike(names, couples):
+            found.append(pair)
         else:
             problems.append(
                 f"{names[0]} and {names[1]} have no prompt that both answered twice or more (eval.samples=2)."
@@ -100,17 +109,15 @@ def _bleu() -> Any:
     return BLEU(effective_order=True)
 
 
-def _alike(
-    names: tuple[str, str], one: Sequence[Mapping[str, _Answers]], other: Sequence[Mapping[str, _Answers]]
-) -> Alike | None:
+def _alike(names: tuple[str, str], couples: Sequence[tuple[_Run, _Run]]) -> Alike | None:
+    """Of runs of one row, each with one of the other."""
     scores: list[ExampleScore] = []
-    for prompt in _common([*one, *other])[:PROMPTS]:
-        first, second = ([run[prompt] for run in runs] for runs in (one, other))
-        pairs = [
-            pair for mine, theirs in itertools.product(first, second) for pair in _across(mine.texts, theirs.texts)
-        ]
+    sides = [list({id(couple[side]): couple[side] for couple in couples}.values()) for side in (0, 1)]
+    for prompt in _common([*sides[0], *sides[1]])[:PROMPTS]:
+        pairs = [pair for one, other in couples for pair in _across(one[prompt].texts, other[prompt].texts)]
         inside = [
-            fmean(alike(*pair) for run in runs for pair in _across(run.texts, run.texts)) for runs in (first, second)
+            fmean(alike(*pair) for run in runs for pair in _across(run[prompt].texts, run[prompt].texts))
+            for runs in sides
         ]
         between = fmean(itertools.starmap(alike, pairs))
         values = {
@@ -120,7 +127,8 @@ def _alike(
             "other": inside[1],
             "apart": fmean(inside) - between,
         }
-        scores += [ExampleScore(name, prompt, value, first[0].cluster) for name, value in values.items()]
+        cluster = sides[0][0][prompt].cluster
+        scores += [ExampleScore(name, prompt, value, cluster) for name, value in values.items()]
     if not scores:
         return None
     names_of = ("same", "between", "one", "other", "apart")
@@ -128,12 +136,17 @@ def _alike(
     return Alike(names, found["same"], found["between"], (found["one"], found["other"]), found["apart"])
 
 
+def _seeds(runs: Sequence[_Run]) -> list[tuple[_Run, _Run]]:
+    """Every two in both orders, so that both sides are all of them."""
+    return list(itertools.permutations(runs, 2))
+
+
 def _across(mine: Mapping[int, str], theirs: Mapping[int, str]) -> Iterator[tuple[str, str]]:
     """Pairs of responses that share no chance."""
     return ((a, b) for (i, a), (j, b) in itertools.product(mine.items(), theirs.items()) if i != j)
 
 
-def _common(runs: Sequence[Mapping[str, _Answers]]) -> list[str]:
+def _common(runs: Sequence[_Run]) -> list[str]:
     """Prompts that all runs answered at least twice, in an order that nobody chose."""
     shared = [
         name
@@ -144,7 +157,7 @@ def _common(runs: Sequence[Mapping[str, _Answers]]) -> list[str]:
     return sorted(shared, key=lambda name: hashlib.sha256(name.encode(errors="replace")).digest())
 
 
-def _read(run: StoredRun) -> dict[str, _Answers]:
+def _read(run: StoredRun) -> _Run:
     """The responses to the data's prompts, of which log-probabilities were taken; where there are none, those to questionnaires."""
     lines = list(_lines(run))
     measured = [line for line in lines if line.get("logprob") is not None]
