@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import alignbench
 from alignbench import distributed
-from alignbench.app import sweeps, tuning
+from alignbench.app import annotators, sweeps, tuning
 from alignbench.app.config import COMPONENT, PointSettings, RunConfig, Settings
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.plugins import Component, Kind, Registry, registry
@@ -92,6 +92,7 @@ def _register(known: Registry) -> None:
                 store.store(
                     group=kind.value, name=component.name, node=_node(component), provider=component.distribution
                 )
+    store.store(group=annotators.GROUP, name=annotators.AUTO, node=annotators.node(), provider="alignbench")
     settings = OmegaConf.structured(Settings)
     with open_dict(settings):
         for component in known.of(Kind.EVALUATION):
@@ -120,6 +121,7 @@ def typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
 
 def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
+    choices = annotators.follow_data(cfg, choices)
     slots = {slot: _selected(cfg, slot, kind, choices) for slot, kind in SLOTS.items()}
     settings = _plain(cfg)
     known = [component.name for component in registry().of(Kind.EVALUATION)]

@@ -68,6 +68,14 @@ class OptimizationConfig:
 
 
 @dataclass
+class PreferencesConfig:
+    """What pairs taught: how the policy orders held-out pairs by its own implicit reward, by what margin, and how sure it is."""
+
+    limit: int = 0
+    """Held-out rankings read, the first so many; 0: all of them."""
+
+
+@dataclass
 class CapabilityConfig:
     """Questions with known answers, by the likelihood of the answers: plain facts, or TruthfulQA where eval.path has it."""
 

@@ -22,7 +22,13 @@ def measured(record: dict[str, object]) -> dict[str, object]:
 
 def test_a_run_evaluated_as_it_was_gives_the_same_numbers(command: Command, finished: Finished, tmp_path: Path) -> None:
     """Weights, reference, reward model, prompts and chances are all found again: to the last bit."""
-    done = command("evaluate", str(finished.path), "eval.samples=2", f"results_dir={tmp_path / 'again'}")
+    done = command(
+        "evaluate",
+        str(finished.path),
+        "eval.samples=2",
+        "eval.frontier_samples=16",
+        f"results_dir={tmp_path / 'again'}",
+    )
     assert done.code == 0, done.err
     before, sft_before = records(finished.path)
     after, sft_after = records(tmp_path / "again")

@@ -1,0 +1,1 @@
+"""The results folder, to look at."""

@@ -1,0 +1,12 @@
+"""The simulator: what a policy becomes when what is wanted changes."""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute
+
+from alignbench.page.settings import PageSettings
+
+
+def routes(settings: PageSettings) -> list[BaseRoute]:
+    """What this part of the page answers."""
+    return []
