@@ -16,6 +16,7 @@ from alignbench.errors import UserError
 from alignbench.records import (
     POLICY,
     Demonstration,
+    Description,
     ExactProblem,
     ExampleScore,
     Exported,
@@ -31,6 +32,7 @@ from alignbench.records import (
     Split,
     TokenScores,
     UpdateReport,
+    UtilityTerm,
     Verdict,
 )
 from alignbench.subject import Subject
@@ -231,6 +233,10 @@ class DataSource(ABC):
         """Rows read, kept and set aside by reason: printed, and kept in result.json."""
         return {}
 
+    def description(self) -> Description | None:
+        """How it understood the files that it read; None where it read none."""
+        return None
+
 
 class Annotator(ABC):  # noqa: B024 (which method it needs depends on samples_responses)
     """Ranks K responses to a prompt. Built with: data, seeds."""
@@ -246,6 +252,15 @@ class Annotator(ABC):  # noqa: B024 (which method it needs depends on samples_re
     ) -> float | None:
         """The probability that this annotator prefers `first`, where it is known: gives reward models their ceiling."""
         return None
+
+    def utility_terms(self) -> Sequence[UtilityTerm]:
+        """Of an annotator whose utility is a weighted sum of named features: its terms, so that people can move the weights and
+        see what would be learnt. Empty where it is not."""
+        return ()
+
+    def features(self, prompt: Prompt, response: str, *, finished: bool) -> Sequence[float]:
+        """The features of `utility_terms`, in their order, of one response."""
+        return ()
 
     def recorded(self) -> Sequence[Ranking]:
         """The rankings of an annotator with `samples_responses = False`."""
@@ -370,6 +385,11 @@ class PolicyOptimizer(ABC, Generic[Batch]):
 
 class Evaluation(ABC):
     """Per-example scores of a checkpoint. It sees neither the live policy nor the algorithm's name. Built with: nothing."""
+
+    def fingerprint(self) -> str:
+        """Names what its scores depend on beside its config and the source of its package (a folder's content): runs share the
+        SFT model's evaluation under it."""
+        return ""
 
     @abstractmethod
     def specs(self) -> Sequence[MetricSpec]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from alignbench import Annotator, DataSource, Prompt, Ranking, Seeds, Split, UserError
-from alignbench_annotators.config import RecordedConfig
-from alignbench_annotators.rankings import read_rankings
+from alignbench_data.config import PreferencesConfig, RecordedConfig
+from alignbench_data.parse import Reader
+from alignbench_data.reading.places import parts_of
+from alignbench_data.splitting import whole
 
 
 class RecordedAnnotator(Annotator):
@@ -19,18 +21,25 @@ class RecordedAnnotator(Annotator):
 
     def __init__(self, config: RecordedConfig, *, data: DataSource, seeds: Seeds) -> None:
         if config.path:
-            self._rankings = _joined(read_rankings(Path(config.path)), data)
+            self._rankings = _joined(read_rankings(config.path, config.max_bad_share), data)
         else:
             self._rankings = list(data.rankings())
-        if not self._rankings:
-            raise UserError(
-                "annotator=recorded has no rankings: this data source brings none. Give "
-                "annotator.path=<rankings.jsonl>, choose data that has human rankings (data=hh), or an annotator that "
-                "ranks sampled responses."
-            )
 
     def recorded(self) -> Sequence[Ranking]:
         return self._rankings
+
+
+def read_rankings(path: Path | str, max_bad_share: float = 0.0) -> list[Ranking]:
+    """The rankings of a file, in any form that holds some. Raises UserError for the first row that is damaged, where more are than
+    that share."""
+    reader = Reader(PreferencesConfig(max_bad_share=max_bad_share), keep_ids=True, option="annotator")
+    records = [
+        record for part in parts_of(str(path), option="annotator.path") for record in whole(reader.read(part.rows()))
+    ]
+    rankings = [record for record in records if isinstance(record, Ranking)]
+    if not rankings:
+        raise UserError(f"{path} holds no ranking.")
+    return rankings
 
 
 def _joined(rankings: Iterable[Ranking], data: DataSource) -> list[Ranking]:
