@@ -138,7 +138,9 @@ class Person:
         return answer.status, answer.read().decode()
 
 
-def kill_often(folder: Path, *, kills: int, people: int, seed: int, items: int = 100_000, longest: float = 1.0) -> list[str]:
+def kill_often(
+    folder: Path, *, kills: int, people: int, seed: int, items: int = 100_000, longest: float = 1.0
+) -> list[str]:
     """What was wrong at the end; nothing, where the page keeps its word."""
     project = make_project(folder / "rank", items, people)
     server = Server(folder / "runs")
@@ -153,7 +155,10 @@ def kill_often(folder: Path, *, kills: int, people: int, seed: int, items: int =
             server.kill()
             server.restart()
             if number % 10 == 9:
-                print(f"{number + 1} kills, {sum(len(person.acknowledged) for person in persons)} acknowledged", flush=True)
+                print(
+                    f"{number + 1} kills, {sum(len(person.acknowledged) for person in persons)} acknowledged",
+                    flush=True,
+                )
         time.sleep(longest / 2)
         until.set()
         for thread in threads:
