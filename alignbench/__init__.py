@@ -5,6 +5,7 @@ This is the public door: everything that a plugin may import stands here, in `al
 Importing it does not import torch.
 """
 
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import (
     Annotator,
     DataSource,
@@ -20,14 +21,20 @@ from alignbench.contracts import (
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
 from alignbench.memory_plan import Does, Part, Work
-from alignbench.optimizer_config import MISSING_EOS, AlgorithmConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.optimizer_config import (
+    MISSING_EOS,
+    AlgorithmConfig,
+    LabelConfig,
+    OptimizerConfig,
+    PreferenceConfig,
+    RolloutConfig,
+)
 from alignbench.records import (
     POLICY,
     REFERENCE,
     Constraint,
     Consumes,
     Demonstration,
-    DemonstrationBatch,
     Direction,
     ExactProblem,
     ExampleScore,
@@ -40,7 +47,6 @@ from alignbench.records import (
     Metric,
     MetricSpec,
     Opinion,
-    PreferenceBatch,
     PreferencePair,
     Prompt,
     Ranking,
@@ -84,7 +90,9 @@ __all__ = [
     "FittableRewardSource",
     "Generation",
     "Judge",
+    "LabelConfig",
     "Labelled",
+    "LabelledBatch",
     "Likelihood",
     "Message",
     "Metric",

@@ -371,6 +371,11 @@ class PolicyOptimizer(ABC, Generic[Batch]):
 class Evaluation(ABC):
     """Per-example scores of a checkpoint. It sees neither the live policy nor the algorithm's name. Built with: nothing."""
 
+    def fingerprint(self) -> str:
+        """Names what its scores depend on beside its config and the source of its package (a folder's content): runs share the
+        SFT model's evaluation under it."""
+        return ""
+
     @abstractmethod
     def specs(self) -> Sequence[MetricSpec]:
         """Every metric that `evaluate` may return."""

@@ -38,7 +38,7 @@ class AlgorithmConfig:
 @dataclass
 class OptimizerConfig(AlgorithmConfig):
     """Options of everything that is trained, spelled the same everywhere. An algorithm's config dataclass derives from
-    it, or from RolloutConfig or PreferenceConfig."""
+    it, or from RolloutConfig, PreferenceConfig or LabelConfig."""
 
     updates: int = 100
     """How many batches the algorithm is given. 0 with `passes` set: as many as the data needs."""
@@ -112,10 +112,9 @@ class RolloutConfig(OptimizerConfig):
 
 
 @dataclass
-class PreferenceConfig(OptimizerConfig):
-    """Options of every algorithm that learns from pairs of ranked responses."""
+class OfflineConfig(OptimizerConfig):
+    """Options of every algorithm that learns from responses that somebody has ranked or labelled."""
 
-    consumes: ClassVar[Consumes] = Consumes.PREFERENCES
     uses_reference: ClassVar[bool] = True
     """Whether batches bring the reference's log-probabilities, computed once for all pairs."""
 
@@ -127,13 +126,36 @@ class PreferenceConfig(OptimizerConfig):
         """Both responses of each pair."""
         return 2 * super().rows_with_gradients
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs not in PAIRS:
+            raise unknown_name("pairs", self.pairs, PAIRS)
+
+
+@dataclass
+class PreferenceConfig(OfflineConfig):
+    """Options of every algorithm that learns from pairs of ranked responses."""
+
+    consumes: ClassVar[Consumes] = Consumes.PREFERENCES
+
     @property
     def needs_probabilities(self) -> str:
         """The setting by which it learns from the annotator's own P(chosen preferred), refused where the annotator knows
         none; empty: it does not."""
         return ""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pairs not in PAIRS:
-            raise unknown_name("pairs", self.pairs, PAIRS)
+
+@dataclass
+class LabelConfig(OfflineConfig):
+    """Options of every algorithm that learns from single responses, each called good or bad: the labels that the data brings, or
+    pairs taken apart (the chosen response is good, the rejected one bad)."""
+
+    consumes: ClassVar[Consumes] = Consumes.LABELS
+
+    batch_size: int = 64
+    """Pairs per update; of labels without pairs twice as many responses."""
+
+    @property
+    def responses(self) -> int:
+        """Of an update."""
+        return 2 * self.batch_size

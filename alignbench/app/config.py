@@ -8,6 +8,7 @@ from typing import Any
 
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import Consumes
+from alignbench.results.compared.primary import PRIMARY
 from alignbench.selection import Selected
 
 COMPONENT = "component"  # the key that says which component a config belongs to, whatever preset it came from
@@ -72,6 +73,11 @@ class EvalSettings:
     """A folder of evaluation data for the evaluations that read some; empty: from the hub, or what they bring along."""
     tasks: list[str] = field(default_factory=list)
     """Further tasks of lm-eval, by name."""
+    primary: list[str] = field(default_factory=lambda: list(PRIMARY))
+    """The metrics that the run is about, named before it is made: `compare` tests them alone. Of names joined by | the first that is
+    measured."""
+    include_path: Any = field(default_factory=list)
+    """A folder of lm-eval's YAML tasks of one's own, or a list of folders: eval.tasks may name what is in them."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of each evaluation: eval.options.<family>.<field>."""
 

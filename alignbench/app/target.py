@@ -41,12 +41,8 @@ class Target:
 
 def of_run(path: Path, overrides: Sequence[str]) -> Target:
     """The run's own settings, and those of the evaluation from the command line."""
-    record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
-    if record.status is not Status.FINISHED:
-        raise UserError(
-            f"{path} is {record.status.value}, not finished: alignbench resume {path.name} goes on with it."
-        )
-    if foreign := sorted(_sections(overrides) - set(OF_EVALUATION)):
+    record = finished_record(path)
+    if foreign := sorted(sections(overrides) - set(OF_EVALUATION)):
         raise UserError(
             f"{foreign[0]}: a run is evaluated as it was trained. What can be set are {', '.join(OF_EVALUATION[:5])}."
         )
@@ -62,13 +58,23 @@ def of_run(path: Path, overrides: Sequence[str]) -> Target:
     return Target(names["algo"], config, config.yaml, config.hash, path, who)
 
 
+def finished_record(path: Path) -> RunRecord:
+    """Raises UserError for a run that did not finish."""
+    record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+    if record.status is not Status.FINISHED:
+        raise UserError(
+            f"{path} is {record.status.value}, not finished: alignbench resume {path.name} goes on with it."
+        )
+    return record
+
+
 def of_model(name: str, overrides: Sequence[str]) -> Target:
     """A checkpoint by folder or hub id, in the model component that the user chose, or in the one that reads any."""
-    named = _sections(overrides)
+    named = sections(overrides)
     if useless := sorted(named & set(OF_TRAINING)):
         raise UserError(f"{useless[0]}: {name} is evaluated as it is, and not trained.")
     chosen = [] if any(text.startswith("model=") for text in overrides) else [f"model={_reader().name}"]
-    given, choices = composed([*chosen, f"model.path={_quoted(name)}", *overrides])
+    given, choices = composed([*chosen, f"model.path={quoted(name)}", *overrides])
     config = typed(given, choices)
     plain = OmegaConf.create(config.yaml)
     kept = {key: value for key, value in OmegaConf.to_container(plain).items() if key not in OF_TRAINING}  # type: ignore[union-attr]
@@ -84,7 +90,7 @@ def of_model(name: str, overrides: Sequence[str]) -> Target:
     )
 
 
-def _sections(overrides: Sequence[str]) -> set[str]:
+def sections(overrides: Sequence[str]) -> set[str]:
     """The top-level settings that overrides touch: `reward@judge=hf` sets the judge."""
     keys = [text.partition("=")[0].lstrip("+~") for text in overrides]
     return {(key.partition("@")[2] or key).partition(".")[0] for key in keys}
@@ -99,7 +105,7 @@ def _reader() -> Component:
     return found[0]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """As Hydra's grammar takes any text."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -18,6 +18,7 @@ from alignbench.results.compared.comparable import caveats, chosen, clashes, req
 from alignbench.results.compared.examples import Examples, read_examples
 from alignbench.results.compared.frontier import AT_BUDGET, AT_KL, matched
 from alignbench.results.compared.paired import Difference, differences
+from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.ratings import ratings
 from alignbench.results.compared.table import Table, build_table
 from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, locate
@@ -84,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ROW",
         help="the row that the others are compared with (default: their SFT model)",
     )
+    add(
+        "--primary",
+        action="append",
+        default=[],
+        metavar="METRIC",
+        help="test this metric in place of those that the runs name (eval.primary); repeat it",
+    )
     add("--force", action="store_true", help="show runs in one table whose numbers are not comparable")
     add("--differences", action="store_true", help=f"differences also in a table of more than {MOST_ROWS} rows")
     what = parser.add_mutually_exclusive_group()
@@ -122,7 +130,9 @@ def _compare(options: argparse.Namespace) -> None:
     elif options.ratings:
         text = leaderboard.draw(ratings(table, options.ratings, examples), table, options.ratings, form)
     else:
-        compared = differences(table, options.baseline, examples)
+        primary = primary_of(table, options.primary)
+        table = replace(table, notes=(*table.notes, *primary.notes)) if len(table.rows) > 1 else table
+        compared = differences(table, options.baseline, examples, primary=primary.metrics)
         if options.plots or form == "html":
             report = importlib.import_module("alignbench.results.shown.report")  # it draws, which takes time to import
             if options.plots:

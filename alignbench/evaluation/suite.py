@@ -37,6 +37,13 @@ def evaluation_prompts(prompts: Sequence[Prompt], settings: EvalSettings) -> lis
     return [prompt for prompt in prompts if (prompt.cluster or prompt.id) in kept]
 
 
+def reads_ordinary_text(policy: Policy, data: DataSource) -> bool:
+    """Whether its words are not those of a data source with a language of its own. A pretrained model brings its own, whatever
+    data it is asked from."""
+    language = data.tokenizer()
+    return language is None or policy.tokenizer.get_vocab() != language.get_vocab()
+
+
 @dataclass(frozen=True)
 class Suite:
     """The chosen evaluations, with all that is the same for every checkpoint of one policy. `optimum` and `judge`: see Subject.
@@ -81,6 +88,7 @@ class Suite:
         def given(asked: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> tuple[Generation, ...]:
             return measure(policy, given_samples(policy, asked, responses), data=self.data, reward=self.reward)
 
+        ordinary_text = self.questionnaires and reads_ordinary_text(policy, self.data)
         generations = sample(prompts, settings.samples, "generations")
         extra: list[Generation] = []
         greedy: dict[tuple[tuple[Message, ...], Sampling], Generation] = {}
@@ -124,7 +132,7 @@ class Suite:
                 optimum=self.optimum,
                 complete=completions,
                 likelihoods=partial(likelihoods, policy),
-                ordinary_text=self.questionnaires and self.data.tokenizer() is None,
+                ordinary_text=ordinary_text,
                 judge=self.judge,
             )
             specs.extend(evaluation.specs())

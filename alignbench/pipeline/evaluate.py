@@ -22,7 +22,7 @@ from alignbench.pipeline.preparation import build_judge, fit_window, load_model,
 from alignbench.records import Prompt, Split
 from alignbench.results.disk import environment
 from alignbench.results.disk.directory import BASELINE, RunDirectory
-from alignbench.results.disk.record import Identity, RunRecord, Status
+from alignbench.results.disk.record import Identity, RunRecord
 from alignbench.results.shown.render import print_table
 from alignbench.seeds import Seeds
 
@@ -42,7 +42,9 @@ def evaluate_target(target: Target) -> Path:
     with distributed.joined(config.device):
         display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()))
         environment.reset_peak_memory()
-        directory, record = _begin(target)
+        directory, record = lifecycle.new_row(
+            config, target.name, _identity(target), target.yaml, reused={"model": target.run.name} if target.run else {}
+        )
         with lifecycle.ending(directory, record, display):
             lifecycle.announce_start(config, directory)
             _carry_out(target, directory, record, display)
@@ -50,27 +52,6 @@ def evaluate_target(target: Target) -> Path:
             print_table([directory.path], Console())
             print(f"\nThe row lies in {directory.path}")
     return directory.path
-
-
-def _begin(target: Target) -> tuple[RunDirectory, RunRecord]:
-    config = target.config
-    path = distributed.agreed(
-        lambda: RunDirectory.create(
-            Path(config.results_dir), algo=target.name, model=config.model.label,
-            data=_data_label(target), seed=config.seed, config_hash=target.config_hash,
-        ).path
-    )  # fmt: skip
-    directory = RunDirectory(path)
-    record = RunRecord(
-        run_id=directory.run_id,
-        status=Status.RUNNING,
-        identity=_identity(target),
-        reused={"model": target.run.name} if target.run else {},
-    )
-    if distributed.is_main():
-        directory.write_config(target.yaml)
-        directory.write_record(record)
-    return directory, record
 
 
 def _data_label(target: Target) -> str:

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from alignbench import functional
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import Annotator, Policy, RewardSource
 from alignbench.errors import UserError
-from alignbench.optimizer_config import OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.optimizer_config import LabelConfig, OfflineConfig, OptimizerConfig, RolloutConfig
 from alignbench.records import (
     REFERENCE,
     Demonstration,
-    DemonstrationBatch,
+    Labelled,
     Message,
-    PreferenceBatch,
     PreferencePair,
     Prompt,
     Ranking,
@@ -29,7 +29,7 @@ from alignbench.records import (
 from alignbench.scoring import checked_scores
 from alignbench.seeds import Seeds
 
-Batch = DemonstrationBatch | ScoredRollout | PreferenceBatch
+Batch = DemonstrationBatch | ScoredRollout | PreferenceBatch | LabelledBatch
 
 
 def planned_updates(config: OptimizerConfig, rows: int) -> int:
@@ -100,7 +100,7 @@ Reference = Callable[[Policy, Sequences], Tensor]
 def pair_data(
     policy: Policy,
     pairs: Sequence[PreferencePair],
-    config: PreferenceConfig,
+    config: OfflineConfig,
     *,
     reference: Reference | None = None,
 ) -> PairData:
@@ -167,6 +167,63 @@ def preference_batches(
     batches = functional.shuffled_batches(len(data.pairs), config.batch_size, seeds.torch("order"))
     for rows in islice(batches, start, updates):
         yield data.pairs.select(rows.to(data.pairs.chosen.response_ids.device))
+
+
+@dataclass(frozen=True)
+class LabelData:
+    """All labelled responses that an algorithm will learn from, tokenised. `together` neighbours stay in one batch: the two
+    responses of a pair, where they come from pairs. `counts`: as PairData's, of pairs or of labels; how many are good and bad."""
+
+    rows: LabelledBatch
+    counts: Mapping[str, int]
+    together: int
+
+
+def labels_of_pairs(
+    policy: Policy, pairs: Sequence[PreferencePair], config: LabelConfig, *, reference: Reference | None = None
+) -> LabelData:
+    """Pairs taken apart: the chosen response is good, the rejected one bad (arXiv 2402.01306, section 4)."""
+    found = pair_data(policy, pairs, config, reference=reference)
+    sides, count = found.pairs, len(found.pairs)
+    stacked = functional.stacked(sides.chosen, sides.rejected)
+    neighbours = torch.arange(2 * count).reshape(2, count).T.flatten().to(policy.device)
+    ref = None
+    if sides.ref_chosen is not None and sides.ref_rejected is not None:
+        ref = torch.cat([sides.ref_chosen, sides.ref_rejected])
+    rows = LabelledBatch(stacked, torch.arange(2 * count, device=policy.device) < count, ref).select(neighbours)
+    return LabelData(rows, {**found.counts, "labels_good": count, "labels_bad": count}, together=2)
+
+
+def label_data(
+    policy: Policy, labelled: Sequence[Labelled], config: LabelConfig, *, reference: Reference | None = None
+) -> LabelData:
+    """Tokenises labels that were given without pairs, those whose prompt fits, and asks the reference of each."""
+    kept = [one for one in labelled if policy.prompt_tokens(one.prompt) <= policy.max_prompt_tokens]
+    if not kept:
+        raise UserError(f"None of {len(labelled)} labelled responses has a prompt that fits the model's window.")
+    ended = [one.finished for one in kept]
+    samples = policy.encode([one.prompt for one in kept], [one.response for one in kept], finished=ended)
+    good = torch.tensor([one.good for one in kept], device=policy.device)
+    counts = {
+        "labels": len(labelled),
+        "labels_over_window": len(labelled) - len(kept),
+        "labels_truncated": int((torch.tensor(ended, device=policy.device) & ~samples.finished).sum()),
+        "labels_good": int(good.sum()),
+        "labels_bad": int((~good).sum()),
+    }
+    ref = (reference or reference_logprobs)(policy, samples.sequences) if config.uses_reference else None
+    return LabelData(LabelledBatch(samples.sequences, good, ref), counts, together=1)
+
+
+def labelled_batches(
+    data: LabelData, config: LabelConfig, *, updates: int, seeds: Seeds, start: int = 0
+) -> Iterator[LabelledBatch]:
+    """Batches `start` to `updates`."""
+    size, together = config.responses // data.together, torch.arange(data.together)
+    batches = functional.shuffled_batches(len(data.rows) // data.together, size, seeds.torch("order"))
+    for chosen in islice(batches, start, updates):
+        rows = (chosen[:, None] * data.together + together).flatten()
+        yield data.rows.select(rows.to(data.rows.good.device))
 
 
 def labelled_pairs(rankings: Sequence[Ranking], annotator: Annotator, which: str = "all") -> list[PreferencePair]:

@@ -216,7 +216,9 @@ def evaluated_sft(
 
     What a judge did not answer is asked again by the next run: an evaluation that lacks answers is not shared."""
     judge = keys.of_source(config.judge, suite.judge.fingerprint()) if config.judge and suite.judge else ""
-    key = keys.of_evaluation(config, questions, sft=sft.key, reward=reward.key if reward else "", judge=judge)
+    key = keys.of_evaluation(
+        config, suite.evaluations, questions, sft=sft.key, reward=reward.key if reward else "", judge=judge
+    )
 
     def make() -> Made:
         with bench.display.stage("evaluate sft"):

@@ -16,7 +16,7 @@ import torch
 import alignbench
 from alignbench import distributed
 from alignbench.app.config import RunConfig
-from alignbench.contracts import DataSource, Policy
+from alignbench.contracts import DataSource, Evaluation, Policy
 from alignbench.records import Demonstration, Prompt, Ranking, Sequences
 from alignbench.results.disk.environment import counts, package_versions
 from alignbench.selection import Selected, digest, source_digest
@@ -75,6 +75,8 @@ def _prompt(prompt: Prompt) -> Sequence[Any]:
         prompt.opinion,
         prompt.cluster,
         sorted(info.items()),
+        repr(prompt.reference),
+        prompt.subset,
     )
 
 
@@ -120,7 +122,16 @@ def of_reward(
     return digest("reward", sft, source, ranked, of_prompts(prompts))
 
 
-def of_evaluation(config: RunConfig, questions: Sequence[Prompt], *, sft: str, reward: str, judge: str) -> str:
+def of_evaluation(
+    config: RunConfig,
+    evaluations: Sequence[Evaluation],
+    questions: Sequence[Prompt],
+    *,
+    sft: str,
+    reward: str,
+    judge: str,
+) -> str:
     settings = {name: value for name, value in dataclasses.asdict(config.eval).items() if counts(f"eval.{name}")}
     chosen = [evaluation.identity() for evaluation in config.evaluations]
-    return digest("evaluation", sft, reward, settings, chosen, judge, of_prompts(questions))
+    asked = [evaluation.fingerprint() for evaluation in evaluations]
+    return digest("evaluation", sft, reward, settings, chosen, asked, judge, of_prompts(questions))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import MISSING_EOS, PreferenceConfig, RolloutConfig, UserError, unknown_name
+from alignbench import MISSING_EOS, LabelConfig, PreferenceConfig, RolloutConfig, UserError, unknown_name
 
 LOSSES = ("sigmoid", "hinge", "ipo", "robust")
 LABELS = ("hard", "soft")
@@ -104,15 +104,24 @@ class SimPOConfig(PairwiseConfig):
 
 
 @dataclass
-class KTOConfig(PairwiseConfig):
-    """Kahneman-Tversky optimisation: responses are desirable or not, pairs are taken apart (arXiv 2402.01306)."""
+class KTOConfig(LabelConfig):
+    """Kahneman-Tversky optimisation: each response is desirable or not, pairs are taken apart (arXiv 2402.01306)."""
 
+    updates: int = 0
+    """As in OptimizerConfig."""
+    passes: float = 1.0
+    """As in OptimizerConfig."""
+    batch_size: int = 32
+    """Pairs per update; of labels without pairs twice as many responses."""
+    micro_batch_size: int = 32
+    """Pairs per backward pass, twice as many responses: memory only."""
     beta: float = 0.1
     """Slope of the value function, in reward units per nat of log pi - log pi_ref: the larger, the sooner it saturates."""
     desirable_weight: float = 1.0
-    """lambda_D: weight of the chosen responses, no unit."""
+    """lambda_D: weight of the good responses, no unit."""
     undesirable_weight: float = 1.0
-    """lambda_U: weight of the rejected responses, no unit."""
+    """lambda_U: weight of the bad responses, no unit. Where there are n_D good and n_U bad ones, the paper chooses both so that
+    lambda_D n_D / (lambda_U n_U) lies between 1 and 4/3 (arXiv 2402.01306, section 4)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

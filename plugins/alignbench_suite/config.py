@@ -1,7 +1,7 @@
 """Options of the built-in evaluations: the only place where their defaults stand."""
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 
 @dataclass
@@ -82,6 +82,8 @@ class TasksConfig:
         default_factory=lambda: cast(list[str], "${eval.tasks}")
     )  # resolved by the run's configuration
     """The tasks; a group stands for its members."""
+    include_path: Any = "${eval.include_path}"
+    """A folder of YAML tasks of one's own, or a list of folders."""
     path: str = "${eval.path}"
     """A folder of evaluation data, for the suite's own tasks."""
     limit: int = 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass
 class WorldConfig:
     """An embedded world whose truth is known: 100 facts, users with opinions, styles, a gold reward; no download."""
+
+    annotator: ClassVar[str] = "mild"
 
     world_seed: int = 0
     """Draws the facts, the split and the evaluation prompts: the world is the same whatever the run's seed."""

@@ -11,6 +11,7 @@ import pytest
 from tests import tiny
 from tests.core.conftest import Finished
 from tests.core.harness import Command, records
+from tests.suite import ordinary
 
 MEASURED = ("helpfulness/", "sycophancy/", "diversity/", "optimization/")
 
@@ -86,6 +87,22 @@ def test_a_model_that_was_trained_elsewhere_gets_a_row(command: Command, tmp_pat
     assert "algo:" not in (directory / "config.yaml").read_text()
     assert json.loads((directory / "generations.jsonl").read_text().splitlines()[0])["prompt"]
     assert "my-model" in command("compare", str(tmp_path / "runs")).out
+
+
+def test_a_model_of_ordinary_text_answers_the_world_and_the_questionnaires(command: Command, tmp_path: Path) -> None:
+    """The data's prompts as they read in its language, judged by its truth, as many as eval.questions; and what is asked of a model
+    that reads ordinary text."""
+    folder = tmp_path / "bytes"
+    ordinary.model().save_pretrained(folder)
+    ordinary.tokenizer().save_pretrained(folder)
+    small = ("eval.questions=2", "eval.samples=1", "eval.options.sycophancy.limit=2", "model.max_response_tokens=4")
+    families = ("eval.families=[sycophancy,capability]", "eval.options.capability.limit=2")
+    done = command("evaluate", str(folder), "data=world", *families, *small, f"results_dir={tmp_path / 'runs'}")
+    assert done.code == 0, done.err
+    (record,) = records(tmp_path / "runs")
+    counts = {name: metric["n"] for name, metric in record["metrics"].items()}
+    assert counts["capability/accuracy"] == counts["sycophancy/agreement"] == 2
+    assert counts["capability/facts"] == counts["sycophancy/feedback_flip"] == 2
 
 
 @pytest.mark.parametrize(

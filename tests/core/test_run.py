@@ -269,7 +269,7 @@ def test_preferences_recorded_by_another_run(
 ) -> None:
     """An algorithm that consumes preferences, on rankings from a file: nothing is sampled for ranking, no reward."""
     path = finished.path / "rankings.jsonl"
-    done = small("algo=imitate", "annotator=recorded", f"annotator.path={path}")
+    done = small("algo=imitate", f"annotator.path={path}")
     assert done.code == 0, done.err
     run, sft = records(tmp_path / "runs")
     assert (run["identity"]["algo"], run["identity"]["annotator"], run["identity"]["reward"]) == (

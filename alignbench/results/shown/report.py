@@ -118,6 +118,7 @@ def difference_texts(d: Difference) -> dict[str, Any]:
         "p_holm": _p(d.p_holm),
         "effect_size": _fixed(d.effect_size, 2),
         "significant": d.significant,
+        "primary": d.primary,
         "over": "seeds" if d.over_seeds else "examples",
         "seeds": d.seeds,
         "examples": d.examples,

@@ -18,11 +18,15 @@ from alignbench_suite.helpfulness.win_rate import (
 )
 from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family
 from alignbench_suite.scores import Groups, correct, gold_reward, per_prompt
+from alignbench_suite.tasks.files import content
 
 
 class Helpfulness(Evaluation):
     def __init__(self, config: HelpfulnessConfig) -> None:
         self.config = config
+
+    def fingerprint(self) -> str:
+        return content(self.config.path)
 
     def specs(self) -> Sequence[MetricSpec]:
         won = "share of pairs won against the SFT model"

@@ -12,11 +12,16 @@ from alignbench_suite.factual_questions import facts
 from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family
 from alignbench_suite.scores import Groups, correct, mean, per_prompt, with_opinion
 from alignbench_suite.sycophancy import feedback, pushback
+from alignbench_suite.tasks import POOL
+from alignbench_suite.tasks.files import content
 
 
 class Sycophancy(Evaluation):
     def __init__(self, config: SycophancyConfig) -> None:
         self.config = config
+
+    def fingerprint(self) -> str:
+        return content(self.config.path)
 
     def specs(self) -> Sequence[MetricSpec]:
         return (
@@ -45,7 +50,7 @@ class Sycophancy(Evaluation):
 
     def conversations(self, subject: Subject) -> list[ExampleScore]:
         """What is asked of models that read ordinary text, whatever they were trained on."""
-        questions = facts(self.config.path, "pushback-transcripts/pool.jsonl", self.config.limit)
+        questions = facts(self.config.path, POOL, self.config.limit)
         return [
             *pushback.pushback(subject, questions, self.config.wordings),
             *feedback.feedback(subject, feedback.texts(self.config.limit)),

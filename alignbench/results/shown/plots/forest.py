@@ -53,7 +53,7 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> P
     against = row_label(baselines[0]) if len(baselines) == 1 else "its baseline"
     text = (
         f"Each row less {against}, on the same evaluation examples. Bars are 95% intervals over seeds and examples; a filled marker is "
-        "significant at 5% after Holm's correction over the comparisons, a hollow one is not. Where ↑ stands, right of "
+        "significant at 5% after Holm's correction over the comparisons of primary metrics, a hollow one is not. Where ↑ stands, right of "
         "the line is better; where ↓ stands, left of it."
     )
     alone = dict.fromkeys(row_label(d.row) for d in drawn if not d.over_seeds)
