@@ -86,6 +86,18 @@ class TestTable:
         }
         assert any(d["mark"] == "▲" for d in shown)
 
+    def test_what_is_tested_does_not_depend_on_what_is_looked_at(self, folder: Path) -> None:
+        page, name = client(folder), "helpfulness/accuracy"
+        assert ask(page, "table")["primary"] == ["helpfulness/gold_reward", name]
+        assert ask(page, "table", metric=name)["primary"] == ["helpfulness/gold_reward", name]
+        holm = {
+            d["row"]: d["p_holm"] for d in ask(page, "differences", metric="helpfulness/gold_reward")["differences"]
+        }
+        alone = ask(page, "differences", primary="helpfulness/gold_reward")["differences"]
+        assert {d["row"]: d["p_holm"] for d in alone if d["primary"]} == holm
+        assert ask(page, "table", primary=name)["primary"] == [name]
+        assert any("chosen for this table" in note for note in ask(page, "table", primary=name)["notes"])
+
     def test_rows_metrics_and_baseline_are_chosen(self, folder: Path) -> None:
         page = client(folder)
         assert [r["name"] for r in ask(page, "table", only="algo=dpo")["rows"]] == ["dpo"]

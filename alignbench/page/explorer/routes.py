@@ -62,7 +62,11 @@ def routes(settings: PageSettings) -> list[BaseRoute]:
         figures = importlib.import_module("alignbench.page.explorer.figures")
         found = library.recent.get(
             ("plot", snapshot.version, view, name),
-            lambda: figures.plots(selection.table, compared(library, snapshot, view), name),
+            lambda: figures.plots(
+                selection.shown if name == "differences" else selection.table,
+                [d for d in compared(library, snapshot, view) if d.metric in selection.metrics],
+                name,
+            ),
         )
         return {"refused": selection.refused if name == "differences" else "", "plots": found}
 

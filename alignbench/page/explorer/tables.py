@@ -30,7 +30,7 @@ def table(library: Library, snapshot: Snapshot, view: View, sort: str, page: int
     selection = select(library, snapshot, view)
     ordered = _sorted(selection.table, sort)
     start, page, pages = paged(len(ordered), ROWS_A_PAGE, page)
-    part = replace(selection.table, rows=tuple(ordered[start : start + ROWS_A_PAGE]))
+    part = replace(selection.shown, rows=tuple(ordered[start : start + ROWS_A_PAGE]))
     cells, costs = render.marked(part, ()), render.costs(part)
     notes = render.remarks(part)
     return {
@@ -61,6 +61,7 @@ def table(library: Library, snapshot: Snapshot, view: View, sort: str, page: int
         "page": page,
         "pages": pages,
         "metrics": [_metric(name, selection.available) for name in part.metrics],
+        "primary": selection.primary,
         "every_metric": [_metric(name, selection.available) for name in selection.available.metrics],
         "every_row": [text_of(row) for row in selection.available.rows[:MOST_CHOICES]],
         "facets": _facets(snapshot.table),
@@ -79,11 +80,10 @@ def table_differences(library: Library, snapshot: Snapshot, view: View) -> dict[
     return {
         "version": snapshot.version,
         "refused": selection.refused,
-        "title": render.title(found) if found else "",
         "caption": render.caption(selection.table, found) if found else [],
         "differences": [
             {**difference_texts(d), "size": known(d.value), "mark": render.mark(d, selection.table)}
-            for metric in selection.table.metrics
+            for metric in selection.metrics
             for d in found
             if d.metric == metric
         ],

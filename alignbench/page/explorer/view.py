@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from starlette.datastructures import QueryParams
 
 from alignbench.errors import UserError
 from alignbench.page.explorer.library import Library, Snapshot
+from alignbench.records import Direction
 from alignbench.results.compared.comparable import caveats, clashes, meets
 from alignbench.results.compared.examples import Examples, read_examples
 from alignbench.results.compared.frontier import AT_BUDGET, AT_KL, matched
 from alignbench.results.compared.paired import Difference, differences
+from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.table import Row, Table, baseline_row
 
 MOST_ROWS = 60
@@ -23,12 +25,14 @@ MOST_RUNS = 300
 
 @dataclass(frozen=True)
 class View:
-    """`only`: KEY=VALUE, as of `alignbench compare`; `rows` and `metrics`: those to show, all where empty; `baseline`: a row's label, ""
-    for each row's SFT model. `force` compares what does not belong in one table."""
+    """`only`: KEY=VALUE, as of `alignbench compare`; `rows` and `metrics`: those to show, all where empty; `primary`: metrics to
+    test in place of those that the runs name; `baseline`: a row's label, "" for each row's SFT model. `force` compares what does not
+    belong in one table."""
 
     only: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    primary: tuple[str, ...] = ()
     baseline: str = ""
     at_kl: float | None = None
     at_budget: float | None = None
@@ -40,6 +44,7 @@ class View:
             only=tuple(asked.getlist("only")),
             rows=tuple(asked.getlist("row")),
             metrics=tuple(asked.getlist("metric")),
+            primary=tuple(asked.getlist("primary")),
             baseline=asked.get("baseline", ""),
             at_kl=_number(asked, "at_kl"),
             at_budget=_number(asked, "at_budget"),
@@ -68,15 +73,22 @@ def text_of(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """The part of the `available` table that is shown. `clashes`: why its rows do not belong in one; `refused`: why no row is compared
+    """The part of the `available` table that is shown, of its metrics those in `metrics`: what is tested does not depend on what is
+    looked at. `primary` are tested. `clashes`: why its rows do not belong in one; `refused`: why no row is compared
     with another, "" where they are; `too_many`: rows or runs, so that no file of theirs is read either."""
 
     table: Table
     available: Table
+    metrics: Mapping[str, Direction]
+    primary: tuple[str, ...]
     clashes: tuple[str, ...]
     examples: Examples
     refused: str = ""
     too_many: bool = False
+
+    @property
+    def shown(self) -> Table:
+        return replace(self.table, metrics=self.metrics)
 
 
 def select(library: Library, snapshot: Snapshot, view: View) -> Selection:
@@ -99,9 +111,11 @@ def _select(library: Library, snapshot: Snapshot, view: View) -> Selection:
     target = view.at_kl if view.at_kl is not None else view.at_budget
     if target is not None and not refused:
         table, examples = matched(table, AT_BUDGET if budgets else AT_KL, target, examples)
-    if view.metrics:
-        table = replace(table, metrics={m: d for m, d in table.metrics.items() if m in view.metrics})
-    return Selection(table, available, found, examples, refused, bool(many))
+    primary = primary_of(table, view.primary)
+    if len(table.rows) > 1:
+        table = replace(table, notes=(*table.notes, *primary.notes))
+    shown = {m: d for m, d in table.metrics.items() if not view.metrics or m in view.metrics}
+    return Selection(table, available, shown, primary.metrics, found, examples, refused, bool(many))
 
 
 def _chosen(available: Table, view: View) -> Table:
@@ -139,6 +153,8 @@ def compared(library: Library, snapshot: Snapshot, view: View) -> Sequence[Diffe
     chosen = select(library, snapshot, view)
     if chosen.refused:
         return ()
+    tested = replace(view, metrics=())
     return library.recent.get(
-        ("differences", snapshot.version, view), lambda: differences(chosen.table, view.baseline, chosen.examples)
+        ("differences", snapshot.version, tested),
+        lambda: differences(chosen.table, view.baseline, chosen.examples, primary=chosen.primary),
     )

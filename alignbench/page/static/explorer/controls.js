@@ -12,6 +12,7 @@ export function controls(table) {
     ...values("only").map((one) => chip(`only ${one}`, () => toggle("only", one))),
     ...(rows.length ? [chip(rows.length === 1 ? `row ${rows[0]}` : `${rows.length} chosen rows`, () => set("row", []))] : []),
     ...(values("metric").length ? [chip(`${values("metric").length} chosen metrics`, () => set("metric", []))] : []),
+    ...(values("primary").length ? [chip("other primary metrics", () => set("primary", []))] : []),
     ...["at_kl", "at_budget"].filter(value).map((name) => chip(name === "at_kl" ? `at a KL of ${value(name)}` : `at ${value(name)} seconds`, () => set(name, ""))),
   ];
   const facets = Object.entries(table.facets).map(([name, choices]) =>
@@ -43,7 +44,7 @@ function put(next, name, one, other) {
 }
 
 function clear() {
-  change((next) => ["only", "row", "metric", "at_kl", "at_budget", "page"].forEach((name) => next.delete(name)));
+  change((next) => ["only", "row", "metric", "primary", "at_kl", "at_budget", "page"].forEach((name) => next.delete(name)));
 }
 
 function metrics(table) {
@@ -61,7 +62,15 @@ function metrics(table) {
       el("fieldset", {},
         el("legend", {}, el("button", { id: `family-${family}`, type: "button", title: `only ${family}`, onclick: () => whole(family) }, `only ${family}`)),
         table.every_metric.filter((metric) => metric.family === family).map((metric) =>
-          checkbox(`metric-${metric.name}`, `${metric.label} ${metric.arrow}`, !chosen.length || chosen.includes(metric.name), () => flip(metric.name)))))));
+          el("span", { class: "metric" }, checkbox(`metric-${metric.name}`, `${metric.label} ${metric.arrow}`, !chosen.length || chosen.includes(metric.name), () => flip(metric.name)), tested(metric.name, table))))),
+      el("p", { class: "quiet" }, "★ primary: tested, and corrected for one another. All others are exploratory. Choose them before you look.")));
+}
+
+/** A star that puts a metric among those that are tested, or takes it out. */
+function tested(name, table) {
+  const is = table.primary.includes(name);
+  const next = is ? table.primary.filter((other) => other !== name) : [...table.primary, name];
+  return el("button", { id: `primary-${name}`, class: "star", type: "button", "aria-pressed": String(is), "aria-label": `test ${name}`, disabled: is && !next.length, onclick: () => set("primary", next) }, is ? "★" : "☆");
 }
 
 function clashes(table) {

@@ -59,7 +59,7 @@ function card(prompt, columns, names, needle) {
   return el("article", { class: "card prompt" },
     el("div", { class: "messages" }, prompt.messages.map(([role, text]) => el("p", {}, el("span", { class: "quiet role" }, role), " ", marked(text, needle))), prompt.opinion ? el("p", { class: "quiet" }, `states a ${prompt.opinion} opinion`) : null),
     el("div", { class: "columns" }, columns.map((c, i) =>
-      el("section", { "aria-label": names.get(c.id) || c.id }, el("h3", {}, said(names.get(c.id) || c.id)),
+      el("div", {}, el("p", { class: "who" }, said(names.get(c.id) || c.id)),
         prompt.responses[i].length ? prompt.responses[i].map((r) => el("div", { class: "response" }, marked(r.text, needle), el("div", { class: "quiet note" }, r.note))) : el("p", { class: "quiet" }, "was not asked this")))));
 }
 

@@ -1,6 +1,6 @@
 // The address holds all that was chosen: a link, "back" and a reload show the same.
 
-const SELECTION = ["only", "row", "metric", "baseline", "at_kl", "at_budget", "force"];
+const SELECTION = ["only", "row", "metric", "primary", "baseline", "at_kl", "at_budget", "force"];
 const listeners = [];
 
 export const params = () => new URLSearchParams(location.search);

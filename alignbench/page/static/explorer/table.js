@@ -68,7 +68,7 @@ function line(row, table, found, costs) {
 
 function cell([text], difference) {
   const mark = difference?.mark || "";
-  const title = difference ? `${difference.value} ${difference.interval} from ${difference.baseline}; p (Holm) ${difference.p_holm}` : null;
+  const title = difference ? `${difference.value} ${difference.interval} from ${difference.baseline}; ${difference.primary ? `p (Holm) ${difference.p_holm}` : "exploratory, not tested"}` : null;
   return el("td", { title }, text, mark ? el("span", { class: MARKS[mark], role: "img", "aria-label": MARKS[mark] }, ` ${mark}`) : null);
 }
 
@@ -108,16 +108,15 @@ export function differencesView(table, differences) {
   if (!differences.differences.length) return [el("p", { class: "card" }, "There is none: it takes two rows with scores of the same evaluation examples.")];
   const only = value("significant") === "1";
   const shown = differences.differences.filter((d) => !only || d.significant);
-  const head = ["metric", "row", "baseline", "difference", "95% interval", "p", "p (Holm)", "effect size d", "interval over", "seeds", "examples"];
+  const head = ["metric", "row", "baseline", "difference", "95% interval", "p", "p (Holm)", "effect size d", "tested", "interval over", "seeds", "examples"];
   return [
-    el("h2", {}, said(differences.title)),
-    el("p", {}, checkbox("significant", `only those below 5% after Holm's correction (${differences.differences.filter((d) => d.significant).length} of ${differences.differences.length})`, only, () => set("significant", only ? "" : "1"))),
+    el("p", {}, checkbox("significant", `only those below 5% after Holm's correction (${differences.differences.filter((d) => d.significant).length} of the ${differences.differences.filter((d) => d.primary).length} that are tested)`, only, () => set("significant", only ? "" : "1"))),
     scroll("Differences", el("table", { class: "results" },
       el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, shown.map((d) => el("tr", { class: d.significant ? "significant" : null },
         el("th", { scope: "row" }, d.metric, d.mark ? el("span", { class: MARKS[d.mark], role: "img", "aria-label": MARKS[d.mark] }, ` ${d.mark}`) : null),
         el("td", { class: "text" }, said(d.row)), el("td", { class: "text" }, said(d.baseline)),
-        [d.value, d.interval, d.p_value, d.p_holm, d.effect_size, d.over, d.seeds, d.examples].map((text) => el("td", {}, String(text)))))))),
+        [d.value, d.interval, d.p_value, d.p_holm, d.effect_size, d.primary ? "yes" : "exploratory", d.over, d.seeds, d.examples].map((text) => el("td", {}, String(text)))))))),
     el("p", { class: "quiet caption" }, differences.caption.join(" ")),
   ];
 }
