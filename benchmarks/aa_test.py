@@ -79,7 +79,7 @@ def _compared(
     found: Table, pair: tuple[list[StoredRun], list[StoredRun]], examples: Examples
 ) -> tuple[Difference, ...]:
     rows = (make_row(pair[0], A), make_row(pair[1], B))
-    return differences(Table(rows, found.metrics), "b", examples)
+    return differences(Table(rows, found.metrics), "b", examples, primary=list(found.metrics))
 
 
 def _moved(examples: Examples, pair: tuple[list[StoredRun], list[StoredRun]], effects: dict[str, float]) -> Examples:

@@ -18,6 +18,7 @@ from alignbench.results.compared.comparable import caveats, chosen, clashes, req
 from alignbench.results.compared.examples import Examples, read_examples
 from alignbench.results.compared.frontier import AT_BUDGET, AT_KL, matched
 from alignbench.results.compared.paired import Difference, differences
+from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.ratings import ratings
 from alignbench.results.compared.table import Table, build_table
 from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, locate
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "  alignbench compare --at-kl 2                        at a KL of 2 nats per response\n"
         "  alignbench compare --ratings helpfulness/gold_reward\n"
         "  alignbench compare --overoptimisation               of runs with eval.every\n"
+        "  alignbench compare --sameness                       do different algorithms say the same?\n"
         "  alignbench compare --output table.md                for a README; also .csv .json .tex .html\n\n"
         "docs/results.md says how to read it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -84,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ROW",
         help="the row that the others are compared with (default: their SFT model)",
     )
+    add(
+        "--primary",
+        action="append",
+        default=[],
+        metavar="METRIC",
+        help="test this metric in place of those that the runs name (eval.primary); repeat it",
+    )
     add("--force", action="store_true", help="show runs in one table whose numbers are not comparable")
     add("--differences", action="store_true", help=f"differences also in a table of more than {MOST_ROWS} rows")
     what = parser.add_mutually_exclusive_group()
@@ -95,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         help="proxy and gold reward along training (eval.every), the peak, and Gao et al.'s curves fitted",
     )
     add("--ratings", metavar="METRIC", help="rate the rows by who wins on each example: Bradley-Terry, Elo, win rate")
+    add("--sameness", action="store_true", help="how alike the responses of each two rows are, to the same prompts")
     add(
         "--format", choices=FORMATS, help="csv and json hold unrounded numbers (default: terminal, or as --output ends)"
     )
@@ -119,10 +129,14 @@ def _compare(options: argparse.Namespace) -> None:
     if options.overoptimisation:
         along = importlib.import_module("alignbench.results.shown.overoptimisation")
         text = along.draw(table, form)
+    elif options.sameness:
+        text = importlib.import_module("alignbench.results.shown.sameness").draw(table, form)
     elif options.ratings:
         text = leaderboard.draw(ratings(table, options.ratings, examples), table, options.ratings, form)
     else:
-        compared = differences(table, options.baseline, examples)
+        primary = primary_of(table, options.primary)
+        table = replace(table, notes=(*table.notes, *primary.notes)) if len(table.rows) > 1 else table
+        compared = differences(table, options.baseline, examples, primary=primary.metrics)
         if options.plots or form == "html":
             report = importlib.import_module("alignbench.results.shown.report")  # it draws, which takes time to import
             if options.plots:

@@ -24,12 +24,6 @@ class RecordedAnnotator(Annotator):
             self._rankings = _joined(read_rankings(config.path, config.max_bad_share), data)
         else:
             self._rankings = list(data.rankings())
-        if not self._rankings:
-            raise UserError(
-                "annotator=recorded has no rankings: this data source brings none. Give "
-                "annotator.path=<rankings.jsonl>, choose data that has human rankings (data=hh), or an annotator that "
-                "ranks sampled responses."
-            )
 
     def recorded(self) -> Sequence[Ranking]:
         return self._rankings

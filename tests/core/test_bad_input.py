@@ -155,7 +155,7 @@ def hh(path: Path, rows: int = 30) -> Path:
         (["data=hh", "data.path=/nowhere/hh"], ["data.path=/nowhere/hh"]),
         (["data=hh", "data.path={malformed}"], ["malformed.jsonl, line 3", "not JSON"]),
         (["data=hh", "data.path={empty}"], ["0 rows"]),
-        (["data=hh", "data.path={hh}", "data.held_out_rows=5"], ["annotator", "mild", "data=world"]),
+        (["data=hh", "data.path={hh}", "data.held_out_rows=5", "annotator=mild"], ["annotator", "mild", "data=world"]),
         (
             ["data=hh", "data.path={hh}", "data.held_out_rows=5", "annotator=recorded", "reward=gold"],
             ["reward=gold", "HHDataSource", "reward=learned"],

@@ -180,6 +180,18 @@ ROWS: dict[str, Rows | dict[str, Rows]] = {
          "models": ["m"], "subset": "Math", "additional_metadata": {"category": "c"}}
         for i in range(N)
     ],
+    "rm-bench": [
+        {"id": f"{i}", "prompt": f"Q{i}?", "chosen": ["good", "good ", " good"], "rejected": ["bad", "bad ", " bad"], "domain": "safety-refuse"}
+        for i in range(N)
+    ],
+    "judgebench": {
+        split: [
+            {"pair_id": f"{i}", "original_id": f"{i}", "source": "mmlu-pro-law", "question": f"{split} Q{i}?", "response_model": "m", "response_A": "bad",
+             "response_B": "good", "label": "B>A"}
+            for i in range(N)
+        ]
+        for split in ("gpt", "claude")
+    },
     "finegrained-rlhf-qa": [
         {"question": f"Q{i}?", "passages": [["t", "s"]], "gold": "g", **{f"prediction {k}": f"p{k}" for k in range(1, 5)}, "feedback": {"errors": []},
          "preference": [1, 2, 0, 1, 1, 2]}
@@ -232,7 +244,7 @@ def test_preset(tmp_path: Path, name: str) -> None:
         assert counts["rankings"] >= N
         for ranking in data.rankings():
             best = [r.strip() for r, rank in zip(ranking.responses, ranking.ranks, strict=True) if rank == 0]
-            assert best == ["good"] and len(set(ranking.responses)) > 1
+            assert set(best) == {"good"} and len(set(ranking.responses)) > 1
             assert "?" in ranking.prompt.text and "Assistant" not in ranking.prompt.text
     if name in REFERENCES:
         assert all(prompt.reference for prompt in held_out)

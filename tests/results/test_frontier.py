@@ -88,7 +88,7 @@ def test_differences_at_a_matched_kl_are_tested_on_the_same_examples(tmp_path):
                 given["algo"] = {**given["algo"], "coef": coefficient}
                 point(tmp_path, given, kl + 0.1 * seed, better + kl)
     table, examples = at(tmp_path, AT_KL, 2.0)
-    found = {d.metric: d for d in differences(table, "dpo", examples)}[SCORE]
+    found = {d.metric: d for d in differences(table, "dpo", examples, primary=[SCORE])}[SCORE]
     assert (found.row, found.seeds, found.examples) == (("ppo",), 3, 40)
     assert found.value == pytest.approx(1.0) and found.significant
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignbench import Direction, ExampleScore, Metric
+from alignbench import Direction, ExampleScore, Metric, UserError
 from alignbench.results.compared.paired import differences, estimate, holm
+from alignbench.results.compared.primary import Primary, primary_of
 from alignbench.results.compared.statistics import clustered_stderr
 from alignbench.results.compared.table import build_table
 from alignbench.results.disk.runs import find_runs
@@ -160,7 +161,7 @@ class TestFromFolders:
     def test_each_row_against_its_sft_model(self, tmp_path):
         self.runs(tmp_path, effect=0.5)
         table = self.runs(tmp_path, settings=dpo)
-        found = {d.row: d for d in differences(table)}
+        found = {d.row: d for d in differences(table, primary=[self.METRIC])}
         assert found.keys() == {("ppo",), ("dpo",)}
         ppo_found, dpo_found = found["ppo",], found["dpo",]
         assert (ppo_found.baseline, ppo_found.metric) == (("sft",), self.METRIC)
@@ -170,21 +171,21 @@ class TestFromFolders:
         assert ppo_found.effect_size == pytest.approx(0.5 / math.sqrt(1 + 0.3**2), rel=0.15)
         by_hand = table.rows[-1].cells[self.METRIC].value - table.rows[0].cells[self.METRIC].value
         assert ppo_found.value == pytest.approx(by_hand), "what a reader gets who subtracts the cells"
-        assert differences(table) == differences(table)
-        text = render.markdown(table, differences(table))
+        assert differences(table, primary=[self.METRIC]) == differences(table, primary=[self.METRIC])
+        text = render.markdown(table, differences(table, primary=[self.METRIC]))
         assert "| helpfulness/score ↑ |" in text and text.count("▲") == 3, "a mark in each table and in the legend"
 
     def test_any_row_is_a_baseline(self, tmp_path):
         self.runs(tmp_path, effect=0.5)
         table = self.runs(tmp_path, settings=dpo)
-        found = {d.row: d for d in differences(table, "dpo")}
+        found = {d.row: d for d in differences(table, "dpo", primary=[self.METRIC])}
         assert found.keys() == {("sft",), ("ppo",)}
         (back,) = [d for d in differences(table, "ppo") if d.row == ("dpo",)]
         assert back.value == pytest.approx(-found["ppo",].value) and back.p_value == found["ppo",].p_value
 
     def test_one_seed_is_over_examples_and_marked(self, tmp_path):
         table = self.runs(tmp_path, seeds=[4], effect=0.5)
-        (found,) = differences(table)
+        (found,) = differences(table, primary=[self.METRIC])
         assert (found.over_seeds, found.seeds, found.significant) == (False, 1, True)
         text = render.markdown(table, [found])
         assert "△" in text and "▲" not in text and "training noise left out" in text
@@ -195,13 +196,13 @@ class TestFromFolders:
             for config, effect in ((ppo, 0.5), (dpo, 0.0)):
                 values = sft_model + effect + rng.normal(size=100) * 0.1
                 write_scores(write(tmp_path, config(seed=seed)), self.METRIC, list(values))
-        (found,) = differences(table_of(tmp_path), "dpo")
+        (found,) = differences(table_of(tmp_path), "dpo", primary=[self.METRIC])
         assert found.significant and found.high - found.low < 0.5, "seeds differ by 5, and the two rows alike"
 
     def test_other_seeds_are_compared_unpaired(self, tmp_path):
         self.runs(tmp_path, seeds=[0, 1, 2], effect=0.5)
         table = self.runs(tmp_path, seeds=[5, 6], settings=dpo)
-        (found,) = [d for d in differences(table, "dpo") if d.row == ("ppo",)]
+        (found,) = [d for d in differences(table, "dpo", primary=[self.METRIC]) if d.row == ("ppo",)]
         assert found.over_seeds and found.seeds == 2 and found.low < 0.5 < found.high
 
     @pytest.mark.parametrize("damage", ["absent", "cut", "empty", "columns", "inf", "twice"])
@@ -248,7 +249,11 @@ class TestFromFolders:
                 for name, mean in (("proxy_reward", proxy), ("gold_reward", gold)):
                     write_scores(directory, f"optimization/{name}", list(rng.normal(mean, 0.5, size=50)))
         table = table_of(tmp_path)
-        (found,) = [d for d in differences(table) if d.metric == "optimization/proxy_gold_gap"]
+        (found,) = [
+            d
+            for d in differences(table, primary=["optimization/proxy_gold_gap"])
+            if d.metric == "optimization/proxy_gold_gap"
+        ]
         assert found.value == pytest.approx(4.0, abs=0.3) and found.significant
         cell = table.rows[-1].cells["optimization/proxy_gold_gap"]
         assert cell.value == pytest.approx(3.0, abs=0.3) and cell.over_seeds
@@ -261,9 +266,9 @@ class TestFromFolders:
                 run = write(tmp_path, given_settings, annotator=name, reward="learned", baseline=baseline,
                             config_hash=f"{name}{baseline}")  # fmt: skip
                 write_scores(run, proxy, [1.0, 2.0, 4.0 + baseline])
-                write_scores(run, self.METRIC, [1.0, 2.0, 4.0 + baseline])
+                write_scores(run, self.METRIC, [1.0, 3.0, 4.0 + baseline])
         table = table_of(tmp_path)
-        own = {(d.row, d.baseline) for d in differences(table) if d.metric == proxy}
+        own = {(d.row, d.baseline) for d in differences(table, primary=[self.METRIC]) if d.metric == proxy}
         assert own == {
             (("ppo", "annotator=honest"), ("sft", "annotator=honest")),
             (("ppo", "annotator=mild"), ("sft", "annotator=mild")),
@@ -287,3 +292,46 @@ def test_marks_tell_better_from_worse(tmp_path, direction, value, over_seeds, ex
     table = build_table(*find_runs([tmp_path]))
     d = Difference(("ppo",), ("sft",), "a/b", value, 0, 0, 0.01, 0.01, 1.0, True, over_seeds, 1, 9)
     assert render.mark(d, table) == expected
+
+    def folder_of(self, tmp_path, values, *, settings=ppo, seeds=(0, 1, 2)):
+        """A run a seed with several metrics: `values[metric]` is its shift against the SFT model."""
+        for seed in seeds:
+            rng = np.random.default_rng(seed)
+            run = write_with_baseline(tmp_path, settings(seed=seed), 0.7)
+            for directory, trained in ((run, True), (run.baseline(), False)):
+                noise = rng.normal(size=100) * 0.3
+                for name, shift in values.items():
+                    write_scores(directory, name, [float(x + shift * trained) for x in noise])
+        return table_of(tmp_path)
+
+    def test_primary_metrics_alone_are_tested_and_corrected_for_one_another(self, tmp_path):
+        others = {f"other/{i}": 0.1 * i for i in range(20)}
+        table = self.folder_of(tmp_path, {"helpfulness/gold_reward": 0.5, "optimization/kl": 1.0, **others})
+        found = {d.metric: d for d in differences(table)}
+        assert {d.metric for d in found.values() if d.primary} == {"helpfulness/gold_reward", "optimization/kl"}
+        gold, kl, last = found["helpfulness/gold_reward"], found["optimization/kl"], found["other/19"]
+        assert gold.significant and gold.p_holm <= 2 * max(gold.p_value, kl.p_value), "two tests, not 22"
+        assert last.low > 0 and not last.significant and math.isnan(last.p_holm), "exploratory, however large"
+        text = render.markdown(table, tuple(found.values()))
+        assert "Difference from sft, exploratory" in text and "Exploratory: not tested" in text
+
+    def test_a_quantity_under_two_names_is_tested_once(self, tmp_path):
+        table = self.folder_of(tmp_path, {"helpfulness/gold_reward": 0.5, "optimization/gold_reward": 0.5})
+        assert [d.metric for d in differences(table)] == ["helpfulness/gold_reward"]
+        named = differences(table, primary=["optimization/gold_reward"])
+        assert [(d.metric, d.primary) for d in named] == [("optimization/gold_reward", True)]
+
+    def test_the_runs_own_choice_is_taken_and_another_is_said(self, tmp_path):
+        chosen = {"eval": {"primary": ["other/score"]}}
+        table = self.folder_of(
+            tmp_path, {"other/score": 0.5, "optimization/kl": 0.5}, settings=lambda seed: ppo(seed=seed, **chosen)
+        )
+        assert primary_of(table) == Primary(("other/score",))
+        named = primary_of(table, ["optimization/kl"])
+        assert named.metrics == ("optimization/kl",) and "not before" in named.notes[0]
+        with pytest.raises(UserError, match=r"other/scor.*other/score"):
+            primary_of(table, ["other/scor"])
+
+    def test_none_measured_is_said(self, tmp_path):
+        found = primary_of(self.folder_of(tmp_path, {"other/score": 0.5}))
+        assert found.metrics == () and "nothing is tested" in found.notes[0]

@@ -270,11 +270,11 @@ class TestDifferences:
     @pytest.mark.parametrize("width", [60, 100])
     def test_in_the_terminal(self, folder, width):
         table = table_of(folder)
-        text = terminal(table, width, differences(table))
+        text = terminal(table, width, differences(table, primary=["helpfulness/a_b"]))
         assert max(map(len, text.splitlines())) <= width
         assert "Difference from sft" in text and text.count("+1.00") == 1
         assert re.search(r"a_b ↑ .*[01]\.\d+ ±0\.\d+ ▲", text)
-        assert "Holm's correction for all 2 differences" in " ".join(text.split())
+        assert "Holm's correction for the 2 differences of primary metrics" in " ".join(text.split())
         assert "peak memory" not in text, "nobody knows it"
 
     def test_the_memory_of_host_and_gpu_are_two_rows(self, tmp_path):
@@ -295,14 +295,14 @@ class TestDifferences:
 
     def test_in_latex(self, folder):
         table = table_of(folder)
-        lines = render.latex(table, differences(table)).splitlines()
+        lines = render.latex(table, differences(table, primary=["helpfulness/a_b"])).splitlines()
         assert lines[1:5] == [r"\begin{tabular}{lrrr}", r"\toprule", r"metric & sft & dpo & ppo \\", r"\midrule"]
         (line,) = [line for line in lines if "a\\_b" in line]
         assert line.count("&") == 3 and line.count(r"$\pm$") == 3 and line.count(r"$\blacktriangle$") == 1
 
     def test_in_csv_and_json(self, folder):
         table = table_of(folder)
-        found = differences(table)
+        found = differences(table, primary=["helpfulness/a_b"])
         lines = list(csv.DictReader(io.StringIO(export.as_csv(table, found))))
         (line,) = [x for x in lines if x["row"] == "ppo" and x["metric"] == "helpfulness/a_b"]
         (d,) = [d for d in found if d.row == ("ppo",)]

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from alignbench.results.compared.comparable import measured_alike
 from alignbench.results.compared.examples import Examples, Scores, read_examples
+from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.table import Row, Table, baseline_row
 from alignbench.results.disk.runs import StoredRun
 
@@ -45,8 +46,9 @@ EQUAL = 1e-9
 
 @dataclass(frozen=True)
 class Difference:
-    """`value` = the row's mean less the baseline's, with its 95% interval; `p_holm` is corrected for all differences of
-    one table (Holm 1979), and `significant` says whether it is below 5%.
+    """`value` = the row's mean less the baseline's, with its 95% interval. Of a `primary` metric `p_holm` is corrected for all
+    such differences of one table (Holm 1979), and `significant` says whether it is below 5%. Others are exploratory: NaN, never
+    significant.
 
     `effect_size` is Cohen's d_av: `value` in standard deviations of a row's scores over examples, the root mean square of
     the two rows' (Lakens 2013). `over_seeds`: whether the interval covers training noise; else it is over examples only.
@@ -65,6 +67,7 @@ class Difference:
     over_seeds: bool
     seeds: int
     examples: int
+    primary: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,25 +101,59 @@ class Estimate:
         return math.exp(root)
 
 
-def differences(table: Table, baseline: str = "", examples: Examples | None = None) -> tuple[Difference, ...]:
-    """Each row against `baseline`, the label of a row; by default against the SFT model that the row started from.
+def differences(
+    table: Table, baseline: str = "", examples: Examples | None = None, *, primary: Sequence[str] | None = None
+) -> tuple[Difference, ...]:
+    """Each row against `baseline`, the label of a row; by default against the SFT model that the row started from. `primary`
+    are the metrics that are tested; by default those of the runs (`primary_of`).
 
-    Metrics that one of the two lacks or has in part, and rewards of different reward models, have none."""
+    Metrics that one of the two lacks or has in part, and rewards of different reward models, have none. A quantity that stands in
+    the table under two names is compared once, under the first."""
     if len(table.rows) < 2:
         return ()
     examples = examples or read_examples(run for row in table.rows for run in row.runs)
+    tested = primary_of(table).metrics if primary is None else primary
+    metrics = _once([name for name in [*tested, *table.metrics] if name in table.metrics], table, examples)
     found = []
     for row in table.rows:
         other = baseline_row(row, table, baseline)
         if other is None or other is row:
             continue
-        for metric in table.metrics:
+        for metric in metrics:
             known = metric in row.cells and metric in other.cells and metric in examples.scores
             whole = known and not (row.cells[metric].missing or other.cells[metric].missing)
             if whole and measured_alike(metric, row, other):
                 found += _difference(row, other, metric, examples.scores[metric])
-    corrected = holm([d.p_value for d in found])
-    return tuple(replace(d, p_holm=p, significant=p < LEVEL) for d, p in zip(found, corrected, strict=True))
+    corrected = iter(holm([d.p_value for d in found if d.metric in tested]))
+    return tuple(_judged(d, next(corrected)) if d.metric in tested else _explored(d) for d in found)
+
+
+def _judged(difference: Difference, p_holm: float) -> Difference:
+    return replace(difference, p_holm=p_holm, significant=p_holm < LEVEL)
+
+
+def _explored(difference: Difference) -> Difference:
+    return replace(difference, p_holm=math.nan, significant=False, primary=False)
+
+
+def _once(metrics: Sequence[str], table: Table, examples: Examples) -> list[str]:
+    """Each of `metrics` once, less those whose cells and scores are those of an earlier one in every row."""
+    kept: dict[str, None] = {}
+    for name in dict.fromkeys(metrics):
+        if not any(_same(name, other, table, examples) for other in kept):
+            kept[name] = None
+    return [name for name in table.metrics if name in kept]
+
+
+def _same(one: str, other: str, table: Table, examples: Examples) -> bool:
+    import numpy as np
+
+    if any(row.cells.get(one) != row.cells.get(other) for row in table.rows):
+        return False
+    a, b = examples.scores.get(one), examples.scores.get(other)
+    if not (a and b and a.rows == b.rows) or np.nanmin(a.values) == np.nanmax(a.values):
+        return False  # two quantities may both be 0 everywhere
+    return bool(np.array_equal(a.values, b.values, equal_nan=True))
 
 
 def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[Difference]:

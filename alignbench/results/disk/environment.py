@@ -20,7 +20,7 @@ PACKAGES = (
     "accelerate", "alignbench", "bitsandbytes", "hydra-core", "lm-eval", "numpy", "omegaconf", "peft", "pluggy",
     "polars", "sacrebleu", "safetensors", "scipy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
-NOT_HASHED = ("seed", "device", "results_dir", "tracker", "cache", "cache_dir", "resume", "tune", "eval.every", "eval.points")  # fmt: skip
+NOT_HASHED = ("seed", "device", "results_dir", "tracker", "cache", "cache_dir", "resume", "tune", "eval.every", "eval.points", "eval.primary")  # fmt: skip
 """Settings that do not change what a row of the table stands for."""
 
 

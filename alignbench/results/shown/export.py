@@ -21,7 +21,7 @@ ROW = (
 )  # fmt: skip
 DIFFERENCE = (
     "baseline", "difference", "difference_low_95", "difference_high_95", "p_value", "p_holm", "effect_size", "significant",
-    "difference_over",
+    "primary", "difference_over",
 )  # fmt: skip
 
 
@@ -47,7 +47,13 @@ def _difference(d: Difference | None) -> list[str]:
     if d is None:
         return [""] * len(DIFFERENCE)
     numbers = map(_text, (d.value, d.low, d.high, d.p_value, d.p_holm, d.effect_size))
-    return [formula_free(" ".join(d.baseline)), *numbers, str(d.significant).lower(), _over(d.over_seeds)]
+    return [
+        formula_free(" ".join(d.baseline)),
+        *numbers,
+        str(d.significant).lower(),
+        str(d.primary).lower(),
+        _over(d.over_seeds),
+    ]
 
 
 def as_json(table: Table, differences: Sequence[Difference] = ()) -> str:

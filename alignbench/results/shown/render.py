@@ -53,9 +53,9 @@ def terminal(table: Table, width: int, differences: Sequence[Difference] = ()) -
     """Blocks of as many algorithms as the width holds, with the SFT models in each; below them the differences."""
     baselines = [i for i, row in enumerate(table.rows) if row.baseline]
     parts = _blocks(table, marked(table, differences), costs(table), baselines, width)
-    if differences:
-        compared, amounts = amounts_of(table, differences)
-        parts += [Text(plain(title(differences)), style="bold"), *_blocks(compared, amounts, {}, [], width)]
+    for part in parted(differences):
+        compared, amounts = amounts_of(table, part)
+        parts += [Text(plain(title(part)), style="bold"), *_blocks(compared, amounts, {}, [], width)]
     parts += [Text(plain(line), style="dim") for line in caption(table, differences)]
     parts += [Text(plain(line), style="yellow") for line in remarks(table)]
     return Group(*parts)
@@ -104,9 +104,9 @@ def _block(table: Table, cells: Texts, footer: Texts, columns: Sequence[int]) ->
 
 def markdown(table: Table, differences: Sequence[Difference] = ()) -> str:
     lines = [*_grid(table, marked(table, differences), costs(table)).markdown(), ""] if table.rows else []
-    if differences:
-        compared, amounts = amounts_of(table, differences)
-        lines += [markdown_text(title(differences)), "", *_grid(compared, amounts, {}).markdown(), ""]
+    for part in parted(differences):
+        compared, amounts = amounts_of(table, part)
+        lines += [markdown_text(title(part)), "", *_grid(compared, amounts, {}).markdown(), ""]
     lines.append(" ".join(markdown_text(line) for line in caption(table, differences)))
     if lines_below := remarks(table):
         lines += ["", *(f"- {markdown_text(line)}" for line in lines_below)]
@@ -143,10 +143,14 @@ def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
 
 def _legend(differences: Sequence[Difference]) -> list[str]:
     full, hollow = (" ".join(kind[i] for kind in (BETTER, WORSE, OTHER)) for i in (0, 1))
-    over = {d.over_seeds for d in differences}
+    over, tested = {d.over_seeds for d in differences}, sum(d.primary for d in differences)
     lines = [
-        f"{full if True in over else hollow} better, worse, other than the baseline: p < 5% after Holm's correction for all "
-        f"{len(differences)} differences of this table; without a mark it may be noise.",
+        f"{full if True in over else hollow} better, worse, other than the baseline: p < 5% after Holm's correction for the "
+        f"{tested} differences of primary metrics; without a mark it may be noise.",
+        *(
+            ["Exploratory: not tested, intervals not corrected; one in twenty leaves out 0 by chance."]
+            * (tested < len(differences))
+        ),
         "Differences are paired by example, and by seed where rows share seeds; [ ] is a 95% interval "
         + ("over seeds and examples" if True in over else "over examples only, training noise left out: one seed")
         + ", d the difference in standard deviations of the examples' scores (Cohen's d_av).",
@@ -162,7 +166,14 @@ def remarks(table: Table) -> list[str]:
 
 def title(differences: Sequence[Difference]) -> str:
     names = list(dict.fromkeys(" ".join(d.baseline) for d in differences))
-    return f"Difference from {names[0]}" if len(names) == 1 else f"Difference from its own of {', '.join(names)}"
+    against = names[0] if len(names) == 1 else f"its own of {', '.join(names)}"
+    return f"Difference from {against}" + ("" if differences[0].primary else ", exploratory")
+
+
+def parted(differences: Sequence[Difference]) -> list[Sequence[Difference]]:
+    """Of primary metrics, then of all others."""
+    parts = ([d for d in differences if d.primary], [d for d in differences if not d.primary])
+    return [part for part in parts if part]
 
 
 def costs(table: Table) -> dict[str, list[str]]:

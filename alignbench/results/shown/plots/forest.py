@@ -39,11 +39,12 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> P
             style: Style = styles.by_row[d.row]
             low, high = (end if math.isfinite(end) else d.value for end in (d.low, d.high))
             y = position[d.row, d.baseline]
-            axes.plot([low, high], [y, y], color=style.colour, linewidth=1.6, solid_capstyle="butt")
+            axes.plot([low, high], [y, y], color=style.colour, linewidth=1.6, solid_capstyle="butt", label=style.label)
             face = style.colour if d.significant else "white"
             axes.plot(
-                d.value, y, marker=style.marker, markersize=6.5, color=style.colour, markerfacecolor=face, linestyle=""
-            )
+                d.value, y, marker=style.marker, markersize=6.5, color=style.colour, markerfacecolor=face, linestyle="",
+                label=style.label,
+            )  # fmt: skip
         axes.set_ylim(-len(lines) + 0.4, 0.6)
         axes.set_yticks([position[line] for line in lines], names if i % columns == 0 else [""] * len(lines))
         axes.grid(axis="y", visible=False)
@@ -52,7 +53,7 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> P
     against = row_label(baselines[0]) if len(baselines) == 1 else "its baseline"
     text = (
         f"Each row less {against}, on the same evaluation examples. Bars are 95% intervals over seeds and examples; a filled marker is "
-        "significant at 5% after Holm's correction over the comparisons, a hollow one is not. Where ↑ stands, right of "
+        "significant at 5% after Holm's correction over the comparisons of primary metrics, a hollow one is not. Where ↑ stands, right of "
         "the line is better; where ↓ stands, left of it."
     )
     alone = dict.fromkeys(row_label(d.row) for d in drawn if not d.over_seeds)

@@ -1,0 +1,41 @@
+"""What a page shows, and where it is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignbench.errors import UserError
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """`results` is the folder of runs; `token` is asked of every visitor where it is not empty. `projects`: the folder of what people
+    rank; None: `rank` beside the results."""
+
+    results: Path
+    host: str = "127.0.0.1"
+    port: int = 8400
+    token: str = ""
+    projects: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise UserError(f"--port {self.port} is no port: choose 1 to 65535, or 0 for any that is free.")
+        if self.host not in LOCAL and len(self.token) < 16:
+            raise UserError(
+                f"--host {self.host} can be reached from other machines: give --token, a secret of at least 16 characters, "
+                "which visitors need."
+            )
+
+    @property
+    def rankings(self) -> Path:
+        """Where the projects are."""
+        return self.projects or projects_beside(self.results)
+
+
+def projects_beside(results: Path) -> Path:
+    """What people enter is not kept among runs, which anybody may remove and make again."""
+    return results.absolute().parent / "rank"

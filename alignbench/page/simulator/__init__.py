@@ -1,0 +1,1 @@
+"""The simulator: what a policy becomes when what is wanted changes."""

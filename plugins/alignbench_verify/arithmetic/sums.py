@@ -1,0 +1,57 @@
+"""Sums of two numbers below a hundred: how hard they are, and how people get them wrong."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+LARGEST = 99
+
+
+@dataclass(frozen=True, order=True)
+class Sum:
+    """Of two numbers from 0 to LARGEST."""
+
+    left: int
+    right: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.left}+{self.right}="
+
+    @property
+    def answer(self) -> int:
+        return self.left + self.right
+
+    @property
+    def cluster(self) -> str:
+        """a+b and b+a are one question: they are held out together, and are not independent."""
+        low, high = sorted((self.left, self.right))
+        return f"{low}+{high}"
+
+    @property
+    def carries(self) -> bool:
+        """Whether the units of two-digit numbers add up to ten or more."""
+        return self.left % 10 + self.right % 10 > 9
+
+    @property
+    def difficulty(self) -> str:
+        if max(self.left, self.right) < 10:
+            return "one_digit"
+        return "carry" if self.carries else "two_digits"
+
+
+DIFFICULTIES = ("one_digit", "two_digits", "carry")
+
+
+def every_sum() -> list[Sum]:
+    return [Sum(left, right) for left in range(LARGEST + 1) for right in range(LARGEST + 1)]
+
+
+def mistaken(asked: Sum, rng: random.Random) -> int:
+    """A wrong answer as people give it: the carry is forgotten, or one digit is one too high or too low."""
+    if asked.difficulty == "carry" and rng.random() < 0.5:
+        return asked.answer - 10
+    place = 1 if asked.difficulty == "one_digit" else rng.choice((1, 10))
+    wrong = asked.answer + rng.choice((-place, place))
+    return wrong if wrong >= 0 else asked.answer + place
