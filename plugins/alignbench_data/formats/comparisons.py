@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignbench import Message, Ranking, UserError, unknown_name
+from alignbench import Message, Ranking, unknown_name
 from alignbench_data.columns import Fields
 from alignbench_data.content import conversation, is_conversation, prompt, prompt_messages, reply
 from alignbench_data.formats.form import Form, Settings, annotator, number, unpacked
@@ -151,4 +151,3 @@ def _has_verdict(fields: Fields, settings: Settings) -> bool:
 
 
 COMPARISONS = Form("comparisons", (("response_a",), ("response_b",)), _parse, _has_verdict)
-__all__ = ["COMPARISONS", "UserError", "check_values"]
