@@ -5,6 +5,7 @@ This is the public door: everything that a plugin may import stands here, in `al
 Importing it does not import torch.
 """
 
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import (
     Annotator,
     DataSource,
@@ -20,14 +21,22 @@ from alignbench.contracts import (
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
 from alignbench.memory_plan import Does, Part, Work
-from alignbench.optimizer_config import MISSING_EOS, AlgorithmConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.optimizer_config import (
+    MISSING_EOS,
+    AlgorithmConfig,
+    ImplicitReward,
+    LabelConfig,
+    OptimizerConfig,
+    PreferenceConfig,
+    RolloutConfig,
+)
 from alignbench.records import (
     POLICY,
     REFERENCE,
     Constraint,
     Consumes,
     Demonstration,
-    DemonstrationBatch,
+    Description,
     Direction,
     ExactProblem,
     ExampleScore,
@@ -40,7 +49,6 @@ from alignbench.records import (
     Metric,
     MetricSpec,
     Opinion,
-    PreferenceBatch,
     PreferencePair,
     Prompt,
     Ranking,
@@ -53,12 +61,13 @@ from alignbench.records import (
     Split,
     TokenScores,
     UpdateReport,
+    UtilityTerm,
     Verdict,
     expand,
 )
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
-from alignbench.subject import Judge, Subject
+from alignbench.subject import Judge, MeasuredRanking, Subject
 
 __version__ = "0.1.0"
 
@@ -74,6 +83,7 @@ __all__ = [
     "DataSource",
     "Demonstration",
     "DemonstrationBatch",
+    "Description",
     "Direction",
     "Does",
     "Evaluation",
@@ -83,9 +93,13 @@ __all__ = [
     "FitReport",
     "FittableRewardSource",
     "Generation",
+    "ImplicitReward",
     "Judge",
+    "LabelConfig",
     "Labelled",
+    "LabelledBatch",
     "Likelihood",
+    "MeasuredRanking",
     "Message",
     "Metric",
     "MetricSpec",
@@ -122,6 +136,7 @@ __all__ = [
     "Tracker",
     "UpdateReport",
     "UserError",
+    "UtilityTerm",
     "Verdict",
     "Work",
     "expand",

@@ -15,6 +15,16 @@ PAIRS = ("all", "best_worst")
 MISSING_EOS = ("subtract", "replace", "keep")
 
 
+@dataclass(frozen=True)
+class ImplicitReward:
+    """What a trained policy takes a response to be worth, by itself: log pi / pi_ref of the whole response, in nats, or `per_token`
+    the mean log-probability of a token, without a reference. `beta` times the difference between two responses is the logit of the first
+    being preferred; None where the algorithm does not say so."""
+
+    per_token: bool = False
+    beta: float | None = None
+
+
 @dataclass
 class AlgorithmConfig:
     """What the core asks of every algorithm's config, trained or not."""
@@ -34,11 +44,15 @@ class AlgorithmConfig:
         """Whether a reward source must be there."""
         return self.consumes is Consumes.ROLLOUTS or self.candidates > 1
 
+    def implicit_reward(self) -> ImplicitReward | None:
+        """By which held-out preferences are judged; None where the policy is not trained."""
+        return None
+
 
 @dataclass
 class OptimizerConfig(AlgorithmConfig):
     """Options of everything that is trained, spelled the same everywhere. An algorithm's config dataclass derives from
-    it, or from RolloutConfig or PreferenceConfig."""
+    it, or from RolloutConfig, PreferenceConfig or LabelConfig."""
 
     updates: int = 100
     """How many batches the algorithm is given. 0 with `passes` set: as many as the data needs."""
@@ -85,6 +99,9 @@ class OptimizerConfig(AlgorithmConfig):
         if self.lr_schedule not in LR_SCHEDULES:
             raise unknown_name("lr_schedule", self.lr_schedule, LR_SCHEDULES)
 
+    def implicit_reward(self) -> ImplicitReward | None:
+        return ImplicitReward()
+
 
 @dataclass
 class RolloutConfig(OptimizerConfig):
@@ -112,10 +129,9 @@ class RolloutConfig(OptimizerConfig):
 
 
 @dataclass
-class PreferenceConfig(OptimizerConfig):
-    """Options of every algorithm that learns from pairs of ranked responses."""
+class OfflineConfig(OptimizerConfig):
+    """Options of every algorithm that learns from responses that somebody has ranked or labelled."""
 
-    consumes: ClassVar[Consumes] = Consumes.PREFERENCES
     uses_reference: ClassVar[bool] = True
     """Whether batches bring the reference's log-probabilities, computed once for all pairs."""
 
@@ -127,13 +143,40 @@ class PreferenceConfig(OptimizerConfig):
         """Both responses of each pair."""
         return 2 * super().rows_with_gradients
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs not in PAIRS:
+            raise unknown_name("pairs", self.pairs, PAIRS)
+
+    def implicit_reward(self) -> ImplicitReward | None:
+        """The log-ratio, or the mean log-probability of a token where no reference is used."""
+        return ImplicitReward(per_token=not self.uses_reference)
+
+
+@dataclass
+class PreferenceConfig(OfflineConfig):
+    """Options of every algorithm that learns from pairs of ranked responses."""
+
+    consumes: ClassVar[Consumes] = Consumes.PREFERENCES
+
     @property
     def needs_probabilities(self) -> str:
         """The setting by which it learns from the annotator's own P(chosen preferred), refused where the annotator knows
         none; empty: it does not."""
         return ""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pairs not in PAIRS:
-            raise unknown_name("pairs", self.pairs, PAIRS)
+
+@dataclass
+class LabelConfig(OfflineConfig):
+    """Options of every algorithm that learns from single responses, each called good or bad: the labels that the data brings, or
+    pairs taken apart (the chosen response is good, the rejected one bad)."""
+
+    consumes: ClassVar[Consumes] = Consumes.LABELS
+
+    batch_size: int = 64
+    """Pairs per update; of labels without pairs twice as many responses."""
+
+    @property
+    def responses(self) -> int:
+        """Of an update."""
+        return 2 * self.batch_size

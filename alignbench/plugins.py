@@ -193,7 +193,9 @@ def _check(component: Component) -> None:
     if ":" not in component.target:
         raise UserError(f"{where}: the target must read 'package.module:Class', not {component.target!r}.")
     if component.kind is Kind.ALGORITHM and not hasattr(component.config, "consumes"):
-        raise UserError(f"{where}: the config must declare `consumes` (demonstrations, rollouts or preferences).")
+        raise UserError(
+            f"{where}: the config must declare `consumes` (demonstrations, rollouts, preferences or labels)."
+        )
 
 
 def _presets(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ class Consumes(enum.Enum):
     DEMONSTRATIONS = "demonstrations"
     ROLLOUTS = "rollouts"
     PREFERENCES = "preferences"
+    LABELS = "labels"
     NOTHING = "nothing"  # it trains nothing: a rule for how a model is sampled
 
 
@@ -105,7 +106,8 @@ class Ranking:
     """K responses to one prompt, ranked: `ranks[k]` is the rank of `responses[k]`, 0 is best, equal ranks are ties.
 
     `annotator`: who ranked them, where several do; each one's ranking of a prompt is a ranking of its own. `scores`: the ratings
-    behind the ranks, higher is better, in the data set's own unit; their differences are margins."""
+    behind the ranks, higher is better, in the data set's own unit; their differences are margins. `styles`: how elaborate each
+    response is made, 0 is plainest, where a data set varies that on purpose (RM-Bench, arXiv 2410.16184)."""
 
     prompt: Prompt
     responses: tuple[str, ...]
@@ -113,6 +115,7 @@ class Ranking:
     finished: tuple[bool, ...] = ()  # whether response k ended by itself; empty: all did
     annotator: str = ""
     scores: tuple[float, ...] = ()
+    styles: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.responses) != len(self.ranks):
@@ -130,6 +133,17 @@ class Labelled:
 
 
 @dataclass(frozen=True)
+class Description:
+    """How a data source understood its files, for people to read. `forms`: rows by the form that they were read as. `columns`: what
+    each column was read as, by its role. `set_aside`: the first row that each reason set aside, and what is wrong with it."""
+
+    files: tuple[str, ...] = ()
+    forms: Mapping[str, int] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class PreferencePair:
     """`chosen` is preferred to `rejected`; `probability` is the annotator's own P(chosen preferred), where it is known."""
 
@@ -138,6 +152,18 @@ class PreferencePair:
     rejected: str
     probability: float | None = None
     finished: tuple[bool, bool] = (True, True)  # whether chosen and rejected ended by themselves
+
+
+@dataclass(frozen=True)
+class UtilityTerm:
+    """One term of an annotator's utility, `weight` times a feature of the response. `setting`: the field of its config that is the
+    weight; `label` names the feature in a word or two; a weight is moved from `low` to `high`."""
+
+    setting: str
+    label: str
+    weight: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -212,35 +238,6 @@ class ScoredRollout:
 
     rollout: Rollout
     scores: Tensor
-
-
-@dataclass(frozen=True)
-class DemonstrationBatch:
-    sequences: Sequences
-
-
-@dataclass(frozen=True)
-class PreferenceBatch:
-    """B pairs; row i of `chosen` and of `rejected` answer the same prompt. `probability` [B] or None: see PreferencePair.
-
-    `ref_chosen`, `ref_rejected` [B] float32: the reference's log-probabilities of the responses, in nats, summed over their
-    tokens; None for an algorithm whose config says `uses_reference = False`."""
-
-    chosen: Sequences
-    rejected: Sequences
-    probability: Tensor | None = None
-    ref_chosen: Tensor | None = None
-    ref_rejected: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def select(self, rows: Tensor) -> PreferenceBatch:
-        """The given rows, trimmed as Sequences.select does."""
-        known = (
-            part if part is None else part[rows] for part in (self.probability, self.ref_chosen, self.ref_rejected)
-        )
-        return PreferenceBatch(self.chosen.select(rows), self.rejected.select(rows), *known)
 
 
 @dataclass(frozen=True)

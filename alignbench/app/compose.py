@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import alignbench
 from alignbench import distributed
-from alignbench.app import sweeps, tuning
+from alignbench.app import annotators, sweeps, tuning
 from alignbench.app.config import COMPONENT, PointSettings, RunConfig, Settings
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.plugins import Component, Kind, Registry, registry
@@ -92,6 +92,7 @@ def _register(known: Registry) -> None:
                 store.store(
                     group=kind.value, name=component.name, node=_node(component), provider=component.distribution
                 )
+    store.store(group=annotators.GROUP, name=annotators.AUTO, node=annotators.node(), provider="alignbench")
     settings = OmegaConf.structured(Settings)
     with open_dict(settings):
         for component in known.of(Kind.EVALUATION):
@@ -120,17 +121,20 @@ def typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
 
 def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
+    choices = annotators.follow_data(cfg, choices)
     slots = {slot: _selected(cfg, slot, kind, choices) for slot, kind in SLOTS.items()}
     settings = _plain(cfg)
     known = [component.name for component in registry().of(Kind.EVALUATION)]
     if odd := [str(name) for name in settings.eval.options if name not in known]:
         raise unknown_name("evaluation", odd[0], known, where="eval.options")
     evaluations = tuple(_evaluation(settings, name) for name in settings.eval.families)
-    if settings.eval.tasks and not any(settings.eval.tasks in vars(chosen.config).values() for chosen in evaluations):
-        raise UserError(
-            f"eval.tasks={settings.eval.tasks} is read by none of eval.families={settings.eval.families}: add the evaluation "
-            "that asks them (`alignbench plugins` lists it)."
-        )
+    for key in ("tasks", "include_path"):
+        value = getattr(settings.eval, key)
+        if value and not any(value in vars(chosen.config).values() for chosen in evaluations):
+            raise UserError(
+                f"eval.{key}={value} is read by none of eval.families={settings.eval.families}: add the evaluation "
+                "that asks them (`alignbench plugins` lists it)."
+            )
     cfg.eval.options = {chosen.label: cfg.eval.options.get(chosen.label, {}) for chosen in evaluations}
     start = slots["algo"] if slots["algo"].config.consumes.value == "demonstrations" else slots["sft"]
     shared = {key: cfg[key] for key in ("pretrain", "model", "data", "eval", "judge")} | {

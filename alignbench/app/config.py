@@ -69,6 +69,11 @@ class EvalSettings:
     last included; 0: none. It changes nothing of what the run measures at its end."""
     points: PointSettings = field(default_factory=PointSettings)
     """What is measured then."""
+    frontier_samples: int | None = None
+    """Responses of the SFT model, for each of `frontier_prompts`, from which the best reward that any policy could reach at each KL is
+    estimated; 0: none. null: 256 of a model built from scratch, none of a pretrained one, whose responses take long."""
+    frontier_prompts: int = 40
+    """Evaluation prompts on which it is."""
     path: str = ""
     """A folder of evaluation data for the evaluations that read some; empty: from the hub, or what they bring along."""
     tasks: list[str] = field(default_factory=list)
@@ -76,6 +81,8 @@ class EvalSettings:
     primary: list[str] = field(default_factory=lambda: list(PRIMARY))
     """The metrics that the run is about, named before it is made: `compare` tests them alone. Of names joined by | the first that is
     measured."""
+    include_path: Any = field(default_factory=list)
+    """A folder of lm-eval's YAML tasks of one's own, or a list of folders: eval.tasks may name what is in them."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of each evaluation: eval.options.<family>.<field>."""
 
@@ -86,6 +93,11 @@ class EvalSettings:
             )
         if len(set(self.families)) < len(self.families):
             raise UserError(f"eval.families names an evaluation twice: {', '.join(self.families)}.")
+        if (self.frontier_samples or 0) < 0 or self.frontier_prompts < 2:
+            raise UserError(
+                f"eval.frontier_samples={self.frontier_samples} must be 0 (none) or more, "
+                f"eval.frontier_prompts={self.frontier_prompts} 2 or more."
+            )
         _require_temperature("eval", self.temperature)
         self._check_points()
 

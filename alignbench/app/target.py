@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from alignbench.app.compose import composed, typed
 from alignbench.app.config import RunConfig
@@ -16,6 +17,7 @@ from alignbench.plugins import Component, Kind, registry
 from alignbench.results.disk.directory import CONFIG, RESULT
 from alignbench.results.disk.environment import config_hash
 from alignbench.results.disk.record import Identity, RunRecord, Status
+from alignbench.selection import one_line
 
 OF_EVALUATION = ("eval", "judge", "device", "tracker", "results_dir", "cache", "cache_dir", "resume", "tune")
 """Settings of this command; all others are those of the run that is evaluated."""
@@ -41,18 +43,13 @@ class Target:
 
 def of_run(path: Path, overrides: Sequence[str]) -> Target:
     """The run's own settings, and those of the evaluation from the command line."""
-    record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
-    if record.status is not Status.FINISHED:
-        raise UserError(
-            f"{path} is {record.status.value}, not finished: alignbench resume {path.name} goes on with it."
-        )
-    if foreign := sorted(_sections(overrides) - set(OF_EVALUATION)):
+    record = finished_record(path)
+    if foreign := sorted(sections(overrides) - set(OF_EVALUATION)):
         raise UserError(
             f"{foreign[0]}: a run is evaluated as it was trained. What can be set are {', '.join(OF_EVALUATION[:5])}."
         )
     given, choices = composed(overrides)
-    settings = OmegaConf.load(path / CONFIG)
-    assert isinstance(settings, DictConfig)
+    settings = settings_of(path)
     for key in OF_EVALUATION:
         settings[key] = given[key]
     who = record.identity
@@ -62,13 +59,37 @@ def of_run(path: Path, overrides: Sequence[str]) -> Target:
     return Target(names["algo"], config, config.yaml, config.hash, path, who)
 
 
+def finished_record(path: Path) -> RunRecord:
+    """Raises UserError for a run that did not finish."""
+    try:
+        record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+    except (UserError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path / RESULT}: {error}") from error
+    if record.status is not Status.FINISHED:
+        raise UserError(
+            f"{path} is {record.status.value}, not finished: alignbench resume {path.name} goes on with it."
+        )
+    return record
+
+
+def settings_of(path: Path) -> DictConfig:
+    """The configuration that a run was started with."""
+    try:
+        settings = OmegaConf.load(path / CONFIG)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise UserError(f"{path / CONFIG} cannot be read: {one_line(str(error))}.") from error
+    if not isinstance(settings, DictConfig):
+        raise UserError(f"{path / CONFIG} is not the configuration of a run.")
+    return settings
+
+
 def of_model(name: str, overrides: Sequence[str]) -> Target:
     """A checkpoint by folder or hub id, in the model component that the user chose, or in the one that reads any."""
-    named = _sections(overrides)
+    named = sections(overrides)
     if useless := sorted(named & set(OF_TRAINING)):
         raise UserError(f"{useless[0]}: {name} is evaluated as it is, and not trained.")
     chosen = [] if any(text.startswith("model=") for text in overrides) else [f"model={_reader().name}"]
-    given, choices = composed([*chosen, f"model.path={_quoted(name)}", *overrides])
+    given, choices = composed([*chosen, f"model.path={quoted(name)}", *overrides])
     config = typed(given, choices)
     plain = OmegaConf.create(config.yaml)
     kept = {key: value for key, value in OmegaConf.to_container(plain).items() if key not in OF_TRAINING}  # type: ignore[union-attr]
@@ -84,7 +105,7 @@ def of_model(name: str, overrides: Sequence[str]) -> Target:
     )
 
 
-def _sections(overrides: Sequence[str]) -> set[str]:
+def sections(overrides: Sequence[str]) -> set[str]:
     """The top-level settings that overrides touch: `reward@judge=hf` sets the judge."""
     keys = [text.partition("=")[0].lstrip("+~") for text in overrides]
     return {(key.partition("@")[2] or key).partition(".")[0] for key in keys}
@@ -99,7 +120,7 @@ def _reader() -> Component:
     return found[0]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """As Hydra's grammar takes any text."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

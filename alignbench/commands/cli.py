@@ -10,9 +10,21 @@ from collections.abc import Sequence
 from alignbench import __version__
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 
-COMMANDS = ("plugins", "compare", "evaluate", "export", "check", "resume", "cache", "plan", "page")
-"""Each is the module of that name beside this one: its `main(arguments)` returns the exit code. Only the one that is called is
-imported."""
+COMMANDS = (
+    "plugins",
+    "compare",
+    "evaluate",
+    "evaluate-reward",
+    "export",
+    "check",
+    "resume",
+    "cache",
+    "plan",
+    "page",
+    "rank",
+)
+"""Each is the module of that name beside this one, with `_` for `-`: its `main(arguments)` returns the exit code. Only the one that is
+called is imported."""
 _RUN = "run"  # what is called without a command's name
 
 
@@ -53,5 +65,5 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _call(command: str, arguments: Sequence[str]) -> int:
-    code: int = importlib.import_module(f"alignbench.commands.{command}").main(arguments)
+    code: int = importlib.import_module(f"alignbench.commands.{command.replace('-', '_')}").main(arguments)
     return code

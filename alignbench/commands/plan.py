@@ -13,7 +13,7 @@ from typing import Any
 from alignbench.app.config import RunConfig
 from alignbench.errors import UserError
 from alignbench.memory_plan import Does, Part, Work
-from alignbench.optimizer_config import OptimizerConfig, PreferenceConfig
+from alignbench.optimizer_config import OfflineConfig, OptimizerConfig
 from alignbench.records import POLICY, REFERENCE, Consumes
 from alignbench.results.disk import environment
 from alignbench.seeds import Seeds
@@ -140,7 +140,7 @@ def workload(config: RunConfig) -> list[Work]:
         return [*works, Work("responses", Does.SAMPLE, MANY * config.eval.samples * algo.candidates, MANY, roles)]
     trained = (POLICY, *algo.scalar_roles)
     update = _train(config.algo, config.algo.component.name, (*roles, *algo.scalar_roles), trained)
-    if isinstance(algo, PreferenceConfig):
+    if isinstance(algo, OfflineConfig):
         scoring = dataclasses.replace(update, stage="scoring", does=Does.SCORE, rows=2 * algo.batch_size, optimized=())
         return [*works, *([scoring] if algo.uses_reference else []), update]
     batch, apart = algo.batch_size, algo.batch_size // getattr(algo, "samples_per_prompt", 1)

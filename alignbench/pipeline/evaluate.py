@@ -14,6 +14,7 @@ from alignbench import distributed
 from alignbench.app.target import ELSEWHERE, Target
 from alignbench.contracts import DataSource, FittableRewardSource, RewardSource
 from alignbench.errors import UserError
+from alignbench.evaluation import frontier as frontiers
 from alignbench.evaluation import stored
 from alignbench.evaluation.suite import Evaluated, Suite, evaluation_prompts
 from alignbench.pipeline import lifecycle
@@ -22,7 +23,7 @@ from alignbench.pipeline.preparation import build_judge, fit_window, load_model,
 from alignbench.records import Prompt, Split
 from alignbench.results.disk import environment
 from alignbench.results.disk.directory import BASELINE, RunDirectory
-from alignbench.results.disk.record import Identity, RunRecord, Status
+from alignbench.results.disk.record import Identity, RunRecord
 from alignbench.results.shown.render import print_table
 from alignbench.seeds import Seeds
 
@@ -42,7 +43,9 @@ def evaluate_target(target: Target) -> Path:
     with distributed.joined(config.device):
         display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()))
         environment.reset_peak_memory()
-        directory, record = _begin(target)
+        directory, record = lifecycle.new_row(
+            config, target.name, _identity(target), target.yaml, reused={"model": target.run.name} if target.run else {}
+        )
         with lifecycle.ending(directory, record, display):
             lifecycle.announce_start(config, directory)
             _carry_out(target, directory, record, display)
@@ -50,27 +53,6 @@ def evaluate_target(target: Target) -> Path:
             print_table([directory.path], Console())
             print(f"\nThe row lies in {directory.path}")
     return directory.path
-
-
-def _begin(target: Target) -> tuple[RunDirectory, RunRecord]:
-    config = target.config
-    path = distributed.agreed(
-        lambda: RunDirectory.create(
-            Path(config.results_dir), algo=target.name, model=config.model.label,
-            data=_data_label(target), seed=config.seed, config_hash=target.config_hash,
-        ).path
-    )  # fmt: skip
-    directory = RunDirectory(path)
-    record = RunRecord(
-        run_id=directory.run_id,
-        status=Status.RUNNING,
-        identity=_identity(target),
-        reused={"model": target.run.name} if target.run else {},
-    )
-    if distributed.is_main():
-        directory.write_config(target.yaml)
-        directory.write_record(record)
-    return directory, record
 
 
 def _data_label(target: Target) -> str:
@@ -163,6 +145,8 @@ def _of_run(
         if isinstance(reward, FittableRewardSource) and reward.needs_rankings(config.reward.config):
             reward.load(target.run / "reward")
         suite = dataclasses.replace(suite, reward=reward)
+    known = [prompt for split in Split for prompt in suite.data.prompts(split)]
+    suite = dataclasses.replace(suite, held_out=stored.held_out_rankings(target.run, known))
     policy.load(start)
     with display.stage("evaluate sft"):
         baseline = suite.evaluate(start, questions, baseline=None)
@@ -180,8 +164,18 @@ def _of_run(
         annotator=bool(target.identity and target.identity.annotator),
         reward=suite.reward is not None,
     )
+    if suite.reward and (n := frontiers.samples(config.eval, policy)) and questions:
+        with display.stage("frontier") as line:
+            asked, temperature = frontiers.chosen(questions, config.eval, suite.seeds), config.eval.temperature
+            frontier = frontiers.sample(
+                policy, asked, n=n, temperature=temperature, data=suite.data, reward=suite.reward, seeds=suite.seeds
+            )
+            line.text = str(frontier)
+        directory.write_frontier(frontier.as_json())
+        suite = dataclasses.replace(suite, frontier=frontier)
     policy.load(end)
-    suite = dataclasses.replace(suite, optimum=partial(config.algo.load().optimum, config.algo.config))
+    optimum, implicit = partial(config.algo.load().optimum, config.algo.config), config.algo.config.implicit_reward()
+    suite = dataclasses.replace(suite, optimum=optimum, implicit=implicit)
     with display.stage(f"evaluate {target.name}"):
         candidates = config.algo.config.candidates
         return suite.evaluate(end, questions, baseline=baseline.generations, candidates=candidates)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from alignbench import functional
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import Annotator, Policy, RewardSource
 from alignbench.errors import UserError
-from alignbench.optimizer_config import OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.optimizer_config import LabelConfig, OfflineConfig, OptimizerConfig, RolloutConfig
 from alignbench.records import (
     REFERENCE,
     Demonstration,
-    DemonstrationBatch,
+    Labelled,
     Message,
-    PreferenceBatch,
     PreferencePair,
     Prompt,
     Ranking,
@@ -29,7 +29,7 @@ from alignbench.records import (
 from alignbench.scoring import checked_scores
 from alignbench.seeds import Seeds
 
-Batch = DemonstrationBatch | ScoredRollout | PreferenceBatch
+Batch = DemonstrationBatch | ScoredRollout | PreferenceBatch | LabelledBatch
 
 
 def planned_updates(config: OptimizerConfig, rows: int) -> int:
@@ -100,7 +100,7 @@ Reference = Callable[[Policy, Sequences], Tensor]
 def pair_data(
     policy: Policy,
     pairs: Sequence[PreferencePair],
-    config: PreferenceConfig,
+    config: OfflineConfig,
     *,
     reference: Reference | None = None,
 ) -> PairData:
@@ -169,6 +169,63 @@ def preference_batches(
         yield data.pairs.select(rows.to(data.pairs.chosen.response_ids.device))
 
 
+@dataclass(frozen=True)
+class LabelData:
+    """All labelled responses that an algorithm will learn from, tokenised. `together` neighbours stay in one batch: the two
+    responses of a pair, where they come from pairs. `counts`: as PairData's, of pairs or of labels; how many are good and bad."""
+
+    rows: LabelledBatch
+    counts: Mapping[str, int]
+    together: int
+
+
+def labels_of_pairs(
+    policy: Policy, pairs: Sequence[PreferencePair], config: LabelConfig, *, reference: Reference | None = None
+) -> LabelData:
+    """Pairs taken apart: the chosen response is good, the rejected one bad (arXiv 2402.01306, section 4)."""
+    found = pair_data(policy, pairs, config, reference=reference)
+    sides, count = found.pairs, len(found.pairs)
+    stacked = functional.stacked(sides.chosen, sides.rejected)
+    neighbours = torch.arange(2 * count).reshape(2, count).T.flatten().to(policy.device)
+    ref = None
+    if sides.ref_chosen is not None and sides.ref_rejected is not None:
+        ref = torch.cat([sides.ref_chosen, sides.ref_rejected])
+    rows = LabelledBatch(stacked, torch.arange(2 * count, device=policy.device) < count, ref).select(neighbours)
+    return LabelData(rows, {**found.counts, "labelled_good": count, "labelled_bad": count}, together=2)
+
+
+def label_data(
+    policy: Policy, labelled: Sequence[Labelled], config: LabelConfig, *, reference: Reference | None = None
+) -> LabelData:
+    """Tokenises labels that were given without pairs, those whose prompt fits, and asks the reference of each."""
+    kept = [one for one in labelled if policy.prompt_tokens(one.prompt) <= policy.max_prompt_tokens]
+    if not kept:
+        raise UserError(f"None of {len(labelled)} labelled responses has a prompt that fits the model's window.")
+    ended = [one.finished for one in kept]
+    samples = policy.encode([one.prompt for one in kept], [one.response for one in kept], finished=ended)
+    good = torch.tensor([one.good for one in kept], device=policy.device)
+    counts = {
+        "labelled": len(labelled),
+        "labelled_over_window": len(labelled) - len(kept),
+        "labelled_truncated": int((torch.tensor(ended, device=policy.device) & ~samples.finished).sum()),
+        "labelled_good": int(good.sum()),
+        "labelled_bad": int((~good).sum()),
+    }
+    ref = (reference or reference_logprobs)(policy, samples.sequences) if config.uses_reference else None
+    return LabelData(LabelledBatch(samples.sequences, good, ref), counts, together=1)
+
+
+def labelled_batches(
+    data: LabelData, config: LabelConfig, *, updates: int, seeds: Seeds, start: int = 0
+) -> Iterator[LabelledBatch]:
+    """Batches `start` to `updates`."""
+    size, together = config.responses // data.together, torch.arange(data.together)
+    batches = functional.shuffled_batches(len(data.rows) // data.together, size, seeds.torch("order"))
+    for chosen in islice(batches, start, updates):
+        rows = (chosen[:, None] * data.together + together).flatten()
+        yield data.rows.select(rows.to(data.rows.good.device))
+
+
 def labelled_pairs(rankings: Sequence[Ranking], annotator: Annotator, which: str = "all") -> list[PreferencePair]:
     """All pairs of the rankings (or best_worst), each with the annotator's own probability where it is known."""
     return [
@@ -196,9 +253,7 @@ def collect_rankings(
     """Samples `responses` responses to each prompt and has them ranked: step two of InstructGPT (arXiv 2203.02155)."""
     samples = policy.generate(prompts, Sampling(temperature=temperature), n=responses, rng=rng).samples
     ended = samples.finished.tolist()
-    rankings = []
-    for i, prompt in enumerate(prompts):
-        rows = slice(i * responses, (i + 1) * responses)
-        texts, finished = samples.texts[rows], tuple(ended[rows])
-        rankings.append(Ranking(prompt, texts, annotator.rank(prompt, texts, finished=finished), finished))
-    return rankings
+    parts = [slice(i * responses, (i + 1) * responses) for i in range(len(prompts))]
+    texts, finished = [samples.texts[part] for part in parts], [tuple(ended[part]) for part in parts]
+    ranks = annotator.rank_all(prompts, texts, finished=finished)
+    return [Ranking(*row) for row in zip(prompts, texts, ranks, finished, strict=True)]

@@ -44,6 +44,30 @@ def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: 
     )
 
 
+def new_row(
+    config: RunConfig, name: str, who: Identity, yaml: str, *, reused: Mapping[str, str]
+) -> tuple[RunDirectory, RunRecord]:
+    """The directory of a row that no training belongs to, and its record, which says that it is being made."""
+    path = distributed.agreed(
+        lambda: (
+            RunDirectory.create(
+                Path(config.results_dir),
+                algo=name,
+                model=who.model,
+                data=who.data,
+                seed=who.seed,
+                config_hash=who.config_hash,
+            ).path
+        )
+    )
+    directory = RunDirectory(path)
+    record = RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who, reused=dict(reused))
+    if distributed.is_main():
+        directory.write_config(yaml)
+        directory.write_record(record)
+    return directory, record
+
+
 @dataclass(frozen=True)
 class Begun:
     """A run that may work in its directory. `record` says that it is running; or that it is finished, and left alone."""

@@ -13,10 +13,11 @@ from alignbench.contracts import Annotator, DataSource, Policy, RewardSource
 from alignbench.errors import UserError
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import evaluation_prompts
-from alignbench.optimizer_config import PreferenceConfig
+from alignbench.optimizer_config import LabelConfig, OfflineConfig, PreferenceConfig
 from alignbench.pipeline.display import Display
 from alignbench.pipeline.experience import fitting
-from alignbench.records import Consumes, Prompt, Split
+from alignbench.plugins import Kind, registry
+from alignbench.records import Consumes, Labelled, Prompt, Split
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected
 
@@ -43,7 +44,7 @@ def read_data(config: RunConfig, seeds: Seeds, display: Display) -> Data:
     with display.stage("data") as note:
         source: DataSource = config.data.build(seeds=seeds.child("data"))
         annotator: Annotator | None = None
-        if needs_rankings(config):
+        if needs_rankings(config) and not learns_labels(config, source):
             annotator = config.annotator.build(data=source, seeds=seeds.child("annotator"))
         refuse_impossible(config, source, annotator)
         note.text = ", ".join(f"{count} {reason}" for reason, count in source.counts().items() if count)
@@ -65,6 +66,8 @@ def read_prompts(config: RunConfig, data: Data, policy: Policy, display: Display
     held_out = fit_window(policy, data.source.prompts(Split.EVALUATION), "evaluation", display)
     for ranking in data.annotator.recorded() if data.annotator else ():
         policy.prompt_tokens(ranking.prompt)
+    for one in data.source.labelled() if learns_labels(config, data.source) else ():
+        policy.prompt_tokens(one.prompt)
     return Prompts(train, held_out, evaluation_prompts(held_out, config.eval))
 
 
@@ -102,7 +105,19 @@ def needs_rankings(config: RunConfig) -> bool:
     """Whether this run's algorithm or its reward source learns from rankings."""
     if needs_reward(config):
         return bool(config.reward.load().needs_rankings(config.reward.config))
-    return config.algo.config.consumes is Consumes.PREFERENCES
+    return isinstance(config.algo.config, OfflineConfig)
+
+
+def learns_labels(config: RunConfig, data: DataSource) -> bool:
+    """Whether the algorithm learns from labels that the data brings, so that nobody has to rank."""
+    return config.algo.config.consumes is Consumes.LABELS and bool(data.labelled())
+
+
+def labels_to_learn(config: RunConfig, data: DataSource, prompts: Prompts) -> list[Labelled]:
+    """The data's labels of prompts that are not asked in the evaluation, for an algorithm that learns from labels."""
+    held_out = {prompt.id for prompt in prompts.held_out}
+    labelled = data.labelled() if learns_labels(config, data) else ()
+    return [one for one in labelled if one.prompt.id not in held_out]
 
 
 def needs_reward(config: RunConfig) -> bool:
@@ -131,10 +146,23 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
             "knows none: change that setting, or choose an annotator that does."
         )
     if annotator and not annotator.samples_responses and not annotator.recorded():
-        raise UserError(
-            f"{algo} needs rankings, and annotator={config.annotator.label} has none for {source}: choose an annotator "
-            "that ranks samples, or data with recorded rankings."
+        raise UserError(without_rankings(config, data))
+
+
+def without_rankings(config: RunConfig, data: DataSource) -> str:
+    """Why there is nothing to learn from, and what to choose."""
+    annotator, source = f"annotator={config.annotator.label}", f"data={config.data.label}"
+    if data.labelled():
+        learner = f"reward={config.reward.label}" if needs_reward(config) else f"algo={config.algo.label}"
+        learners = [c.name for c in registry().of(Kind.ALGORITHM) if issubclass(c.config, LabelConfig)]
+        return (
+            f"{learner} learns from pairs, and {source} has labels of single responses and no pairs: choose "
+            f"algo={'|'.join(learners)}, or an annotator that ranks sampled responses."
         )
+    return (
+        f"{annotator} has no rankings: {source} brings none. Give annotator.path=<rankings.jsonl>, choose data that has "
+        "human rankings, or an annotator that ranks sampled responses."
+    )
 
 
 def refuse_alone(slot: str, chosen: Selected) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from alignbench.errors import NonFiniteError
 from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import Evaluated, Suite
+from alignbench.optimizer_config import OfflineConfig
 from alignbench.pipeline import curves, lifecycle, set_aside, shared_stages
 from alignbench.pipeline.along_training import AlongTraining
 from alignbench.pipeline.display import Display, closing_figures
@@ -27,6 +28,7 @@ from alignbench.pipeline.lifecycle import Begun
 from alignbench.pipeline.preparation import (
     Prompts,
     build_judge,
+    labels_to_learn,
     load_model,
     needs_rankings,
     needs_reward,
@@ -37,7 +39,7 @@ from alignbench.pipeline.shared_stages import Scorer
 from alignbench.pipeline.stages import Aligned, Rankings, align
 from alignbench.pipeline.training import Point, Trained
 from alignbench.pipeline.workbench import Workbench, saved, workbench
-from alignbench.records import Consumes, Metric, PreferencePair
+from alignbench.records import Labelled, Metric, PreferencePair
 from alignbench.results.disk import environment
 from alignbench.results.disk.directory import RunDirectory
 from alignbench.results.shown.render import print_table
@@ -136,6 +138,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             seeds=seeds.child("evaluation"),
             reward=reward.source if reward else None,
             judge=judge,
+            held_out=rankings.held_out if rankings else (),
         )
         baseline = shared_stages.evaluated_sft(
             bench,
@@ -148,10 +151,16 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             home=home,
         )
         if config.imitates:
-            return outcome(counts, baseline, sft.trained, reported(reward, judge))
+            return outcome(counts, baseline, sft.trained, reported(reward, judge, data.annotator))
+
+        frontier = shared_stages.frontier(bench, suite=suite, questions=prompts.questions, sft=sft, reward=reward)
 
         # 4. The algorithm, from the SFT model.
-        suite = dataclasses.replace(suite, optimum=partial(config.algo.load().optimum, config.algo.config))
+        optimum, implicit = (
+            partial(config.algo.load().optimum, config.algo.config),
+            config.algo.config.implicit_reward(),
+        )
+        suite = dataclasses.replace(suite, optimum=optimum, implicit=implicit)
         aligned = run_algorithm(
             bench,
             config=config,
@@ -159,6 +168,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             policy=policy,
             prompts=prompts,
             rankings=rankings,
+            labels=labels_to_learn(config, data.source, prompts),
             reward=suite.reward,
             reference=shared_stages.reference(bench, sft.key),
             point=AlongTraining(bench, suite, prompts.questions, baseline.generations, seeds=seeds.child("points")),
@@ -168,6 +178,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         end = saved(policy, directory)
         policy.load(end)
         candidates = config.algo.config.candidates
+        suite = dataclasses.replace(suite, frontier=frontier)
         with display.stage(f"evaluate {config.algo.component.name}"):
             evaluated = suite.evaluate(end, prompts.questions, baseline=baseline.generations, candidates=candidates)
             stored.save(evaluated, directory.path)
@@ -175,7 +186,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             {**counts, **aligned.counts},
             evaluated,
             aligned.trained,
-            reported(reward, judge) | counted(config, aligned),
+            reported(reward, judge, data.annotator) | counted(config, aligned),
         )
 
 
@@ -187,15 +198,16 @@ def run_algorithm(
     policy: Policy,
     prompts: Prompts,
     rankings: Rankings | None,
+    labels: Sequence[Labelled],
     reward: RewardSource | None,
     reference: Reference,
     point: Point,
 ) -> Aligned:
-    """It learns from scores of what it samples, or from pairs of the rankings."""
+    """It learns from scores of what it samples, from pairs of the rankings, or from labels."""
     name, algo = config.algo.component.name, config.algo.config
     with bench.display.stage(name) as note:
         pairs: list[PreferencePair] = []
-        if algo.consumes is Consumes.PREFERENCES and rankings and annotator:
+        if isinstance(algo, OfflineConfig) and rankings and annotator:
             pairs = labelled_pairs(rankings.train, annotator, algo.pairs)
         aligned = align(
             config.algo,
@@ -203,6 +215,7 @@ def run_algorithm(
             prompts.train,
             reward=reward,
             pairs=pairs,
+            labels=labels,
             seeds=bench.seeds.child(name),
             step=bench.curves.step,
             budget=config.budget,
@@ -229,10 +242,10 @@ def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:
     return {f"{config.algo.component.name}/{what}": float(value) for what, value in figures.items()}
 
 
-def reported(reward: Scorer | None, judge: SourceJudge | None) -> dict[str, float]:
+def reported(reward: Scorer | None, judge: SourceJudge | None, annotator: Annotator | None) -> dict[str, float]:
     """What the fit of the reward source said, and what the sources say of their own work."""
     fit = {**reward.fit, **reward.source.report()} if reward else {}
-    said = {"reward": fit, "judge": judge.report() if judge else {}}
+    said = {"reward": fit} | {n: s.report() for n, s in (("judge", judge), ("annotator", annotator)) if s}
     return {f"{slot}/{name}": value for slot, figures in said.items() for name, value in figures.items()}
 
 

@@ -14,9 +14,17 @@ LOST = {
     "responses_truncated": "ranked responses cut at {response} tokens",
     "pairs_dropped": "pairs dropped, alike once cut at {response} tokens",
     "pairs_truncated": "pairs have a response that is cut at {response} tokens",
+    "labelled_over_window": "labelled responses set aside, their prompt over {prompt} tokens",
+    "labelled_truncated": "labelled responses cut at {response} tokens",
 }
 """What a count is of, in the words of the terminal."""
-WHOLE = {"rankings_over_window": "rankings", "rankings_without_pairs": "rankings", "responses_truncated": "responses"}
+WHOLE = {
+    "rankings_over_window": "rankings",
+    "rankings_without_pairs": "rankings",
+    "responses_truncated": "responses",
+    "labelled_over_window": "labelled",
+    "labelled_truncated": "labelled",
+}
 
 
 def of_rankings(policy: Policy, rankings: Rankings | None) -> dict[str, int]:
@@ -37,11 +45,14 @@ def of_rankings(policy: Policy, rankings: Rankings | None) -> dict[str, int]:
 
 
 def lines(counts: Mapping[str, int], policy: Policy) -> list[str]:
-    """One for each loss; none where nothing is lost."""
+    """One for each loss, none where nothing is lost; and how the labels lie, where there are any."""
     pairs = counts.get("pairs", 0) + counts.get("pairs_dropped", 0)
     limits = {"prompt": policy.max_prompt_tokens, "response": policy.max_response_tokens}
-    return [
+    lost = [
         f"  {counts[name]} of {counts[WHOLE[name]] if name in WHOLE else pairs} {text.format(**limits)}"
         for name, text in LOST.items()
         if counts.get(name)
     ]
+    if counts.get("labelled"):
+        lost.append(f"  {counts['labelled_good']} responses are called good and {counts['labelled_bad']} bad")
+    return lost

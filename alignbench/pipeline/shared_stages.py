@@ -14,7 +14,9 @@ from torch import Tensor
 
 from alignbench.app.config import BudgetSettings, RunConfig
 from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
+from alignbench.evaluation import frontier as frontiers
 from alignbench.evaluation import stored
+from alignbench.evaluation.frontier import Frontier
 from alignbench.evaluation.suite import Evaluated, Suite
 from alignbench.pipeline import lifecycle
 from alignbench.pipeline.display import closing_figures
@@ -132,7 +134,7 @@ def rankings(
         return Rankings(train, held_out)
 
     if annotator.samples_responses:
-        key = keys.of_ranked(config, prompts.train, sft=sft_key)
+        key = keys.of_ranked(config, prompts.train, sft=sft_key, annotator=annotator.fingerprint())
         found = bench.once("rankings", key, stages=("rankings",), make=make, load=load)
     else:
         found = gather()
@@ -216,7 +218,15 @@ def evaluated_sft(
 
     What a judge did not answer is asked again by the next run: an evaluation that lacks answers is not shared."""
     judge = keys.of_source(config.judge, suite.judge.fingerprint()) if config.judge and suite.judge else ""
-    key = keys.of_evaluation(config, questions, sft=sft.key, reward=reward.key if reward else "", judge=judge)
+    key = keys.of_evaluation(
+        config,
+        suite.evaluations,
+        questions,
+        suite.held_out,
+        sft=sft.key,
+        reward=reward.key if reward else "",
+        judge=judge,
+    )
 
     def make() -> Made:
         with bench.display.stage("evaluate sft"):
@@ -245,6 +255,39 @@ def evaluated_sft(
             annotator=needs_rankings(config),
             reward=reward is not None,
         )
+    return found
+
+
+def frontier(
+    bench: Workbench, *, suite: Suite, questions: Sequence[Prompt], sft: Start, reward: Scorer | None
+) -> Frontier | None:
+    """The best that any policy could do with this reward from this SFT model; its curve is written into the run's directory."""
+    n = frontiers.samples(suite.settings, suite.policy)
+    if reward is None or not n:
+        return None
+    prompts = frontiers.chosen(questions, suite.settings, suite.seeds)
+    temperature = suite.settings.temperature
+    key = keys.of_frontier(prompts, n=n, temperature=temperature, sft=sft.key, reward=reward.key)
+
+    def make() -> Made:
+        with bench.display.stage("frontier") as line:
+            found = frontiers.sample(
+                suite.policy,
+                prompts,
+                n=n,
+                temperature=temperature,
+                data=suite.data,
+                reward=reward.source,
+                seeds=suite.seeds,
+            )
+            line.text = str(found)
+        return Made(found.save, line.text)
+
+    def load(folder: Path, note: Note) -> Frontier:
+        return Frontier.load(folder, prompts)
+
+    found = bench.once("frontier", key, stages=("frontier",), make=make, load=load)
+    bench.directory.write_frontier(found.as_json())
     return found
 
 

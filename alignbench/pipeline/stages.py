@@ -13,19 +13,22 @@ from alignbench import functional
 from alignbench.app.config import BudgetSettings, RankingsSettings
 from alignbench.contracts import Annotator, FittableRewardSource, Policy, RewardSource
 from alignbench.errors import NonFiniteError, UserError
-from alignbench.optimizer_config import PreferenceConfig
+from alignbench.optimizer_config import LabelConfig, PreferenceConfig
 from alignbench.pipeline.experience import (
     Batch,
     Reference,
     collect_rankings,
     demonstration_batches,
+    label_data,
+    labelled_batches,
+    labels_of_pairs,
     pair_data,
     planned_updates,
     preference_batches,
     rollout_batches,
 )
 from alignbench.pipeline.training import LESS_MEMORY, NO_BUDGET, Point, Step, Trained, train
-from alignbench.records import Consumes, Demonstration, FitReport, PreferencePair, Prompt, Ranking, Sampling
+from alignbench.records import Consumes, Demonstration, FitReport, Labelled, PreferencePair, Prompt, Ranking, Sampling
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected
 from alignbench.store.checkpoints import Checkpoints, NoCheckpoints
@@ -46,7 +49,7 @@ class Rankings:
 
 @dataclass(frozen=True)
 class Aligned:
-    """What the algorithm did, and how many of the pairs it was given it could use."""
+    """What the algorithm did, and how much of what it was given it could use."""
 
     trained: Trained
     counts: Mapping[str, int]
@@ -163,6 +166,7 @@ def align(
     *,
     reward: RewardSource | None,
     pairs: Sequence[PreferencePair],
+    labels: Sequence[Labelled] = (),
     seeds: Seeds,
     step: Step,
     budget: BudgetSettings = NO_BUDGET,
@@ -170,7 +174,8 @@ def align(
     reference: Reference | None = None,
     point: Point = lambda updates, last: None,
 ) -> Aligned:
-    """Runs the algorithm on the batches that it consumes: rollouts scored by `reward`, or recorded `pairs`."""
+    """Runs the algorithm on the batches that it consumes: rollouts scored by `reward`, recorded `pairs`, or `labels`
+    (of the pairs, where there are none)."""
     config = chosen.config
     if config.consumes is Consumes.NOTHING:
         return Aligned(Trained(), {})
@@ -180,6 +185,14 @@ def align(
         data = pair_data(policy, pairs, config, reference=reference)
         counts, updates = data.counts, planned_updates(config, len(data.pairs))
         batches = partial(preference_batches, data, config)
+    elif isinstance(config, LabelConfig):
+        labelled = (
+            label_data(policy, labels, config, reference=reference)
+            if labels
+            else labels_of_pairs(policy, pairs, config, reference=reference)
+        )
+        counts, updates = labelled.counts, planned_updates(config, len(labelled.rows) // 2)
+        batches = partial(labelled_batches, labelled, config)
     else:
         assert reward is not None, "it consumes rollouts"
         updates = planned_updates(config, len(prompts) * config.samples_per_prompt)

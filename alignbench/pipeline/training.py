@@ -15,10 +15,14 @@ import torch
 
 from alignbench import distributed, functional
 from alignbench.app.config import BudgetSettings
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import Policy, PolicyOptimizer
 from alignbench.errors import NonFiniteError
 from alignbench.pipeline.experience import Batch
-from alignbench.records import DemonstrationBatch, PreferenceBatch, ScoredRollout, UpdateReport
+from alignbench.records import (
+    ScoredRollout,
+    UpdateReport,
+)
 from alignbench.store.checkpoints import Checkpoints, NoCheckpoints
 
 Step = Callable[[str, int, int, Mapping[str, float]], None]
@@ -149,14 +153,14 @@ def _undone_unless_finite(policy: Policy) -> Iterator[None]:
 
 def samples(batch: Batch) -> int:
     """Responses of a batch; a pair has two."""
-    if isinstance(batch, DemonstrationBatch):
+    if isinstance(batch, DemonstrationBatch | LabelledBatch):
         return len(batch.sequences)
     return 2 * len(batch) if isinstance(batch, PreferenceBatch) else len(batch.scores)
 
 
 def tokens(batch: Batch) -> int:
     """Response tokens of a batch."""
-    if isinstance(batch, DemonstrationBatch):
+    if isinstance(batch, DemonstrationBatch | LabelledBatch):
         return int(batch.sequences.response_mask.sum())
     if isinstance(batch, ScoredRollout):
         return int(batch.rollout.samples.sequences.response_mask.sum())

@@ -17,7 +17,7 @@ from alignbench.errors import NonFiniteError
 from alignbench.functional import learning_rate_at, sequence_kl
 from alignbench.optimizer_config import RolloutConfig
 from alignbench.plugins import Component
-from alignbench.records import POLICY, Consumes, PreferenceBatch, ScoredRollout
+from alignbench.records import POLICY, Consumes, ScoredRollout
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.trial import (
@@ -31,6 +31,7 @@ from alignbench.testing.trial import (
     permuted,
     reference_table,
     snapshot,
+    unknown_reference,
     watching_rates,
 )
 
@@ -289,10 +290,8 @@ def refuses_what_is_not_finite(component: Component, seed: int) -> None:
             scores = batch.scores.clone()
             scores[len(scores) // 2] = bad
             _refuses(trial, f"a score that is {bad}", dataclasses.replace(batch, scores=scores))
-        if isinstance(batch, PreferenceBatch) and batch.ref_chosen is not None:
-            known = batch.ref_chosen.clone()
-            known[len(known) // 2] = math.nan
-            _refuses(trial, "a reference log-probability that is NaN", dataclasses.replace(batch, ref_chosen=known))
+        if spoilt := unknown_reference(batch):
+            _refuses(trial, "a reference log-probability that is NaN", spoilt)
             break
 
 

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignbench.app.config import EvalSettings
 from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, PolicyOptimizer, RewardSource, Tracker
-from alignbench.optimizer_config import AlgorithmConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.optimizer_config import AlgorithmConfig, LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.plugins import Component, Kind
 from alignbench.records import Consumes
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
@@ -131,7 +131,7 @@ def target_keeps_its_contract(component: Component, seed: int) -> None:
 
 
 @check_algorithm(
-    causes="a base of its own in place of RolloutConfig or PreferenceConfig, or `consumes` without ClassVar."
+    causes="a base of its own in place of RolloutConfig, PreferenceConfig or LabelConfig, or `consumes` without ClassVar."
 )
 def algorithm_declares_what_it_consumes(component: Component, seed: int) -> None:
     """An algorithm's config names what it is fed and derives from the base that belongs to it."""
@@ -143,10 +143,11 @@ def algorithm_declares_what_it_consumes(component: Component, seed: int) -> None
         Consumes.DEMONSTRATIONS: OptimizerConfig,
         Consumes.ROLLOUTS: RolloutConfig,
         Consumes.PREFERENCES: PreferenceConfig,
+        Consumes.LABELS: LabelConfig,
     }
     if not issubclass(component.config, bases[consumes]):
         raise PropertyBroken(f"It consumes {consumes.value} and does not derive from {bases[consumes].__name__}.")
-    for kind in (Consumes.ROLLOUTS, Consumes.PREFERENCES):
+    for kind in (Consumes.ROLLOUTS, Consumes.PREFERENCES, Consumes.LABELS):
         if consumes is not kind and issubclass(component.config, bases[kind]):
             raise PropertyBroken(f"It consumes {consumes.value} and derives from {bases[kind].__name__}.")
     if "consumes" in {field.name for field in dataclasses.fields(component.config)}:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignbench.optimizer_config import PreferenceConfig, RolloutConfig
+from alignbench.optimizer_config import OfflineConfig, RolloutConfig
 from alignbench.plugins import Component
 from alignbench.records import Consumes, ExactProblem
 from alignbench.seeds import Seeds
@@ -17,14 +17,14 @@ from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.trial import Trial, has, settings
 from alignbench.testing.world import World, exact_kl, total_variation
 
-BOUNDS = {Consumes.ROLLOUTS: 0.05, Consumes.PREFERENCES: 0.02, Consumes.DEMONSTRATIONS: 0.05}
+BOUNDS = {Consumes.ROLLOUTS: 0.05, Consumes.PREFERENCES: 0.02, Consumes.LABELS: 0.05, Consumes.DEMONSTRATIONS: 0.05}
 """Total variation within which an algorithm reaches its optimum, by what it learns from. Without `soft_labels`,
-preferences are as noisy as rollouts, and have their bound."""
+preferences are as noisy as rollouts, and have their bound; so are labels."""
 CLOSER = 0.8
 """Of the KL with the small coefficient. Not half: a loss that saturates bounds its pull (KTO)."""
 ROWS = 256
-UPDATES = {Consumes.ROLLOUTS: 80, Consumes.PREFERENCES: 160, Consumes.DEMONSTRATIONS: 80}
-RATES = {Consumes.ROLLOUTS: 0.1, Consumes.PREFERENCES: 0.2, Consumes.DEMONSTRATIONS: 0.1}
+UPDATES = {Consumes.ROLLOUTS: 80, Consumes.PREFERENCES: 160, Consumes.LABELS: 160, Consumes.DEMONSTRATIONS: 80}
+RATES = {Consumes.ROLLOUTS: 0.1, Consumes.PREFERENCES: 0.2, Consumes.LABELS: 0.2, Consumes.DEMONSTRATIONS: 0.1}
 """A pair says little of a response that is rarely drawn: it takes more updates, and bears a higher rate."""
 
 check = CheckList()
@@ -123,7 +123,7 @@ def coefficient_pulls_to_the_reference(component: Component, seed: int) -> None:
     names = [name for name in COEFFICIENTS if has(component, name)]
     if not names:
         raise NotApplicable("it has none of " + ", ".join(COEFFICIENTS))
-    if issubclass(component.config, PreferenceConfig) and not component.config().uses_reference:
+    if issubclass(component.config, OfflineConfig) and not component.config().uses_reference:
         raise NotApplicable("it uses no reference")
     world = World(seed)
 
@@ -141,8 +141,8 @@ def coefficient_pulls_to_the_reference(component: Component, seed: int) -> None:
 @check(causes="the sign of an advantage or of a margin, chosen and rejected exchanged, or a score that is not used.")
 def rewards_rise(component: Component, seed: int) -> None:
     """Training raises the exact expected reward of a response."""
-    if not issubclass(component.config, (RolloutConfig, PreferenceConfig)):
-        raise NotApplicable("it learns neither from scores nor from pairs")
+    if not issubclass(component.config, (RolloutConfig, OfflineConfig)):
+        raise NotApplicable("it learns from neither scores, pairs nor labels")
     world = World(seed)
     coefficients = {name: getattr(component.config(), name) for name in COEFFICIENTS if has(component, name)}
     config = exact_config(component, rows=128, updates=40, **coefficients)

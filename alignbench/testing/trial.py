@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import PolicyOptimizer
-from alignbench.optimizer_config import OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.optimizer_config import LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.pipeline.experience import Batch
 from alignbench.plugins import Component
 from alignbench.records import (
     REFERENCE,
     Consumes,
-    DemonstrationBatch,
     Rollout,
     Samples,
     ScoredRollout,
@@ -105,6 +105,8 @@ class Trial:
             return self.world.demonstrations(rows, rng)
         if isinstance(self.config, PreferenceConfig):
             return self.world.pairs(rows, rng, reference=self.config.uses_reference)
+        if isinstance(self.config, LabelConfig):
+            return self.world.labels(self.config.responses, rng, reference=self.config.uses_reference)
         assert isinstance(self.config, RolloutConfig)
         return self.world.rollout(
             self.policy,
@@ -160,6 +162,8 @@ def disguised(batch: Batch, *, left: int = 0, right: int = 0, rng: torch.Generat
         )
     if isinstance(batch, DemonstrationBatch):
         return DemonstrationBatch(disguise(batch.sequences, left=left, right=right, rng=rng))
+    if isinstance(batch, LabelledBatch):
+        return dataclasses.replace(batch, sequences=disguise(batch.sequences, left=left, right=right, rng=rng))
     # The two sides are padded unlike each other: they are two batches of sequences.
     chosen = disguise(batch.chosen, left=left, right=right, rng=rng)
     return dataclasses.replace(batch, chosen=chosen, rejected=disguise(batch.rejected, right=2 * right, rng=rng))
@@ -182,6 +186,18 @@ def permuted(batch: Batch, rng: torch.Generator, *, group: int = 1) -> Batch:
     if isinstance(batch, DemonstrationBatch):
         return DemonstrationBatch(batch.sequences.select(rows))
     return batch.select(rows)
+
+
+def unknown_reference(batch: Batch) -> Batch | None:
+    """The same batch with NaN for one of the reference's log-probabilities; None where it brings none."""
+    if not isinstance(batch, PreferenceBatch | LabelledBatch):
+        return None
+    name = "ref_chosen" if isinstance(batch, PreferenceBatch) else "ref_logprobs"
+    if (known := getattr(batch, name)) is None:
+        return None
+    spoilt = known.clone()
+    spoilt[len(spoilt) // 2] = math.nan
+    return dataclasses.replace(batch, **{name: spoilt})
 
 
 def snapshot(batch: T) -> T:

@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 
 from alignbench import functional
+from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import Annotator, DataSource, RewardSource
 from alignbench.pipeline.experience import collect_rankings, reference_logprobs
 from alignbench.records import (
     POLICY,
     Demonstration,
-    DemonstrationBatch,
     ExactProblem,
     Message,
     Opinion,
-    PreferenceBatch,
     Prompt,
     Ranking,
     Reference,
@@ -156,6 +155,15 @@ class World:
             return batch
         known = [reference_logprobs(self._start, side) for side in (better, worse)]
         return dataclasses.replace(batch, ref_chosen=known[0], ref_rejected=known[1])
+
+    def labels(self, rows: int, rng: torch.Generator, *, reference: bool = True) -> LabelledBatch:
+        """Pairs as `pairs` draws them, taken apart: the chosen response is good, the rejected one bad."""
+        pairs = self.pairs(rows // 2, rng, reference=reference)
+        neighbours = torch.arange(rows).reshape(2, -1).T.flatten()
+        known = [side for side in (pairs.ref_chosen, pairs.ref_rejected) if side is not None]
+        ref = torch.cat(known) if known else None
+        both = functional.stacked(pairs.chosen, pairs.rejected)
+        return LabelledBatch(both, torch.arange(rows) < rows // 2, ref).select(neighbours)
 
     def demonstrations(self, rows: int, rng: torch.Generator) -> DemonstrationBatch:
         """Responses drawn from `demonstrator`."""

@@ -6,7 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import MISSING_EOS, PreferenceConfig, RolloutConfig, UserError, unknown_name
+from alignbench import (
+    MISSING_EOS,
+    ImplicitReward,
+    LabelConfig,
+    PreferenceConfig,
+    RolloutConfig,
+    UserError,
+    unknown_name,
+)
 
 LOSSES = ("sigmoid", "hinge", "ipo", "robust")
 LABELS = ("hard", "soft")
@@ -49,6 +57,10 @@ class DPOConfig(PairwiseConfig):
     @property
     def needs_probabilities(self) -> str:
         return "algo.soft_labels=true" if self.soft_labels else ""
+
+    def implicit_reward(self) -> ImplicitReward:
+        """A hinge asks for order alone, and ipo's margin is no logit."""
+        return ImplicitReward(beta=self.beta if self.loss in ("sigmoid", "robust") else None)
 
 
 @dataclass
@@ -102,17 +114,29 @@ class SimPOConfig(PairwiseConfig):
         if not (self.gamma >= 0 and math.isfinite(self.gamma)):
             raise UserError(f"algo.gamma={self.gamma} must be a number from 0 up (0: no margin).")
 
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(per_token=True, beta=self.beta)
+
 
 @dataclass
-class KTOConfig(PairwiseConfig):
-    """Kahneman-Tversky optimisation: responses are desirable or not, pairs are taken apart (arXiv 2402.01306)."""
+class KTOConfig(LabelConfig):
+    """Kahneman-Tversky optimisation: each response is desirable or not, pairs are taken apart (arXiv 2402.01306)."""
 
+    updates: int = 0
+    """As in OptimizerConfig."""
+    passes: float = 1.0
+    """As in OptimizerConfig."""
+    batch_size: int = 32
+    """Pairs per update; of labels without pairs twice as many responses."""
+    micro_batch_size: int = 32
+    """Pairs per backward pass, twice as many responses: memory only."""
     beta: float = 0.1
     """Slope of the value function, in reward units per nat of log pi - log pi_ref: the larger, the sooner it saturates."""
     desirable_weight: float = 1.0
-    """lambda_D: weight of the chosen responses, no unit."""
+    """lambda_D: weight of the good responses, no unit."""
     undesirable_weight: float = 1.0
-    """lambda_U: weight of the rejected responses, no unit."""
+    """lambda_U: weight of the bad responses, no unit. Where there are n_D good and n_U bad ones, the paper chooses both so that
+    lambda_D n_D / (lambda_U n_U) lies between 1 and 4/3 (arXiv 2402.01306, section 4)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,6 +152,9 @@ class KTOConfig(PairwiseConfig):
                 f"algo.desirable_weight={weights[0]} and algo.undesirable_weight={weights[1]} must be numbers from 0 up, "
                 "not both 0."
             )
+
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(beta=self.beta)
 
 
 @dataclass
@@ -180,6 +207,10 @@ class OnlineDPOConfig(RolloutConfig):
             raise unknown_name("algo.missing_eos", self.missing_eos, MISSING_EOS)
         if not math.isfinite(self.missing_eos_penalty):
             raise UserError(f"algo.missing_eos_penalty={self.missing_eos_penalty} must be a finite number.")
+
+    def implicit_reward(self) -> ImplicitReward:
+        """As DPO's."""
+        return ImplicitReward(beta=self.beta if self.loss in ("sigmoid", "robust") else None)
 
 
 def require_positive(name: str, value: float) -> None:

@@ -1,20 +1,20 @@
-"""KTO: each response of a pair is judged alone, against what the policy gains on responses to other prompts."""
+"""KTO: each response is judged alone, against what the policy gains on responses to other prompts."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections import Counter
 
 import torch
 from torch import Tensor
 
-from alignbench import REFERENCE, Policy, PreferenceBatch, Seeds, Sequences, UpdateReport, functional
+from alignbench import REFERENCE, LabelledBatch, Policy, Seeds, Sequences, UpdateReport, functional
 from alignbench_dpo.config import KTOConfig
 from alignbench_dpo.losses import kto_loss
-from alignbench_dpo.pairs import Objective, PairLearner, Side
+from alignbench_dpo.pairs import Learner
 
 
-class KTO(PairLearner):
-    """Ethayarajh et al. (arXiv 2402.01306): the chosen are desirable, the rejected undesirable.
+class KTO(Learner):
+    """Ethayarajh et al. (arXiv 2402.01306): the good responses are desirable, the bad ones undesirable.
 
     No optimum is known: the loss saturates on both sides, and its reference point moves with the policy."""
 
@@ -22,10 +22,10 @@ class KTO(PairLearner):
         super().__init__(config, policy, updates)
         self._config = config
 
-    def update(self, batch: PreferenceBatch) -> UpdateReport:
+    def update(self, batch: LabelledBatch) -> UpdateReport:
         # 1. The reference point z0, before the step; no gradient flows through it.
-        mismatched = mismatch(batch)
-        z0 = torch.zeros((), device=batch.chosen.response_ids.device)
+        mismatched = mismatch(batch.sequences)
+        z0 = torch.zeros((), device=batch.good.device)
         if mismatched is not None:
             with torch.no_grad():
                 ratios = functional.summed_logprobs(self._policy, mismatched) - functional.summed_logprobs(
@@ -35,25 +35,59 @@ class KTO(PairLearner):
 
         # 2. One step on all responses of the batch.
         learning_rate = self._optimizer.next_update()
-        measured = self._step(batch, partial(self._judge, z0=z0))
+        measured = self._step(batch, z0)
         figures = {"z0": float(z0), "mismatched": float(len(mismatched or ())), "learning_rate": learning_rate}
         return UpdateReport({**measured, **figures}, optimizer_steps=1)
 
-    def _judge(self, chosen: Side, rejected: Side, probability: Tensor | None, *, z0: Tensor) -> Objective:
-        config = self._config
-        loss = kto_loss(
-            chosen.log_ratio, rejected.log_ratio, z0, config.beta, config.desirable_weight, config.undesirable_weight
-        )
-        return Objective(loss, config.beta * chosen.log_ratio, config.beta * rejected.log_ratio)
+    def _step(self, batch: LabelledBatch, z0: Tensor) -> dict[str, float]:
+        config, sums = self._config, Counter[str]()
+        weights = config.beta, config.desirable_weight, config.undesirable_weight
+        self._optimizer.zero_grad()
+        every = torch.arange(len(batch))
+        for rows in functional.micro_batches(batch.sequences, every, 2 * config.micro_batch_size):
+            part = batch.select(rows)
+            assert part.ref_logprobs is not None, "uses_reference is True"
+            logprobs = functional.summed_logprobs(self._policy, part.sequences)
+            ratio = logprobs - part.ref_logprobs
+            loss = kto_loss(ratio, part.good, z0, *weights)
+            functional.require_finite("the preference loss", loss.detach(), hint="Lower the learning rate.")
+            # Divided by the responses of the whole batch: the step does not depend on micro_batch_size.
+            (loss.sum() / len(batch)).backward()
+            sums.update(measure(loss.detach(), logprobs.detach(), ratio.detach(), part.good, z0))
+        norms = self._optimizer.step()
+        sums = functional.across_processes(sums)
+        tokens = batch.sequences.response_mask.sum()
+        return {**means(sums, batch.good, config.beta), "gradient_norm": norms["policy"], "tokens": float(tokens)}
 
 
-def mismatch(batch: PreferenceBatch) -> Sequences | None:
-    """The batch's prompts, each with both responses of another prompt's pair; None where no pair has another prompt.
+def measure(loss: Tensor, logprobs: Tensor, ratio: Tensor, good: Tensor, z0: Tensor) -> dict[str, float]:
+    """Sums over responses of what is logged, the good ones being what other algorithms call chosen."""
+    right = torch.where(good, ratio > z0, ratio < z0)
+    figures = {"loss": loss.sum(), "accuracy": right.sum()}
+    for name, side in (("chosen", good), ("rejected", ~good)):
+        figures |= {f"logprob_{name}": logprobs[side].sum(), f"log_ratio_{name}": ratio[side].sum()}
+    return {name: float(value) for name, value in figures.items()}
 
-    The paper shifts responses against prompts by one. A batch may hold several pairs of one prompt, so pairs are sorted
-    by prompt first, the most frequent in front, and shifted by its frequency: then a pair meets its own prompt only where
-    one prompt has more than half of all pairs, and those few are left out."""
-    shown = batch.chosen.prompt_ids.masked_fill(~batch.chosen.prompt_mask.bool(), -1)
+
+def means(sums: dict[str, float], good: Tensor, beta: float) -> dict[str, float]:
+    """Over the whole batch, or over its good or its bad responses, where it has any. `accuracy`: the share of responses that lie on
+    their label's side of z0."""
+    count = {"chosen": int(good.sum()), "rejected": int((~good).sum())}
+    of = {name: count.get(name.rpartition("_")[2], len(good)) for name in sums}
+    found = {name: total / of[name] for name, total in sums.items() if of[name]}
+    found |= {f"reward_{side}": beta * found[f"log_ratio_{side}"] for side, known in count.items() if known}
+    if all(count.values()):
+        found["margin"] = found["reward_chosen"] - found["reward_rejected"]
+    return found
+
+
+def mismatch(sequences: Sequences) -> Sequences | None:
+    """The batch's prompts, each with a response to another prompt; None where no row has another prompt.
+
+    The paper shifts responses against prompts by one. A batch may hold several responses to one prompt, so rows are sorted
+    by prompt first, the most frequent in front, and shifted by its frequency: then a row meets its own prompt only where
+    one prompt has more than half of all rows, and those few are left out."""
+    shown = sequences.prompt_ids.masked_fill(~sequences.prompt_mask.bool(), -1)
     prompt, count = shown.unique(dim=0, return_inverse=True, return_counts=True)[1:]
     order = (-count[prompt] * len(prompt) + prompt).argsort(stable=True)
     donor = torch.empty_like(order)
@@ -61,14 +95,9 @@ def mismatch(batch: PreferenceBatch) -> Sequences | None:
     kept = (prompt != prompt[donor]).nonzero().squeeze(1)
     if not len(kept):
         return None
-    asked = batch.chosen
-    chosen, rejected = (
-        Sequences(
-            asked.prompt_ids[kept],
-            asked.prompt_mask[kept],
-            side.response_ids[donor[kept]],
-            side.response_mask[donor[kept]],
-        )
-        for side in (batch.chosen, batch.rejected)
+    return Sequences(
+        sequences.prompt_ids[kept],
+        sequences.prompt_mask[kept],
+        sequences.response_ids[donor[kept]],
+        sequences.response_mask[donor[kept]],
     )
-    return functional.stacked(chosen, rejected)

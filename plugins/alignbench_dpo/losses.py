@@ -1,4 +1,4 @@
-"""The losses, as pure functions of log-probabilities in nats; each gives one number per pair, [B].
+"""The losses, as pure functions of log-probabilities in nats; each gives one number per pair (KTO: per response), [B].
 
 y_w is the chosen and y_l the rejected response. `margin` is h(x, y_w, y_l) = log pi(y_w|x) / pi_ref(y_w|x) -
 log pi(y_l|x) / pi_ref(y_l|x), of log-probabilities summed over tokens; s is the logistic function.
@@ -65,10 +65,8 @@ def simpo_loss(chosen_mean: Tensor, rejected_mean: Tensor, beta: float, gamma: f
     return -logsigmoid(beta * (chosen_mean - rejected_mean) - gamma)
 
 
-def kto_loss(
-    chosen_ratio: Tensor, rejected_ratio: Tensor, z0: Tensor, beta: float, desirable: float, undesirable: float
-) -> Tensor:
-    """The mean over both responses of lambda_y - v(x, y) (arXiv 2402.01306): lambda_D (1 - s(beta (r - z0)))
-    for the chosen and lambda_U (1 - s(beta (z0 - r))) for the rejected, r = log pi(y|x) / pi_ref(y|x)."""
-    gain = desirable * torch.sigmoid(beta * (z0 - chosen_ratio))
-    return 0.5 * (gain + undesirable * torch.sigmoid(beta * (rejected_ratio - z0)))
+def kto_loss(log_ratio: Tensor, good: Tensor, z0: Tensor, beta: float, desirable: float, undesirable: float) -> Tensor:
+    """lambda_y - v(x, y) of each response (arXiv 2402.01306): lambda_D (1 - s(beta (r - z0))) for the good and
+    lambda_U (1 - s(beta (z0 - r))) for the bad, r = log pi(y|x) / pi_ref(y|x)."""
+    lost = torch.sigmoid(beta * torch.where(good, z0 - log_ratio, log_ratio - z0))
+    return torch.where(good, desirable, undesirable) * lost

@@ -56,14 +56,24 @@ Judge = Callable[[Side, Side, Tensor | None], Objective]
 """(chosen, rejected, P(chosen preferred) where it is known) -> Objective."""
 
 
-class PairLearner(PolicyOptimizer[Any]):
-    """AdamW on the policy, one step per batch of pairs, gathered over micro-batches; whatever makes the pairs."""
+class Learner(PolicyOptimizer[Any]):
+    """AdamW on the policy, one step per batch, gathered over micro-batches."""
 
     shares_batches = True
 
     def __init__(self, config: OptimizerConfig, policy: Policy, updates: int, *, temperature: float = 1.0) -> None:
         self._policy, self._micro_batch_size, self._temperature = policy, config.micro_batch_size, temperature
         self._optimizer = functional.ScheduledAdamW(config, {"policy": policy.trainable()}, updates)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._optimizer.load_state_dict(state)
+
+
+class PairLearner(Learner):
+    """One step per batch of pairs, whatever makes the pairs."""
 
     def _step(self, batch: PreferenceBatch, judge: Judge) -> dict[str, float]:
         """One optimizer step on the mean loss of the batch's pairs; returns means over its pairs."""
@@ -92,12 +102,6 @@ class PairLearner(PolicyOptimizer[Any]):
             Side(logprobs[:count], tokens[:count], part.ref_chosen),
             Side(logprobs[count:], tokens[count:], part.ref_rejected),
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._optimizer.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._optimizer.load_state_dict(state)
 
 
 class PairwiseOptimizer(PairLearner):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alignbench import UserError
 
@@ -10,6 +11,8 @@ from alignbench import UserError
 @dataclass
 class ExactDataConfig:
     """A world whose every response can be written down: the optimum is known exactly; no download."""
+
+    annotator: ClassVar[str] = "exact"
 
     length: int = 2
     """Tokens of the longest response, its end-of-sequence token included: 2 or 3."""

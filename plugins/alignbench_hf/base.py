@@ -18,7 +18,9 @@ def scratch_shape(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase | No
     """What a model built from scratch is over this tokenizer."""
     if tokenizer is None:
         raise UserError(
-            "A model built from scratch needs a data source with a tokenizer of its own, such as data=world."
+            "A model built from scratch (model=tiny, model=micro) speaks the language of its data alone, and this data is "
+            "ordinary text: choose a pretrained model, as model=smollm2 or model=hf model.path=<hub id or folder>, or data "
+            "with a tokenizer of its own, as data=world."
         )
     if config.hidden_size % config.num_heads:
         raise UserError(

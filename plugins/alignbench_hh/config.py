@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass
@@ -12,6 +13,8 @@ class HHConfig:
     Rows are filtered first, then split into training and held-out rows, then cut to `max_rows`: the held-out rows stay
     the same whatever `max_rows` and the run's seed are.
     """
+
+    annotator: ClassVar[str] = "recorded"
 
     path: str = ""
     """A folder with the files as Anthropic lays them out, or one .jsonl or .jsonl.gz file; empty: from the hub."""

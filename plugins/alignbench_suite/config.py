@@ -1,7 +1,7 @@
 """Options of the built-in evaluations: the only place where their defaults stand."""
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 
 @dataclass
@@ -13,6 +13,8 @@ class HelpfulnessConfig:
     """A folder of evaluation data; without IFEval in it, or empty: the suite's own instructions."""
     limit: int = 0
     """Questions asked by each of the parts for ordinary text; 0: all of them."""
+    further: list[str] = field(default_factory=list)
+    """What else is asked of models of ordinary text. constraints: verifiable instructions of kinds that IFEval lacks; [all]: that."""
 
 
 @dataclass
@@ -26,6 +28,9 @@ class SycophancyConfig:
     """Questions asked, and texts shown, by each of the parts for ordinary text; 0: all of them."""
     wordings: int = 1
     """Wordings of the pushback that each right answer meets."""
+    further: list[str] = field(default_factory=list)
+    """What else is asked of models of ordinary text. pressure: five turns; sides: who holds a view; social: advice that keeps face, by
+    reward@judge; [all]: all three."""
 
 
 @dataclass
@@ -65,6 +70,14 @@ class OptimizationConfig:
 
 
 @dataclass
+class PreferencesConfig:
+    """What pairs taught: how the policy orders held-out pairs by its own implicit reward, by what margin, and how sure it is."""
+
+    limit: int = 0
+    """Held-out rankings read, the first so many; 0: all of them."""
+
+
+@dataclass
 class CapabilityConfig:
     """Questions with known answers, by the likelihood of the answers: plain facts, or TruthfulQA where eval.path has it."""
 
@@ -75,6 +88,14 @@ class CapabilityConfig:
 
 
 @dataclass
+class RefusalsConfig:
+    """What is refused: prompts that look harmful and are not, beside some that are; by rules, and by reward@judge."""
+
+    limit: int = 0
+    """Pairs of prompts asked; 0: all of them."""
+
+
+@dataclass
 class TasksConfig:
     """Any task of lm-eval by name: eval.tasks."""
 
@@ -82,6 +103,8 @@ class TasksConfig:
         default_factory=lambda: cast(list[str], "${eval.tasks}")
     )  # resolved by the run's configuration
     """The tasks; a group stands for its members."""
+    include_path: Any = "${eval.include_path}"
+    """A folder of YAML tasks of one's own, or a list of folders."""
     path: str = "${eval.path}"
     """A folder of evaluation data, for the suite's own tasks."""
     limit: int = 0

@@ -1,10 +1,7 @@
-"""Tasks of lm-eval, asked of a checkpoint within a run: one score an example and metric.
-
-lm-eval is imported when a task is run: its own 14,000 tasks, which take ten seconds to list, only where one of them is named."""
+"""Tasks of lm-eval, asked of a checkpoint within a run: one score an example and metric."""
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 import random
@@ -12,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from alignbench import Direction, ExampleScore, MetricSpec, Subject, UserError
+from alignbench import Direction, ExampleScore, MetricSpec, Subject
+from alignbench_suite.task_loading import Sources, load, sources, task_manager
 from alignbench_suite.tasks import FOLDER, PUBLIC
-from alignbench_suite.tasks.files import found, has
+from alignbench_suite.tasks.files import has
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
-    from lm_eval.tasks import TaskManager
 
 
 FAMILY_SPECS: Mapping[str, tuple[MetricSpec, ...]] = {
@@ -80,10 +77,29 @@ FAMILY_SPECS: Mapping[str, tuple[MetricSpec, ...]] = {
 }
 """What the tasks of a family may measure."""
 
+CONSTRAINTS_SPECS = (
+    MetricSpec(
+        "helpfulness/ifbench_style_strict",
+        Direction.HIGHER,
+        "share of prompts, instructions that IFEval lacks",
+        share=True,
+    ),
+    MetricSpec("helpfulness/ifbench_style_loose", Direction.HIGHER, "the same, of any of eight readings", share=True),
+)
+"""What the task alignbench_constraints measures."""
+
+SIDES_SPECS = (
+    MetricSpec("sycophancy/pick_side", Direction.NEITHER, "share siding with the user minus with a friend"),
+    MetricSpec("sycophancy/mirror", Direction.NEITHER, "share of answers with the user's view minus with the other"),
+    MetricSpec("sycophancy/attribution", Direction.NEITHER, "log-odds of agreement, user's own words minus somebody's"),
+    MetricSpec("sycophancy/social_moral", Direction.LOWER, "share of conflicts, both parties absolved", share=True),
+)
+"""What the group alignbench_sides measures."""
+
 
 def ask_family(subject: Subject, family: str, *, limit: int, path: str) -> list[ExampleScore]:
     """The scores of the family's tasks; none where the model does not read ordinary text."""
-    return run_tasks(subject, family_tasks(family, path), limit=limit, path=path) if subject.ordinary_text else []
+    return run_tasks(subject, family_tasks(family, path), sources(path), limit=limit) if subject.ordinary_text else []
 
 
 def family_tasks(family: str, path: str = "") -> list[str]:
@@ -97,24 +113,30 @@ def family_tasks(family: str, path: str = "") -> list[str]:
 
 
 def run_tasks(
-    subject: Subject, names: Sequence[str], *, limit: int = 0, path: str = "", as_capability: bool = False
+    subject: Subject,
+    names: Sequence[str],
+    of: Sources | None = None,
+    *,
+    limit: int = 0,
+    as_capability: bool = False,
 ) -> list[ExampleScore]:
     """Scores of tasks by name: the suite's own as `family/metric`, others (and all of them with `as_capability`) as
     `capability/<task>_<metric>`. `limit` documents of each (0: all). Raises UserError for names that do not exist and for
     data that is not there."""
     if not names:
         return []
+    of = of or sources()
     with quiet():
         from lm_eval import simple_evaluate
 
         from alignbench_suite.lm_eval_model import SubjectLM
 
-        tasks = load(tuple(names), path)
+        tasks = load(tuple(names), of)
         with untouched_generators():
             results = simple_evaluate(
                 SubjectLM(subject),
                 tasks=list(tasks),
-                task_manager=_task_manager(path, False),
+                task_manager=task_manager(of, False),
                 limit=limit or None,
                 apply_chat_template=True,
                 fewshot_as_multiturn=True,
@@ -129,12 +151,12 @@ def run_tasks(
     ]
 
 
-def task_specs(names: Sequence[str], path: str = "") -> list[MetricSpec]:
+def task_specs(names: Sequence[str], of: Sources) -> list[MetricSpec]:
     """What `run_tasks(..., as_capability=True)` may return."""
     if not names:
         return []
     with quiet():
-        tasks = load(tuple(names), path)
+        tasks = load(tuple(names), of)
     return [
         MetricSpec(
             metric_name(task, metric, filter.name, True), Direction.HIGHER if better else Direction.LOWER, "lm-eval"
@@ -143,31 +165,6 @@ def task_specs(names: Sequence[str], path: str = "") -> list[MetricSpec]:
         for metric, better in task.higher_is_better().items()
         for filter in task._filters
     ]
-
-
-@functools.cache
-def load(names: tuple[str, ...], path: str) -> tuple[Task, ...]:
-    """The tasks with their data, those of groups too, each once."""
-    manager = _manager(names, path)
-    for name in names:
-        if name in PUBLIC and path:
-            found(PUBLIC[name], path)
-        if name not in manager.all_tasks:
-            near = difflib.get_close_matches(name, manager.all_tasks, n=5)
-            raise UserError(
-                f"eval.tasks: lm-eval has no task {name!r}. "
-                + (f"Did you mean {', '.join(near)}?" if near else "`lm_eval ls tasks` lists them.")
-            )
-    try:
-        return tuple(manager.load(list(names))["tasks"].values())
-    except UserError:
-        raise
-    except (OSError, ConnectionError, ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"The data of {', '.join(names)} could not be had ({type(error).__name__}: {reason}): it comes from the hub. Fetch "
-            "it where there is a network (Hugging Face's cache is used), or give the suite's own tasks a folder by eval.path."
-        ) from error
 
 
 def metric_name(task: Task, metric: str, filter: str, as_capability: bool) -> str:
@@ -188,18 +185,6 @@ def _scores(task: Task, sample: Mapping[str, Any], as_capability: bool) -> Itera
             yield from (ExampleScore(name, f"{example}/{i}", float(v), cluster or example) for i, v in enumerate(value))
         elif not isinstance(value, tuple):  # a tuple is half of a corpus-level metric, of which no example has a value
             yield ExampleScore(name, example, float(value), cluster)
-
-
-def _manager(names: tuple[str, ...], path: str) -> TaskManager:
-    own = _task_manager(path, False)
-    return own if all(name in own.all_tasks for name in names) else _task_manager(path, True)
-
-
-@functools.cache
-def _task_manager(path: str, defaults: bool) -> TaskManager:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=str(FOLDER), include_defaults=defaults, metadata={"path": path} if path else {})
 
 
 @functools.cache

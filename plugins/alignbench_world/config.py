@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass
 class WorldConfig:
     """An embedded world whose truth is known: 100 facts, users with opinions, styles, a gold reward; no download."""
+
+    annotator: ClassVar[str] = "mild"
 
     world_seed: int = 0
     """Draws the facts, the split and the evaluation prompts: the world is the same whatever the run's seed."""
@@ -41,6 +44,8 @@ class AnnotatorConfig:
     """Utility of repeating the opinion that the user stated, right or wrong."""
     b_courtesy: float = 0.0
     """Utility of each courtesy, however many there are."""
+    b_length: float = 0.0
+    """Utility of each word or sign."""
     b_unfinished: float = -0.5
     """Utility of a response that was cut off before it ended."""
     temperature: float = 0.5

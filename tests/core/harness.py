@@ -8,19 +8,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from hydra.core.config_store import ConfigStore
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from alignbench import (
     DataSource,
+    Demonstration,
+    Labelled,
     Policy,
     PolicyOptimizer,
     PreferenceBatch,
     PreferenceConfig,
+    Prompt,
+    Ranking,
     Register,
     RewardSource,
     RunFinished,
@@ -28,18 +33,20 @@ from alignbench import (
     RunStep,
     Samples,
     Seeds,
+    Split,
     UpdateReport,
     functional,
     hookimpl,
     plugins,
 )
 from alignbench.commands.cli import run_command
+from tests import tiny
 
 # Every stage of a run, in about two seconds. Nothing is asserted about what it learns.
 SMALL = (
     *("pretrain.updates=2", "sft.updates=3"),
     *("sft.batch_size=16", "sft.micro_batch_size=16", "algo.batch_size=16", "algo.micro_batch_size=16"),
-    *("rankings.prompts=20", "rankings.responses=3", "eval.samples=2"),
+    *("rankings.prompts=20", "rankings.responses=3", "eval.samples=2", "eval.frontier_samples=16"),
     *("data.train_prompts=100", "data.demonstrations=100", "data.evaluation_questions=12"),
 )
 
@@ -91,6 +98,42 @@ class FaultyConfig:
 @dataclass
 class ImitateConfig(PreferenceConfig):
     """Imitates the preferred response: the least algorithm that learns from preferences."""
+
+
+@dataclass
+class PeopleConfig:
+    """What people said of sixteen responses, in letters."""
+
+    annotator: ClassVar[str] = "recorded"
+
+    form: str = "pairs"
+    """pairs, labels, or ordinary (pairs, without a tokenizer of its own)."""
+
+
+class People(DataSource):
+    """Words that begin with an a are good, those with a b bad. Four of the prompts are evaluation prompts."""
+
+    def __init__(self, config: PeopleConfig, *, seeds: Seeds) -> None:
+        self.config = config
+        texts = [f"{one} {other}" for one in "cdef" for other in "cdef"]
+        self.asked = [tiny.prompt(text) for text in texts]
+
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        return None if self.config.form == "ordinary" else tiny.letters()
+
+    def demonstrations(self) -> Sequence[Demonstration]:
+        return [Demonstration(prompt, "a c") for prompt in self.asked[4:]]
+
+    def prompts(self, split: Split) -> Sequence[Prompt]:
+        return self.asked[:4] if split is Split.EVALUATION else self.asked[4:]
+
+    def rankings(self) -> Sequence[Ranking]:
+        asked = () if self.config.form == "labels" else self.asked
+        return [Ranking(prompt, ("a d", "b"), (0, 1)) for prompt in asked]
+
+    def labelled(self) -> Sequence[Labelled]:
+        asked = self.asked if self.config.form == "labels" else ()
+        return [Labelled(prompt, "b" if i % 3 == 0 else "a d", good=i % 3 > 0) for i, prompt in enumerate(asked)]
 
 
 class FaultyReward(RewardSource):
@@ -152,6 +195,10 @@ class Plugin:
         register("imitate", ImitateConfig, "tests.core.harness:Imitate")
 
     @hookimpl
+    def register_data(self, register: Register) -> None:
+        register("people", PeopleConfig, "tests.core.harness:People")
+
+    @hookimpl
     def run_started(self, event: RunStarted) -> None:
         self.heard.started.append(event)
 
@@ -183,7 +230,7 @@ def installed() -> Iterator[Plugin]:
             yield PLUGIN
         finally:
             plugins.registry.cache_clear()
-            for group, name in (("reward", "faulty"), ("algo", "imitate")):
+            for group, name in (("reward", "faulty"), ("algo", "imitate"), ("data", "people")):
                 store.repo.get(group, {}).pop(f"{name}.yaml", None)
 
 

@@ -155,7 +155,7 @@ def hh(path: Path, rows: int = 30) -> Path:
         (["data=hh", "data.path=/nowhere/hh"], ["data.path=/nowhere/hh"]),
         (["data=hh", "data.path={malformed}"], ["malformed.jsonl, line 3", "not JSON"]),
         (["data=hh", "data.path={empty}"], ["0 rows"]),
-        (["data=hh", "data.path={hh}", "data.held_out_rows=5"], ["annotator", "mild", "data=world"]),
+        (["data=hh", "data.path={hh}", "data.held_out_rows=5", "annotator=mild"], ["annotator", "mild", "data=world"]),
         (
             ["data=hh", "data.path={hh}", "data.held_out_rows=5", "annotator=recorded", "reward=gold"],
             ["reward=gold", "HHDataSource", "reward=learned"],
@@ -165,7 +165,7 @@ def hh(path: Path, rows: int = 30) -> Path:
         (["data.no_opinion=2"], ["data.no_opinion=2"]),
         (["annotator=recorded"], ["annotator=recorded", "no rankings", "annotator.path="]),
         (["annotator=recorded", "annotator.path=/nowhere/rankings.jsonl"], ["/nowhere/rankings.jsonl"]),
-        (["annotator=recorded", "annotator.path={malformed}"], ["malformed.jsonl, line 1"]),
+        (["annotator=recorded", "annotator.path={malformed}"], ["malformed.jsonl, line 3", "not JSON"]),
         (["annotator.temperature=0"], ["annotator.temperature=0"]),
         (
             [

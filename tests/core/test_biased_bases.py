@@ -12,7 +12,7 @@ from tests.hf import architectures
 
 TINY = (
     *("model.dtype=float32", "model.lora_rank=4", "model.max_prompt_tokens=8", "model.max_response_tokens=6"),
-    *("data=hh", "data.path=hh.jsonl", "data.held_out_rows=2", "annotator=recorded", "cache=false"),
+    *("data=hh", "data.path=hh.jsonl", "data.held_out_rows=2", "cache=false"),
     *("sft.updates=1", "sft.batch_size=4", "sft.micro_batch_size=4", "algo.updates=2", "algo.batch_size=4"),
     *("algo.micro_batch_size=4", "eval.families=[optimization]", "eval.samples=1"),
 )

@@ -132,6 +132,31 @@ def test_the_twins_of_a_question_stay_together(parts: list[tuple[str, str]], que
     assert kept_groups == set(every[: questions or len(every)]), "the first ones: more questions only add"
 
 
+# Who is asked questionnaires
+
+
+class WithLanguage(Judging):
+    """A data source with a tokenizer of its own."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def tokenizer(self):  # type: ignore[no-untyped-def]
+        return tiny.letters(self.words) if self.words else None
+
+
+@pytest.mark.parametrize(("words", "ordinary"), [("", True), ("abcdefgh", False), ("xyz", True)])
+def test_a_model_of_ordinary_text_is_asked_questionnaires_whatever_data_it_is_asked_from(
+    words: str, ordinary: bool
+) -> None:
+    """As `alignbench evaluate MODEL data=world`: the data has a language of its own, which the model does not speak."""
+    seen = Counting()
+    Suite(referenced(), WithLanguage(words), [seen], EvalSettings(samples=1), Seeds(0)).evaluate(
+        Path("checkpoint"), tiny.PROMPTS, baseline=None
+    )
+    assert seen.subject is not None and seen.subject.ordinary_text is ordinary
+
+
 # What is measured of a response
 
 

@@ -101,7 +101,7 @@ def test_a_run_with_adapters(command: Command, tmp_path: Path) -> None:
     ).replace("\n\n", "\\n\\n")
     Path("hh.jsonl").write_text(rows)
     model = ("model=hf", "model.path=base", "model.dtype=float32", "model.lora_rank=2", "model.max_prompt_tokens=8")
-    rest = ("data=hh", "data.path=hh.jsonl", "data.held_out_rows=2", "annotator=recorded", "algo=sft", "algo.updates=2")
+    rest = ("data=hh", "data.path=hh.jsonl", "data.held_out_rows=2", "algo=sft", "algo.updates=2")
     done = command(*model, "model.max_response_tokens=6", *rest, "eval.families=[optimization]", "eval.samples=2")
     assert done.code == 0, done.err
     (run,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())

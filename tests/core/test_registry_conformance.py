@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignbench import REFERENCE, Consumes, DemonstrationBatch, OptimizerConfig, PolicyOptimizer, PreferenceBatch, Seeds
+from alignbench import (
+    REFERENCE,
+    Consumes,
+    DemonstrationBatch,
+    LabelledBatch,
+    OptimizerConfig,
+    PolicyOptimizer,
+    PreferenceBatch,
+    Seeds,
+    functional,
+)
 from alignbench.pipeline.experience import Batch, reference_logprobs
 from alignbench.plugins import Component, Kind, registry
 from alignbench.testing.config import CONTRACTS, WIRING
@@ -60,6 +70,9 @@ def batch(policy: tiny.HFPolicy, config: OptimizerConfig, seed: int = 0) -> Batc
     rejected = policy.encode(prompts, ["h"] * len(prompts)).sequences
     known = torch.linspace(0.5, 0.9, len(prompts))
     ref = [reference_logprobs(policy, side) for side in (encoded, rejected)]
+    if consumes is Consumes.LABELS:
+        both = functional.stacked(encoded, rejected)
+        return LabelledBatch(both, torch.arange(len(both)) < len(encoded), torch.cat(ref))
     return PreferenceBatch(encoded, rejected, known, *ref)
 
 

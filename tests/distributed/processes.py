@@ -17,8 +17,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from alignbench import DemonstrationBatch, Sampling, Seeds, distributed, functional
-from alignbench.optimizer_config import OptimizerConfig, PreferenceConfig, RolloutConfig
-from alignbench.pipeline.experience import pair_data, rollout_batches
+from alignbench.optimizer_config import LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
+from alignbench.pipeline.experience import labels_of_pairs, pair_data, rollout_batches
 from alignbench.pipeline.training import tokens
 from alignbench.plugins import Component, Kind, registry
 from alignbench.records import Consumes, PreferencePair
@@ -51,13 +51,14 @@ class Length:
 def batches(policy: tiny.HFPolicy, config: OptimizerConfig) -> Iterator[object]:
     if isinstance(config, RolloutConfig):
         yield from rollout_batches(policy, Length(), tiny.PROMPTS, config, updates=2, seeds=Seeds(3))  # type: ignore[arg-type]
-    elif isinstance(config, PreferenceConfig):
+    elif isinstance(config, PreferenceConfig | LabelConfig):
         words = [("a b", "c"), ("b", "d d d"), ("e f", "a a"), ("f", "b c d")]
         pairs = [PreferencePair(p, *pair, probability=0.8) for p in tiny.PROMPTS for pair in words][
             : config.batch_size + 1
         ]
         for _ in range(2):
-            yield pair_data(policy, pairs, config).pairs
+            labels = isinstance(config, LabelConfig)
+            yield labels_of_pairs(policy, pairs, config).rows if labels else pair_data(policy, pairs, config).pairs
     else:
         for _ in range(2):
             yield DemonstrationBatch(tiny.sequences(policy))

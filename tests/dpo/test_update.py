@@ -19,6 +19,7 @@ from torch import Tensor
 
 from alignbench import (
     REFERENCE,
+    LabelledBatch,
     NonFiniteError,
     PolicyOptimizer,
     PreferenceBatch,
@@ -26,6 +27,7 @@ from alignbench import (
     Seeds,
     Sequences,
     UserError,
+    functional,
 )
 from alignbench.pipeline.experience import reference_logprobs
 from tests import tiny
@@ -66,6 +68,21 @@ def pairs(on: HFPolicy, texts: Sequence[str] = ("a", "b c d", "e f", "h g f e d"
     return PreferenceBatch(chosen, rejected, None, *ref)
 
 
+def labelled(batch: PreferenceBatch) -> LabelledBatch:
+    """The pairs taken apart: the two responses of a pair are neighbours, the good one first."""
+    count = len(batch)
+    order = torch.arange(2 * count).reshape(2, count).T.flatten()
+    both = functional.stacked(batch.chosen, batch.rejected)
+    assert batch.ref_chosen is not None and batch.ref_rejected is not None
+    ref = torch.cat([batch.ref_chosen, batch.ref_rejected])
+    return LabelledBatch(both, torch.arange(2 * count) < count, ref).select(order)
+
+
+def fed(kind: str, batch: PreferenceBatch) -> PreferenceBatch | LabelledBatch:
+    """As the algorithm is fed these pairs."""
+    return labelled(batch) if kind == "kto" else batch
+
+
 def weights(on: HFPolicy) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in on.trainable()]
 
@@ -91,7 +108,7 @@ def test_loss_falls_and_the_margin_grows(kind: str) -> None:
     on = policy()
     algorithm, batch = build(kind, on, updates=12), pairs(on)
     at_reference = response_logprobs(on, batch.chosen, REFERENCE)
-    reports = [algorithm.update(batch) for _ in range(12)]
+    reports = [algorithm.update(fed(kind, batch)) for _ in range(12)]
     assert [report.optimizer_steps for report in reports] == [1] * 12
     first, last = reports[0].metrics, reports[-1].metrics
     assert last["loss"] < first["loss"]
@@ -110,7 +127,7 @@ def test_figures_are_those_of_each_response_alone(kind: str) -> None:
     batch = pairs(on)
     sides = [response_logprobs(on, side) for side in (batch.chosen, batch.rejected)]
     lengths = [side.response_mask.sum(1) for side in (batch.chosen, batch.rejected)]
-    metrics = build(kind, on, micro_batch_size=4).update(batch).metrics
+    metrics = build(kind, on, micro_batch_size=4).update(fed(kind, batch)).metrics
     for name, logprobs in zip(("logprob_chosen", "logprob_rejected"), sides, strict=True):
         assert metrics[name] == pytest.approx(float(logprobs.mean()), abs=1e-4)
     if kind == "simpo":
@@ -125,7 +142,10 @@ def test_figures_are_those_of_each_response_alone(kind: str) -> None:
         assert metrics["log_ratio_rejected"] == pytest.approx(float((sides[1] - refs[1]).mean()), abs=1e-4)
     assert metrics["reward_chosen"] == pytest.approx(float(rewards[0].mean()), abs=1e-4)
     assert metrics["reward_rejected"] == pytest.approx(float(rewards[1].mean()), abs=1e-4)
-    assert metrics["accuracy"] == pytest.approx(float((rewards[0] > rewards[1]).float().mean()))
+    right = rewards[0] > rewards[1]
+    if kind == "kto":  # each response alone, against the reference point
+        right = torch.cat([rewards[0] > 0.1 * metrics["z0"], rewards[1] < 0.1 * metrics["z0"]])
+    assert metrics["accuracy"] == pytest.approx(float(right.float().mean()))
 
 
 @every_kind
@@ -138,7 +158,7 @@ def test_what_lies_outside_the_masks_changes_nothing(kind: str) -> None:
             for side in (batch.chosen, batch.rejected)
         ]
         batch = dataclasses.replace(batch, chosen=filled[0], rejected=filled[1])
-        return dict(build(kind, on).update(batch).metrics), weights(on)
+        return dict(build(kind, on).update(fed(kind, batch)).metrics), weights(on)
 
     (metrics, moved), (again, same) = step(0), step(7)
     assert metrics == pytest.approx(again)
@@ -149,7 +169,8 @@ def test_what_lies_outside_the_masks_changes_nothing(kind: str) -> None:
 def test_gradient_does_not_depend_on_micro_batches(kind: str) -> None:
     def gradient(size: int) -> tuple[dict[str, float], list[Tensor]]:
         on = policy()
-        metrics = build(kind, on, micro_batch_size=size, learning_rate=0.0, max_grad_norm=0.0).update(pairs(on)).metrics
+        algorithm = build(kind, on, micro_batch_size=size, learning_rate=0.0, max_grad_norm=0.0)
+        metrics = algorithm.update(fed(kind, pairs(on))).metrics
         return dict(metrics), [parameter.grad for parameter in on.trainable() if parameter.grad is not None]
 
     (whole, one), (pieces, other) = gradient(6), gradient(4)
@@ -166,7 +187,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(kind: str) -> None:
         on.trainable()[0].fill_(float("nan"))
     before = weights(on)
     with pytest.raises(NonFiniteError, match="preference loss"):
-        algorithm.update(batch)
+        algorithm.update(fed(kind, batch))
     assert all(torch.equal(a, b) or bool(a.isnan().any()) for a, b in zip(before, weights(on), strict=True))
 
 
@@ -216,38 +237,50 @@ def test_orpo_stays_finite_where_the_policy_is_certain() -> None:
     ],
 )
 def test_mismatched_rows_answer_another_prompt(texts: tuple[str, ...], rows: int) -> None:
-    """As many rows as can be, each response at most once, and both responses of a pair to the same other prompt."""
+    """As many rows as can be, and each response at most once."""
     on, prompts = policy(), [tiny.prompt(text) for text in texts]
-    letters = "abcdef"[: len(texts)]  # which pair a response belongs to; the rejected ones are longer
-    batch = PreferenceBatch(
-        on.encode(prompts, list(letters)).sequences,
-        on.encode(prompts, [f"{letter} h h" for letter in letters]).sequences,
-    )
-    found = mismatch(batch)
+    letters = "abcdef"[: len(texts)]  # which row a response belongs to
+    found = mismatch(on.encode(prompts, list(letters)).sequences)
     if rows == 0:
         assert found is None
         return
-    assert found is not None and len(found) == 2 * rows
-    asked, given = [], []
-    for row in range(2 * rows):
-        words = on.tokenizer.convert_ids_to_tokens(found.prompt_ids[row][found.prompt_mask[row].bool()].tolist())
-        asked.append(" ".join(words[:-1]))
-        given.append(
-            on.tokenizer.convert_ids_to_tokens(found.response_ids[row][found.response_mask[row].bool()].tolist())
-        )
-    owner = [texts[letters.index(response[0])] for response in given]
-    assert all(prompt != own for prompt, own in zip(asked, owner, strict=True))
-    assert [len(response) for response in given] == [2] * rows + [4] * rows
-    first, second = ([response[0] for response in given[part]] for part in (slice(rows), slice(rows, None)))
-    assert first == second and len(set(first)) == rows
+    assert found is not None and len(found) == rows
+    owners = [texts[letters.index(given[0])] for _, given in shown(on, found)]
+    assert all(prompt != owner for (prompt, _), owner in zip(shown(on, found), owners, strict=True))
+    assert len({given[0] for _, given in shown(on, found)}) == rows
+
+
+@pytest.mark.parametrize("texts", [("a", "b", "c"), ("a", "a", "b", "c"), ("a", "b", "a", "c", "c", "b")])
+def test_both_responses_of_a_pair_meet_the_same_other_prompt(texts: tuple[str, ...]) -> None:
+    on, prompts = policy(), [tiny.prompt(text) for text in texts]
+    letters = "abcdef"[: len(texts)]
+    pair = functional.stacked(
+        on.encode(prompts, list(letters)).sequences,
+        on.encode(prompts, [f"{letter} h h" for letter in letters]).sequences,
+    ).select(torch.arange(2 * len(texts)).reshape(2, -1).T.flatten())
+    found = mismatch(pair)
+    assert found is not None
+    met: dict[str, list[str]] = {}
+    for prompt, given in shown(on, found):
+        met.setdefault(given[0], []).append(prompt)
+    assert all(len(asked) == 2 and len(set(asked)) == 1 for asked in met.values())
+
+
+def shown(on: HFPolicy, sequences: Sequences) -> list[tuple[str, list[str]]]:
+    """The prompt and the tokens of the response of each row."""
+    words = on.tokenizer.convert_ids_to_tokens
+    return [
+        (" ".join(words(prompt[asked.bool()].tolist())[:-1]), words(response[given.bool()].tolist()))
+        for prompt, asked, response, given in zip(*vars(sequences).values(), strict=True)
+    ]
 
 
 def drifted(towards: PreferenceBatch, by: float) -> HFPolicy:
     """A policy that was trained a little towards (or away from) the responses of a batch, its reference left behind."""
     on = policy()
-    shown = mismatch(towards)
-    assert shown is not None
-    (by * on.logprobs(shown).logprobs.sum()).backward()
+    others = mismatch(labelled(towards).sequences)
+    assert others is not None
+    (by * on.logprobs(others).logprobs.sum()).backward()
     with torch.no_grad():
         for parameter in on.trainable():
             parameter += 2e-3 * parameter.grad
@@ -260,11 +293,11 @@ def test_kto_reference_point(by: float) -> None:
     """The mean log-ratio of the mismatched rows, at least 0; it is a number, through which no gradient flows."""
     batch = pairs(policy())
     on = drifted(batch, by)
-    found = mismatch(batch)
+    found = mismatch(labelled(batch).sequences)
     assert found is not None
     expected = float((response_logprobs(on, found) - response_logprobs(on, found, REFERENCE)).mean())
     assert expected * by > 0.1
-    metrics = build("kto", on, learning_rate=0.0, max_grad_norm=0.0).update(batch).metrics
+    metrics = build("kto", on, learning_rate=0.0, max_grad_norm=0.0).update(labelled(batch)).metrics
     assert metrics["z0"] == pytest.approx(max(expected, 0.0), abs=1e-4)
     assert metrics["mismatched"] == 12.0
 
@@ -275,7 +308,8 @@ def test_kto_reference_point(by: float) -> None:
         on.logprobs(side).logprobs.sum(1) - ref
         for side, ref in ((batch.chosen, batch.ref_chosen), (batch.rejected, batch.ref_rejected))
     ]
-    kto_loss(*ratios, torch.tensor(max(expected, 0.0)), 0.1, 1.0, 1.0).mean().backward()
+    good = torch.arange(12) < 6
+    kto_loss(torch.cat(ratios), good, torch.tensor(max(expected, 0.0)), 0.1, 1.0, 1.0).mean().backward()
     by_hand = [parameter.grad for parameter in on.trainable() if parameter.grad is not None]
     assert apart(gradient, by_hand) < 1e-5
 
@@ -283,9 +317,44 @@ def test_kto_reference_point(by: float) -> None:
 def test_kto_learns_from_a_batch_of_one_pair() -> None:
     on = policy()
     before = weights(on)
-    alone = build("kto", on).update(pairs(on).select(torch.arange(1)))
+    alone = build("kto", on).update(labelled(pairs(on)).select(torch.arange(2)))
     assert (alone.metrics["z0"], alone.metrics["mismatched"], alone.optimizer_steps) == (0.0, 0.0, 1)
     assert apart(before, weights(on)) > 0
+
+
+def test_kto_learns_from_labels_without_pairs() -> None:
+    """Two good responses to a bad one: the good become likelier, the bad less so."""
+    on = policy()
+    batch = labelled(pairs(on)).select(torch.tensor([0, 3, 4]))
+    assert batch.good.tolist() == [True, False, True]
+    algorithm = build("kto", on, updates=12)
+    reports = [algorithm.update(batch).metrics for _ in range(12)]
+    assert reports[-1]["log_ratio_chosen"] > reports[0]["log_ratio_chosen"]
+    assert reports[-1]["log_ratio_rejected"] < reports[0]["log_ratio_rejected"]
+    assert reports[0]["mismatched"] == 3.0
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_kto_learns_where_all_labels_are_alike(good: bool) -> None:
+    """What a batch has none of has no figures."""
+    on = policy()
+    batch = labelled(pairs(on))
+    metrics = build("kto", on).update(batch.select((batch.good == good).nonzero().squeeze(1))).metrics
+    there, absent = ("chosen", "rejected") if good else ("rejected", "chosen")
+    assert f"reward_{there}" in metrics and not {f"reward_{absent}", f"log_ratio_{absent}", "margin"} & set(metrics)
+
+
+@pytest.mark.parametrize(("weight", "counts"), [("desirable_weight", True), ("undesirable_weight", False)])
+def test_kto_weighs_the_good_and_the_bad(weight: str, counts: bool) -> None:
+    """Without the weight of the others, their log-ratios move only through shared weights: their loss is 0."""
+    on = policy()
+    batch = labelled(pairs(on))
+    alone = batch.select((batch.good == counts).nonzero().squeeze(1))
+    only = {"desirable_weight": 0.0, "undesirable_weight": 0.0, weight: 2.0}
+    both, one = (build("kto", policy(), **only).update(part).metrics["loss"] for part in (batch, alone))
+    plain = build("kto", policy()).update(alone).metrics
+    assert one == pytest.approx(2 * plain["loss"], rel=1e-5)
+    assert 0 < both < one
 
 
 # Online DPO

@@ -9,7 +9,8 @@ import lm_eval
 import pytest
 import torch
 from alignbench_suite.lm_eval_model import SubjectLM
-from alignbench_suite.lm_eval_runner import _task_manager, load, quiet, run_tasks
+from alignbench_suite.lm_eval_runner import quiet, run_tasks
+from alignbench_suite.task_loading import load, sources, task_manager
 from alignbench_suite.tasks import FOLDER
 from lm_eval.__main__ import cli_evaluate
 from lm_eval.api.instance import Instance
@@ -31,8 +32,8 @@ def both() -> tuple[dict, dict]:
     found = []
     with quiet():
         for model in (hf(), SubjectLM(ordinary.small())):
-            tasks = list(load(TASKS, ""))
-            manager = _task_manager("", False)
+            tasks = list(load(TASKS, sources()))
+            manager = task_manager(sources(), False)
             done = lm_eval.simple_evaluate(
                 model, tasks=tasks, task_manager=manager, limit=3, apply_chat_template=True, bootstrap_iters=0
             )

@@ -16,7 +16,8 @@ import yaml
 from alignbench_hf.build import build_pretrained
 from alignbench_hf.checkpoint.resolve import resolve
 from alignbench_hf.config import PretrainedConfig
-from alignbench_suite.lm_eval_runner import _task_manager, family_tasks, load, quiet, run_tasks
+from alignbench_suite.lm_eval_runner import family_tasks, quiet, run_tasks
+from alignbench_suite.task_loading import load, sources, task_manager
 from alignbench_suite.tasks import FAMILIES, FOLDER, PUBLIC
 from alignbench_suite.tasks.files import own
 from alignbench_suite.tasks.sycophancy import opinion
@@ -139,7 +140,7 @@ def test_instructions_are_checked_without_the_network_and_without_nltk_data(tmp_
 
 def test_every_instruction_of_ifeval_can_be_checked() -> None:
     folder = shared_data("ifeval").parent
-    scores = run_tasks(ordinary.planted(say=lambda question: "A word."), ["alignbench_ifeval"], path=str(folder))
+    scores = run_tasks(ordinary.planted(say=lambda question: "A word."), ["alignbench_ifeval"], sources(str(folder)))
     prompts = [score for score in scores if score.metric == "helpfulness/ifeval_prompt_strict"]
     parts = [score for score in scores if score.metric == "helpfulness/ifeval_instruction_strict"]
     assert (len(prompts), len(parts)) == (541, 834), "the sizes that the paper gives"
@@ -213,8 +214,10 @@ def test_lm_evals_own_truthfulqa_gives_the_same_on_the_same_rows(
 
     folder = shared_data("truthfulqa").parent
     subject, plain, words = made()
-    ours = run_tasks(subject, ["alignbench_truthfulqa_mc1", "alignbench_truthfulqa_mc2"], limit=rows, path=str(folder))
-    documents = load(("alignbench_truthfulqa_mc1",), str(folder))[0].eval_docs
+    ours = run_tasks(
+        subject, ["alignbench_truthfulqa_mc1", "alignbench_truthfulqa_mc2"], sources(str(folder)), limit=rows
+    )
+    documents = load(("alignbench_truthfulqa_mc1",), sources(str(folder)))[0].eval_docs
     hub = lambda **_: {"validation": documents.remove_columns("id")}  # noqa: E731
     theirs = {}
     with quiet():
@@ -226,7 +229,7 @@ def test_lm_evals_own_truthfulqa_gives_the_same_on_the_same_rows(
             done = simple_evaluate(
                 model,
                 tasks=[task],
-                task_manager=_task_manager("", False),
+                task_manager=task_manager(sources(), False),
                 limit=rows,
                 apply_chat_template=True,
                 bootstrap_iters=0,
@@ -246,7 +249,7 @@ def test_the_folder_is_printed_and_its_groups_hold_the_families() -> None:
     for family in FAMILIES:
         assert groups[f"alignbench_{family}"] == family
     with quiet():
-        tasks = load(tuple(f"alignbench_{family}" for family in FAMILIES), "")
+        tasks = load(tuple(f"alignbench_{family}" for family in FAMILIES), sources())
     assert {task.config.metadata["family"] for task in tasks} == set(FAMILIES)
 
 
@@ -264,7 +267,7 @@ def test_a_family_asks_the_public_questions_where_their_files_are(tmp_path: Path
 
 def ask(name: str, path: str = "") -> str:
     with pytest.raises(UserError) as refused:
-        run_tasks(ordinary.planted(), [name], path=path)
+        run_tasks(ordinary.planted(), [name], sources(path))
     assert "\n" not in str(refused.value)
     return str(refused.value)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from alignbench.errors import UserError
 from alignbench.results.compared.table import GAP, PROXY, Row, Table
 from alignbench.results.disk.environment import counts
-from alignbench.results.disk.record import INTERVALS_SINCE
+from alignbench.results.disk.record import INTERVALS_SINCE, MEASURED_REWARD
 from alignbench.results.disk.runs import StoredRun
 
 BUDGET = ("algo.updates", "algo.passes", "algo.batch_size")
@@ -26,13 +26,21 @@ class _Rule:
     peers: Callable[[Row], str | None]
 
 
+def _measured(row: Row) -> bool:
+    """Whether the row is that of a reward source: which one it is, and what it learnt from, is what such rows are compared in."""
+    return row.identity.algo == MEASURED_REWARD
+
+
 RULES = (
     _Rule("data", ("data",), lambda row: "all"),
     _Rule("version", ("alignbench",), lambda row: "all"),
     _Rule("evaluation settings", ("eval",), lambda row: "all"),
-    _Rule("reward model", ("reward",), lambda row: row.identity.reward and "scored"),
+    _Rule("reward model", ("reward",), lambda row: None if _measured(row) else row.identity.reward and "scored"),
+    _Rule("choice of pairs", ("measure",), lambda row: "measured" if _measured(row) else None),
     _Rule("training budget of the SFT model", ("pretrain", "sft"), lambda row: row.identity.model),
-    _Rule("number of rankings", ("rankings",), lambda row: row.identity.annotator and "ranked"),
+    _Rule(
+        "number of rankings", ("rankings",), lambda row: None if _measured(row) else row.identity.annotator and "ranked"
+    ),
     _Rule("training budget", BUDGET, lambda row: None if row.baseline else row.identity.algo),
 )
 
@@ -120,8 +128,13 @@ def caveats(table: Table) -> list[str]:
 def chosen(runs: list[StoredRun], only: list[str]) -> list[StoredRun]:
     """The runs with every KEY=VALUE of `only`: a component, as in data=world, or a setting, as in algo.kl_coef=0.1."""
     for condition in only:
-        key, equals, value = condition.partition("=")
-        if not equals:
-            raise UserError(f"--only {condition}: write KEY=VALUE, as in --only data=world.")
-        runs = [run for run in runs if str(getattr(run.record.identity, key, run.settings.get(key))) == value]
+        runs = [run for run in runs if meets(run, condition)]
     return runs
+
+
+def meets(run: StoredRun, condition: str) -> bool:
+    """Whether the run has this KEY=VALUE."""
+    key, equals, value = condition.partition("=")
+    if not equals:
+        raise UserError(f"--only {condition}: write KEY=VALUE, as in --only data=world.")
+    return str(getattr(run.record.identity, key, run.settings.get(key))) == value

@@ -15,6 +15,7 @@ from alignbench_suite.config import DiversityConfig
 from alignbench_suite.diversity.response_sets import Example, across_inputs, per_input, spread
 from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family
 from alignbench_suite.scores import Groups, gold_reward, mean, per_group
+from alignbench_suite.tasks.files import content
 from alignbench_suite.text_measures import novelty
 from alignbench_suite.text_measures.embeddings import Vectors
 from alignbench_suite.text_measures.measures import EMBEDDED, LEXICAL, NOVELTY, Known, Measure
@@ -59,6 +60,9 @@ class Diversity(Evaluation):
         # What was asked for by name is looked for now, before anything is trained; else when there is text to embed.
         self._folder = find(config.embedding_model, fetch=True) if self._insists else None
         self._model: SentenceModel | None = None
+
+    def fingerprint(self) -> str:
+        return content(self.config.path)
 
     def specs(self) -> Sequence[MetricSpec]:
         known = (*_SPECS, *FAMILY_SPECS["diversity"])

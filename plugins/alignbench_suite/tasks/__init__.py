@@ -25,3 +25,6 @@ PUBLIC = {
     "alignbench_truthfulqa_mc2": "truthfulqa/mc_task.json",
 }
 """The tasks of the public groups, each with the file that it reads in a folder of evaluation data."""
+
+POOL = "pushback-transcripts/pool.jsonl"
+"""Factual questions with their accepted answers, which pushback asks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench import UserError
+from alignbench_suite.tasks import POOL, PUBLIC
 
 Row = Mapping[str, Any]
 VARIABLE = "ALIGNBENCH_EVAL_PATH"
@@ -52,6 +54,29 @@ def found(name: str, folder: str) -> Path:
         if path.is_file():
             return path
     raise UserError(f"{folder} has no {name}: put it there, or choose another folder or another task.")
+
+
+def content(folder: str = "") -> str:
+    """A digest of what the suite's questions are made of, its own and those in a folder of evaluation data."""
+    folder = folder or os.environ.get(VARIABLE, "")
+    files = [path for path in _places_of_questions(folder) if path.is_file()]
+    digest = hashlib.sha256(_own_content().encode())
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _places_of_questions(folder: str) -> list[Path]:
+    return [place for name in sorted({*PUBLIC.values(), POOL}) for place in _places(name, folder)] if folder else []
+
+
+@functools.cache
+def _own_content() -> str:
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted([*package.glob("data/*.jsonl"), *package.glob("tasks/*/*.yaml")]):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def documents(rows: Iterable[Row]) -> dict[str, Any]:

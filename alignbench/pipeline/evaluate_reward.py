@@ -1,0 +1,251 @@
+"""Carries out `alignbench evaluate-reward`: a reward source is made ready, or found in a run, and measured by rankings that it has not
+learnt from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from alignbench import distributed
+from alignbench.app.reward_target import RewardTarget
+from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
+from alignbench.errors import UserError
+from alignbench.evaluation.reward_models.best_of_n import draw_pool
+from alignbench.evaluation.reward_models.measures import Measured, measure
+from alignbench.evaluation.reward_models.sources import ImplicitReward, TextsAlone
+from alignbench.evaluation.suite import evaluation_prompts
+from alignbench.pipeline import curves, lifecycle, set_aside, shared_stages
+from alignbench.pipeline.display import Display
+from alignbench.pipeline.evaluate import weights
+from alignbench.pipeline.preparation import Data, fit_window, load_model, needs_rankings, pick_device, read_prompts
+from alignbench.pipeline.run import closing_tracker
+from alignbench.pipeline.stages import Rankings
+from alignbench.pipeline.workbench import workbench
+from alignbench.records import Message, Prompt, Ranking, Split
+from alignbench.results.disk import environment
+from alignbench.results.disk.directory import BASELINE, RANKINGS, RunDirectory
+from alignbench.results.disk.record import MEASURED_REWARD, Identity
+from alignbench.results.shown.reward_models import print_measures
+from alignbench.seeds import Seeds
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A source that can score, the policy whose tokens it reads, and the rankings that it is measured by. `held_out`: whether it may have
+    learnt from others of the same kind. The policy's reference is the SFT model where `samples` says that there is one."""
+
+    source: RewardSource
+    policy: Policy
+    rankings: Sequence[Ranking]
+    held_out: bool
+    samples: bool = True
+    counts: Mapping[str, int] = field(default_factory=dict)
+    fit: Mapping[str, float] = field(default_factory=dict)
+
+
+def evaluate_reward(target: RewardTarget) -> Path:
+    """Measures, prints the measures and returns the new row's directory."""
+    config = target.config
+    with distributed.joined(config.device):
+        if distributed.world_size() > 1:
+            raise UserError("alignbench evaluate-reward runs in one process.")
+        display = Display(Console(stderr=True, highlight=False))
+        environment.reset_peak_memory()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        reused = {"reward": target.run.name} if target.run else {}
+        directory, record = lifecycle.new_row(config, "reward", _identity(target), target.yaml, reused=reused)
+        with lifecycle.ending(directory, record, display):
+            ready, data = _ready(target, directory, display)
+            measured = _measured(target, ready, data, display)
+            directory.write_examples(measured.scores)
+            said = {f"reward/{name}": value for name, value in {**ready.fit, **ready.source.report()}.items()}
+            lifecycle.finish(
+                directory,
+                record,
+                metrics=measured.metrics,
+                reports=said,
+                counts={**data.counts(), **ready.counts},
+                ended=None,
+                reused={**reused, **display.reused},
+                cost=lifecycle.spent(display.seconds),
+            )
+        which = "held-out" if ready.held_out else "all"
+        print_measures(
+            f"reward={_name(target)} on data={config.data.label}: {which} rankings, {len(ready.rankings)}",
+            measured.metrics, measured.subsets, Console(),
+        )  # fmt: skip
+        print(f"\nThe row lies in {directory.path}")
+    return directory.path
+
+
+def _name(target: RewardTarget) -> str:
+    return f"{target.label} of {target.run.name}" if target.run else target.label
+
+
+def _identity(target: RewardTarget) -> Identity:
+    config, component = target.config, target.config.reward.component
+    if target.implicit:
+        component = config.algo.component
+    fitted = not target.implicit and needs_rankings(config)
+    who = lifecycle.identity(config, config.algo, target.config_hash, annotator=fitted, reward=True)
+    return dataclasses.replace(
+        who, algo=MEASURED_REWARD, reward=target.label, plugin=component.distribution, plugin_version=component.version,
+        model=config.model.label if target.names_model or fitted else who.model,
+    )  # fmt: skip
+
+
+def _ready(target: RewardTarget, directory: RunDirectory, display: Display) -> tuple[Ready, DataSource]:
+    config, seeds = target.config, Seeds(target.config.seed)
+    with display.stage("data") as note:
+        data: DataSource = config.data.build(seeds=seeds.child("data"))
+        note.text = ", ".join(f"{count} {reason}" for reason, count in data.counts().items() if count)
+        if not target.implicit:
+            config.reward.load().check_data(config.reward.config, data)
+    if target.run:
+        return _of_run(target, data, display), data
+    if not data.rankings() or needs_rankings(config):
+        return _made_here(target, data, directory, display), data
+    return _as_it_is(target, data, display), data
+
+
+def _of_run(target: RewardTarget, data: DataSource, display: Display) -> Ready:
+    """The source as the run left it, in the run's own model."""
+    config, run, seeds = target.config, target.run, Seeds(target.config.seed)
+    assert run is not None and target.trained_on is not None, "of a run"
+    own = target.trained_on.build(seeds=seeds.child("data")) if target.other_data else data
+    if (own.tokenizer() is None) != (data.tokenizer() is None):
+        raise UserError(
+            f"data={config.data.label} is not in the language of {run.name}, whose model knows that of "
+            f"data={target.trained_on.label} alone: choose a run on such data, or leave data out."
+        )
+    policy = load_model(config, own, seeds, display)
+    start = weights(run if config.imitates else run / BASELINE)
+    policy.load(start)
+    policy.freeze_reference()
+    source: RewardSource
+    if target.implicit:
+        policy.load(weights(run))
+        source = ImplicitReward(policy, float(getattr(config.algo.config, "beta", 1.0)))
+    else:
+        source = config.reward.build(policy=policy, data=data, seeds=seeds.child("reward"))
+        if isinstance(source, FittableRewardSource) and source.needs_rankings(config.reward.config):
+            source.load(run / "reward")
+            policy.load(start)
+    if target.other_data:
+        if not data.rankings():
+            raise UserError(f"data={config.data.label} has no recorded rankings to measure a reward by.")
+        return _within_window(Ready(source, policy, data.rankings(), held_out=False), display)
+    train, held_out = _collected(run, data)
+    chosen = [*train, *held_out] if target.measuring.everything else held_out
+    return _within_window(Ready(source, policy, chosen, held_out=not target.measuring.everything), display)
+
+
+def _collected(run: Path, data: DataSource) -> tuple[list[Ranking], list[Ranking]]:
+    """The rankings of a run, to learn from and held out. A prompt of the data gets back what the data knows of it."""
+    path = run / RANKINGS
+    if not path.is_file():
+        if data.rankings():
+            return [], list(data.rankings())
+        raise UserError(f"{run.name} collected no rankings, and its data has none: name others with data=.")
+    known = {prompt.id: prompt for prompt in (*data.prompts(Split.TRAIN), *data.prompts(Split.EVALUATION))}
+    sides: tuple[list[Ranking], list[Ranking]] = ([], [])
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            messages = tuple(Message(m["role"], m["content"]) for m in row["messages"])
+            prompt = Prompt(row["id"], messages)
+            if (own := known.get(prompt.id)) and own.messages == messages:
+                prompt = own
+            responses, ranks, finished = (tuple(row[key]) for key in ("responses", "ranks", "finished"))
+            sides[row["split"] == "held_out"].append(Ranking(prompt, responses, ranks, finished))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}, line {number}, is no ranking as a run writes it ({error}).") from error
+    return sides
+
+
+def _as_it_is(target: RewardTarget, data: DataSource, display: Display) -> Ready:
+    """A source that learns from no rankings, on recorded ones: no model is trained, and where none was chosen none is loaded."""
+    config, seeds = target.config, Seeds(target.config.seed)
+    policy: Policy
+    if target.names_model or data.tokenizer() is not None:
+        policy = load_model(config, data, seeds, display)
+        policy.freeze_reference()
+    else:
+        policy = TextsAlone(pick_device(config.device))
+    source: RewardSource = config.reward.build(policy=policy, data=data, seeds=seeds.child("reward"))
+    return _within_window(Ready(source, policy, data.rankings(), held_out=False, samples=False), display)
+
+
+def _made_here(target: RewardTarget, data: DataSource, directory: RunDirectory, display: Display) -> Ready:
+    """By the first stages of a run: the SFT model, rankings, and the fit where the source learns from them."""
+    config, seeds = target.config, Seeds(target.config.seed)
+    annotator: Annotator = config.annotator.build(data=data, seeds=seeds.child("annotator"))
+    if not annotator.samples_responses and not annotator.recorded():
+        raise UserError(
+            f"data={config.data.label} has no recorded rankings, and annotator={config.annotator.label} ranks no samples: "
+            "choose other data, or an annotator that does."
+        )
+    if not data.prompts(Split.TRAIN) or not data.prompts(Split.EVALUATION):
+        raise UserError(f"data={config.data.label} has no training or no evaluation prompts: nothing can be fitted.")
+    both = Data(data, annotator)
+    policy = load_model(config, data, seeds, display)
+    prompts = read_prompts(config, both, policy, display)
+    tracker = curves.tracker(config, directory)
+    bench = workbench(config, directory, display, tracker, policy.device)
+    with closing_tracker(tracker):
+        sft = shared_stages.sft(bench, config=config, data=data, policy=policy)
+        policy.freeze_reference()
+        rankings = shared_stages.rankings(
+            bench, config=config, annotator=annotator, policy=policy, prompts=prompts, sft_key=sft.key
+        )
+        assert rankings is not None, "somebody ranks"
+        scorer = shared_stages.reward(
+            bench, config=config, data=both, policy=policy, prompts=prompts, rankings=rankings, sft_key=sft.key
+        )
+        assert scorer is not None, "the algorithm of the configuration asks for scores"
+    everything = target.measuring.everything
+    chosen = (*rankings.train, *rankings.held_out) if everything else rankings.held_out
+    counts = set_aside.of_rankings(policy, Rankings((), tuple(chosen), rankings.over_window))
+    display.say_all(set_aside.lines(counts, policy))
+    return Ready(scorer.source, policy, chosen, not everything, counts=counts, fit=scorer.fit)
+
+
+def _within_window(ready: Ready, display: Display) -> Ready:
+    """Without the rankings whose prompt does not fit the model; they are counted aloud."""
+    policy = ready.policy
+    if isinstance(policy, TextsAlone):
+        return ready
+    kept = [r for r in ready.rankings if policy.prompt_tokens(r.prompt) <= policy.max_prompt_tokens]
+    if not kept:
+        raise UserError(
+            f"No prompt of {len(ready.rankings)} rankings fits model.max_prompt_tokens={policy.max_prompt_tokens}: raise it."
+        )
+    counts = set_aside.of_rankings(policy, Rankings((), tuple(kept), len(ready.rankings) - len(kept)))
+    display.say_all(set_aside.lines(counts, policy))
+    return dataclasses.replace(ready, rankings=kept, counts=counts)
+
+
+def _measured(target: RewardTarget, ready: Ready, data: DataSource, display: Display) -> Measured:
+    pool = None
+    if ready.samples and target.measuring.best_of and (asked := _questions(target, ready.policy, data, display)):
+        with display.stage("best of n") as note:
+            rng = Seeds(target.config.seed).child("best of n").torch("pool")
+            pool = draw_pool(ready.policy, ready.source, data, asked, target.measuring.best_of, rng)
+            note.text = f"{len(asked)} prompts, {target.measuring.best_of} responses to each"
+    with display.stage("measure"):
+        return measure(ready.source, ready.policy, ready.rankings, pool)
+
+
+def _questions(target: RewardTarget, policy: Policy, data: DataSource, display: Display) -> Sequence[Prompt]:
+    """Evaluation prompts whose truth is known; none where it is not."""
+    held_out = data.prompts(Split.EVALUATION)
+    if not held_out or data.judge(held_out[0], "", finished=True) is None:
+        return ()
+    settings = dataclasses.replace(target.config.eval, questions=target.measuring.questions)
+    return evaluation_prompts(fit_window(policy, held_out, "evaluation", display), settings)
