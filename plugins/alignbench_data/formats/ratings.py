@@ -162,7 +162,7 @@ def _of_ratings(ratings: Mapping[str, Any], settings: Settings) -> float | None:
 
 def _rating(value: Any) -> float | None:
     """A number, perhaps in an object or as text; None for N/A and the like."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = next((value[key] for key in ("Rating", "rating", "score") if key in value), None)
     if value is None or isinstance(value, bool):
         return None
