@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from alignbench_annotators.rankings import read_rankings
+from alignbench_data.recorded import read_rankings
 
 from alignbench import Seeds, UserError
 from alignbench.page.rank.agreement import Agreement, agreement, alpha

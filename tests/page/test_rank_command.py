@@ -30,7 +30,7 @@ def test_a_models_responses_become_items(folder: Path, capsys: pytest.CaptureFix
     items = list(project.items().values())
     assert len(items) == 8 and sum(bool(item.gold) for item in items) == 2
     assert all(2 <= len(set(item.responses)) == len(item.responses) <= 3 for item in items), "no response twice"
-    assert project.settings().overrides == SMALL and project.settings().scales
+    assert project.settings.overrides == SMALL and project.settings.scales
     again = command(capsys, "rank", "sample", "first", *SMALL)
     assert again.code == 2 and "already" in again.errors[0]
 

@@ -66,7 +66,7 @@ class RankPages:
 
     def _summary(self, project: Project) -> dict[str, Any]:
         items, answers, _ = project.stamp()
-        return {"kind": project.settings().kind, "items": items, "answers": answers}
+        return {"kind": project.settings.kind, "items": items, "answers": answers}
 
     def board_page(self, request: Request) -> Response:
         project = self._project(request)

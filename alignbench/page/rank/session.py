@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from alignbench.errors import UserError
-from alignbench.page.rank.dealing import HELD_SECONDS, Standing, next_item, shown_order
+from alignbench.page.rank.dealing import HELD_SECONDS, next_item, shown_order
 from alignbench.page.rank.items import Item, Judgement, dense, judgement
 from alignbench.page.rank.store import Annotator, ConflictError, Project, Settings, judged, now
 from alignbench.seeds import Seeds
@@ -18,6 +18,19 @@ from alignbench.seeds import Seeds
 T = TypeVar("T")
 LONGEST_ACTION = 64
 """Characters of an action's id."""
+_OPEN = """
+    FROM items LEFT JOIN (SELECT item, count(*) AS n FROM answers GROUP BY item) AS answered ON answered.item = items.id
+    WHERE items.id NOT IN (SELECT item FROM answers WHERE annotator = :me) AND gold"""
+"""Items that this person has not answered, and how many others have."""
+_LEFT = f"SELECT count(*) {_OPEN} = '[]' AND coalesce(answered.n, 0) < :people"
+_GOLD = f"SELECT items.id {_OPEN} != '[]' ORDER BY items.id"
+_DUE = f"""
+    SELECT id FROM (
+        SELECT items.id, coalesce(answered.n, 0) + (
+            SELECT count(*) FROM dealt WHERE item = items.id AND annotator != :me AND at > :since) AS n
+        {_OPEN} = '[]')
+    WHERE n < :people ORDER BY n DESC, id LIMIT 1"""
+"""Items that somebody has answered, or that lie before somebody, come first, so that agreement can be told early."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +63,14 @@ class Session:
 
     def state(self) -> State:
         """Deals an item where none lies before them."""
-        settings = self._project.settings()
+        settings = self._project.settings
         with self._project.changing() as connection:
             return self._state(connection, settings)
 
     def act(self, action: Mapping[str, Any]) -> State:
         """Carries out one action and says what lies before them then. An action that comes twice, as it does where the answer to
         the first was lost, is carried out once."""
-        kind, name, settings = action.get("kind"), action.get("id"), self._project.settings()
+        kind, name, settings = action.get("kind"), action.get("id"), self._project.settings
         if not isinstance(name, str) or not 16 <= len(name) <= LONGEST_ACTION or not name.isalnum():
             raise UserError("An action needs an id of 16 to 64 letters and digits.")
         with self._project.changing() as connection:
@@ -77,7 +90,6 @@ class Session:
 
     def _state(self, connection: sqlite3.Connection, settings: Settings) -> State:
         me = self._annotator.id
-        left = _standings(connection, self._annotator)
         done, checked = connection.execute(
             "SELECT count(*), coalesce(sum(gold != '[]'), 0) FROM answers JOIN items ON items.id = item "
             "WHERE annotator = ?", (me,),
@@ -86,9 +98,11 @@ class Session:
             "SELECT item, draft FROM dealt WHERE annotator = ? ORDER BY at DESC LIMIT 1", (me,)
         ).fetchone()
         if lies is None:
+            since = time.time() - HELD_SECONDS
+            ordinary = connection.execute(_DUE, {"me": me, "people": settings.people, "since": since}).fetchone()
             chosen = next_item(
-                left,
-                people=settings.people,
+                ordinary[0] if ordinary else None,
+                [row[0] for row in connection.execute(_GOLD, {"me": me})],
                 gold_every=settings.gold_every,
                 done=done,
                 checked=checked,
@@ -103,8 +117,8 @@ class Session:
             shown = self._shown(lies[0], item, settings)
             draft = judged(json.loads(lies[1])) if lies[1] else Judgement()
             before = Before(lies[0], item, shown, as_shown(draft, shown))
-        needed = sum(not one.gold and one.answered < settings.people for one in left)
-        return State(before, done, needed, done > 0, settings)
+        (left,) = connection.execute(_LEFT, {"me": me, "people": settings.people}).fetchone()
+        return State(before, done, left, done > 0, settings)
 
     def _draft(self, connection: sqlite3.Connection, action: Mapping[str, Any], settings: Settings) -> None:
         number, _, said = self._judged(connection, action, settings)
@@ -174,16 +188,3 @@ def as_shown(said: Judgement, order: Sequence[int]) -> Judgement:
 
 def _seeds(settings: Settings, annotator: Annotator) -> Seeds:
     return Seeds(settings.seed).child("rank").child(annotator.name)
-
-
-def _standings(connection: sqlite3.Connection, annotator: Annotator) -> list[Standing]:
-    """Items that this person has not answered, and how far others are with them. What lies before somebody is in `dealt`."""
-    query = """
-        SELECT items.id, items.gold != '[]', coalesce(a.n, 0), coalesce(d.n, 0) FROM items
-        LEFT JOIN (SELECT item, count(*) AS n FROM answers GROUP BY item) AS a ON a.item = items.id
-        LEFT JOIN (SELECT item, count(*) AS n FROM dealt WHERE annotator != ?1 AND at > ?2 GROUP BY item) AS d
-            ON d.item = items.id
-        WHERE items.id NOT IN (SELECT item FROM answers WHERE annotator = ?1)
-    """
-    rows = connection.execute(query, (annotator.id, time.time() - HELD_SECONDS))
-    return [Standing(item, bool(gold), answered, held) for item, gold, answered, held in rows]

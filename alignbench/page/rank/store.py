@@ -6,6 +6,7 @@ WAL with synchronous=FULL: a commit returns after its fsync, so that neither a k
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sqlite3
@@ -181,7 +182,9 @@ class Project:
         with self._using() as connection:
             return connection.execute(query, values).fetchall()
 
+    @functools.cached_property
     def settings(self) -> Settings:
+        """Those of its making: they never change."""
         found = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM settings")}
         found.pop("secret", None)
         return Settings(**{**found, "overrides": tuple(found.get("overrides", ()))})

@@ -42,7 +42,7 @@ class RankTrainings:
             raise UserError(f"{odd[0][:60]!a} cannot be set here: the project says what is trained.")
         if choices.get("algo") not in algorithms():
             raise unknown_name("algorithm", str(choices.get("algo", ""))[:60], algorithms())
-        settings = project.settings()
+        settings = project.settings
         if settings.kind != "rank":
             raise UserError("Two checkpoints are compared here: there is nothing to train on.")
         path = export.for_training(project)

@@ -56,7 +56,7 @@ class Boards:
 
 
 def _board(project: Project) -> dict[str, Any]:
-    settings, items, answers = project.settings(), project.items(), project.answers()
+    settings, items, answers = project.settings, project.items(), project.answers()
     counts = dict.fromkeys(items, 0)
     for answer in answers:
         counts[answer.item] += 1
