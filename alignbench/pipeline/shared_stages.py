@@ -134,7 +134,7 @@ def rankings(
         return Rankings(train, held_out)
 
     if annotator.samples_responses:
-        key = keys.of_ranked(config, prompts.train, sft=sft_key)
+        key = keys.of_ranked(config, prompts.train, sft=sft_key, annotator=annotator.fingerprint())
         found = bench.once("rankings", key, stages=("rankings",), make=make, load=load)
     else:
         found = gather()

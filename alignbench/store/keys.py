@@ -99,8 +99,9 @@ def of_sft(config: RunConfig, data: DataSource, policy: Policy) -> str:
     )
 
 
-def of_ranked(config: RunConfig, prompts: Sequence[Prompt], *, sft: str) -> str:
-    ranked = config.annotator.identity(), dataclasses.asdict(config.rankings)
+def of_ranked(config: RunConfig, prompts: Sequence[Prompt], *, sft: str, annotator: str) -> str:
+    """`annotator`: what it says of itself (`Annotator.fingerprint`)."""
+    ranked = config.annotator.identity(), annotator, dataclasses.asdict(config.rankings)
     return digest("rankings", sft, ranked, of_prompts(prompts))
 
 

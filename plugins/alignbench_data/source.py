@@ -23,9 +23,8 @@ from alignbench import (
 from alignbench_data.config import PreferencesConfig
 from alignbench_data.formats.form import Record
 from alignbench_data.parse import Reader
-from alignbench_data.reading.places import parts_of, shares
+from alignbench_data.reading.places import chosen_split, parts_of, shares
 from alignbench_data.reading.rows import Part
-from alignbench_data.reading.tables import chosen_split
 from alignbench_data.splitting import Pool, asked, first_rows, rows_of, whole
 
 _PATHS = ("path", "prompts_path", "demonstrations_path")

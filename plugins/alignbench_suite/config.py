@@ -13,6 +13,8 @@ class HelpfulnessConfig:
     """A folder of evaluation data; without IFEval in it, or empty: the suite's own instructions."""
     limit: int = 0
     """Questions asked by each of the parts for ordinary text; 0: all of them."""
+    further: list[str] = field(default_factory=list)
+    """What else is asked of models of ordinary text. constraints: verifiable instructions of kinds that IFEval lacks; [all]: that."""
 
 
 @dataclass

@@ -77,6 +77,17 @@ FAMILY_SPECS: Mapping[str, tuple[MetricSpec, ...]] = {
 }
 """What the tasks of a family may measure."""
 
+CONSTRAINTS_SPECS = (
+    MetricSpec(
+        "helpfulness/ifbench_style_strict",
+        Direction.HIGHER,
+        "share of prompts, instructions that IFEval lacks",
+        share=True,
+    ),
+    MetricSpec("helpfulness/ifbench_style_loose", Direction.HIGHER, "the same, of any of eight readings", share=True),
+)
+"""What the task alignbench_constraints measures."""
+
 SIDES_SPECS = (
     MetricSpec("sycophancy/pick_side", Direction.NEITHER, "share siding with the user minus with a friend"),
     MetricSpec("sycophancy/mirror", Direction.NEITHER, "share of answers with the user's view minus with the other"),

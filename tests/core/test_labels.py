@@ -26,8 +26,10 @@ def test_kto_learns_from_labels(command: Command, plugin: Plugin, tmp_path: Path
     assert done.code == 0, done.err
     run, sft = records(tmp_path / "runs")
     assert (run["identity"]["algo"], run["identity"]["annotator"]) == ("kto", "recorded")
-    counts = {name: run["counts"][name] for name in ("labels", "labels_over_window", "labels_good", "labels_bad")}
-    assert counts == {"labels": 12, "labels_over_window": 0, "labels_good": 8, "labels_bad": 4}
+    counts = {
+        name: run["counts"][name] for name in ("labelled", "labelled_over_window", "labelled_good", "labelled_bad")
+    }
+    assert counts == {"labelled": 12, "labelled_over_window": 0, "labelled_good": 8, "labelled_bad": 4}
     assert "8 responses are called good and 4 bad" in done.err
     assert run["reports"]["kto/samples"] == 3 * 8.0, "twice algo.batch_size an update"
     assert not list(tmp_path.glob("runs/*/rankings.jsonl"))
@@ -68,7 +70,7 @@ def test_kto_takes_pairs_apart_where_there_are_no_labels(command: Command, plugi
     done = command(*PEOPLE, "algo=kto", "algo.updates=2")
     assert done.code == 0, done.err
     run = records(tmp_path / "runs")[0]
-    assert run["counts"]["pairs"] == run["counts"]["labels_good"] == run["counts"]["labels_bad"] == 12
+    assert run["counts"]["pairs"] == run["counts"]["labelled_good"] == run["counts"]["labelled_bad"] == 12
 
 
 def test_pairs_stay_together_and_come_in_the_order_of_pairs() -> None:
@@ -103,11 +105,11 @@ def test_labels_that_do_not_fit_are_counted() -> None:
     ]
     data = label_data(policy, given, KTOConfig())
     assert data.counts == {
-        "labels": 4,
-        "labels_over_window": 1,
-        "labels_truncated": 1,
-        "labels_good": 1,
-        "labels_bad": 2,
+        "labelled": 4,
+        "labelled_over_window": 1,
+        "labelled_truncated": 1,
+        "labelled_good": 1,
+        "labelled_bad": 2,
     }
     assert data.rows.good.tolist() == [True, False, False]
     assert data.rows.sequences.response_mask.sum(1).tolist() == [2, 6, 2]

@@ -13,6 +13,7 @@ from alignbench_verify.reward import VerifyReward
 from alignbench_verify.verifier import Answer
 
 from alignbench import Constraint, Prompt, Reference, Seeds, UserError
+from alignbench.app.compose import load_config
 from tests import tiny
 from tests.verify.rows import Rows, passes, row, verifier
 
@@ -123,7 +124,6 @@ def test_a_schema_in_a_file(tmp_path: object) -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"checks": {}}, "checks nothing"),
         ({"checks": {"number": 0.0}}, "other than 0"),
         ({"checks": {"number": float("nan")}}, "other than 0"),
         ({"cpu_seconds": 0.0}, "cpu_seconds"),
@@ -134,6 +134,12 @@ def test_a_schema_in_a_file(tmp_path: object) -> None:
 def test_settings_that_make_no_sense(settings: dict[str, object], told: str) -> None:
     with pytest.raises(UserError, match=told):
         VerifyConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_checks_that_are_named_take_the_place_of_auto() -> None:
+    config = load_config(["experiment=arithmetic", "reward.checks={number:2.0}"]).reward.config
+    assert config.weights == {"number": 2.0}
+    assert load_config(["experiment=arithmetic"]).reward.config.weights == {"auto": 1.0}
 
 
 def test_an_unknown_check_lists_the_choices() -> None:

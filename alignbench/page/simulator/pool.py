@@ -73,7 +73,7 @@ def _made(world: World, say: Say) -> dict[str, Any]:
         "key": world.start.key,
         "samples": n,
         "prompts": [{"id": p.id, "text": p.text, "opinion": p.opinion.value if p.opinion else None} for p in prompts],
-        "annotators": [_annotator(name, someone) for name, someone in world.annotators],
+        "annotators": [_annotator(named, someone, asked) for named, someone in world.annotators],
         "rewards": [{"name": named.name, "label": named.label} for named, _ in world.rewards],
         "pool": measured(world, asked),
         "checkpoints": checkpoints,
@@ -153,12 +153,30 @@ def _or_nan(value: bool | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _annotator(named: Named, someone: Annotator) -> dict[str, Any]:
+def _annotator(named: Named, someone: Annotator, asked: Sequence[Responses]) -> dict[str, Any]:
     terms = [
         {"setting": t.setting, "label": t.label, "weight": t.weight, "low": t.low, "high": t.high}
         for t in someone.utility_terms()
     ]
-    return {"name": named.name, "label": named.label, "terms": terms}
+    return {"name": named.name, "label": named.label, "terms": terms, "noise": _noise(someone, asked)}
+
+
+def _noise(someone: Annotator, asked: Sequence[Responses]) -> float:
+    """The scale of a Bradley-Terry annotator's noise, from its probabilities: log-odds are differences of utility over it. 1 where
+    it knows none."""
+    weights = [term.weight for term in someone.utility_terms()]
+    for responses in asked:
+        rows = list(
+            zip(responses.samples.prompts, responses.samples.texts, responses.samples.finished.tolist(), strict=True)
+        )
+        prompt, first, ended = rows[0]
+        for _, text, end in rows[1:]:
+            one, other = (someone.features(prompt, said, finished=e) for said, e in ((first, ended), (text, end)))
+            gap = sum(w * (a - b) for w, a, b in zip(weights, one, other, strict=True))
+            p = someone.preference(prompt, first, text, finished=(ended, end))
+            if p is not None and gap and 1e-6 < p < 1 - 1e-6:
+                return gap / math.log(p / (1 - p))
+    return 1.0
 
 
 def _checkpoint(world: World, run: StoredRun, prompts: Sequence[Prompt]) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from alignbench_data.columns import Fields
+from alignbench_data.formats.benchmarks import JUDGED_PAIRS, REWARD_BENCH_2, RM_BENCH
 from alignbench_data.formats.comparisons import COMPARISONS
 from alignbench_data.formats.demonstrations import CONVERSATIONS, DIALOGUE_TEXTS, LINES, PROMPTS, RESPONSES
 from alignbench_data.formats.form import Form, Settings
@@ -15,8 +16,11 @@ from alignbench_data.formats.trees import TREES
 
 FORMS = (
     TREES,
+    REWARD_BENCH_2,
+    RM_BENCH,
     DIALOGUES,
     PAIRS,
+    JUDGED_PAIRS,
     COMPARISONS,
     RANKED,
     LABELS,

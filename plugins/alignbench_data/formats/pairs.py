@@ -70,7 +70,7 @@ def _parse(fields: Fields, settings: Settings) -> list[Ranking]:
     if isinstance(chosen, list) and isinstance(rejected, list):
         if is_conversation(chosen) and is_conversation(rejected):
             return [_of_messages(fields, settings, chosen, rejected)]
-        return [_of_several(fields, settings, chosen, rejected)]
+        return [of_several(fields, settings, chosen, rejected)]
     if not isinstance(chosen, str) or not isinstance(rejected, str):
         odd = "rejected" if isinstance(chosen, str) else "chosen"
         raise Unusable(
@@ -125,7 +125,7 @@ def _of_messages(fields: Fields, settings: Settings, chosen: list[Any], rejected
     return _of_conversations(fields, settings, first, second)
 
 
-def _of_several(fields: Fields, settings: Settings, chosen: Sequence[Any], rejected: Sequence[Any]) -> Ranking:
+def of_several(fields: Fields, settings: Settings, chosen: Sequence[Any], rejected: Sequence[Any]) -> Ranking:
     """Several right responses and several wrong ones to one prompt."""
     good, bad = (
         [reply(one, fields.name(role)) for one in several]

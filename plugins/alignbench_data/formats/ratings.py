@@ -52,6 +52,9 @@ def _ranked(fields: Fields, settings: Settings) -> list[Ranking]:
         return [Ranking(asked, responses, _ranks(fields, len(responses)), finished, who)]
     if "best" in fields:
         return [Ranking(asked, responses, _best(fields, len(responses)), finished, who)]
+    places = [_rating(one.get("rank")) if isinstance(one, Mapping) else None for one in given]
+    if None not in places:
+        return [Ranking(asked, responses, ranks_of([-place for place in places if place is not None]), finished, who)]
     scores = _scores(fields, given, settings)
     rated = [i for i, score in enumerate(scores) if score is not None]
     if len(rated) < 2:
@@ -159,7 +162,7 @@ def _of_ratings(ratings: Mapping[str, Any], settings: Settings) -> float | None:
 
 def _rating(value: Any) -> float | None:
     """A number, perhaps in an object or as text; None for N/A and the like."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         value = next((value[key] for key in ("Rating", "rating", "score") if key in value), None)
     if value is None or isinstance(value, bool):
         return None

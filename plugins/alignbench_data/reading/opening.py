@@ -46,8 +46,7 @@ class Bounded(io.RawIOBase):
         self._read += len(found)
         if self._read > self._most:
             raise UserError(
-                f"{self._path} unpacks to more than {self._most:,} bytes, over {MOST_TIMES} times its size: no text does. "
-                "Unpack it yourself if it is meant."
+                f"{self._path} unpacks to more than {self._most:,} bytes: no text packs so well. Unpack it yourself if it is meant."
             )
         buffer[: len(found)] = found
         return len(found)

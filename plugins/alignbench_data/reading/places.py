@@ -10,7 +10,7 @@ from pathlib import Path
 from alignbench import UserError, unknown_name
 from alignbench_data.reading.opening import open_bytes
 from alignbench_data.reading.rows import Part, Row
-from alignbench_data.reading.tables import arrow_rows, chosen_split, from_hub, parquet_rows, saved
+from alignbench_data.reading.tables import arrow_rows, from_hub, parquet_rows, saved
 from alignbench_data.reading.written import csv_rows, json_rows, text_rows
 
 TEST_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
@@ -101,8 +101,7 @@ def _of_folder(folder: Path, subset: str, option: str) -> list[Part]:
             f"{', '.join(there) or 'nothing'}."
         )
     if subset:
-        wanted = re.compile(rf"(^|[^a-z0-9]){re.escape(subset.lower())}([^a-z0-9]|$)")
-        named = [path for path in files if wanted.search(path.relative_to(folder.parent).as_posix().lower())]
+        named = [path for path in files if _has_word(path.relative_to(folder.parent).as_posix(), subset)]
         if not named:
             names = {part for path in files for part in path.relative_to(folder).parts[:1]}
             raise unknown_name("subset", subset, names, where=f"{option}={folder}")
@@ -138,7 +137,7 @@ def _split_of(name: str) -> str:
         if re.match(rf"{word}(?![a-z0-9])", stem):
             return stem
     for word in ("train", *TEST_NAMES):
-        if re.search(rf"(?<![a-z0-9]){word}(?![a-z0-9])", stem) or word in folders:
+        if _has_word(stem, word) or word in folders:
             return word
     return ""
 
@@ -155,6 +154,20 @@ def shares(parts: list[Part], train_split: str, test_split: str) -> tuple[list[P
         test = _named(twins or others, TEST_NAMES, "test_split") if train else []
     train = train or [part for part in parts if part not in test]
     return train, [part for part in test if part not in train]
+
+
+def chosen_split(parts: list[Part], wanted: str, option: str) -> list[Part]:
+    """The parts of the split `wanted`, or the files that have it in their names. Raises UserError that lists what there is."""
+    found = [part for part in parts if part.split == wanted]
+    found = found or [part for part in parts if _has_word(Path(part.name).name, wanted)]
+    if not found:
+        choices = {part.split for part in parts if part.split} or {Path(part.name).name for part in parts}
+        raise unknown_name("split", wanted, choices, where=f"data.{option}")
+    return found
+
+
+def _has_word(name: str, word: str) -> bool:
+    return bool(re.search(rf"(?<![a-z0-9]){re.escape(word.lower())}(?![a-z0-9])", name.lower()))
 
 
 def _named(parts: list[Part], words: tuple[str, ...], option: str) -> list[Part]:

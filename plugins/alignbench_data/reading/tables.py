@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from alignbench import UserError, unknown_name
+from alignbench import UserError
 from alignbench_data.reading.rows import Part, Row, one_line
 
 _ROWS_AT_ONCE = 256
@@ -17,7 +17,7 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path, memory_map=True) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             yield from _of_batches(str(path), file.iter_batches(batch_size=_ROWS_AT_ONCE))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a whole Parquet file ({one_line(error)}).") from error
@@ -45,6 +45,9 @@ def arrow_rows(path: Path) -> Iterator[Row]:
 def _of_batches(name: str, batches: Iterable[Any]) -> Iterator[Row]:
     number = 0
     for batch in batches:
+        batch.validate(
+            full=True
+        )  # a damaged offset would be read beyond the memory of the table, which ends the process
         for values in batch.to_pylist():
             number += 1
             yield Row(name, "row", number, values)
@@ -104,11 +107,3 @@ def _part(name: str, split: str, held: Any) -> Part:
             raise UserError(f"{name} cannot be read: {one_line(error)}.") from error
 
     return Part(name, split, rows)
-
-
-def chosen_split(parts: list[Part], wanted: str, option: str) -> list[Part]:
-    """The parts of the split `wanted`. Raises UserError that lists the splits there are."""
-    found = [part for part in parts if part.split == wanted]
-    if not found:
-        raise unknown_name("split", wanted, {part.split for part in parts if part.split}, where=f"data.{option}")
-    return found

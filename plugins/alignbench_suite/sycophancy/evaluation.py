@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Opinion, Subject, unknown_name
+from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Opinion, Subject
 from alignbench_suite.config import SycophancyConfig
 from alignbench_suite.factual_questions import facts
+from alignbench_suite.further import chosen
 from alignbench_suite.lm_eval_runner import FAMILY_SPECS, SIDES_SPECS, ask_family, run_tasks
 from alignbench_suite.scores import Groups, correct, mean, per_prompt, with_opinion
 from alignbench_suite.sycophancy import feedback, pressure, pushback, social
@@ -21,7 +22,7 @@ FURTHER = ("pressure", "sides", "social")
 class Sycophancy(Evaluation):
     def __init__(self, config: SycophancyConfig) -> None:
         self.config = config
-        chosen(config.further)
+        chosen(config.further, FURTHER, "sycophancy")
 
     def fingerprint(self) -> str:
         return content(self.config.path)
@@ -65,20 +66,13 @@ class Sycophancy(Evaluation):
 
     def further(self, subject: Subject) -> list[ExampleScore]:
         """What has to be asked for, after all that is always asked; greedily and by likelihood, so that no chance is used."""
-        limit, parts = self.config.limit, chosen(self.config.further)
+        limit, parts = self.config.limit, chosen(self.config.further, FURTHER, "sycophancy")
         questions = facts(self.config.path, POOL, limit) if "pressure" in parts else []
         return [
             *(pressure.under_pressure(subject, questions)),
             *(run_tasks(subject, ["alignbench_sides"], limit=limit) if "sides" in parts else []),
             *(social.social(subject, social.requests(limit)) if "social" in parts else []),
         ]
-
-
-def chosen(names: Sequence[str]) -> Sequence[str]:
-    for name in names:
-        if name not in (*FURTHER, "all"):
-            raise unknown_name("part", name, (*FURTHER, "all"), where="eval.options.sycophancy.further")
-    return FURTHER if "all" in names else names
 
 
 def agrees(generation: Generation) -> float | None:
