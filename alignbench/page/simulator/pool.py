@@ -203,7 +203,8 @@ def _checkpoint(world: World, run: StoredRun, prompts: Sequence[Prompt]) -> dict
         "algo": who.algo,
         "annotator": who.annotator,
         "reward": next((n.name for n, _ in world.rewards if n.label == reward_label(run)), None),
-        "kl": None if best else float(ratios.sum(1).mean()),
+        # As it was measured: a token that is no text is not among those that are read again here.
+        "kl": None if best else math.fsum(line["logprob"] - line["ref_logprob"] for line in shared) / len(shared),
         "bound": run.record.metrics["optimization/kl_bound"].value if best else None,
         "prompts": columns.counts([places[prompt.id] for prompt in asked]),
         "texts": list(samples.texts),
