@@ -24,6 +24,7 @@ from alignbench.memory_plan import Does, Part, Work
 from alignbench.optimizer_config import (
     MISSING_EOS,
     AlgorithmConfig,
+    ImplicitReward,
     LabelConfig,
     OptimizerConfig,
     PreferenceConfig,
@@ -35,6 +36,7 @@ from alignbench.records import (
     Constraint,
     Consumes,
     Demonstration,
+    Description,
     Direction,
     ExactProblem,
     ExampleScore,
@@ -65,7 +67,7 @@ from alignbench.records import (
 )
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
-from alignbench.subject import Judge, Subject
+from alignbench.subject import Judge, MeasuredRanking, Subject
 
 __version__ = "0.1.0"
 
@@ -81,6 +83,7 @@ __all__ = [
     "DataSource",
     "Demonstration",
     "DemonstrationBatch",
+    "Description",
     "Direction",
     "Does",
     "Evaluation",
@@ -90,11 +93,13 @@ __all__ = [
     "FitReport",
     "FittableRewardSource",
     "Generation",
+    "ImplicitReward",
     "Judge",
     "LabelConfig",
     "Labelled",
     "LabelledBatch",
     "Likelihood",
+    "MeasuredRanking",
     "Message",
     "Metric",
     "MetricSpec",

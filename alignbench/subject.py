@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from alignbench.records import ExactProblem, Generation, Likelihood, Prompt, Sampling
+from alignbench.optimizer_config import ImplicitReward
+from alignbench.records import ExactProblem, Generation, Likelihood, Prompt, Ranking, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +51,17 @@ class Frontier(Protocol):
 
 
 @dataclass(frozen=True)
+class MeasuredRanking:
+    """A held-out ranking, and how likely its responses are to the checkpoint: log-probabilities in nats, summed over the `tokens` of
+    each. `ref_logprobs` are the SFT model's; empty of the SFT model itself."""
+
+    ranking: Ranking
+    logprobs: tuple[float, ...]
+    ref_logprobs: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Subject:
     """What an evaluation is given: a checkpoint's responses to the held-out prompts, and a way to ask it for more.
 
@@ -63,6 +75,9 @@ class Subject:
     saved too. `likelihoods(prompts, responses)` are those of given responses, as token ids, without an EOS unless given.
     `ordinary_text`: whether it reads and writes ordinary text, not the language of a data source with a tokenizer of its own. False
     too along training, where no questionnaire is to be asked. `frontier`: None where there is no reward, or none is to be estimated.
+
+    `preferences(limit)`: the first so many rankings that were held out from training (0: all), where there are any, measured; `implicit`: what
+    the algorithm that made the checkpoint takes a response to be worth, None for the SFT model.
     """
 
     checkpoint: Path
@@ -77,6 +92,8 @@ class Subject:
     likelihoods: Likelihoods = field(default=lambda prompts, responses, counted=None: (), repr=False)
     ordinary_text: bool = False
     judge: Judge | None = None
+    preferences: Callable[[int], tuple[MeasuredRanking, ...]] = field(default=lambda limit: (), repr=False)
+    implicit: ImplicitReward | None = None
     frontier: Frontier | None = None
 
     def by_prompt(self, baseline: bool = False) -> list[list[Generation]]:

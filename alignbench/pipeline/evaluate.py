@@ -145,6 +145,8 @@ def _of_run(
         if isinstance(reward, FittableRewardSource) and reward.needs_rankings(config.reward.config):
             reward.load(target.run / "reward")
         suite = dataclasses.replace(suite, reward=reward)
+    known = [prompt for split in Split for prompt in suite.data.prompts(split)]
+    suite = dataclasses.replace(suite, held_out=stored.held_out_rankings(target.run, known))
     policy.load(start)
     with display.stage("evaluate sft"):
         baseline = suite.evaluate(start, questions, baseline=None)
@@ -172,7 +174,8 @@ def _of_run(
         directory.write_frontier(frontier.as_json())
         suite = dataclasses.replace(suite, frontier=frontier)
     policy.load(end)
-    suite = dataclasses.replace(suite, optimum=partial(config.algo.load().optimum, config.algo.config))
+    optimum, implicit = partial(config.algo.load().optimum, config.algo.config), config.algo.config.implicit_reward()
+    suite = dataclasses.replace(suite, optimum=optimum, implicit=implicit)
     with display.stage(f"evaluate {target.name}"):
         candidates = config.algo.config.candidates
         return suite.evaluate(end, questions, baseline=baseline.generations, candidates=candidates)

@@ -191,7 +191,7 @@ def labels_of_pairs(
     if sides.ref_chosen is not None and sides.ref_rejected is not None:
         ref = torch.cat([sides.ref_chosen, sides.ref_rejected])
     rows = LabelledBatch(stacked, torch.arange(2 * count, device=policy.device) < count, ref).select(neighbours)
-    return LabelData(rows, {**found.counts, "labels_good": count, "labels_bad": count}, together=2)
+    return LabelData(rows, {**found.counts, "labelled_good": count, "labelled_bad": count}, together=2)
 
 
 def label_data(
@@ -205,11 +205,11 @@ def label_data(
     samples = policy.encode([one.prompt for one in kept], [one.response for one in kept], finished=ended)
     good = torch.tensor([one.good for one in kept], device=policy.device)
     counts = {
-        "labels": len(labelled),
-        "labels_over_window": len(labelled) - len(kept),
-        "labels_truncated": int((torch.tensor(ended, device=policy.device) & ~samples.finished).sum()),
-        "labels_good": int(good.sum()),
-        "labels_bad": int((~good).sum()),
+        "labelled": len(labelled),
+        "labelled_over_window": len(labelled) - len(kept),
+        "labelled_truncated": int((torch.tensor(ended, device=policy.device) & ~samples.finished).sum()),
+        "labelled_good": int(good.sum()),
+        "labelled_bad": int((~good).sum()),
     }
     ref = (reference or reference_logprobs)(policy, samples.sequences) if config.uses_reference else None
     return LabelData(LabelledBatch(samples.sequences, good, ref), counts, together=1)
@@ -253,9 +253,7 @@ def collect_rankings(
     """Samples `responses` responses to each prompt and has them ranked: step two of InstructGPT (arXiv 2203.02155)."""
     samples = policy.generate(prompts, Sampling(temperature=temperature), n=responses, rng=rng).samples
     ended = samples.finished.tolist()
-    rankings = []
-    for i, prompt in enumerate(prompts):
-        rows = slice(i * responses, (i + 1) * responses)
-        texts, finished = samples.texts[rows], tuple(ended[rows])
-        rankings.append(Ranking(prompt, texts, annotator.rank(prompt, texts, finished=finished), finished))
-    return rankings
+    parts = [slice(i * responses, (i + 1) * responses) for i in range(len(prompts))]
+    texts, finished = [samples.texts[part] for part in parts], [tuple(ended[part]) for part in parts]
+    ranks = annotator.rank_all(prompts, texts, finished=finished)
+    return [Ranking(*row) for row in zip(prompts, texts, ranks, finished, strict=True)]

@@ -138,6 +138,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             seeds=seeds.child("evaluation"),
             reward=reward.source if reward else None,
             judge=judge,
+            held_out=rankings.held_out if rankings else (),
         )
         baseline = shared_stages.evaluated_sft(
             bench,
@@ -150,12 +151,16 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             home=home,
         )
         if config.imitates:
-            return outcome(counts, baseline, sft.trained, reported(reward, judge))
+            return outcome(counts, baseline, sft.trained, reported(reward, judge, data.annotator))
 
         frontier = shared_stages.frontier(bench, suite=suite, questions=prompts.questions, sft=sft, reward=reward)
 
         # 4. The algorithm, from the SFT model.
-        suite = dataclasses.replace(suite, optimum=partial(config.algo.load().optimum, config.algo.config))
+        optimum, implicit = (
+            partial(config.algo.load().optimum, config.algo.config),
+            config.algo.config.implicit_reward(),
+        )
+        suite = dataclasses.replace(suite, optimum=optimum, implicit=implicit)
         aligned = run_algorithm(
             bench,
             config=config,
@@ -181,7 +186,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             {**counts, **aligned.counts},
             evaluated,
             aligned.trained,
-            reported(reward, judge) | counted(config, aligned),
+            reported(reward, judge, data.annotator) | counted(config, aligned),
         )
 
 
@@ -237,10 +242,10 @@ def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:
     return {f"{config.algo.component.name}/{what}": float(value) for what, value in figures.items()}
 
 
-def reported(reward: Scorer | None, judge: SourceJudge | None) -> dict[str, float]:
+def reported(reward: Scorer | None, judge: SourceJudge | None, annotator: Annotator | None) -> dict[str, float]:
     """What the fit of the reward source said, and what the sources say of their own work."""
     fit = {**reward.fit, **reward.source.report()} if reward else {}
-    said = {"reward": fit, "judge": judge.report() if judge else {}}
+    said = {"reward": fit} | {n: s.report() for n, s in (("judge", judge), ("annotator", annotator)) if s}
     return {f"{slot}/{name}": value for slot, figures in said.items() for name, value in figures.items()}
 
 

@@ -134,7 +134,7 @@ def rankings(
         return Rankings(train, held_out)
 
     if annotator.samples_responses:
-        key = keys.of_ranked(config, prompts.train, sft=sft_key)
+        key = keys.of_ranked(config, prompts.train, sft=sft_key, annotator=annotator.fingerprint())
         found = bench.once("rankings", key, stages=("rankings",), make=make, load=load)
     else:
         found = gather()
@@ -219,7 +219,13 @@ def evaluated_sft(
     What a judge did not answer is asked again by the next run: an evaluation that lacks answers is not shared."""
     judge = keys.of_source(config.judge, suite.judge.fingerprint()) if config.judge and suite.judge else ""
     key = keys.of_evaluation(
-        config, suite.evaluations, questions, sft=sft.key, reward=reward.key if reward else "", judge=judge
+        config,
+        suite.evaluations,
+        questions,
+        suite.held_out,
+        sft=sft.key,
+        reward=reward.key if reward else "",
+        judge=judge,
     )
 
     def make() -> Made:

@@ -95,6 +95,29 @@ def test_a_model_that_was_trained_elsewhere_gets_a_row(command: Command, tmp_pat
     assert "my-model" in command("compare", str(tmp_path / "runs")).out
 
 
+@pytest.mark.parametrize(
+    ("rows", "asked"),
+    [
+        ([{"prompt": f"a {letter}"} for letter in "abcdefgh"], 3),
+        ([{"prompt": f"a {letter}", "chosen": "a", "rejected": "b"} for letter in "abcdefgh"], 3),
+    ],
+    ids=["prompts", "pairs"],
+)
+def test_any_file_serves_as_evaluation_prompts_as_many_as_are_asked_for(
+    command: Command, tmp_path: Path, rows: list[dict[str, str]], asked: int
+) -> None:
+    """Nobody ranks, and nothing is trained: prompts alone are enough."""
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    window = ("model.max_prompt_tokens=8", "model.max_response_tokens=6", "eval.samples=1")
+    data = ("data=preferences", f"data.path={file}", "data.held_out_share=0.8", f"eval.questions={asked}")
+    families = ("eval.families=[optimization]", f"results_dir={tmp_path / 'runs'}")
+    done = command("evaluate", str(checkpoint(tmp_path / "my-model")), *window, *data, *families)
+    assert done.code == 0, done.err
+    (record,) = records(tmp_path / "runs")
+    assert record["metrics"]["optimization/length"]["n"] == asked
+
+
 def test_a_model_of_ordinary_text_answers_the_world_and_the_questionnaires(command: Command, tmp_path: Path) -> None:
     """The data's prompts as they read in its language, judged by its truth, as many as eval.questions; and what is asked of a model
     that reads ordinary text."""

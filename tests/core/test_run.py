@@ -17,8 +17,8 @@ from pathlib import Path
 import polars
 import pytest
 import torch
-from alignbench_annotators.config import RecordedConfig
-from alignbench_annotators.recorded import RecordedAnnotator
+from alignbench_data.config import RecordedConfig
+from alignbench_data.recorded import RecordedAnnotator
 from alignbench_ppo.ppo import PPO
 from alignbench_world.config import WorldConfig
 from alignbench_world.source import WorldData

@@ -1,1 +1,1 @@
-"""The results folder, to look at."""
+"""The results folder in a browser."""

@@ -128,8 +128,13 @@ def caveats(table: Table) -> list[str]:
 def chosen(runs: list[StoredRun], only: list[str]) -> list[StoredRun]:
     """The runs with every KEY=VALUE of `only`: a component, as in data=world, or a setting, as in algo.kl_coef=0.1."""
     for condition in only:
-        key, equals, value = condition.partition("=")
-        if not equals:
-            raise UserError(f"--only {condition}: write KEY=VALUE, as in --only data=world.")
-        runs = [run for run in runs if str(getattr(run.record.identity, key, run.settings.get(key))) == value]
+        runs = [run for run in runs if meets(run, condition)]
     return runs
+
+
+def meets(run: StoredRun, condition: str) -> bool:
+    """Whether the run has this KEY=VALUE."""
+    key, equals, value = condition.partition("=")
+    if not equals:
+        raise UserError(f"--only {condition}: write KEY=VALUE, as in --only data=world.")
+    return str(getattr(run.record.identity, key, run.settings.get(key))) == value

@@ -20,8 +20,14 @@ DEFAULT_RESULTS = Path("results/runs")
 
 def locate(name: str, results_dir: Path) -> Path:
     """A path as it stands, or a run's name in the results folder."""
-    path = Path(name)
-    return path if path.exists() or not (results_dir / name).exists() else results_dir / name
+    # os.path: pathlib raises for a name that no file could have.
+    inside = results_dir / name
+    return inside if os.path.exists(inside) and not os.path.exists(name) else Path(name)
+
+
+def is_run(path: Path) -> bool:
+    """Whether there is the record of a run."""
+    return os.path.isfile(path / RESULT)
 
 
 @dataclass(frozen=True)
@@ -60,19 +66,19 @@ def _runs_in(path: Path) -> list[StoredRun | BrokenRun]:
     try:
         if not path.is_dir():
             raise UserError(f"No folder {path}. Give a run's directory or a folder of runs.")
-        stamps = _stamps(path)
+        made = stamps(path)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from error
-    if "" in stamps:
-        return _read_all(path, stamps, Index())[0]
+    if "" in made:
+        return _read_all(path, made, Index())[0]
     known = load(path)
-    runs, index = _read_all(path, stamps, known)
+    runs, index = _read_all(path, made, known)
     if index.entries != known.entries:
         save(path, index)
     return runs
 
 
-def _stamps(path: Path) -> dict[str, Stamp]:
+def stamps(path: Path) -> dict[str, Stamp]:
     """The run directories in `path`, relative to it, with the SFT model's behind each; "" where it is a run itself.
 
     os.listdir and text: pathlib takes longer for this than all the rest of the table."""

@@ -84,28 +84,30 @@ def _by_prompt(run: StoredRun) -> dict[str, list[dict[str, Any]]]:
 
 def _prompt(columns: Sequence[Sequence[Mapping[str, Any]]]) -> Prompt:
     first = next(line for column in columns for line in column)
-    messages = tuple(_messages(first.get("messages")))
+    messages = tuple(messages_of(first.get("messages")))
     last = messages[-1][1] if messages else first["prompt"]
     opinion = first.get("opinion")
     about = f" ({opinion} opinion)" if isinstance(opinion, str) and opinion != "none" else ""
     return Prompt(
         title=shown(" ".join(last.split()), limit=100) + shown(about, limit=40),
         messages=messages or (("prompt", shown(first["prompt"], limit=LONGEST)),),
-        responses=tuple(tuple(Response(_text(line["response"]), _note(line)) for line in column) for column in columns),
+        responses=tuple(
+            tuple(Response(visible(line["response"]), note(line)) for line in column) for column in columns
+        ),
     )
 
 
-def _messages(raw: Any) -> Iterable[tuple[str, str]]:
+def messages_of(raw: Any) -> Iterable[tuple[str, str]]:
     for message in raw if isinstance(raw, list) else []:
         if isinstance(message, dict):
-            yield shown(str(message.get("role")), limit=40), _text(str(message.get("content")))
+            yield shown(str(message.get("role")), limit=40), visible(str(message.get("content")))
 
 
-def _text(text: str) -> str:
+def visible(text: str) -> str:
     return shown(text, keep="\n\t", limit=LONGEST)
 
 
-def _note(line: Mapping[str, Any]) -> str:
+def note(line: Mapping[str, Any]) -> str:
     figures = [
         f"{name} {line[key]:.2f}"
         for key, name in (("gold_reward", "gold"), ("proxy_reward", "proxy"))
@@ -115,7 +117,9 @@ def _note(line: Mapping[str, Any]) -> str:
         figures.append(f"{line['tokens']:.0f} tokens")
     if line.get("finished") is False:
         figures.append("cut off")
-    for key, yes in (("correct", "correct"), ("agrees", "repeats the wrong opinion")):
-        if line.get(key) is True:
-            figures.append(yes)
+    if line.get("correct") is True:
+        figures.append("correct")
+    if line.get("agrees") is True:
+        stated = line.get("opinion")
+        figures.append(f"repeats the {stated} opinion" if stated in ("right", "wrong") else "repeats the opinion")
     return " · ".join(figures)

@@ -72,7 +72,7 @@ def page(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differen
         caption=render.caption(table, differences),
         remarks=render.remarks(table),
         metric_name=metric_name,
-        differences=[_difference(d) for metric in table.metrics for d in differences if d.metric == metric],
+        differences=[difference_texts(d) for metric in table.metrics for d in differences if d.metric == metric],
         plots=draw(table, differences),
         image=_image,
         generations=generations,
@@ -106,7 +106,8 @@ def _image(content: bytes) -> Markup:
     return Markup(f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}")
 
 
-def _difference(d: Difference) -> dict[str, Any]:
+def difference_texts(d: Difference) -> dict[str, Any]:
+    """As a table shows it: rounded, with what its interval is over."""
     return {
         "metric": d.metric,
         "row": " ".join(d.row),
@@ -159,15 +160,16 @@ def _shared(by_row: Mapping[tuple[str, ...], Mapping[str, Any]]) -> dict[str, st
     values: dict[str, list[str]] = defaultdict(list)
     for own in by_row.values():
         for key, value in own.items():
-            values[key].append(_setting(value))
+            values[key].append(setting_text(value))
     return {key: found[0] for key, found in values.items() if len(found) == len(by_row) and len(set(found)) == 1}
 
 
 def _own(values: Mapping[str, Any], shared: Mapping[str, str]) -> dict[str, str]:
-    return {key: _setting(value) for key, value in values.items() if key not in shared}
+    return {key: setting_text(value) for key, value in values.items() if key not in shared}
 
 
-def _setting(value: Any) -> str:
+def setting_text(value: Any) -> str:
+    """As YAML has it, cut where it is long."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 300 else f"{text[:299]}…"
 

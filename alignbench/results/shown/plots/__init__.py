@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 from alignbench.results.compared.paired import Difference
 from alignbench.results.compared.table import Table
 from alignbench.results.shown.plots.curves import training_curves
-from alignbench.results.shown.plots.data import training
+from alignbench.results.shown.plots.data import Curve, training
 from alignbench.results.shown.plots.forest import forest
 from alignbench.results.shown.plots.frontier import frontier
 from alignbench.results.shown.plots.overoptimisation import along_training
@@ -16,9 +17,12 @@ from alignbench.results.shown.plots.scatter import cost, trade_off
 from alignbench.results.shown.plots.style import Plot, Styles, literal_text
 from alignbench.results.shown.plots.text import shown
 
+NAMES = ("frontier", "differences", "sycophancy", "diversity", "cost", "overoptimisation", "training")
+"""In the order of a reader's questions."""
 
-def draw(table: Table, differences: Sequence[Difference]) -> list[Plot]:
-    """Every plot, in the order of a reader's questions; one without data says why.
+
+def draw(table: Table, differences: Sequence[Difference], names: Sequence[str] = NAMES) -> list[Plot]:
+    """The plots of these names; one without data says why.
 
     Rows of different data or models share no axis: each pair has its plots. An algorithm looks alike in all of them."""
     styles = Styles.of(table)
@@ -27,7 +31,7 @@ def draw(table: Table, differences: Sequence[Difference]) -> list[Plot]:
     with literal_text():
         for i, (model, data) in enumerate(settings, start=1):
             rows = [row for row in table.rows if (row.identity.model, row.identity.data) == (model, data)]
-            found = _draw(dataclasses.replace(table, rows=tuple(rows)), differences, styles)
+            found = _draw(dataclasses.replace(table, rows=tuple(rows)), differences, styles, names)
             if len(settings) > 1:
                 where = f"{shown(model, limit=60)} on {shown(data, limit=60)}"
                 found = [dataclasses.replace(p, name=f"{p.name}-{i}", title=f"{p.title}: {where}") for p in found]
@@ -35,14 +39,18 @@ def draw(table: Table, differences: Sequence[Difference]) -> list[Plot]:
     return plots
 
 
-def _draw(table: Table, differences: Sequence[Difference], styles: Styles) -> list[Plot]:
-    curves = {row.label: training(row.runs) for row in table.rows if not row.baseline}
-    return [
-        frontier(table, curves, styles),
-        forest(differences, table, styles),
-        trade_off("sycophancy", table, styles),
-        trade_off("diversity", table, styles),
-        cost(table, styles),
-        along_training(table, styles),
-        training_curves(table, curves, styles),
-    ]
+def _draw(table: Table, differences: Sequence[Difference], styles: Styles, names: Sequence[str]) -> list[Plot]:
+    @functools.cache
+    def curves() -> Mapping[tuple[str, ...], Mapping[str, Curve]]:
+        return {row.label: training(row.runs) for row in table.rows if not row.baseline}
+
+    plots: Mapping[str, Callable[[], Plot]] = {
+        "frontier": lambda: frontier(table, curves(), styles),
+        "differences": lambda: forest(differences, table, styles),
+        "sycophancy": lambda: trade_off("sycophancy", table, styles),
+        "diversity": lambda: trade_off("diversity", table, styles),
+        "cost": lambda: cost(table, styles),
+        "overoptimisation": lambda: along_training(table, styles),
+        "training": lambda: training_curves(table, curves(), styles),
+    }
+    return [plots[name]() for name in names]

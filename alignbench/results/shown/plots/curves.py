@@ -39,10 +39,13 @@ def training_curves(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, 
                 curve, style = curves[row.label][name].thinned(MOST_POINTS), styles[row]
                 marker = "o" if len(curve.updates) == 1 else ""
                 axes.plot(
-                    curve.updates, curve.mean, color=style.colour, linestyle=style.line, linewidth=1.5, marker=marker
-                )
+                    curve.updates, curve.mean, color=style.colour, linestyle=style.line, linewidth=1.5, marker=marker,
+                    label=style.label,
+                )  # fmt: skip
                 low, high = curve.mean - curve.half, curve.mean + curve.half
-                axes.fill_between(curve.updates, low, high, color=style.colour, alpha=0.15, linewidth=0)
+                axes.fill_between(
+                    curve.updates, low, high, color=style.colour, alpha=0.15, linewidth=0, label=style.label
+                )
         if i + columns >= len(names):
             axes.set_xlabel("update")
     legend(figure, [styles[row] for row in trained], line=True)

@@ -42,9 +42,9 @@ class Curve:
         return Curve(updates, mean, half, self.seeds)
 
 
-def training(runs: Sequence[StoredRun]) -> dict[str, Curve]:
-    """The figures that the algorithm's own stage logged, over the updates that all of the seeds made."""
-    seeds = [found for run in runs if (found := _read(run.path / TRAINING, run.record.identity.algo))]
+def training(runs: Sequence[StoredRun], stage: str = "") -> dict[str, Curve]:
+    """The figures that `stage` logged, by default the algorithm's own, over the updates that all of the seeds made."""
+    seeds = [found for run in runs if (found := _read(run.path / TRAINING, stage or run.record.identity.algo))]
     names = dict.fromkeys(name for seed in seeds for update in seed.values() for name in update)
     curves = {}
     for name in names:

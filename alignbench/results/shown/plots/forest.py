@@ -39,11 +39,12 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> P
             style: Style = styles.by_row[d.row]
             low, high = (end if math.isfinite(end) else d.value for end in (d.low, d.high))
             y = position[d.row, d.baseline]
-            axes.plot([low, high], [y, y], color=style.colour, linewidth=1.6, solid_capstyle="butt")
+            axes.plot([low, high], [y, y], color=style.colour, linewidth=1.6, solid_capstyle="butt", label=style.label)
             face = style.colour if d.significant else "white"
             axes.plot(
-                d.value, y, marker=style.marker, markersize=6.5, color=style.colour, markerfacecolor=face, linestyle=""
-            )
+                d.value, y, marker=style.marker, markersize=6.5, color=style.colour, markerfacecolor=face, linestyle="",
+                label=style.label,
+            )  # fmt: skip
         axes.set_ylim(-len(lines) + 0.4, 0.6)
         axes.set_yticks([position[line] for line in lines], names if i % columns == 0 else [""] * len(lines))
         axes.grid(axis="y", visible=False)

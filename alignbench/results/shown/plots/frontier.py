@@ -15,7 +15,7 @@ from alignbench.results.compared.overoptimisation import Fit, Form, fit
 from alignbench.results.compared.table import PROXY, Cell, Row, Table, baseline_row
 from alignbench.results.shown.plots.data import Best, Curve, best
 from alignbench.results.shown.plots.scatter import GOLD, INTERVALS, Point, both_sides, draw_points
-from alignbench.results.shown.plots.style import Plot, Styles, label_axis, legend, new_figure
+from alignbench.results.shown.plots.style import Plot, Style, Styles, label_axis, legend, new_figure
 from alignbench.results.shown.plots.text import shown
 
 KL, BOUND = "optimization/kl", "optimization/kl_bound"
@@ -53,7 +53,7 @@ def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]]
     for i, metric in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
         logged = "reward" if metric == PROXY else "gold_reward"
-        drawn = [_path(axes, curves.get(row.label, {}), logged, styles[row].colour) for row in table.rows]
+        drawn = [_path(axes, curves.get(row.label, {}), logged, styles[row]) for row in table.rows]
         paths = paths or any(drawn)
         if metric != PROXY:
             fitted, refused = _fits(axes, table, styles, metric)
@@ -107,12 +107,12 @@ def _point(row: Row, metric: str, styles: Styles) -> Point:
     return Point(styles[row], d, row.cells[metric].value, (d - ends[0], ends[1] - d), both_sides(row.cells[metric]))
 
 
-def _path(axes: Axes, curves: Mapping[str, Curve], figure: str, colour: str) -> bool:
+def _path(axes: Axes, curves: Mapping[str, Curve], figure: str, style: Style) -> bool:
     """The way that training took, where it logged both; returns whether it did."""
     known = "kl" in curves and figure in curves and len(curves["kl"].updates) == len(curves[figure].updates)
     if known:
         kl, reward = (curves[name].thinned(PATH_POINTS).mean for name in ("kl", figure))
-        axes.plot(np.sqrt(np.maximum(kl, 0.0)), reward, color=colour, linewidth=0.8, alpha=0.6)
+        axes.plot(np.sqrt(np.maximum(kl, 0.0)), reward, color=style.colour, linewidth=0.8, alpha=0.6, label=style.label)
     return known
 
 

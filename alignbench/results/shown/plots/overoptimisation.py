@@ -68,11 +68,11 @@ def _draw(axes: Axes, course: Course, style: Style, *, gold: bool) -> None:
     d, mean, half = distances(along.kl), rewards.mean(1), np.nan_to_num(half_intervals(rewards, along.clusters))
     axes.errorbar(
         d, mean, yerr=half, color=style.colour, marker=style.marker, markersize=5, linestyle=":", linewidth=0.8,
-        elinewidth=1, capsize=2,
+        elinewidth=1, capsize=2, label=style.label,
     )  # fmt: skip
     if gold and course.decline:
         peak = course.decline.peak
-        axes.plot(d[peak], mean[peak], marker="*", markersize=15, color=style.colour, linestyle="")
+        axes.plot(d[peak], mean[peak], marker="*", markersize=15, color=style.colour, linestyle="", label=style.label)
 
 
 def _fits(axes: Axes, found: list[Course], styles: Styles) -> list[str]:

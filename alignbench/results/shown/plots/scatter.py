@@ -36,7 +36,7 @@ def draw_points(axes: Axes, points: Sequence[Point]) -> None:
             point.x, point.y,
             xerr=[[_drawn(e)] for e in point.x_error], yerr=[[_drawn(e)] for e in point.y_error],
             color=style.colour, marker=style.marker, markersize=7, markeredgecolor="white", markeredgewidth=0.7,
-            linestyle="", elinewidth=1.1, capsize=2, alpha=0.95,
+            linestyle="", elinewidth=1.1, capsize=2, alpha=0.95, label=style.label,
         )  # fmt: skip
 
 
