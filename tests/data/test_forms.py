@@ -290,9 +290,10 @@ def test_a_column_that_only_sounds_like_a_reference_costs_no_row(tmp_path: Path)
     odd = {"constraints": "be brief", "options": 3, "choices": {"a": [1]}, "tests": True, "answer": "\ud800"}
     row = {"prompt": "Q", "chosen": "yes", "rejected": "no", **odd}
     (found,) = rankings(tmp_path, row)
-    assert found.prompt.reference == Reference(tests="True")
+    assert found.prompt.reference is None
     for role, column in (
         ("constraints", "constraints"),
+        ("tests", "tests"),
         ("choices", "options"),
         ("answer", "answer"),
         ("margin", "answer"),
