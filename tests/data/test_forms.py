@@ -105,6 +105,11 @@ def test_ties_stay_ties_and_scores_stay_scores(tmp_path: Path) -> None:
     assert (found.ranks, found.scores) == ((1, 0, 0, 2), (2.0, 7.0, 7.0, -1.0))
     (found,) = rankings(tmp_path, {"prompt": "Q", "responses": list("abc"), "ranks": [5, 3, 3]})
     assert (found.ranks, found.scores) == ((1, 0, 0), ())
+    both = {"prompt": "Q", "responses": list("abc"), "ranks": [1, 2, 3], "scores": [3, 2, 1]}
+    (found,) = rankings(tmp_path, both)
+    assert (found.ranks, found.scores) == ((0, 1, 2), (3.0, 2.0, 1.0))
+    (found,) = rankings(tmp_path, {**both, "scores": [3, None, 1]})
+    assert (found.responses, found.ranks, found.scores) == (("a", "b", "c"), (0, 1, 2), ())
     for tie in ("tie", "tie (bothbad)", "both_bad"):
         (found,) = rankings(tmp_path, {"prompt": "Q", "response_a": "a", "response_b": "b", "winner": tie})
         assert found.ranks == (0, 0)
