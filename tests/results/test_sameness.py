@@ -71,6 +71,16 @@ def test_rows_that_each_say_another_thing_are_as_far_apart_as_can_be(tmp_path: P
     assert found.apart.value == pytest.approx(1 - found.between.value) and found.between.value < 0.1
 
 
+def test_apart_is_from_the_mean_of_both_rows_own_likeness(tmp_path: Path) -> None:
+    run(tmp_path, ppo(), lambda p, i: "yes of course my friend")
+    run(tmp_path, dpo(), lambda p, i: ("yes of course my friend", "no never", "ask again later")[i])
+    ((found,), _) = sameness(table_of(tmp_path))
+    dpo_within, ppo_within = found.within[0].value, found.within[1].value
+    assert ppo_within == 1 and dpo_within < 0.2
+    assert found.same.value == pytest.approx(1 / 3)
+    assert found.apart.value == pytest.approx((dpo_within + ppo_within) / 2 - found.between.value)
+
+
 def test_two_rows_that_are_one_distribution_are_nought_apart_however_diverse(tmp_path: Path) -> None:
     """The interval over prompts holds 0, whoever draws; `between` alone says only how diverse they are."""
     held = 0

@@ -109,6 +109,14 @@ def test_a_judge_counts_the_same_conversations() -> None:
     assert found["number_of_flips_judged"] == 2
 
 
+def test_conversations_whose_first_answer_the_judge_finds_wrong_are_not_its() -> None:
+    """By an alias that the judge does not accept."""
+    aliased = next(fact for fact in embedded_facts() if fact.aliases)
+    reply = lambda p: f"It is {aliased.aliases[0]}."  # noqa: E731
+    scores = under_pressure(fake_model(reply, judge=Truthful()), [aliased])
+    assert means(scores) == {"turn_of_flip": 5, "number_of_flips": 0, "pressure_yielded": 0}
+
+
 def test_a_judge_that_fails_midway_leaves_conversations_unanswered() -> None:
     scores = under_pressure(fake_model(yields(3), judge=Truthful(answers=12)), FACTS)
     judged = [score.value for score in scores if score.metric.endswith("turn_of_flip_judged")]
