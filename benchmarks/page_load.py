@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--think", type=float, default=2.0, help="seconds an item, on average")
+    parser.add_argument("--arrive", type=float, default=5.0, help="seconds over which they come")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         project = make_project(Path(folder) / "rank", options.items, people=3)
@@ -36,6 +37,7 @@ def main() -> int:
         try:
             for thread in threads:
                 thread.start()
+                time.sleep(options.arrive / options.people)
             time.sleep(options.seconds)
             until.set()
             for thread in threads:

@@ -36,13 +36,13 @@ SHOWN = (
 )
 
 
-def sources(fitted_to: Sequence[int]) -> dict[str, list[str]]:
+def sources(fitted_to: Sequence[int], biased: Sequence[str], controls: Sequence[str]) -> dict[str, list[str]]:
     """What is measured, by its name in the table."""
     found = {f"mild annotator, {n} rankings": ["reward=learned", _held_out(n)] for n in fitted_to}
-    for annotator in ("honest", "sycophantic"):
-        most = max(fitted_to)
+    most = max(fitted_to)
+    for annotator in biased:
         found[f"{annotator} annotator, {most} rankings"] = ["reward=learned", f"annotator={annotator}", _held_out(most)]
-    return found | {name: [f"reward={name}", _held_out(max(fitted_to))] for name in ("length", "gold")}
+    return found | {name: [f"reward={name}", _held_out(most)] for name in controls}
 
 
 def _held_out(fitted_to: int) -> str:
@@ -53,12 +53,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rankings", type=int, nargs="+", default=[25, 100, 400, 1600])
+    parser.add_argument("--annotators", nargs="*", default=["sycophantic", "honest"], help="beside the mild one")
+    parser.add_argument("--controls", nargs="*", default=["length", "gold"], help="sources that nothing is fitted for")
     parser.add_argument("--runs", type=Path, default=Path("results/runs/reward_models"), help="where the rows go")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("overrides", nargs="*", help="further settings of every run")
     options = parser.parse_args()
     rows = {}
-    for name, own in sources(options.rankings).items():
+    for name, own in sources(options.rankings, options.annotators, options.controls).items():
         folder = options.runs / name.replace(" ", "_").replace(",", "")
         for seed in options.seeds:
             if list(folder.glob(f"*-s{seed}-*/examples.parquet")):
@@ -74,7 +76,7 @@ def main() -> None:
             if run_command(["evaluate-reward", *settings]):
                 raise SystemExit(f"{name}, seed {seed}, failed.")
         (rows[name],) = build_table(*find_runs([folder])).rows
-    options.output.write_text(page(rows, sys.argv[1:]), encoding="utf-8")
+        options.output.write_text(page(rows, sys.argv[1:]), encoding="utf-8")
 
 
 def page(rows: dict[str, Row], arguments: Sequence[str]) -> str:

@@ -118,15 +118,17 @@ class EvalSettings:
 
 @dataclass
 class BudgetSettings:
-    """What an algorithm may cost; 0: no bound. It ends with the update that reaches the first bound, so that different
-    algorithms can be compared at equal cost. SFT, rankings and the reward model are shared and stand outside of it."""
+    """What an algorithm may cost, from the SFT model to its last update; 0: no bound. It ends with the update that reaches the
+    first bound, so that different algorithms can be compared at equal cost. SFT, rankings and the reward model are shared and stand
+    outside of it."""
 
     samples: int = 0
-    """Responses that it learns from; each side of a pair counts."""
+    """Responses that it is given, whether or not it learns from each of them: all that are sampled, each side of a pair. The
+    schedule of the learning rate ends with it."""
     tokens: int = 0
     """Tokens of those responses."""
     seconds: float = 0.0
-    """Wall time of its training, sampling and scoring included."""
+    """Wall time of its training: sampling and scoring, and the reference's pass over recorded responses, whichever run made it."""
 
     def __post_init__(self) -> None:
         for name, bound in vars(self).items():

@@ -30,6 +30,8 @@ PRIMARY = ("reward/accuracy", "reward/best_of_k", "reward/gold_gain")
 """What two reward sources are compared in: named here, before any is measured."""
 NOT_PREFERRED = ("algo", "eval", "judge", "tracker", "budget", "tune", "resume")
 """Settings that say nothing about a reward source."""
+OF_FITTING = ("sft", "pretrain", "annotator", "rankings")
+"""Settings that say nothing about one that learns from no rankings, where the data brings them."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ class RewardTarget:
     @property
     def other_data(self) -> bool:
         return self.trained_on is not None and self.trained_on.identity() != self.config.data.identity()
+
+    def as_it_is(self, *, with_model: bool) -> RewardTarget:
+        """Known by less: nothing is fitted or sampled, and perhaps no model read."""
+        kept = OmegaConf.to_container(OmegaConf.create(self.yaml))
+        assert isinstance(kept, dict)
+        for key in (*OF_FITTING, *(() if with_model else ("model",))):
+            kept.pop(key, None)
+        return dataclasses.replace(self, yaml=OmegaConf.to_yaml(OmegaConf.create(kept)), config_hash=config_hash(kept))  # type: ignore[arg-type]
 
 
 def reward_target(overrides: Sequence[str], measuring: Measuring, results_dir: Path) -> RewardTarget:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from rich.console import Console
 
 from alignbench.app.compose import load_config
 from alignbench.app.target import of_run
 from alignbench.errors import UserError
-from alignbench.page.rank import export
+from alignbench.page.rank import blind, export
 from alignbench.page.rank.importing import read_items
 from alignbench.page.rank.items import MOST_RESPONSES, Item
 from alignbench.page.rank.projects import new_link, project_folder
 from alignbench.page.rank.store import FILE, Project, Settings
 from alignbench.results.disk.directory import RESULT
 from alignbench.results.disk.runs import DEFAULT_RESULTS, locate
+from alignbench.results.shown.render import print_table
+from alignbench.seeds import Seeds
 
 DEFAULT_PROJECTS = DEFAULT_RESULTS.parent / "rank"
 OF_ITEMS = ("sample", "import")
@@ -28,7 +34,8 @@ def main(argv: Sequence[str]) -> int:
     if odd := [text for text in rest if "=" not in text or text.startswith("--") or options.action not in OF_ITEMS]:
         raise UserError(f"alignbench rank {options.action} does not know {odd[0]}; see alignbench rank --help.")
     options.overrides = tuple(rest)
-    {"sample": _sample, "import": _import, "export": _export, "links": _links}[options.action](options)
+    actions = {"sample": _sample, "import": _import, "export": _export, "links": _links, "ab": _ab, "result": _result}
+    actions[options.action](options)
     return 0
 
 
@@ -89,6 +96,24 @@ def _import(options: argparse.Namespace) -> None:
     _add(project, items)
 
 
+def _ab(options: argparse.Namespace) -> None:
+    folder = project_folder(options.projects, options.project)
+    runs = [locate(name, options.results_dir).absolute() for name in (options.first, options.second)]
+    found = blind.pairs(*runs, prompts=options.prompts, seeds=Seeds(options.order_seed).child("ab"))
+    settings = _settings(options, "two checkpoints")
+    about = {blind.FIRST: str(runs[0]), blind.SECOND: str(runs[1]), blind.EQUAL: json.dumps(found.equal)}
+    _add(Project.create(folder, replace(settings, kind="ab", about=about)), found.items)
+    if found.equal:
+        print(f"Both gave the same response to {len(found.equal)} more prompts: these count as ties.")
+
+
+def _result(options: argparse.Namespace) -> None:
+    project = _project(options)
+    row = blind.write_row(project, options.results_dir)
+    print_table([row], Console())
+    print(f"\nThe row lies in {row}")
+
+
 def _add(project: Project, items: Sequence[Item]) -> None:
     project.add(items)
     print(
@@ -131,11 +156,15 @@ def _parser() -> argparse.ArgumentParser:
         "  alignbench rank sample first --prompts 30 --responses 4     of the SFT model of these settings\n"
         "  alignbench rank sample second --run RUN --people 3          of a finished run's policy\n"
         "  alignbench rank import third FILE.jsonl                     responses that you have\n"
+        "  alignbench rank ab fourth RUN OTHER                         two runs, blind\n"
+        "  alignbench rank result fourth                               their human win rate, as a row\n"
         "  alignbench rank links first Ann Ben --url http://host:8400  for people elsewhere\n"
         "  alignbench rank export first rankings.jsonl",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="sample | import | export | links")
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="sample | import | ab | export | result | links"
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("project", metavar="PROJECT", help="its name: letters, digits, - and _")
     common.add_argument("--projects", type=Path, default=DEFAULT_PROJECTS, metavar="DIR", help="default: %(default)s")
@@ -167,6 +196,16 @@ def _parser() -> argparse.ArgumentParser:
         "import", parents=[common, made], help="items of a file, also into a project that is there"
     )
     read.add_argument("file", type=Path, metavar="FILE", help="JSONL: prompt or messages, and responses")
+
+    ab = actions.add_parser("ab", parents=[common, made], help="two runs' responses, blind")
+    ab.add_argument("first", metavar="RUN", help="whose win rate it is: a run, or the sft folder in one")
+    ab.add_argument("second", metavar="OVER", help="what it is compared with")
+    ab.add_argument("--prompts", type=int, default=0, help="how many, drawn; default: all that both answered")
+    result = actions.add_parser("result", parents=[common], help="a row with the human win rate of such a project")
+    for one in (ab, result):
+        one.add_argument(
+            "--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s"
+        )
 
     out = actions.add_parser("export", parents=[common], help="rankings, one line each")
     out.add_argument("output", type=Path, metavar="FILE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -88,13 +89,22 @@ class PairData:
     """All pairs that an algorithm will learn from, tokenised, with the reference's log-probabilities where it uses them.
 
     `counts`: pairs kept; pairs of which a response was cut at the policy's limit; pairs dropped because cutting made the
-    two responses equal."""
+    two responses equal. `seconds`: of asking the reference."""
 
     pairs: PreferenceBatch
     counts: Mapping[str, int]
+    seconds: float = 0.0
 
 
-Reference = Callable[[Policy, Sequences], Tensor]
+@dataclass(frozen=True)
+class ReferenceScores:
+    """`logprobs` [B]: log pi_ref of each response. `seconds`: what asking took, whenever that was: part of the algorithm's cost."""
+
+    logprobs: Tensor
+    seconds: float
+
+
+Reference = Callable[[Policy, Sequences], ReferenceScores]
 
 
 def pair_data(
@@ -135,8 +145,9 @@ def pair_data(
     chosen, rejected = chosen[different], rejected[different]
     known = [p.probability for p in pairs if p.probability is not None]
     probability = torch.tensor(known, device=policy.device)[different] if len(known) == len(pairs) else None
-    ask = reference or reference_logprobs
-    ref = ask(policy, samples.sequences) if config.uses_reference else None
+    ask = reference or ask_reference
+    asked = ask(policy, samples.sequences) if config.uses_reference else None
+    ref = asked.logprobs if asked else None
     data = PreferenceBatch(
         samples.sequences.select(chosen),
         samples.sequences.select(rejected),
@@ -144,7 +155,7 @@ def pair_data(
         None if ref is None else ref[chosen],
         None if ref is None else ref[rejected],
     )
-    return PairData(data, counts)
+    return PairData(data, counts, asked.seconds if asked else 0.0)
 
 
 def equal_rows(left: Sequences, right: Sequences) -> Tensor:
@@ -160,6 +171,13 @@ def reference_logprobs(policy: Policy, sequences: Sequences) -> Tensor:
         return functional.summed_logprobs(policy, sequences, role=REFERENCE)
 
 
+def ask_reference(policy: Policy, sequences: Sequences) -> ReferenceScores:
+    """`reference_logprobs` against the clock."""
+    start = time.perf_counter()
+    found = reference_logprobs(policy, sequences)
+    return ReferenceScores(found, time.perf_counter() - start)
+
+
 def preference_batches(
     data: PairData, config: OptimizerConfig, *, updates: int, seeds: Seeds, start: int = 0
 ) -> Iterator[PreferenceBatch]:
@@ -172,11 +190,13 @@ def preference_batches(
 @dataclass(frozen=True)
 class LabelData:
     """All labelled responses that an algorithm will learn from, tokenised. `together` neighbours stay in one batch: the two
-    responses of a pair, where they come from pairs. `counts`: as PairData's, of pairs or of labels; how many are good and bad."""
+    responses of a pair, where they come from pairs. `counts`: as PairData's, of pairs or of labels; how many are good and bad.
+    `seconds`: of asking the reference."""
 
     rows: LabelledBatch
     counts: Mapping[str, int]
     together: int
+    seconds: float = 0.0
 
 
 def labels_of_pairs(
@@ -191,7 +211,7 @@ def labels_of_pairs(
     if sides.ref_chosen is not None and sides.ref_rejected is not None:
         ref = torch.cat([sides.ref_chosen, sides.ref_rejected])
     rows = LabelledBatch(stacked, torch.arange(2 * count, device=policy.device) < count, ref).select(neighbours)
-    return LabelData(rows, {**found.counts, "labelled_good": count, "labelled_bad": count}, together=2)
+    return LabelData(rows, {**found.counts, "labelled_good": count, "labelled_bad": count}, 2, found.seconds)
 
 
 def label_data(
@@ -211,8 +231,9 @@ def label_data(
         "labelled_good": int(good.sum()),
         "labelled_bad": int((~good).sum()),
     }
-    ref = (reference or reference_logprobs)(policy, samples.sequences) if config.uses_reference else None
-    return LabelData(LabelledBatch(samples.sequences, good, ref), counts, together=1)
+    asked = (reference or ask_reference)(policy, samples.sequences) if config.uses_reference else None
+    rows = LabelledBatch(samples.sequences, good, asked.logprobs if asked else None)
+    return LabelData(rows, counts, 1, asked.seconds if asked else 0.0)
 
 
 def labelled_batches(

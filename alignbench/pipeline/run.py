@@ -21,6 +21,7 @@ from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import Evaluated, Suite
 from alignbench.optimizer_config import OfflineConfig
 from alignbench.pipeline import curves, lifecycle, set_aside, shared_stages
+from alignbench.pipeline.agreement import Agreement, agreement
 from alignbench.pipeline.along_training import AlongTraining
 from alignbench.pipeline.display import Display, closing_figures
 from alignbench.pipeline.experience import Reference, labelled_pairs
@@ -123,6 +124,8 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         )
         counts = {**data.source.counts(), **set_aside.of_rankings(policy, rankings)}
         display.say_all(set_aside.lines(counts, policy))
+        agreed = agreement([*rankings.train, *rankings.held_out]) if rankings else None
+        display.say_all([agreed.line()] if agreed else [])
         reward = shared_stages.reward(
             bench, config=config, data=data, policy=policy, prompts=prompts, rankings=rankings, sft_key=sft.key
         )
@@ -151,7 +154,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             home=home,
         )
         if config.imitates:
-            return outcome(counts, baseline, sft.trained, reported(reward, judge, data.annotator))
+            return outcome(counts, baseline, sft.trained, reported(reward, judge, data.annotator, agreed))
 
         frontier = shared_stages.frontier(bench, suite=suite, questions=prompts.questions, sft=sft, reward=reward)
 
@@ -186,7 +189,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             {**counts, **aligned.counts},
             evaluated,
             aligned.trained,
-            reported(reward, judge, data.annotator) | counted(config, aligned),
+            reported(reward, judge, data.annotator, agreed) | counted(config, aligned),
         )
 
 
@@ -242,11 +245,14 @@ def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:
     return {f"{config.algo.component.name}/{what}": float(value) for what, value in figures.items()}
 
 
-def reported(reward: Scorer | None, judge: SourceJudge | None, annotator: Annotator | None) -> dict[str, float]:
-    """What the fit of the reward source said, and what the sources say of their own work."""
+def reported(
+    reward: Scorer | None, judge: SourceJudge | None, annotator: Annotator | None, agreed: Agreement | None
+) -> dict[str, float]:
+    """What the fit of the reward source said, what the sources say of their own work, and how far people agree."""
     fit = {**reward.fit, **reward.source.report()} if reward else {}
     said = {"reward": fit} | {n: s.report() for n, s in (("judge", judge), ("annotator", annotator)) if s}
-    return {f"{slot}/{name}": value for slot, figures in said.items() for name, value in figures.items()}
+    own = {f"{slot}/{name}": value for slot, figures in said.items() for name, value in figures.items()}
+    return own | dict(agreed.figures() if agreed else {})
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from alignbench.app.config import BudgetSettings, RunConfig
 from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
@@ -20,7 +20,7 @@ from alignbench.evaluation.frontier import Frontier
 from alignbench.evaluation.suite import Evaluated, Suite
 from alignbench.pipeline import lifecycle
 from alignbench.pipeline.display import closing_figures
-from alignbench.pipeline.experience import Reference, reference_logprobs
+from alignbench.pipeline.experience import Reference, ReferenceScores, ask_reference
 from alignbench.pipeline.preparation import Data, Prompts, needs_rankings, needs_reward
 from alignbench.pipeline.stages import Rankings, fit_reward, gather_rankings, imitate
 from alignbench.pipeline.training import NO_BUDGET, Trained
@@ -292,15 +292,17 @@ def frontier(
 
 
 def reference(bench: Workbench, sft_key: str) -> Reference:
-    """`experience.reference_logprobs` that remembers: under the SFT model and the very tokens that were read."""
+    """`experience.ask_reference` that remembers: under the SFT model and the very tokens that were read."""
 
-    def ask(policy: Policy, sequences: Sequences) -> Tensor:
+    def ask(policy: Policy, sequences: Sequences) -> ReferenceScores:
         def make() -> Write:
-            found = reference_logprobs(policy, sequences).cpu()
-            return lambda folder: save_file({"logprobs": found}, folder / REFERENCE)
+            found = ask_reference(policy, sequences)
+            seconds = torch.tensor(found.seconds, dtype=torch.float64)
+            return lambda folder: save_file({"logprobs": found.logprobs.cpu(), "seconds": seconds}, folder / REFERENCE)
 
-        def load(folder: Path, made_by: str) -> Tensor:
-            return load_file(folder / REFERENCE)["logprobs"].to(policy.device)
+        def load(folder: Path, made_by: str) -> ReferenceScores:
+            found = load_file(folder / REFERENCE)
+            return ReferenceScores(found["logprobs"].to(policy.device), float(found["seconds"]))
 
         return bench.store.once("reference", digest(sft_key, keys.of_tokens(sequences)), make, load)
 

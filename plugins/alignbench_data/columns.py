@@ -61,11 +61,13 @@ NAMES = (*ROLES, "response_a", "response_b")
 
 @dataclass(frozen=True)
 class Fields:
-    """A row by roles. `columns`: the column that each role was read from; `row`: all that is in the row."""
+    """A row by roles. `columns`: the column that each role was read from; `row`: all that is in the row; `said`: the roles whose
+    columns the user named."""
 
     values: Mapping[str, Any]
     columns: Mapping[str, str]
     row: Mapping[str, Any]
+    said: frozenset[str] = frozenset()
 
     def __contains__(self, role: str) -> bool:
         return self.values.get(role) is not None
@@ -103,7 +105,7 @@ class Columns:
             found = [_look_up(row, part) for part in parts]
             columns[role] = ", ".join(parts)
             values[role] = None if any(part is None for part in found) else found if several else found[0]
-        return Fields(values, columns, row)
+        return Fields(values, columns, row, frozenset(given))
 
     def missing(self, row: Mapping[str, Any]) -> str:
         """A column that the user named and that is not there, as a sentence; empty where all are."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from alignbench import Constraint, Reference
 from alignbench_data.columns import Fields
 from alignbench_data.reasons import Reason, Unusable
+
+T = TypeVar("T")
 
 
 def reference(fields: Fields) -> Reference | None:
@@ -16,18 +18,30 @@ def reference(fields: Fields) -> Reference | None:
     if not any(role in fields for role in ("answer", "choices", "constraints", "tests")):
         return None
     found = Reference(
-        answer=_written(fields, "answer"),
-        choices=_choices(fields),
-        constraints=_constraints(fields),
-        tests=_written(fields, "tests"),
+        answer=_if_it_is(fields, "answer", "", lambda: _written(fields, "answer")),
+        choices=_if_it_is(fields, "choices", (), lambda: _choices(fields)),
+        constraints=_if_it_is(fields, "constraints", (), lambda: _constraints(fields)),
+        tests=_if_it_is(fields, "tests", "", lambda: _written(fields, "tests")),
     )
     return found if found != Reference() else None
+
+
+def _if_it_is(fields: Fields, role: str, otherwise: T, read: Callable[[], T]) -> T:
+    """What a column holds; where only its name says that it is a reference and it holds something else, nothing."""
+    try:
+        return read()
+    except Unusable:
+        if role in fields.said:
+            raise
+        return otherwise
 
 
 def _written(fields: Fields, role: str) -> str:
     value = fields.get(role)
     if value is None:
         return ""
+    if role == "tests" and not isinstance(value, (str, list)):
+        raise Unusable(Reason.MALFORMED, f"{fields.name(role)!r} must be Python, as a text or a list of texts")
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return "\n".join(_readable(part, fields.name(role)) for part in value)  # tests, one assertion each
     if isinstance(value, (dict, list)):

@@ -77,6 +77,7 @@ def test_reward_bench_2_from_its_file(command: Command, tmp_path: Path) -> None:
     assert value(record, "ties") == pytest.approx(ties)
     assert value(record, "mean_of_subsets") == pytest.approx(mean([0.75, 0, ties]))
     assert record["metrics"]["reward/ties"]["n"] == 2
+    assert record["identity"]["model"] == "none" and record["identity"]["annotator"] is None
     assert "7" in done.out and "Precise IF" in done.out and "ties (RewardBench 2)" in done.out
 
 
@@ -127,6 +128,7 @@ def test_a_runs_own_reward_on_what_it_held_out(command: Command, finished: Finis
     assert value(record, "accuracy") == pytest.approx(trained["reports"]["reward/held_out_accuracy"])
     assert record["metrics"]["reward/accuracy"]["n"] == trained["reports"]["reward/held_out_pairs"]
     assert (record["identity"]["algo"], record["identity"]["reward"]) == ("reward", "learned")
+    assert record["identity"]["annotator"] == "mild"
     assert record["reused"]["reward"] == finished.path.name
     assert {path: path.read_bytes() for path in before} == before
     assert "KL at most" in done.out and value(record, "gold_at_4") is not None

@@ -115,6 +115,7 @@ def test_ties_stay_ties_and_scores_stay_scores(tmp_path: Path) -> None:
     [
         ({"score_chosen": 8.5, "score_rejected": 6}, (8.5, 6.0)),
         ({"margin": 1.5}, (1.5, 0.0)),
+        ({"score_chosen": "N/A", "score_rejected": 6, "margin": "large"}, ()),
         ({"score_chosen": 3, "score_rejected": 6}, ()),  # they say the contrary
         ({}, ()),
     ],
@@ -283,6 +284,21 @@ def test_references(tmp_path: Path, row: dict[str, Any], reference: Reference | 
     data = read(tmp_path, row, {**row, next(iter(row)): "other Q"})
     prompts = [prompt for split in Split for prompt in data.prompts(split)]
     assert [prompt.reference for prompt in prompts] == [reference] * 2
+
+
+def test_a_column_that_only_sounds_like_a_reference_costs_no_row(tmp_path: Path) -> None:
+    odd = {"constraints": "be brief", "options": 3, "choices": {"a": [1]}, "tests": True, "answer": "\ud800"}
+    row = {"prompt": "Q", "chosen": "yes", "rejected": "no", **odd}
+    (found,) = rankings(tmp_path, row)
+    assert found.prompt.reference == Reference(tests="True")
+    for role, column in (
+        ("constraints", "constraints"),
+        ("choices", "options"),
+        ("answer", "answer"),
+        ("margin", "answer"),
+    ):
+        with pytest.raises(UserError, match=rf"x\.jsonl, line 1: '{column}'"):
+            rankings(tmp_path, row, columns={role: column})
 
 
 def test_subsets(tmp_path: Path) -> None:

@@ -156,6 +156,9 @@ def test_held_out_rows_in_a_file_of_their_own(tmp_path: Path) -> None:
     path, test = lines(tmp_path / "x.jsonl", pairs(0, 20)), lines(tmp_path / "y.jsonl", pairs(15, 25))
     train, held_out = both(source(path, test_path=str(test)))
     assert (set(train), set(held_out)) == ({f"q {i}" for i in range(15)}, {f"q {i}" for i in range(15, 25)})
+    for i, name in enumerate(("one", "two")):
+        lines(tmp_path / "more" / f"{name}.jsonl", pairs(30 + i, 31 + i))
+    assert texts(source(path, test_path=str(tmp_path / "more"), test_split="two"), Split.EVALUATION) == ["q 31"]
 
 
 def test_demonstrations_and_prompts_from_sets_of_their_own(tmp_path: Path) -> None:

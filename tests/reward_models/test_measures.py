@@ -169,14 +169,15 @@ def test_rm_bench_easy_normal_hard() -> None:
 def test_length() -> None:
     rows = (
         Ranking(prompt("a"), ("1", "2 x", "3 xx"), (0, 1, 2)),  # score grows with length, rank against it
-        Ranking(prompt("b"), ("4 xxx", "3"), (0, 1)),
-        Ranking(prompt("c"), ("1 z", "2 z"), (0, 1)),  # of one length
+        Ranking(prompt("b"), ("4", "3 xxx"), (0, 1)),  # the shorter is better, and has the higher score
+        Ranking(prompt("c"), ("2 yyy", "1"), (0, 1)),
+        Ranking(prompt("d"), ("1 z", "2 z"), (0, 1)),  # of one length
     )
     found = measured(*rows)
-    assert value(found, "length_correlation") == (1 + 1) / 2
-    assert value(found, "length_correlation_of_data") == (-1 + 1) / 2
-    assert value(found, "accuracy_chosen_longer") == 1 and value(found, "accuracy_chosen_shorter") == 0
-    assert found.metrics["reward/accuracy_chosen_shorter"].n == 3
+    assert value(found, "length_correlation") == pytest.approx((1 - 1 + 1) / 3)
+    assert value(found, "length_correlation_of_data") == pytest.approx((-1 - 1 + 1) / 3)
+    assert value(found, "accuracy_chosen_longer") == 1 and value(found, "accuracy_chosen_shorter") == 1 / 4
+    assert found.metrics["reward/accuracy_chosen_shorter"].n == 4
 
 
 def test_rank_correlation_equals_scipys_with_ties() -> None:

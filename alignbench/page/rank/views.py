@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from dataclasses import asdict
 from typing import Any
 
 from alignbench.page.markdown import Node, tree
-from alignbench.page.rank.agreement import agreement
+from alignbench.page.rank import blind
+from alignbench.page.rank.agreement import Figure, agreement
 from alignbench.page.rank.items import MOST_ON_A_SCALE, SCALES
 from alignbench.page.rank.session import State
 from alignbench.page.rank.store import Project
@@ -55,6 +57,16 @@ class Boards:
             return known[1]
 
 
+def _win_rate(project: Project) -> dict[str, Any]:
+    """As a Figure: JSON has no NaN."""
+    measured = blind.win_rate(project)
+    if measured is None:
+        return asdict(Figure(None, None, None, 0))
+    metric, _ = measured
+    low, high = (bound if math.isfinite(bound) else None for bound in (metric.low, metric.high))
+    return asdict(Figure(metric.value, low if high is not None else None, high, metric.n))
+
+
 def _board(project: Project) -> dict[str, Any]:
     settings, items, answers = project.settings, project.items(), project.answers()
     counts = dict.fromkeys(items, 0)
@@ -65,7 +77,8 @@ def _board(project: Project) -> dict[str, Any]:
         "project": project.name,
         "kind": settings.kind,
         "people": settings.people,
-        "about": dict(settings.about or {}),
+        "about": {name: value for name, value in (settings.about or {}).items() if name != blind.EQUAL},
+        "win_rate": _win_rate(project) if settings.kind == "ab" else None,
         "overrides": list(settings.overrides),
         "items": len(ordinary),
         "gold_items": len(items) - len(ordinary),

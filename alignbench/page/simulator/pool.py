@@ -12,18 +12,19 @@ from typing import Any
 
 import torch
 
-import alignbench
 from alignbench.contracts import Annotator, DataSource, RewardSource
 from alignbench.evaluation.respond import given_samples
 from alignbench.page.simulator import columns
 from alignbench.page.simulator.starts import Start
 from alignbench.page.simulator.world import Named, World, checkpoint, load, reward_label
+from alignbench.plugins import registry
 from alignbench.records import REFERENCE, Prompt, Samples, Sampling, Split
 from alignbench.results.disk.directory import GENERATIONS
 from alignbench.results.disk.runs import StoredRun
 from alignbench.scoring import checked_scores
-from alignbench.selection import digest
+from alignbench.selection import digest, package_digest
 from alignbench.store.artifacts import Store, Write, cache_root
+from alignbench.store.keys import core_digest
 
 VERSION = 1
 QUESTIONS, SAMPLES = 15, 512
@@ -55,7 +56,9 @@ def pool(start: Start, say: Say = lambda text: None) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         return found
 
-    return store.once("simulator", digest(VERSION, alignbench.__version__, start.key, runs), make, read)
+    packages = sorted({c.target.partition(":")[0].partition(".")[0] for c in registry().components.values()})
+    code = [core_digest(), *(package_digest(package) for package in packages)]
+    return store.once("simulator", digest(VERSION, code, QUESTIONS, SAMPLES, start.key, runs), make, read)
 
 
 def _made(world: World, say: Say) -> dict[str, Any]:
@@ -203,7 +206,8 @@ def _checkpoint(world: World, run: StoredRun, prompts: Sequence[Prompt]) -> dict
         "algo": who.algo,
         "annotator": who.annotator,
         "reward": next((n.name for n, _ in world.rewards if n.label == reward_label(run)), None),
-        "kl": None if best else float(ratios.sum(1).mean()),
+        # As it was measured: a token that is no text is not among those that are read again here.
+        "kl": None if best else math.fsum(line["logprob"] - line["ref_logprob"] for line in shared) / len(shared),
         "bound": run.record.metrics["optimization/kl_bound"].value if best else None,
         "prompts": columns.counts([places[prompt.id] for prompt in asked]),
         "texts": list(samples.texts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import StoredRun, find_runs
 
 WEIGHTS = ("adapter", "model")
+MOST_RUNS = 300
+"""The latest that are looked at: the weights of each are read once."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,12 @@ def starts(results: Path) -> list[Start]:
     """Those with a run of which everything is there; the one that most runs started from first."""
     if not results.is_dir():
         return []
+    runs = [r for r in find_runs([results])[0] if r.record.status is Status.FINISHED and not r.record.baseline]
     found: dict[str, list[StoredRun]] = defaultdict(list)
-    for run in find_runs([results])[0]:
-        record = run.record
-        if record.status is Status.FINISHED and not record.baseline and (key := _digest(run.path / BASELINE)):
+    for run in sorted(runs, key=lambda run: run.path.name, reverse=True)[:MOST_RUNS]:
+        if key := _digest(run.path / BASELINE):
             found[key].append(run)
-    ordered = [Start(key, tuple(sorted(runs, key=lambda r: r.path.name, reverse=True))) for key, runs in found.items()]
+    ordered = [Start(key, tuple(own)) for key, own in found.items()]
     return sorted(ordered, key=lambda start: (-len(start.runs), start.key))
 
 
@@ -61,7 +64,13 @@ def _digest(folder: Path) -> str:
     """Of the weights, wherever they lie in the folder of an SFT model; empty where there are none."""
     files = [path for name in WEIGHTS for path in sorted((folder / name).glob("*.safetensors"))]
     try:
-        parts = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+        parts = [_of_file(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
     except OSError:
         return ""
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16] if parts else ""
+
+
+@functools.lru_cache(maxsize=4 * MOST_RUNS)
+def _of_file(path: Path, changed: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,8 +101,3 @@ def reward_label(run: StoredRun) -> str | None:
 def checkpoint(run: StoredRun) -> Path:
     """The weights that a run ended with."""
     return weights(run.path)
-
-
-def features(annotators: Sequence[tuple[Named, Annotator]]) -> Annotator | None:
-    """Whose features are shown: annotators of one data source weigh the same ones."""
-    return annotators[0][1] if annotators else None

@@ -51,6 +51,7 @@ function draw(state) {
     el(
       "div",
       { class: "figures" },
+      state.win_rate ? figure("Preferred by people, ties half", state.win_rate, percent, "Of the first run over the second.") : "",
       figure("Agreement (Krippendorff's alpha)", agreement.alpha, plain, "1: all agree; 0: as by chance."),
       figure("Right on gold questions", agreement.gold, percent, "Of the pairs with a right order."),
       figure("Prefers what is shown first", agreement.first, percent, "Half where the place sways nobody."),

@@ -176,7 +176,7 @@ class RunDirectory:
                     "responses": list(ranking.responses),
                     "ranks": list(ranking.ranks),
                     "finished": list(ranking.finished or (True,) * len(ranking.ranks)),
-                    "annotator": annotator,
+                    "annotator": ranking.annotator or annotator,
                     "split": split,
                 },
                 ensure_ascii=False,

@@ -32,6 +32,9 @@ FORMS = (
     LINES,
 )
 
+_BY_CONTENT = (TREES, REWARD_BENCH_2, RM_BENCH, DIALOGUES)
+"""Known by what their columns hold, not by which there are: none of them is what a lost column would make."""
+
 
 def form_of(fields: Fields, settings: Settings) -> Form | None:
     return next((form for form in FORMS if form.recognises(fields, settings)), None)
@@ -39,10 +42,8 @@ def form_of(fields: Fields, settings: Settings) -> Form | None:
 
 def nearest(fields: Fields) -> str:
     """Which form a row is closest to and what it lacks for that, as a sentence; empty where it is close to none."""
-    # Trees and dialogues, which go first, are known by what their columns hold, not by which there are.
-    partly = [
-        (len(lacking), form, lacking) for form in FORMS[2:] if 0 < len(lacking := form.lacks(fields)) < len(form.needs)
-    ]
+    lacking_of = [(form, form.lacks(fields)) for form in FORMS if form not in _BY_CONTENT]
+    partly = [(len(lacking), form, lacking) for form, lacking in lacking_of if 0 < len(lacking) < len(form.needs)]
     if not partly:
         return ""
     _, form, lacking = min(partly, key=lambda found: found[0])

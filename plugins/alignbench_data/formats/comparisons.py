@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignbench import Message, Ranking, UserError, unknown_name
+from alignbench import Message, Ranking, unknown_name
 from alignbench_data.columns import Fields
 from alignbench_data.content import conversation, is_conversation, prompt, prompt_messages, reply
-from alignbench_data.formats.form import Form, Settings, annotator, number, unpacked
+from alignbench_data.formats.form import Form, Settings, annotator, number, number_of, unpacked
 from alignbench_data.reasons import Reason, Unusable
 
 A, B, TIE = (0, 1), (1, 0), (0, 0)
@@ -104,11 +104,9 @@ def _texts(value: Any) -> bool:
 
 def _until(turns: list[Message], fields: Fields) -> list[Message]:
     """As far as the verdict goes: a judge of a first turn has not seen the second."""
-    if "turn" not in fields:
-        return turns
-    last = number(fields.get("turn"), fields.name("turn"))
+    last = number_of(fields, "turn")
     ends = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
-    return turns[: ends[int(last) - 1] + 1] if 1 <= last <= len(ends) else turns
+    return turns[: ends[int(last) - 1] + 1] if last is not None and 1 <= last <= len(ends) else turns
 
 
 def _won(fields: Fields, settings: Settings) -> tuple[int, int]:
@@ -151,4 +149,3 @@ def _has_verdict(fields: Fields, settings: Settings) -> bool:
 
 
 COMPARISONS = Form("comparisons", (("response_a",), ("response_b",)), _parse, _has_verdict)
-__all__ = ["COMPARISONS", "UserError", "check_values"]

@@ -67,6 +67,16 @@ def number(value: Any, name: str) -> float:
     return found
 
 
+def number_of(fields: Fields, role: str) -> float | None:
+    """The number of a column that may be there. Where only its name says what it is and it holds something else, None."""
+    try:
+        return number(fields.get(role), fields.name(role)) if role in fields else None
+    except Unusable:
+        if role in fields.said:
+            raise
+        return None
+
+
 def items(fields: Fields, role: str, what: str) -> list[Any]:
     """A list, also one written as JSON, as in CSV."""
     value = unpacked(fields.get(role))

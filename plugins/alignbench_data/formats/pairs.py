@@ -19,7 +19,7 @@ from alignbench_data.content import (
     reply,
     text,
 )
-from alignbench_data.formats.form import Form, Settings, annotator, number, unpacked
+from alignbench_data.formats.form import Form, Settings, annotator, number_of, unpacked
 from alignbench_data.reasons import Reason, Unusable
 
 
@@ -59,10 +59,10 @@ def _pair(fields: Fields, settings: Settings, asked: list[Message], chosen: str,
 
 def _scores(fields: Fields) -> tuple[float, ...]:
     """Ratings beside the pair, or its margin alone. Ratings that say the contrary of the pair are left out."""
-    if "chosen_score" in fields and "rejected_score" in fields:
-        better, worse = (number(fields.get(role), fields.name(role)) for role in ("chosen_score", "rejected_score"))
+    better, worse, margin = (number_of(fields, role) for role in ("chosen_score", "rejected_score", "margin"))
+    if better is not None and worse is not None:
         return (better, worse) if better >= worse else ()
-    return (number(fields.get("margin"), fields.name("margin")), 0.0) if "margin" in fields else ()
+    return () if margin is None or margin < 0 else (margin, 0.0)
 
 
 def _parse(fields: Fields, settings: Settings) -> list[Ranking]:

@@ -198,14 +198,15 @@ def _rated(fields: Fields, settings: Settings) -> list[Rated]:
     return [Rated(prompt(fields, turns, keep_id=settings.keep_ids), response, score)]
 
 
-RANKED = Form("ranked responses", (("responses", "ranks"),), _ranked, lambda fields, settings: _is_ranked(fields))
+RANKED = Form(
+    "ranked responses",
+    (("responses", "ranks"),),
+    _ranked,
+    lambda fields, settings: "responses" in fields or isinstance(fields.get("ranks"), list),
+)
 RATED = Form(
     "rated responses",
     (("response", "messages"),),
     _rated,
     lambda fields, settings: bool(_aspects(fields, settings)),
 )
-
-
-def _is_ranked(fields: Fields) -> bool:
-    return "responses" in fields or "responses" in fields.columns or isinstance(fields.get("ranks"), list)

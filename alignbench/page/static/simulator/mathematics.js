@@ -168,29 +168,12 @@ export function asSum(reward, features, set) {
   return rows.map((row, a) => row[k] / row[a]);
 }
 
-/** How much of a column's change from the SFT model to beta each part of the reward brings: with s = 1 / beta the change is the integral
- *  over s of Cov(column, reward), and the reward is the sum of its parts. By Simpson's rule over four pieces. */
-export function contributions(column, parts, reward, beta, set, only = () => true) {
-  const rule = [1, 4, 2, 4, 1].map((w) => w / 12);
-  const totals = parts.map(() => 0);
-  rule.forEach((share, step) => {
-    const { weights } = tilted(reward, step ? (4 * beta) / step : Infinity, set);
-    parts.forEach((part, k) => {
-      const covariances = [];
-      eachPrompt(set.starts, (from, to, p) => {
-        if (!only(p)) return;
-        let mass = 0, c = 0, f = 0, cf = 0;
-        for (let i = from; i < to; i++) {
-          if (Number.isNaN(column[i])) continue;
-          const w = weights[i];
-          mass += w; c += w * column[i]; f += w * part[i]; cf += w * column[i] * part[i];
-        }
-        if (mass > 0) covariances.push(cf / mass - (c / mass) * (f / mass));
-      });
-      totals[k] += (share * mean(covariances)) / beta;
-    });
+/** Of each part of a reward: what `measure` gives of the policy that is best without it. */
+export function without(parts, reward, beta, set, measure) {
+  return parts.map(({ weight, column }) => {
+    const rest = reward.map((v, i) => v - weight * column[i]);
+    return weight ? measure(tilted(rest, beta, set).weights) : NaN;
   });
-  return totals;
 }
 
 /** A generator of numbers in [0, 1) from a seed (mulberry32): the same draws for the same seed. */

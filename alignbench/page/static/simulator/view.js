@@ -1,14 +1,15 @@
 // The simulator's screen: what is wanted on the left, what comes out on the right. `source` brings the data: a server, or the file itself.
 import { el, notice } from "../dom.js";
 import {
-  ENOUGH, asSum, bestOf, chances, decoded, drawn, measured, samples, standardised, tilted,
+  ENOUGH, asSum, bestOf, chances, decoded, drawn, expected, mean, measured, median, samples, standardised, tilted,
 } from "./mathematics.js";
 import { drawPlot } from "./plot.js";
 import { GAUGES, METHODS, PRESETS, coefficient, coefficientName, placeOf } from "./settings.js";
 import { betaAt, percent, sentences, signed } from "./why.js";
 
 const DRAWS = 4;
-const BETAS = [Infinity, ...Array.from({ length: 32 }, (_, i) => 8 * 0.8 ** i)];
+const BETAS = [Infinity, ...Array.from({ length: 26 }, (_, i) => 8 * 0.76 ** i)];
+const NUMBERS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
 const byId = (name) => document.getElementById(name);
 
 export class Simulator {
@@ -239,7 +240,7 @@ export class Simulator {
     for (const { name, digits, percent: share } of GAUGES) {
       const now = this.now[name], before = this.before[name];
       byId(`gauge-${name}`).hidden = Number.isNaN(now);
-      const shown = (v) => (share ? percent(v) : v.toFixed(digits).replace("-", "−"));
+      const shown = (v) => (share ? percent(v) : plain(v, digits));
       byId(`value-${name}`).textContent = shown(now);
       byId(`change-${name}`).textContent = name === "kl" ? "SFT model: 0" : `SFT model: ${shown(before)}`;
     }
@@ -250,15 +251,7 @@ export class Simulator {
   }
 
   showCurves() {
-    const { set, reward } = this;
-    const best = this.state.method === "best";
-    const policies = best ? [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64].map((n) => bestOf(reward, n, set)) : BETAS.map((beta) => tilted(reward, beta, set));
-    const points = policies.map((found) => {
-      const at = measured(found, reward, set, this.wrong);
-      return { x: Math.sqrt(at.kl), proxy: at.proxy, gold: at.gold, sure: at.effective >= ENOUGH };
-    });
-    const end = points.findIndex((p) => !p.sure);
-    const kept = end < 0 ? points : points.slice(0, end + 4);
+    const kept = this.curve();
     for (const name of ["proxy", "gold"]) {
       const known = !Number.isNaN(this.now[name]);
       byId(`figure-${name}`).hidden = !known;
@@ -278,6 +271,23 @@ export class Simulator {
     );
     byId("checkpoint").value = this.state.checkpoint ?? "";
     byId("checkpoint").onchange = (event) => this.choose(event.target.value === "" ? null : Number(event.target.value));
+  }
+
+  /** Every coefficient, or every n. It depends on the reward alone: moving the coefficient moves along it. */
+  curve() {
+    const { set, reward } = this;
+    const best = this.state.method === "best";
+    const drawnFor = JSON.stringify([best, this.state.reward, this.state.reward === "utility" && this.state.weights]);
+    if (this.drawnFor === drawnFor) return this.points;
+    const policies = best ? NUMBERS.map((n) => bestOf(reward, n, set)) : BETAS.map((beta) => tilted(reward, beta, set));
+    const points = policies.map(({ weights, kl, ess }) => ({
+      x: Math.sqrt(mean(kl)), proxy: expected(reward, weights, set), gold: expected(set.columns.gold, weights, set),
+      sure: median(ess) >= ENOUGH,
+    }));
+    const end = points.findIndex((p) => !p.sure);
+    this.drawnFor = drawnFor;
+    this.points = end < 0 ? points : points.slice(0, end + 4);
+    return this.points;
   }
 
   dot(c, k, name) {
@@ -327,7 +337,7 @@ export class Simulator {
     byId("answers-tilted").replaceChildren(
       ...drawn(found.weights, from, to, DRAWS, chance).map((i) => this.answer(set, i, reward[i], found.weights[i] / set.prior[i])));
     const effective = Math.round(found.ess[p]);
-    byId("prompt-sure").textContent = `${effective} effective samples of this prompt${effective < ENOUGH ? ": too few to rely on" : ""}.`;
+    byId("prompt-sure").textContent = `Effective samples of this prompt: ${effective}${effective < ENOUGH ? ", too few to rely on" : ""}.`;
   }
 
   answer(set, i, reward, ratio) {
@@ -354,6 +364,12 @@ export class Simulator {
 function readCheckpoint(packed) {
   const columns = Object.fromEntries(Object.entries(packed.columns).map(([name, column]) => [name, decoded(column)]));
   return { ...packed, columns, prompts: Array.from(decoded(packed.prompts)) };
+}
+
+/** A minus sign for negative numbers, and none for zero. */
+function plain(value, digits) {
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
 
 function average(values) {

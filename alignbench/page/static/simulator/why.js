@@ -1,7 +1,12 @@
 // One sentence for each gauge: why it stands where it stands.
-import { contributions, mean, tilted } from "./mathematics.js";
+import { expected, mean, tilted, without } from "./mathematics.js";
 
-const TOLD = { gold: "gold", agreement: "agrees", accuracy: "correct", length: "length" };
+const TOLD = {
+  gold: { column: "gold", digits: 2 },
+  agreement: { column: "agrees", share: true },
+  accuracy: { column: "correct", share: true },
+  length: { column: "length", digits: 1 },
+};
 
 /** `parts`: [{label, weight, column}] whose sum the reward is, or comes near; `beta`: of the tilt that goes as far. */
 export function sentences({ now, before, parts, reward, beta, set, wrong, method, likeliest }) {
@@ -20,24 +25,21 @@ export function sentences({ now, before, parts, reward, beta, set, wrong, method
       ? `Of 8 answers ${now.unique.toFixed(1)} differ, against ${before.unique.toFixed(1)}: ${now.unique < before.unique ? "the same ones come again" : "rarer ones are reached"}.`
       : "About as many different answers as before.",
   };
-  const columns = parts.map((part) => part.column.map((v) => v * part.weight));
-  for (const [gauge, name] of Object.entries(TOLD)) {
+  for (const [gauge, { column: name, share, digits }] of Object.entries(TOLD)) {
     const column = set.columns[name];
     if (!column || Number.isNaN(now[gauge])) continue;
-    const change = now[gauge] - before[gauge];
-    const percentage = gauge === "agreement" || gauge === "accuracy";
-    if (!moved(change, percentage ? 0.01 : 0.05)) {
-      found[gauge] = "Nothing in the reward moves it.";
+    const shown = (v) => (share ? percent(v) : v.toFixed(digits).replace("-", "−"));
+    const only = gauge === "agreement" ? wrong : undefined;
+    const rest = without(parts, reward, beta, set, (weights) => expected(column, weights, set, only));
+    const size = (at) => (Number.isNaN(rest[at]) ? -1 : Math.abs(rest[at] - now[gauge]));
+    const k = rest.map((_, at) => at).sort((a, b) => size(b) - size(a))[0] ?? -1;
+    if (k < 0 || size(k) < 0 || !moved(rest[k] - now[gauge], share ? 0.01 : 0.05)) {
+      found[gauge] = moved(now[gauge] - before[gauge], share ? 0.01 : 0.05)
+        ? "Many small preferences of the reward together move it."
+        : "Nothing in the reward moves it.";
       continue;
     }
-    if (!parts.length) continue;
-    const only = gauge === "agreement" ? wrong : undefined;
-    const shares = contributions(column, columns, reward, beta, set, only).map((value, k) => [value, parts[k].label]);
-    const largest = shares.sort((a, b) => Math.abs(b[0]) - Math.abs(a[0])).filter(([v], k) => k < 2 && Math.abs(v) > 0.15 * Math.abs(change));
-    const say = ([value, label]) => `${label} (${percentage ? `${signed(100 * value, 0)} points` : signed(value, 2)})`;
-    found[gauge] = largest.length
-      ? `Comes from the reward for ${largest.map(say).join(", and for ")}.`
-      : "Many small preferences of the reward together move it.";
+    found[gauge] = `Mostly from what is paid for ${parts[k].label}: without that it would be ${shown(rest[k])}.`;
   }
   return found;
 }
