@@ -10,7 +10,19 @@ from collections.abc import Sequence
 from alignbench import __version__
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 
-COMMANDS = ("plugins", "compare", "evaluate", "evaluate-reward", "export", "check", "resume", "cache", "plan", "page")
+COMMANDS = (
+    "plugins",
+    "compare",
+    "evaluate",
+    "evaluate-reward",
+    "export",
+    "check",
+    "resume",
+    "cache",
+    "plan",
+    "page",
+    "tutorial",
+)
 """Each is the module of that name beside this one, with `_` for `-`: its `main(arguments)` returns the exit code. Only the one that is
 called is imported."""
 _RUN = "run"  # what is called without a command's name
