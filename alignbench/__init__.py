@@ -24,6 +24,7 @@ from alignbench.memory_plan import Does, Part, Work
 from alignbench.optimizer_config import (
     MISSING_EOS,
     AlgorithmConfig,
+    ImplicitReward,
     LabelConfig,
     OptimizerConfig,
     PreferenceConfig,
@@ -35,6 +36,7 @@ from alignbench.records import (
     Constraint,
     Consumes,
     Demonstration,
+    Description,
     Direction,
     ExactProblem,
     ExampleScore,
@@ -59,12 +61,13 @@ from alignbench.records import (
     Split,
     TokenScores,
     UpdateReport,
+    UtilityTerm,
     Verdict,
     expand,
 )
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
-from alignbench.subject import Judge, Subject
+from alignbench.subject import Judge, MeasuredRanking, Subject
 
 __version__ = "0.1.0"
 
@@ -80,6 +83,7 @@ __all__ = [
     "DataSource",
     "Demonstration",
     "DemonstrationBatch",
+    "Description",
     "Direction",
     "Does",
     "Evaluation",
@@ -89,11 +93,13 @@ __all__ = [
     "FitReport",
     "FittableRewardSource",
     "Generation",
+    "ImplicitReward",
     "Judge",
     "LabelConfig",
     "Labelled",
     "LabelledBatch",
     "Likelihood",
+    "MeasuredRanking",
     "Message",
     "Metric",
     "MetricSpec",
@@ -130,6 +136,7 @@ __all__ = [
     "Tracker",
     "UpdateReport",
     "UserError",
+    "UtilityTerm",
     "Verdict",
     "Work",
     "expand",

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 from alignbench.errors import UserError
 from alignbench.records import (
     POLICY,
-    Demonstration,
     ExactProblem,
     ExampleScore,
     Exported,
     FitReport,
-    Labelled,
     MetricSpec,
     Prompt,
     Ranking,
@@ -28,11 +26,11 @@ from alignbench.records import (
     Samples,
     Sampling,
     Sequences,
-    Split,
     TokenScores,
     UpdateReport,
-    Verdict,
 )
+from alignbench.sources import Annotator as Annotator
+from alignbench.sources import DataSource as DataSource
 from alignbench.subject import Subject
 
 if TYPE_CHECKING:
@@ -192,64 +190,6 @@ class Policy(ABC):
         """Writes into the empty folder `directory` what other programs load: one ordinary model, or with merged=False the
         adapter alone. Loads it by those programs' own means and compares it with itself on responses to `prompts`."""
         raise UserError("A model of this kind cannot be exported: its plugin does not say how.")
-
-
-class DataSource(ABC):
-    """Demonstrations, prompts, rankings and, where the truth is known, a gold reward. Built with: seeds.
-
-    Whatever it does not have stays empty; the core refuses a run that needs it before a model is loaded.
-    """
-
-    def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """A tokenizer for models built from scratch; None where the data is ordinary text."""
-        return None
-
-    def lessons(self) -> Sequence[Demonstration]:
-        """What a model without pretraining learns first: knowledge that a real base model brings along."""
-        return ()
-
-    def demonstrations(self) -> Sequence[Demonstration]:
-        return ()
-
-    @abstractmethod
-    def prompts(self, split: Split) -> Sequence[Prompt]:
-        """TRAIN and EVALUATION prompts never overlap."""
-
-    def rankings(self) -> Sequence[Ranking]:
-        """Recorded human rankings, for an annotator that brings no judgement of its own."""
-        return ()
-
-    def labelled(self) -> Sequence[Labelled]:
-        """Recorded responses called good or bad, for an algorithm that learns from such labels."""
-        return ()
-
-    def judge(self, prompt: Prompt, response: str, *, finished: bool) -> Verdict | None:
-        """The truth about one response; None where it is not known. Must give None for all prompts or for none."""
-        return None
-
-    def counts(self) -> Mapping[str, int]:
-        """Rows read, kept and set aside by reason: printed, and kept in result.json."""
-        return {}
-
-
-class Annotator(ABC):  # noqa: B024 (which method it needs depends on samples_responses)
-    """Ranks K responses to a prompt. Built with: data, seeds."""
-
-    samples_responses: ClassVar[bool] = True  # False: it brings rankings of its own and nothing is sampled
-
-    def rank(self, prompt: Prompt, responses: Sequence[str], *, finished: Sequence[bool]) -> tuple[int, ...]:
-        """The rank of each response, 0 is best, equal ranks are ties. Random choices come from the seeds it was built with."""
-        raise NotImplementedError
-
-    def preference(
-        self, prompt: Prompt, first: str, second: str, *, finished: tuple[bool, bool] = (True, True)
-    ) -> float | None:
-        """The probability that this annotator prefers `first`, where it is known: gives reward models their ceiling."""
-        return None
-
-    def recorded(self) -> Sequence[Ranking]:
-        """The rankings of an annotator with `samples_responses = False`."""
-        return ()
 
 
 class RewardSource(ABC):

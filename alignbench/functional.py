@@ -313,6 +313,15 @@ def stacked(first: Sequences, second: Sequences) -> Sequences:
     )
 
 
+def calibration_shares(confidence: Tensor, right: Tensor, bins: int = 10) -> Tensor:
+    """[N]: what each answer adds to the expected calibration error, which is their mean: over equal-width bins of confidence, the
+    distance of mean confidence from the share that is right (Guo et al., arXiv 1706.04599). `confidence` is .5 to 1, `right` 0 to 1."""
+    which = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    gap = confidence - right
+    side = torch.zeros(bins, dtype=gap.dtype, device=gap.device).index_add_(0, which, gap).sign()
+    return side[which] * gap
+
+
 def add_up(*tensors: Tensor) -> None:
     """Puts together what each process computed of its own rows and left at zero elsewhere."""
     distributed.add_up(*tensors)

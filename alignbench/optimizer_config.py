@@ -15,6 +15,16 @@ PAIRS = ("all", "best_worst")
 MISSING_EOS = ("subtract", "replace", "keep")
 
 
+@dataclass(frozen=True)
+class ImplicitReward:
+    """What a trained policy takes a response to be worth, by itself: log pi / pi_ref of the whole response, in nats, or `per_token`
+    the mean log-probability of a token, without a reference. `beta` times the difference between two responses is the logit of the first
+    being preferred; None where the algorithm does not say so."""
+
+    per_token: bool = False
+    beta: float | None = None
+
+
 @dataclass
 class AlgorithmConfig:
     """What the core asks of every algorithm's config, trained or not."""
@@ -33,6 +43,10 @@ class AlgorithmConfig:
     def needs_scores(self) -> bool:
         """Whether a reward source must be there."""
         return self.consumes is Consumes.ROLLOUTS or self.candidates > 1
+
+    def implicit_reward(self) -> ImplicitReward | None:
+        """By which held-out preferences are judged; None where the policy is not trained."""
+        return None
 
 
 @dataclass
@@ -85,6 +99,9 @@ class OptimizerConfig(AlgorithmConfig):
         if self.lr_schedule not in LR_SCHEDULES:
             raise unknown_name("lr_schedule", self.lr_schedule, LR_SCHEDULES)
 
+    def implicit_reward(self) -> ImplicitReward | None:
+        return ImplicitReward()
+
 
 @dataclass
 class RolloutConfig(OptimizerConfig):
@@ -130,6 +147,10 @@ class OfflineConfig(OptimizerConfig):
         super().__post_init__()
         if self.pairs not in PAIRS:
             raise unknown_name("pairs", self.pairs, PAIRS)
+
+    def implicit_reward(self) -> ImplicitReward | None:
+        """The log-ratio, or the mean log-probability of a token where no reference is used."""
+        return ImplicitReward(per_token=not self.uses_reference)
 
 
 @dataclass

@@ -133,6 +133,17 @@ class Labelled:
 
 
 @dataclass(frozen=True)
+class Description:
+    """How a data source understood its files, for people to read. `forms`: rows by the form that they were read as. `columns`: what
+    each column was read as, by its role. `set_aside`: the first row that each reason set aside, and what is wrong with it."""
+
+    files: tuple[str, ...] = ()
+    forms: Mapping[str, int] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class PreferencePair:
     """`chosen` is preferred to `rejected`; `probability` is the annotator's own P(chosen preferred), where it is known."""
 
@@ -141,6 +152,18 @@ class PreferencePair:
     rejected: str
     probability: float | None = None
     finished: tuple[bool, bool] = (True, True)  # whether chosen and rejected ended by themselves
+
+
+@dataclass(frozen=True)
+class UtilityTerm:
+    """One term of an annotator's utility, `weight` times a feature of the response. `setting`: the field of its config that is the
+    weight; `label` names the feature in a word or two; a weight is moved from `low` to `high`."""
+
+    setting: str
+    label: str
+    weight: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from alignbench.records import ExactProblem, Generation, Likelihood, Prompt, Sampling
+from alignbench.optimizer_config import ImplicitReward
+from alignbench.records import ExactProblem, Generation, Likelihood, Prompt, Ranking, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,25 @@ class Judge(Protocol):
         """How far first[i] is preferred to second[i]: 1, 0, or .5 for a tie. See RewardSource.compare."""
 
 
+class Frontier(Protocol):
+    """The best proxy reward that any policy could reach at each KL from the SFT model, estimated on some of the prompts."""
+
+    def shortfall(self, proxy: Mapping[str, float], kl: Mapping[str, float]) -> Mapping[str, float]:
+        """Of a policy with these mean proxy rewards and KLs (nats per response) by prompt id: how far it stays below the frontier
+        at its own mean KL, by prompt id. Empty where that KL is 0 or less, or too far for the estimate to tell."""
+
+
+@dataclass(frozen=True)
+class MeasuredRanking:
+    """A held-out ranking, and how likely its responses are to the checkpoint: log-probabilities in nats, summed over the `tokens` of
+    each. `ref_logprobs` are the SFT model's; empty of the SFT model itself."""
+
+    ranking: Ranking
+    logprobs: tuple[float, ...]
+    ref_logprobs: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Subject:
     """What an evaluation is given: a checkpoint's responses to the held-out prompts, and a way to ask it for more.
@@ -54,7 +74,10 @@ class Subject:
     `complete(prompts, n, sampling)` gives responses as text alone, under that Sampling: nothing is measured of them, and they are
     saved too. `likelihoods(prompts, responses)` are those of given responses, as token ids, without an EOS unless given.
     `ordinary_text`: whether it reads and writes ordinary text, not the language of a data source with a tokenizer of its own. False
-    too along training, where no questionnaire is to be asked.
+    too along training, where no questionnaire is to be asked. `frontier`: None where there is no reward, or none is to be estimated.
+
+    `preferences(limit)`: the first so many rankings that were held out from training (0: all), where there are any, measured; `implicit`: what
+    the algorithm that made the checkpoint takes a response to be worth, None for the SFT model.
     """
 
     checkpoint: Path
@@ -69,6 +92,9 @@ class Subject:
     likelihoods: Likelihoods = field(default=lambda prompts, responses, counted=None: (), repr=False)
     ordinary_text: bool = False
     judge: Judge | None = None
+    preferences: Callable[[int], tuple[MeasuredRanking, ...]] = field(default=lambda limit: (), repr=False)
+    implicit: ImplicitReward | None = None
+    frontier: Frontier | None = None
 
     def by_prompt(self, baseline: bool = False) -> list[list[Generation]]:
         """Generations grouped by prompt, in order."""

@@ -69,6 +69,11 @@ class EvalSettings:
     last included; 0: none. It changes nothing of what the run measures at its end."""
     points: PointSettings = field(default_factory=PointSettings)
     """What is measured then."""
+    frontier_samples: int | None = None
+    """Responses of the SFT model, for each of `frontier_prompts`, from which the best reward that any policy could reach at each KL is
+    estimated; 0: none. null: 256 of a model built from scratch, none of a pretrained one, whose responses take long."""
+    frontier_prompts: int = 40
+    """Evaluation prompts on which it is."""
     path: str = ""
     """A folder of evaluation data for the evaluations that read some; empty: from the hub, or what they bring along."""
     tasks: list[str] = field(default_factory=list)
@@ -88,6 +93,11 @@ class EvalSettings:
             )
         if len(set(self.families)) < len(self.families):
             raise UserError(f"eval.families names an evaluation twice: {', '.join(self.families)}.")
+        if (self.frontier_samples or 0) < 0 or self.frontier_prompts < 2:
+            raise UserError(
+                f"eval.frontier_samples={self.frontier_samples} must be 0 (none) or more, "
+                f"eval.frontier_prompts={self.frontier_prompts} 2 or more."
+            )
         _require_temperature("eval", self.temperature)
         self._check_points()
 
@@ -108,15 +118,17 @@ class EvalSettings:
 
 @dataclass
 class BudgetSettings:
-    """What an algorithm may cost; 0: no bound. It ends with the update that reaches the first bound, so that different
-    algorithms can be compared at equal cost. SFT, rankings and the reward model are shared and stand outside of it."""
+    """What an algorithm may cost, from the SFT model to its last update; 0: no bound. It ends with the update that reaches the
+    first bound, so that different algorithms can be compared at equal cost. SFT, rankings and the reward model are shared and stand
+    outside of it."""
 
     samples: int = 0
-    """Responses that it learns from; each side of a pair counts."""
+    """Responses that it is given, whether or not it learns from each of them: all that are sampled, each side of a pair. The
+    schedule of the learning rate ends with it."""
     tokens: int = 0
     """Tokens of those responses."""
     seconds: float = 0.0
-    """Wall time of its training, sampling and scoring included."""
+    """Wall time of its training: sampling and scoring, and the reference's pass over recorded responses, whichever run made it."""
 
     def __post_init__(self) -> None:
         for name, bound in vars(self).items():

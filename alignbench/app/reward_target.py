@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignbench.app.compose import composed, typed
 from alignbench.app.config import RunConfig
-from alignbench.app.target import finished_record, sections
+from alignbench.app.target import finished_record, sections, settings_of
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Kind, registry
-from alignbench.results.disk.directory import CONFIG, RESULT
+from alignbench.results.disk.directory import RESULT
 from alignbench.results.disk.environment import config_hash
 from alignbench.results.disk.record import MEASURED_REWARD, Identity
-from alignbench.results.disk.runs import locate
+from alignbench.results.disk.runs import is_run, locate
 from alignbench.selection import Selected
 
 IMPLICIT = "dpo:"
@@ -29,6 +30,8 @@ PRIMARY = ("reward/accuracy", "reward/best_of_k", "reward/gold_gain")
 """What two reward sources are compared in: named here, before any is measured."""
 NOT_PREFERRED = ("algo", "eval", "judge", "tracker", "budget", "tune", "resume")
 """Settings that say nothing about a reward source."""
+OF_FITTING = ("sft", "pretrain", "annotator", "rankings")
+"""Settings that say nothing about one that learns from no rankings, where the data brings them."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +71,29 @@ class RewardTarget:
     def other_data(self) -> bool:
         return self.trained_on is not None and self.trained_on.identity() != self.config.data.identity()
 
+    def as_it_is(self, *, with_model: bool) -> RewardTarget:
+        """Known by less: nothing is fitted or sampled, and perhaps no model read."""
+        kept = OmegaConf.to_container(OmegaConf.create(self.yaml))
+        assert isinstance(kept, dict)
+        for key in (*OF_FITTING, *(() if with_model else ("model",))):
+            kept.pop(key, None)
+        return dataclasses.replace(self, yaml=OmegaConf.to_yaml(OmegaConf.create(kept)), config_hash=config_hash(kept))  # type: ignore[arg-type]
+
 
 def reward_target(overrides: Sequence[str], measuring: Measuring, results_dir: Path) -> RewardTarget:
     """From `reward=<name>` among the overrides. Raises UserError where it names nothing that can be measured."""
     named = [text.partition("=")[2] for text in overrides if text.partition("=")[0] == "reward"]
-    if len(named) != 1 or not named[0]:
+    if len(named) != 1 or not named[0].removeprefix(IMPLICIT) or named[0][0] in "[{":
         raise UserError(
             "Say what is measured, once: reward=<a reward source, as learned, hf, judge or length>, reward=<a run>, or "
             f"reward={IMPLICIT}<a run>."
         )
     name, implicit = named[0].removeprefix(IMPLICIT), named[0].startswith(IMPLICIT)
     path = locate(name, results_dir)
-    if (path / RESULT).is_file():
+    if is_run(path):
         rest = [text for text in overrides if text.partition("=")[0] != "reward"]
         return _of_run(path, rest, measuring, implicit=implicit)
-    if implicit or "/" in name or path.is_dir():
+    if implicit or "/" in name or os.path.isdir(path):
         raise UserError(f"reward={named[0]}: {path} is no finished run (it has no {RESULT}).")
     known = [component.name for component in registry().of(Kind.REWARD)]
     given, choices = _composed(overrides, name, known)
@@ -116,15 +127,13 @@ def _of_run(path: Path, overrides: Sequence[str], measuring: Measuring, *, impli
             f"{foreign[0]}: a run's reward is measured as it is. What can be set are {', '.join(OF_A_RUN)}."
         )
     given, choices = composed(overrides)
-    settings = OmegaConf.load(path / CONFIG)
-    assert isinstance(settings, DictConfig)
+    settings = settings_of(path)
     who = record.identity
     names = choices | {"algo": who.algo_label or who.algo, "model": who.model, "data": who.data}
     names |= {kind: name for kind, name in (("annotator", who.annotator), ("reward", who.reward)) if name}
+    for key in {*OF_A_RUN, *NOT_PREFERRED} - {"data", "algo", "budget"}:
+        settings[key] = given[key]
     trained_on = typed(settings, names).data
-    for key in OF_A_RUN:
-        if key != "data":
-            settings[key] = given[key]
     if "data" in sections(overrides):
         settings["data"], names["data"] = given["data"], choices["data"]
     config = typed(settings, names)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from alignbench.app.compose import composed, typed
 from alignbench.app.config import RunConfig
@@ -16,6 +17,7 @@ from alignbench.plugins import Component, Kind, registry
 from alignbench.results.disk.directory import CONFIG, RESULT
 from alignbench.results.disk.environment import config_hash
 from alignbench.results.disk.record import Identity, RunRecord, Status
+from alignbench.selection import one_line
 
 OF_EVALUATION = ("eval", "judge", "device", "tracker", "results_dir", "cache", "cache_dir", "resume", "tune")
 """Settings of this command; all others are those of the run that is evaluated."""
@@ -47,8 +49,7 @@ def of_run(path: Path, overrides: Sequence[str]) -> Target:
             f"{foreign[0]}: a run is evaluated as it was trained. What can be set are {', '.join(OF_EVALUATION[:5])}."
         )
     given, choices = composed(overrides)
-    settings = OmegaConf.load(path / CONFIG)
-    assert isinstance(settings, DictConfig)
+    settings = settings_of(path)
     for key in OF_EVALUATION:
         settings[key] = given[key]
     who = record.identity
@@ -60,12 +61,26 @@ def of_run(path: Path, overrides: Sequence[str]) -> Target:
 
 def finished_record(path: Path) -> RunRecord:
     """Raises UserError for a run that did not finish."""
-    record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+    try:
+        record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+    except (UserError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path / RESULT}: {error}") from error
     if record.status is not Status.FINISHED:
         raise UserError(
             f"{path} is {record.status.value}, not finished: alignbench resume {path.name} goes on with it."
         )
     return record
+
+
+def settings_of(path: Path) -> DictConfig:
+    """The configuration that a run was started with."""
+    try:
+        settings = OmegaConf.load(path / CONFIG)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise UserError(f"{path / CONFIG} cannot be read: {one_line(str(error))}.") from error
+    if not isinstance(settings, DictConfig):
+        raise UserError(f"{path / CONFIG} is not the configuration of a run.")
+    return settings
 
 
 def of_model(name: str, overrides: Sequence[str]) -> Target:

@@ -16,7 +16,8 @@ DESCRIPTION = """Holds components to their contracts. Without a name: lists them
 
   alignbench check ppo reward=learned
   alignbench check ppo algo.kl_coef=0.3              with another setting than its default
-  alignbench check model=hf model.path=./my-model          a model of yours"""
+  alignbench check model=hf model.path=./my-model          a model of yours
+  alignbench check data=preferences data.path=x.jsonl      data of yours"""
 _SETTING = re.compile(r"(\w+)\.([\w.]+)=")
 
 

@@ -21,6 +21,7 @@ COMMANDS = (
     "cache",
     "plan",
     "page",
+    "rank",
     "tutorial",
 )
 """Each is the module of that name beside this one, with `_` for `-`: its `main(arguments)` returns the exit code. Only the one that is

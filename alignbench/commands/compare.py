@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "  alignbench compare --at-kl 2                        at a KL of 2 nats per response\n"
         "  alignbench compare --ratings helpfulness/gold_reward\n"
         "  alignbench compare --overoptimisation               of runs with eval.every\n"
+        "  alignbench compare --sameness                       do different algorithms say the same?\n"
         "  alignbench compare --output table.md                for a README; also .csv .json .tex .html\n\n"
         "docs/results.md says how to read it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -103,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         help="proxy and gold reward along training (eval.every), the peak, and Gao et al.'s curves fitted",
     )
     add("--ratings", metavar="METRIC", help="rate the rows by who wins on each example: Bradley-Terry, Elo, win rate")
+    add("--sameness", action="store_true", help="how alike the responses of each two rows are, to the same prompts")
     add(
         "--format", choices=FORMATS, help="csv and json hold unrounded numbers (default: terminal, or as --output ends)"
     )
@@ -127,6 +129,8 @@ def _compare(options: argparse.Namespace) -> None:
     if options.overoptimisation:
         along = importlib.import_module("alignbench.results.shown.overoptimisation")
         text = along.draw(table, form)
+    elif options.sameness:
+        text = importlib.import_module("alignbench.results.shown.sameness").draw(table, form)
     elif options.ratings:
         text = leaderboard.draw(ratings(table, options.ratings, examples), table, options.ratings, form)
     else:

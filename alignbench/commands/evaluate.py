@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignbench.errors import UserError
-from alignbench.results.disk.directory import RESULT
-from alignbench.results.disk.runs import DEFAULT_RESULTS, locate
+from alignbench.results.disk.runs import DEFAULT_RESULTS, is_run, locate
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,9 +18,7 @@ def main(argv: Sequence[str]) -> int:
     from alignbench.app.target import of_model, of_run
 
     path = locate(options.target, options.results_dir)
-    target = (
-        of_run(path, options.overrides) if (path / RESULT).is_file() else of_model(options.target, options.overrides)
-    )
+    target = of_run(path, options.overrides) if is_run(path) else of_model(options.target, options.overrides)
 
     # torch is imported here, once the request is known to be good
     from alignbench.pipeline.evaluate import evaluate_target

@@ -11,7 +11,7 @@ from alignbench.results.disk.runs import DEFAULT_RESULTS
 
 def main(argv: Sequence[str]) -> int:
     """Measures one reward source and adds its row; returns the exit code."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_intermixed_args(argv)
     from alignbench.app.reward_target import Measuring, reward_target
 
     measuring = Measuring(options.all, options.best_of, options.questions)

@@ -18,6 +18,14 @@ def main(argv: Sequence[str]) -> int:
         from alignbench.page.settings import PageSettings
     except ModuleNotFoundError as error:
         raise UserError(f"The page needs {error.name}: pip install 'alignbench[page]'.") from error
+    if options.export:
+        from alignbench.page.simulator.export import export
+        from alignbench.page.simulator.pool import pool
+        from alignbench.page.simulator.starts import chosen
+
+        size = export(pool(chosen(options.results), print), options.export)
+        print(f"{options.export} ({size:,} bytes) opens in any browser, without a server.")
+        return 0
     serve(PageSettings(options.results, options.host, options.port, options.token))
     return 0
 
@@ -33,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8400, help="default: %(default)s")
     parser.add_argument(
         "--host", default="127.0.0.1", help="any but this machine's own needs --token; default: %(default)s"
+    )
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE", help="write the simulator as one HTML file that needs no server, and end"
     )
     parser.add_argument("--token", default="", help="a secret that visitors need")
     return parser

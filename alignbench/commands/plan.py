@@ -1,4 +1,4 @@
-"""`alignbench plan`: the memory that a run would take, by stage and part, estimated before anything is loaded."""
+"""`alignbench plan`: the memory that a run would take, by stage and part, estimated before a model is loaded."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from alignbench.results.disk import environment
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected
 
-DESCRIPTION = (
-    "Estimates the peak memory of a run by stage and part, from the model's config alone. Exit code 1: it does not fit."
-)
+DESCRIPTION = "Reads a run's data and estimates its peak memory by stage and part, from the model's config alone. Exit code 1: it does not fit."
 GIB = 2**30
 PROCESS = "process"
 CUDA_CONTEXT = GIB // 2
@@ -66,9 +64,10 @@ def main(arguments: Sequence[str]) -> int:
     from alignbench.app.compose import load_config
 
     config = load_config(chosen.overrides)
+    tokenizer = read(config)
     config.model.load()  # so that the libraries of a run count among what this process takes
     machine = this_machine(config.device, chosen.memory)
-    stages = estimate(config, machine)
+    stages = estimate(config, machine, tokenizer)
     print_table(stages)
     peak = max(stages, key=lambda stage: stage.total)
     fits = peak.total <= machine.limit
@@ -78,8 +77,18 @@ def main(arguments: Sequence[str]) -> int:
         f"\nPeak: {peak.total / GIB:.2f} GiB in {peak.name}, of {machine.limit / GIB:.1f} GiB of {memory}: {verdict}."
     )
     if not fits:
-        print(remedy(config, machine))
+        print(remedy(config, machine, tokenizer))
     return int(not fits)
+
+
+def read(config: RunConfig) -> Callable[[], Any]:
+    """Reads the data as the run would, and refuses what the run would refuse. Gives what the data source's tokenizer is."""
+    from rich.console import Console
+
+    from alignbench.pipeline.display import Display
+    from alignbench.pipeline.preparation import read_data
+
+    return functools.cache(read_data(config, Seeds(config.seed), Display(Console(quiet=True))).source.tokenizer)
 
 
 def this_machine(device: str, memory: float | None) -> Machine:
@@ -155,9 +164,9 @@ def _train(
     return Work(stage, Does.TRAIN, rows * responses, rows, roles, optimized, chosen.config.optimizer)
 
 
-def remedy(config: RunConfig, machine: Machine) -> str:
+def remedy(config: RunConfig, machine: Machine, tokenizer: Callable[[], Any] | None = None) -> str:
     """One line: the two settings that make it fit, either alone or both together, at the mildest values that do."""
-    settings, tokenizer = dict(_settings(config)), tokenizer_of(config)
+    settings, tokenizer = dict(_settings(config)), tokenizer or tokenizer_of(config)
 
     def peak(*changes: Change) -> int:
         return max(stage.total for stage in estimate(changed(config, changes), machine, tokenizer))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignbench.contracts import Evaluation
 from alignbench.evaluation.suite import Evaluated
-from alignbench.records import ExampleScore, Generation, Message, Opinion, Prompt, Verdict
+from alignbench.records import ExampleScore, Generation, Message, Opinion, Prompt, Ranking, Verdict
 from alignbench.results.compared.statistics import summarise
-from alignbench.results.disk.directory import EXAMPLES, GENERATIONS, RunDirectory
+from alignbench.results.disk.directory import EXAMPLES, GENERATIONS, RANKINGS, RunDirectory
 
 FILES = (GENERATIONS, EXAMPLES)
 
@@ -34,6 +34,24 @@ def load(folder: Path, questions: Sequence[Prompt], samples: int, evaluations: S
     scores = tuple(_scores(folder / EXAMPLES))
     specs = [spec for evaluation in evaluations for spec in evaluation.specs()]
     return Evaluated(found[:shared], found[shared:], scores, summarise(scores, specs))
+
+
+def held_out_rankings(folder: Path, known: Iterable[Prompt]) -> tuple[Ranking, ...]:
+    """Those that a run kept from training, none where it has no rankings. `known`: the data's prompts."""
+    if not (folder / RANKINGS).is_file():
+        return ()
+    prompts = {prompt.id: prompt for prompt in known}
+    with (folder / RANKINGS).open(encoding="utf-8") as file:
+        rows = [row for row in map(json.loads, file) if row["split"] == "held_out"]
+    return tuple(
+        Ranking(
+            prompts.get(row["id"]) or Prompt(row["id"], tuple(Message(**message) for message in row["messages"])),
+            tuple(row["responses"]),
+            tuple(row["ranks"]),
+            tuple(row["finished"]),
+        )
+        for row in rows
+    )
 
 
 def _generation(line: Mapping[str, Any], known: Mapping[str, Prompt]) -> Generation:

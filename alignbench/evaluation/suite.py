@@ -12,12 +12,25 @@ from torch import Tensor
 
 from alignbench.app.config import EvalSettings
 from alignbench.contracts import DataSource, Evaluation, Policy, RewardSource
+from alignbench.evaluation.frontier import Frontier
 from alignbench.evaluation.judge import SourceJudge
+from alignbench.evaluation.preferences import measured
 from alignbench.evaluation.respond import complete, given_samples, likelihoods, measure, respond
-from alignbench.records import ExactProblem, ExampleScore, Generation, Message, Metric, MetricSpec, Prompt, Sampling
+from alignbench.optimizer_config import ImplicitReward
+from alignbench.records import (
+    ExactProblem,
+    ExampleScore,
+    Generation,
+    Message,
+    Metric,
+    MetricSpec,
+    Prompt,
+    Ranking,
+    Sampling,
+)
 from alignbench.results.compared.statistics import summarise
 from alignbench.seeds import Seeds
-from alignbench.subject import Subject
+from alignbench.subject import MeasuredRanking, Subject
 
 
 @dataclass(frozen=True)
@@ -46,8 +59,9 @@ def reads_ordinary_text(policy: Policy, data: DataSource) -> bool:
 
 @dataclass(frozen=True)
 class Suite:
-    """The chosen evaluations, with all that is the same for every checkpoint of one policy. `optimum` and `judge`: see Subject.
-    Without `questionnaires` only the shared generations are scored, as if the data were no ordinary text."""
+    """The chosen evaluations, with all that is the same for every checkpoint of one policy. `optimum`, `judge`, `implicit` and `frontier`:
+    see Subject; `held_out`: rankings that nothing was trained on. Without `questionnaires` only the shared generations are
+    scored, as if the data were no ordinary text."""
 
     policy: Policy
     data: DataSource
@@ -58,6 +72,9 @@ class Suite:
     judge: SourceJudge | None = None
     optimum: Callable[[ExactProblem], Tensor | None] = lambda problem: None
     questionnaires: bool = True
+    held_out: Sequence[Ranking] = ()
+    implicit: ImplicitReward | None = None
+    frontier: Frontier | None = None
 
     def evaluate(
         self,
@@ -87,6 +104,10 @@ class Suite:
 
         def given(asked: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> tuple[Generation, ...]:
             return measure(policy, given_samples(policy, asked, responses), data=self.data, reward=self.reward)
+
+        def preferences(limit: int) -> tuple[MeasuredRanking, ...]:
+            rankings = self.held_out[: limit or None] if self.questionnaires else ()
+            return measured(policy, rankings, reference=self.implicit is not None)
 
         ordinary_text = self.questionnaires and reads_ordinary_text(policy, self.data)
         generations = sample(prompts, settings.samples, "generations")
@@ -134,6 +155,9 @@ class Suite:
                 likelihoods=partial(likelihoods, policy),
                 ordinary_text=ordinary_text,
                 judge=self.judge,
+                preferences=preferences,
+                implicit=self.implicit,
+                frontier=self.frontier,
             )
             specs.extend(evaluation.specs())
             scores.extend(evaluation.evaluate(subject))

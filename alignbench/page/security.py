@@ -125,4 +125,5 @@ def limited(receive: Receive) -> Receive:
 
 
 def refusal(status: int, words: str) -> Response:
-    return PlainTextResponse(words, status_code=status)
+    """In words; half a surrogate pair of a stranger's text becomes a question mark, which can be sent."""
+    return PlainTextResponse(words.encode(errors="replace"), status_code=status)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from pathlib import Path
 
 import uvicorn
@@ -13,10 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from alignbench.errors import AlignbenchError
+from alignbench.errors import AlignbenchError, UserError
 from alignbench.page.explorer.routes import routes as explorer
 from alignbench.page.rank.routes import routes as rank
-from alignbench.page.security import Security, refusal
+from alignbench.page.security import HEADERS, Security, refusal
 from alignbench.page.settings import PageSettings
 from alignbench.page.simulator.routes import routes as simulator
 
@@ -41,16 +43,40 @@ async def explained(request: Request, error: Exception) -> Response:
     """What a visitor can repair, or what is not there: in words."""
     if isinstance(error, HTTPException):
         return refusal(error.status_code, error.detail)
-    return refusal(400, str(error))
+    return refusal(getattr(error, "status", 400), str(error))
 
 
 async def unforeseen(request: Request, error: Exception) -> Response:
     """A fault of ours: the traceback goes to the server's log, not to the visitor."""
-    return refusal(500, "Something went wrong here; the server's log has more.")
+    answer = refusal(500, "Something went wrong here; the server's log has more.")
+    answer.headers.update(HEADERS)  # Starlette answers these outside of Security
+    return answer
 
 
 def serve(settings: PageSettings) -> None:
     """Serves until Ctrl-C."""
+    listening = bound(settings)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     token = f"?token={settings.token}" if settings.token else ""
-    print(f"The page is at http://{settings.host}:{settings.port}/{token} (Ctrl-C ends it)", flush=True)
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False)
+    print(f"The page is at http://{host}:{listening.getsockname()[1]}/{token} (Ctrl-C ends it)", flush=True)
+    uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning", access_log=False)).run(sockets=[listening])
+
+
+def bound(settings: PageSettings) -> socket.socket:
+    """A socket that listens. Raises UserError where the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        # After a restart the last server's connections may linger.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"Port {settings.port} is in use: choose another with --port, or 0 for any that is free."
+            ) from error
+        raise UserError(f"Cannot serve at {settings.host}:{settings.port}: {error.strerror or error}.") from error
+    return listening

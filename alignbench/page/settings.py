@@ -12,12 +12,14 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class PageSettings:
-    """`results` is the folder of runs; `token` is asked of every visitor where it is not empty."""
+    """`results` is the folder of runs; `token` is asked of every visitor where it is not empty. `projects`: the folder of what people
+    rank; None: `rank` beside the results."""
 
     results: Path
     host: str = "127.0.0.1"
     port: int = 8400
     token: str = ""
+    projects: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
@@ -27,3 +29,13 @@ class PageSettings:
                 f"--host {self.host} can be reached from other machines: give --token, a secret of at least 16 characters, "
                 "which visitors need."
             )
+
+    @property
+    def rankings(self) -> Path:
+        """Where the projects are."""
+        return self.projects or projects_beside(self.results)
+
+
+def projects_beside(results: Path) -> Path:
+    """What people enter is not kept among runs, which anybody may remove and make again."""
+    return results.absolute().parent / "rank"

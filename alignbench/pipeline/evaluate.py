@@ -14,6 +14,7 @@ from alignbench import distributed
 from alignbench.app.target import ELSEWHERE, Target
 from alignbench.contracts import DataSource, FittableRewardSource, RewardSource
 from alignbench.errors import UserError
+from alignbench.evaluation import frontier as frontiers
 from alignbench.evaluation import stored
 from alignbench.evaluation.suite import Evaluated, Suite, evaluation_prompts
 from alignbench.pipeline import lifecycle
@@ -144,6 +145,8 @@ def _of_run(
         if isinstance(reward, FittableRewardSource) and reward.needs_rankings(config.reward.config):
             reward.load(target.run / "reward")
         suite = dataclasses.replace(suite, reward=reward)
+    known = [prompt for split in Split for prompt in suite.data.prompts(split)]
+    suite = dataclasses.replace(suite, held_out=stored.held_out_rankings(target.run, known))
     policy.load(start)
     with display.stage("evaluate sft"):
         baseline = suite.evaluate(start, questions, baseline=None)
@@ -161,8 +164,18 @@ def _of_run(
         annotator=bool(target.identity and target.identity.annotator),
         reward=suite.reward is not None,
     )
+    if suite.reward and (n := frontiers.samples(config.eval, policy)) and questions:
+        with display.stage("frontier") as line:
+            asked, temperature = frontiers.chosen(questions, config.eval, suite.seeds), config.eval.temperature
+            frontier = frontiers.sample(
+                policy, asked, n=n, temperature=temperature, data=suite.data, reward=suite.reward, seeds=suite.seeds
+            )
+            line.text = str(frontier)
+        directory.write_frontier(frontier.as_json())
+        suite = dataclasses.replace(suite, frontier=frontier)
     policy.load(end)
-    suite = dataclasses.replace(suite, optimum=partial(config.algo.load().optimum, config.algo.config))
+    optimum, implicit = partial(config.algo.load().optimum, config.algo.config), config.algo.config.implicit_reward()
+    suite = dataclasses.replace(suite, optimum=optimum, implicit=implicit)
     with display.stage(f"evaluate {target.name}"):
         candidates = config.algo.config.candidates
         return suite.evaluate(end, questions, baseline=baseline.generations, candidates=candidates)

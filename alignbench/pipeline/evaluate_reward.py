@@ -4,6 +4,7 @@ learnt from."""
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,13 +39,13 @@ from alignbench.seeds import Seeds
 @dataclass(frozen=True)
 class Ready:
     """A source that can score, the policy whose tokens it reads, and the rankings that it is measured by. `held_out`: whether it may have
-    learnt from others of the same kind. The policy's reference is the SFT model where `samples` says that there is one."""
+    learnt from others of the same kind; `sft`: whether the policy's reference is an SFT model, to sample from."""
 
     source: RewardSource
     policy: Policy
     rankings: Sequence[Ranking]
     held_out: bool
-    samples: bool = True
+    sft: bool = True
     counts: Mapping[str, int] = field(default_factory=dict)
     fit: Mapping[str, float] = field(default_factory=dict)
 
@@ -58,10 +59,15 @@ def evaluate_reward(target: RewardTarget) -> Path:
         display = Display(Console(stderr=True, highlight=False))
         environment.reset_peak_memory()
         torch.use_deterministic_algorithms(True, warn_only=True)
+        data = _data(target, display)
+        kind = _kind(target, data)
+        if kind in (_Kind.AS_IT_IS, _Kind.TEXTS):
+            target = target.as_it_is(with_model=kind is _Kind.AS_IT_IS)
         reused = {"reward": target.run.name} if target.run else {}
-        directory, record = lifecycle.new_row(config, "reward", _identity(target), target.yaml, reused=reused)
+        who = _identity(target, kind)
+        directory, record = lifecycle.new_row(config, MEASURED_REWARD, who, target.yaml, reused=reused)
         with lifecycle.ending(directory, record, display):
-            ready, data = _ready(target, directory, display)
+            ready = _ready(target, kind, data, directory, display)
             measured = _measured(target, ready, data, display)
             directory.write_examples(measured.scores)
             said = {f"reward/{name}": value for name, value in {**ready.fit, **ready.source.report()}.items()}
@@ -88,30 +94,54 @@ def _name(target: RewardTarget) -> str:
     return f"{target.label} of {target.run.name}" if target.run else target.label
 
 
-def _identity(target: RewardTarget) -> Identity:
-    config, component = target.config, target.config.reward.component
-    if target.implicit:
-        component = config.algo.component
-    fitted = not target.implicit and needs_rankings(config)
-    who = lifecycle.identity(config, config.algo, target.config_hash, annotator=fitted, reward=True)
-    return dataclasses.replace(
-        who, algo=MEASURED_REWARD, reward=target.label, plugin=component.distribution, plugin_version=component.version,
-        model=config.model.label if target.names_model or fitted else who.model,
-    )  # fmt: skip
+class _Kind(enum.Enum):
+    """How a source is made ready."""
+
+    RUN = "as a run left it"
+    FITTED = "by the first stages of a run, which may fit it"
+    AS_IT_IS = "as it is, on recorded rankings, with a model's tokens"
+    TEXTS = "as it is, on recorded rankings, from texts alone"
 
 
-def _ready(target: RewardTarget, directory: RunDirectory, display: Display) -> tuple[Ready, DataSource]:
-    config, seeds = target.config, Seeds(target.config.seed)
+def _kind(target: RewardTarget, data: DataSource) -> _Kind:
+    if target.run:
+        return _Kind.RUN
+    if not data.rankings() or needs_rankings(target.config):
+        return _Kind.FITTED
+    return _Kind.AS_IT_IS if target.names_model or data.tokenizer() is not None else _Kind.TEXTS
+
+
+def _data(target: RewardTarget, display: Display) -> DataSource:
+    config = target.config
     with display.stage("data") as note:
-        data: DataSource = config.data.build(seeds=seeds.child("data"))
+        data: DataSource = config.data.build(seeds=Seeds(config.seed).child("data"))
         note.text = ", ".join(f"{count} {reason}" for reason, count in data.counts().items() if count)
         if not target.implicit:
             config.reward.load().check_data(config.reward.config, data)
-    if target.run:
-        return _of_run(target, data, display), data
-    if not data.rankings() or needs_rankings(config):
-        return _made_here(target, data, directory, display), data
-    return _as_it_is(target, data, display), data
+    return data
+
+
+def _identity(target: RewardTarget, kind: _Kind) -> Identity:
+    config = target.config
+    component = config.algo.component if target.implicit else config.reward.component
+    ranked = kind is _Kind.FITTED or (target.identity is not None and target.identity.annotator is not None)
+    who = lifecycle.identity(config, config.algo, target.config_hash, annotator=ranked, reward=True)
+    return dataclasses.replace(
+        who,
+        algo=MEASURED_REWARD,
+        reward=target.label,
+        plugin=component.distribution,
+        plugin_version=component.version,
+        model="none" if kind is _Kind.TEXTS else config.model.label,
+    )
+
+
+def _ready(target: RewardTarget, kind: _Kind, data: DataSource, directory: RunDirectory, display: Display) -> Ready:
+    if kind is _Kind.RUN:
+        return _of_run(target, data, display)
+    if kind is _Kind.FITTED:
+        return _made_here(target, data, directory, display)
+    return _as_it_is(target, data, display, texts_alone=kind is _Kind.TEXTS)
 
 
 def _of_run(target: RewardTarget, data: DataSource, display: Display) -> Ready:
@@ -169,17 +199,17 @@ def _collected(run: Path, data: DataSource) -> tuple[list[Ranking], list[Ranking
     return sides
 
 
-def _as_it_is(target: RewardTarget, data: DataSource, display: Display) -> Ready:
+def _as_it_is(target: RewardTarget, data: DataSource, display: Display, *, texts_alone: bool) -> Ready:
     """A source that learns from no rankings, on recorded ones: no model is trained, and where none was chosen none is loaded."""
     config, seeds = target.config, Seeds(target.config.seed)
     policy: Policy
-    if target.names_model or data.tokenizer() is not None:
+    if texts_alone:
+        policy = TextsAlone(pick_device(config.device))
+    else:
         policy = load_model(config, data, seeds, display)
         policy.freeze_reference()
-    else:
-        policy = TextsAlone(pick_device(config.device))
     source: RewardSource = config.reward.build(policy=policy, data=data, seeds=seeds.child("reward"))
-    return _within_window(Ready(source, policy, data.rankings(), held_out=False, samples=False), display)
+    return _within_window(Ready(source, policy, data.rankings(), held_out=False, sft=False), display)
 
 
 def _made_here(target: RewardTarget, data: DataSource, directory: RunDirectory, display: Display) -> Ready:
@@ -233,7 +263,7 @@ def _within_window(ready: Ready, display: Display) -> Ready:
 
 def _measured(target: RewardTarget, ready: Ready, data: DataSource, display: Display) -> Measured:
     pool = None
-    if ready.samples and target.measuring.best_of and (asked := _questions(target, ready.policy, data, display)):
+    if ready.sft and target.measuring.best_of and (asked := _questions(target, ready.policy, data, display)):
         with display.stage("best of n") as note:
             rng = Seeds(target.config.seed).child("best of n").torch("pool")
             pool = draw_pool(ready.policy, ready.source, data, asked, target.measuring.best_of, rng)

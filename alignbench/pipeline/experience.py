@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -88,13 +89,22 @@ class PairData:
     """All pairs that an algorithm will learn from, tokenised, with the reference's log-probabilities where it uses them.
 
     `counts`: pairs kept; pairs of which a response was cut at the policy's limit; pairs dropped because cutting made the
-    two responses equal."""
+    two responses equal. `seconds`: of asking the reference."""
 
     pairs: PreferenceBatch
     counts: Mapping[str, int]
+    seconds: float = 0.0
 
 
-Reference = Callable[[Policy, Sequences], Tensor]
+@dataclass(frozen=True)
+class ReferenceScores:
+    """`logprobs` [B]: log pi_ref of each response. `seconds`: what asking took, whenever that was: part of the algorithm's cost."""
+
+    logprobs: Tensor
+    seconds: float
+
+
+Reference = Callable[[Policy, Sequences], ReferenceScores]
 
 
 def pair_data(
@@ -135,8 +145,9 @@ def pair_data(
     chosen, rejected = chosen[different], rejected[different]
     known = [p.probability for p in pairs if p.probability is not None]
     probability = torch.tensor(known, device=policy.device)[different] if len(known) == len(pairs) else None
-    ask = reference or reference_logprobs
-    ref = ask(policy, samples.sequences) if config.uses_reference else None
+    ask = reference or ask_reference
+    asked = ask(policy, samples.sequences) if config.uses_reference else None
+    ref = asked.logprobs if asked else None
     data = PreferenceBatch(
         samples.sequences.select(chosen),
         samples.sequences.select(rejected),
@@ -144,7 +155,7 @@ def pair_data(
         None if ref is None else ref[chosen],
         None if ref is None else ref[rejected],
     )
-    return PairData(data, counts)
+    return PairData(data, counts, asked.seconds if asked else 0.0)
 
 
 def equal_rows(left: Sequences, right: Sequences) -> Tensor:
@@ -160,6 +171,13 @@ def reference_logprobs(policy: Policy, sequences: Sequences) -> Tensor:
         return functional.summed_logprobs(policy, sequences, role=REFERENCE)
 
 
+def ask_reference(policy: Policy, sequences: Sequences) -> ReferenceScores:
+    """`reference_logprobs` against the clock."""
+    start = time.perf_counter()
+    found = reference_logprobs(policy, sequences)
+    return ReferenceScores(found, time.perf_counter() - start)
+
+
 def preference_batches(
     data: PairData, config: OptimizerConfig, *, updates: int, seeds: Seeds, start: int = 0
 ) -> Iterator[PreferenceBatch]:
@@ -172,11 +190,13 @@ def preference_batches(
 @dataclass(frozen=True)
 class LabelData:
     """All labelled responses that an algorithm will learn from, tokenised. `together` neighbours stay in one batch: the two
-    responses of a pair, where they come from pairs. `counts`: as PairData's, of pairs or of labels; how many are good and bad."""
+    responses of a pair, where they come from pairs. `counts`: as PairData's, of pairs or of labels; how many are good and bad.
+    `seconds`: of asking the reference."""
 
     rows: LabelledBatch
     counts: Mapping[str, int]
     together: int
+    seconds: float = 0.0
 
 
 def labels_of_pairs(
@@ -191,7 +211,7 @@ def labels_of_pairs(
     if sides.ref_chosen is not None and sides.ref_rejected is not None:
         ref = torch.cat([sides.ref_chosen, sides.ref_rejected])
     rows = LabelledBatch(stacked, torch.arange(2 * count, device=policy.device) < count, ref).select(neighbours)
-    return LabelData(rows, {**found.counts, "labels_good": count, "labels_bad": count}, together=2)
+    return LabelData(rows, {**found.counts, "labelled_good": count, "labelled_bad": count}, 2, found.seconds)
 
 
 def label_data(
@@ -205,14 +225,15 @@ def label_data(
     samples = policy.encode([one.prompt for one in kept], [one.response for one in kept], finished=ended)
     good = torch.tensor([one.good for one in kept], device=policy.device)
     counts = {
-        "labels": len(labelled),
-        "labels_over_window": len(labelled) - len(kept),
-        "labels_truncated": int((torch.tensor(ended, device=policy.device) & ~samples.finished).sum()),
-        "labels_good": int(good.sum()),
-        "labels_bad": int((~good).sum()),
+        "labelled": len(labelled),
+        "labelled_over_window": len(labelled) - len(kept),
+        "labelled_truncated": int((torch.tensor(ended, device=policy.device) & ~samples.finished).sum()),
+        "labelled_good": int(good.sum()),
+        "labelled_bad": int((~good).sum()),
     }
-    ref = (reference or reference_logprobs)(policy, samples.sequences) if config.uses_reference else None
-    return LabelData(LabelledBatch(samples.sequences, good, ref), counts, together=1)
+    asked = (reference or ask_reference)(policy, samples.sequences) if config.uses_reference else None
+    rows = LabelledBatch(samples.sequences, good, asked.logprobs if asked else None)
+    return LabelData(rows, counts, 1, asked.seconds if asked else 0.0)
 
 
 def labelled_batches(
@@ -253,9 +274,7 @@ def collect_rankings(
     """Samples `responses` responses to each prompt and has them ranked: step two of InstructGPT (arXiv 2203.02155)."""
     samples = policy.generate(prompts, Sampling(temperature=temperature), n=responses, rng=rng).samples
     ended = samples.finished.tolist()
-    rankings = []
-    for i, prompt in enumerate(prompts):
-        rows = slice(i * responses, (i + 1) * responses)
-        texts, finished = samples.texts[rows], tuple(ended[rows])
-        rankings.append(Ranking(prompt, texts, annotator.rank(prompt, texts, finished=finished), finished))
-    return rankings
+    parts = [slice(i * responses, (i + 1) * responses) for i in range(len(prompts))]
+    texts, finished = [samples.texts[part] for part in parts], [tuple(ended[part]) for part in parts]
+    ranks = annotator.rank_all(prompts, texts, finished=finished)
+    return [Ranking(*row) for row in zip(prompts, texts, ranks, finished, strict=True)]

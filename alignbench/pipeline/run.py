@@ -21,6 +21,7 @@ from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import Evaluated, Suite
 from alignbench.optimizer_config import OfflineConfig
 from alignbench.pipeline import curves, lifecycle, set_aside, shared_stages
+from alignbench.pipeline.agreement import Agreement, agreement
 from alignbench.pipeline.along_training import AlongTraining
 from alignbench.pipeline.display import Display, closing_figures
 from alignbench.pipeline.experience import Reference, labelled_pairs
@@ -123,6 +124,8 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         )
         counts = {**data.source.counts(), **set_aside.of_rankings(policy, rankings)}
         display.say_all(set_aside.lines(counts, policy))
+        agreed = agreement([*rankings.train, *rankings.held_out]) if rankings else None
+        display.say_all([agreed.line()] if agreed else [])
         reward = shared_stages.reward(
             bench, config=config, data=data, policy=policy, prompts=prompts, rankings=rankings, sft_key=sft.key
         )
@@ -138,6 +141,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             seeds=seeds.child("evaluation"),
             reward=reward.source if reward else None,
             judge=judge,
+            held_out=rankings.held_out if rankings else (),
         )
         baseline = shared_stages.evaluated_sft(
             bench,
@@ -150,10 +154,16 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             home=home,
         )
         if config.imitates:
-            return outcome(counts, baseline, sft.trained, reported(reward, judge))
+            return outcome(counts, baseline, sft.trained, reported(reward, judge, data.annotator, agreed))
+
+        frontier = shared_stages.frontier(bench, suite=suite, questions=prompts.questions, sft=sft, reward=reward)
 
         # 4. The algorithm, from the SFT model.
-        suite = dataclasses.replace(suite, optimum=partial(config.algo.load().optimum, config.algo.config))
+        optimum, implicit = (
+            partial(config.algo.load().optimum, config.algo.config),
+            config.algo.config.implicit_reward(),
+        )
+        suite = dataclasses.replace(suite, optimum=optimum, implicit=implicit)
         aligned = run_algorithm(
             bench,
             config=config,
@@ -171,6 +181,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         end = saved(policy, directory)
         policy.load(end)
         candidates = config.algo.config.candidates
+        suite = dataclasses.replace(suite, frontier=frontier)
         with display.stage(f"evaluate {config.algo.component.name}"):
             evaluated = suite.evaluate(end, prompts.questions, baseline=baseline.generations, candidates=candidates)
             stored.save(evaluated, directory.path)
@@ -178,7 +189,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             {**counts, **aligned.counts},
             evaluated,
             aligned.trained,
-            reported(reward, judge) | counted(config, aligned),
+            reported(reward, judge, data.annotator, agreed) | counted(config, aligned),
         )
 
 
@@ -234,11 +245,14 @@ def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:
     return {f"{config.algo.component.name}/{what}": float(value) for what, value in figures.items()}
 
 
-def reported(reward: Scorer | None, judge: SourceJudge | None) -> dict[str, float]:
-    """What the fit of the reward source said, and what the sources say of their own work."""
+def reported(
+    reward: Scorer | None, judge: SourceJudge | None, annotator: Annotator | None, agreed: Agreement | None
+) -> dict[str, float]:
+    """What the fit of the reward source said, what the sources say of their own work, and how far people agree."""
     fit = {**reward.fit, **reward.source.report()} if reward else {}
-    said = {"reward": fit, "judge": judge.report() if judge else {}}
-    return {f"{slot}/{name}": value for slot, figures in said.items() for name, value in figures.items()}
+    said = {"reward": fit} | {n: s.report() for n, s in (("judge", judge), ("annotator", annotator)) if s}
+    own = {f"{slot}/{name}": value for slot, figures in said.items() for name, value in figures.items()}
+    return own | dict(agreed.figures() if agreed else {})
 
 
 @contextlib.contextmanager

@@ -14,16 +14,16 @@ LOST = {
     "responses_truncated": "ranked responses cut at {response} tokens",
     "pairs_dropped": "pairs dropped, alike once cut at {response} tokens",
     "pairs_truncated": "pairs have a response that is cut at {response} tokens",
-    "labels_over_window": "labelled responses set aside, their prompt over {prompt} tokens",
-    "labels_truncated": "labelled responses cut at {response} tokens",
+    "labelled_over_window": "labelled responses set aside, their prompt over {prompt} tokens",
+    "labelled_truncated": "labelled responses cut at {response} tokens",
 }
 """What a count is of, in the words of the terminal."""
 WHOLE = {
     "rankings_over_window": "rankings",
     "rankings_without_pairs": "rankings",
     "responses_truncated": "responses",
-    "labels_over_window": "labels",
-    "labels_truncated": "labels",
+    "labelled_over_window": "labelled",
+    "labelled_truncated": "labelled",
 }
 
 
@@ -53,6 +53,6 @@ def lines(counts: Mapping[str, int], policy: Policy) -> list[str]:
         for name, text in LOST.items()
         if counts.get(name)
     ]
-    if counts.get("labels"):
-        lost.append(f"  {counts['labels_good']} responses are called good and {counts['labels_bad']} bad")
+    if counts.get("labelled"):
+        lost.append(f"  {counts['labelled_good']} responses are called good and {counts['labelled_bad']} bad")
     return lost

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from alignbench.app.config import BudgetSettings, RunConfig
 from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
+from alignbench.evaluation import frontier as frontiers
 from alignbench.evaluation import stored
+from alignbench.evaluation.frontier import Frontier
 from alignbench.evaluation.suite import Evaluated, Suite
 from alignbench.pipeline import lifecycle
 from alignbench.pipeline.display import closing_figures
-from alignbench.pipeline.experience import Reference, reference_logprobs
+from alignbench.pipeline.experience import Reference, ReferenceScores, ask_reference
 from alignbench.pipeline.preparation import Data, Prompts, needs_rankings, needs_reward
 from alignbench.pipeline.stages import Rankings, fit_reward, gather_rankings, imitate
 from alignbench.pipeline.training import NO_BUDGET, Trained
@@ -132,7 +134,7 @@ def rankings(
         return Rankings(train, held_out)
 
     if annotator.samples_responses:
-        key = keys.of_ranked(config, prompts.train, sft=sft_key)
+        key = keys.of_ranked(config, prompts.train, sft=sft_key, annotator=annotator.fingerprint())
         found = bench.once("rankings", key, stages=("rankings",), make=make, load=load)
     else:
         found = gather()
@@ -217,7 +219,13 @@ def evaluated_sft(
     What a judge did not answer is asked again by the next run: an evaluation that lacks answers is not shared."""
     judge = keys.of_source(config.judge, suite.judge.fingerprint()) if config.judge and suite.judge else ""
     key = keys.of_evaluation(
-        config, suite.evaluations, questions, sft=sft.key, reward=reward.key if reward else "", judge=judge
+        config,
+        suite.evaluations,
+        questions,
+        suite.held_out,
+        sft=sft.key,
+        reward=reward.key if reward else "",
+        judge=judge,
     )
 
     def make() -> Made:
@@ -250,16 +258,51 @@ def evaluated_sft(
     return found
 
 
+def frontier(
+    bench: Workbench, *, suite: Suite, questions: Sequence[Prompt], sft: Start, reward: Scorer | None
+) -> Frontier | None:
+    """The best that any policy could do with this reward from this SFT model; its curve is written into the run's directory."""
+    n = frontiers.samples(suite.settings, suite.policy)
+    if reward is None or not n:
+        return None
+    prompts = frontiers.chosen(questions, suite.settings, suite.seeds)
+    temperature = suite.settings.temperature
+    key = keys.of_frontier(prompts, n=n, temperature=temperature, sft=sft.key, reward=reward.key)
+
+    def make() -> Made:
+        with bench.display.stage("frontier") as line:
+            found = frontiers.sample(
+                suite.policy,
+                prompts,
+                n=n,
+                temperature=temperature,
+                data=suite.data,
+                reward=reward.source,
+                seeds=suite.seeds,
+            )
+            line.text = str(found)
+        return Made(found.save, line.text)
+
+    def load(folder: Path, note: Note) -> Frontier:
+        return Frontier.load(folder, prompts)
+
+    found = bench.once("frontier", key, stages=("frontier",), make=make, load=load)
+    bench.directory.write_frontier(found.as_json())
+    return found
+
+
 def reference(bench: Workbench, sft_key: str) -> Reference:
-    """`experience.reference_logprobs` that remembers: under the SFT model and the very tokens that were read."""
+    """`experience.ask_reference` that remembers: under the SFT model and the very tokens that were read."""
 
-    def ask(policy: Policy, sequences: Sequences) -> Tensor:
+    def ask(policy: Policy, sequences: Sequences) -> ReferenceScores:
         def make() -> Write:
-            found = reference_logprobs(policy, sequences).cpu()
-            return lambda folder: save_file({"logprobs": found}, folder / REFERENCE)
+            found = ask_reference(policy, sequences)
+            seconds = torch.tensor(found.seconds, dtype=torch.float64)
+            return lambda folder: save_file({"logprobs": found.logprobs.cpu(), "seconds": seconds}, folder / REFERENCE)
 
-        def load(folder: Path, made_by: str) -> Tensor:
-            return load_file(folder / REFERENCE)["logprobs"].to(policy.device)
+        def load(folder: Path, made_by: str) -> ReferenceScores:
+            found = load_file(folder / REFERENCE)
+            return ReferenceScores(found["logprobs"].to(policy.device), float(found["seconds"]))
 
         return bench.store.once("reference", digest(sft_key, keys.of_tokens(sequences)), make, load)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -70,13 +71,19 @@ def imitate(
     usable = [d for d in demonstrations if policy.prompt_tokens(d.prompt) <= policy.max_prompt_tokens]
     if not usable:
         raise UserError(f"{stage}: no demonstration fits model.max_prompt_tokens={policy.max_prompt_tokens}.")
-    updates = planned_updates(chosen.config, len(usable))
+    updates = affordable(planned_updates(chosen.config, len(usable)), chosen.config.batch_size, budget)
     optimizer = chosen.build(policy=policy, updates=updates, seeds=seeds)
     batches = partial(demonstration_batches, policy, usable, chosen.config, updates=updates, seeds=seeds)
     return train(
         stage, optimizer, lambda start: batches(start=start),
         policy=policy, updates=updates, step=step, budget=budget, checkpoints=checkpoints,
     )  # fmt: skip
+
+
+def affordable(updates: int, responses: int, budget: BudgetSettings) -> int:
+    """Of the planned updates of so many responses each those that the budget lets happen, so that the schedule of the learning rate
+    ends where training does. What tokens or seconds allow is known only afterwards."""
+    return min(updates, math.ceil(budget.samples / responses)) if budget.samples else updates
 
 
 def gather_rankings(
@@ -181,9 +188,11 @@ def align(
         return Aligned(Trained(), {})
     batches: Callable[..., Iterator[Batch]]
     counts: Mapping[str, int] = {}
+    responses, before = config.batch_size, 0.0
     if isinstance(config, PreferenceConfig):
         data = pair_data(policy, pairs, config, reference=reference)
         counts, updates = data.counts, planned_updates(config, len(data.pairs))
+        responses, before = 2 * config.batch_size, data.seconds
         batches = partial(preference_batches, data, config)
     elif isinstance(config, LabelConfig):
         labelled = (
@@ -192,14 +201,16 @@ def align(
             else labels_of_pairs(policy, pairs, config, reference=reference)
         )
         counts, updates = labelled.counts, planned_updates(config, len(labelled.rows) // 2)
+        responses, before = config.responses, labelled.seconds
         batches = partial(labelled_batches, labelled, config)
     else:
         assert reward is not None, "it consumes rollouts"
         updates = planned_updates(config, len(prompts) * config.samples_per_prompt)
         batches = partial(rollout_batches, policy, reward, prompts, config)
+    updates = affordable(updates, responses, budget)
     optimizer = chosen.build(policy=policy, updates=updates, seeds=seeds)
     trained = train(
         chosen.component.name, optimizer, lambda start: batches(updates=updates, seeds=seeds, start=start),
-        policy=policy, updates=updates, step=step, budget=budget, checkpoints=checkpoints, point=point,
+        policy=policy, updates=updates, step=step, budget=budget, checkpoints=checkpoints, point=point, before=before,
     )  # fmt: skip
     return Aligned(trained, counts)

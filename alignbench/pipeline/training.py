@@ -60,13 +60,15 @@ def train(
     budget: BudgetSettings = NO_BUDGET,
     checkpoints: Checkpoints | None = None,
     point: Point = lambda updates, last: None,
+    before: float = 0.0,
 ) -> Trained:
     """Feeds the optimizer until the batches end, a budget is spent or it asks to stop. A reward, loss, gradient or weight
-    that is not finite stops the stage and says at which update; the policy is then as the last good update left it.
+    that is not finite stops the stage and says at which update; the policy is then as the last good update left it. `before` are
+    seconds that the algorithm has cost already.
 
     Where there is a checkpoint of this stage it goes on from there, with the same result as if it had never stopped."""
     checkpoints = checkpoints or NoCheckpoints()
-    done = Trained()
+    done = Trained(seconds=before)
     if state := checkpoints.restore(stage):
         done = _restored(state, policy, optimizer)
     before, start = done.seconds, time.perf_counter()

@@ -99,8 +99,9 @@ def of_sft(config: RunConfig, data: DataSource, policy: Policy) -> str:
     )
 
 
-def of_ranked(config: RunConfig, prompts: Sequence[Prompt], *, sft: str) -> str:
-    ranked = config.annotator.identity(), dataclasses.asdict(config.rankings)
+def of_ranked(config: RunConfig, prompts: Sequence[Prompt], *, sft: str, annotator: str) -> str:
+    """`annotator`: what it says of itself (`Annotator.fingerprint`)."""
+    ranked = config.annotator.identity(), annotator, dataclasses.asdict(config.rankings)
     return digest("rankings", sft, ranked, of_prompts(prompts))
 
 
@@ -122,16 +123,22 @@ def of_reward(
     return digest("reward", sft, source, ranked, of_prompts(prompts))
 
 
+def of_frontier(prompts: Sequence[Prompt], *, n: int, temperature: float, sft: str, reward: str) -> str:
+    return digest("frontier", sft, reward, n, temperature, of_prompts(prompts))
+
+
 def of_evaluation(
     config: RunConfig,
     evaluations: Sequence[Evaluation],
     questions: Sequence[Prompt],
+    held_out: Sequence[Ranking],
     *,
     sft: str,
     reward: str,
     judge: str,
 ) -> str:
-    settings = {name: value for name, value in dataclasses.asdict(config.eval).items() if counts(f"eval.{name}")}
+    own = {n: value for n, value in dataclasses.asdict(config.eval).items() if not n.startswith("frontier_")}
+    settings = {name: value for name, value in own.items() if counts(f"eval.{name}")}
     chosen = [evaluation.identity() for evaluation in config.evaluations]
-    asked = [evaluation.fingerprint() for evaluation in evaluations]
-    return digest("evaluation", sft, reward, settings, chosen, asked, judge, of_prompts(questions))
+    asked = [evaluation.fingerprint() for evaluation in evaluations], of_prompts(questions), of_rankings(held_out)
+    return digest("evaluation", sft, reward, settings, chosen, judge, asked)

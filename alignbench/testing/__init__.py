@@ -1,4 +1,4 @@
-"""The conformance kit: checks that any algorithm, model, reward source or evaluation is held to.
+"""The conformance kit: checks that any algorithm, model, data source, reward source or evaluation is held to.
 
     alignbench check ppo reward=learned
     alignbench check model=hf model.path=./my-model
@@ -11,6 +11,7 @@ from alignbench.selection import with_defaults
 from alignbench.testing.checks import Check, NotApplicable, PropertyBroken, Result, Status
 from alignbench.testing.conformance import (
     AlgorithmConformance,
+    DataConformance,
     EvaluationConformance,
     ModelConformance,
     RewardConformance,
@@ -24,6 +25,7 @@ __all__ = [
     "AlgorithmConformance",
     "BradleyTerry",
     "Check",
+    "DataConformance",
     "EvaluationConformance",
     "ModelConformance",
     "NotApplicable",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from alignbench.plugins import Component, Kind, resolve
-from alignbench.testing import algorithm, config, evaluation, exact, model, reward
+from alignbench.testing import algorithm, config, data, evaluation, exact, model, reward
 from alignbench.testing.checks import Check, NotApplicable, Result, run_checks
 
 CONFIG_CHECKS = tuple(config.check.checks)
@@ -15,6 +15,7 @@ ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *algorithm.check.checks, *exact.check.c
 REWARD_CHECKS = tuple(reward.check.checks)
 EVALUATION_CHECKS = tuple(evaluation.check.checks)
 MODEL_CHECKS = tuple(model.check.checks)
+DATA_CHECKS = tuple(data.check.checks)
 # What trains nothing has no update to check.
 STILL_CHECKS = (*DECLARATION_CHECKS, *(c for c in exact.check.checks if c.name.startswith("optimum_")))
 
@@ -23,7 +24,12 @@ def checks_of(component: Component) -> tuple[Check, ...]:
     """Every check that is made of a component. Kinds that have none of their own are held to those of their config."""
     if component.kind is Kind.ALGORITHM:
         return (*CONFIG_CHECKS, *(ALGORITHM_CHECKS if algorithm.supported(component) else STILL_CHECKS))
-    own = {Kind.REWARD: REWARD_CHECKS, Kind.EVALUATION: EVALUATION_CHECKS, Kind.MODEL: MODEL_CHECKS}
+    own = {
+        Kind.REWARD: REWARD_CHECKS,
+        Kind.EVALUATION: EVALUATION_CHECKS,
+        Kind.MODEL: MODEL_CHECKS,
+        Kind.DATA: DATA_CHECKS,
+    }
     return (*CONFIG_CHECKS, *own.get(component.kind, ()))
 
 
@@ -79,3 +85,9 @@ class ModelConformance(Conformance):
     """Every check of a model. Of one that reads a checkpoint, give `with_defaults(component, {"path": ...})`."""
 
     checks = (*CONFIG_CHECKS, *MODEL_CHECKS)
+
+
+class DataConformance(Conformance):
+    """Every check of a data source. Of one that reads files, give `with_defaults(component, {"path": ...})`."""
+
+    checks = (*CONFIG_CHECKS, *DATA_CHECKS)

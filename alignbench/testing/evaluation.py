@@ -12,7 +12,9 @@ from pathlib import Path
 
 from alignbench.contracts import Evaluation
 from alignbench.errors import UserError
+from alignbench.evaluation.preferences import measured
 from alignbench.evaluation.respond import complete, likelihoods, measure
+from alignbench.optimizer_config import ImplicitReward
 from alignbench.plugins import Component
 from alignbench.records import (
     POLICY,
@@ -26,9 +28,9 @@ from alignbench.records import (
     Sampling,
 )
 from alignbench.seeds import Seeds
-from alignbench.subject import Subject
+from alignbench.subject import MeasuredRanking, Subject
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
-from alignbench.testing.world import World, WorldData, WorldReward
+from alignbench.testing.world import BradleyTerry, World, WorldData, WorldReward
 
 _NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
 Scores = Mapping[tuple[str, str], float]
@@ -53,7 +55,8 @@ class Examined:
         generations, baseline = (self._measure(drawn) for drawn in both)
         self.subject = Subject(
             Path("checkpoint"), generations, baseline, self._policy.tokenizer, self._respond, self._given,
-            complete=self._complete, likelihoods=partial(likelihoods, self._policy),
+            complete=self._complete, likelihoods=partial(likelihoods, self._policy), preferences=self._preferences,
+            implicit=ImplicitReward(beta=1.0),
         )  # fmt: skip
 
     def _respond(self, prompts: Sequence[Prompt], n: int) -> tuple[Generation, ...]:
@@ -68,6 +71,10 @@ class Examined:
 
     def _given(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> tuple[Generation, ...]:
         return self._measure(self._policy.samples(prompts, [tuple(ids) for ids in responses]))
+
+    def _preferences(self, limit: int) -> tuple[MeasuredRanking, ...]:
+        annotator, rng = BradleyTerry(self.world, seeds=self.world.seeds), self.world.seeds.torch("held out")
+        return measured(self._policy, self.world.rankings(limit or 24, 4, rng, annotator), reference=True)
 
     def _measure(self, samples: Samples) -> tuple[Generation, ...]:
         return measure(self._policy, samples, data=self._data, reward=self._reward)

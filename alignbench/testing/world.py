@@ -25,6 +25,7 @@ from alignbench.records import (
     Opinion,
     Prompt,
     Ranking,
+    Reference,
     Samples,
     Sampling,
     ScoredRollout,
@@ -39,11 +40,18 @@ _TEXTS = [" ".join(word) for size in (1, 3, 2) for word in itertools.product(LET
 
 
 def make_prompts(count: int) -> tuple[Prompt, ...]:
-    """Prompts of one to three letters; neighbours in pairs ask one question under two opinions."""
+    """Prompts of one to three letters, each with a letter as its reference answer; neighbours in pairs ask one question under two
+    opinions."""
     opinions = (Opinion.NONE, Opinion.WRONG)
     step = len(LETTERS) + 1
     return tuple(
-        Prompt(f"p{i}", (Message("user", _TEXTS[i * step % len(_TEXTS)]),), opinions[i % 2], f"cluster{i // 2}")
+        Prompt(
+            f"p{i}",
+            (Message("user", _TEXTS[i * step % len(_TEXTS)]),),
+            opinions[i % 2],
+            f"cluster{i // 2}",
+            reference=Reference(answer=LETTERS[i % len(LETTERS)]),
+        )
         for i in range(count)
     )
 

@@ -6,7 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import MISSING_EOS, LabelConfig, PreferenceConfig, RolloutConfig, UserError, unknown_name
+from alignbench import (
+    MISSING_EOS,
+    ImplicitReward,
+    LabelConfig,
+    PreferenceConfig,
+    RolloutConfig,
+    UserError,
+    unknown_name,
+)
 
 LOSSES = ("sigmoid", "hinge", "ipo", "robust")
 LABELS = ("hard", "soft")
@@ -49,6 +57,10 @@ class DPOConfig(PairwiseConfig):
     @property
     def needs_probabilities(self) -> str:
         return "algo.soft_labels=true" if self.soft_labels else ""
+
+    def implicit_reward(self) -> ImplicitReward:
+        """A hinge asks for order alone, and ipo's margin is no logit."""
+        return ImplicitReward(beta=self.beta if self.loss in ("sigmoid", "robust") else None)
 
 
 @dataclass
@@ -102,6 +114,9 @@ class SimPOConfig(PairwiseConfig):
         if not (self.gamma >= 0 and math.isfinite(self.gamma)):
             raise UserError(f"algo.gamma={self.gamma} must be a number from 0 up (0: no margin).")
 
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(per_token=True, beta=self.beta)
+
 
 @dataclass
 class KTOConfig(LabelConfig):
@@ -137,6 +152,9 @@ class KTOConfig(LabelConfig):
                 f"algo.desirable_weight={weights[0]} and algo.undesirable_weight={weights[1]} must be numbers from 0 up, "
                 "not both 0."
             )
+
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(beta=self.beta)
 
 
 @dataclass
@@ -189,6 +207,10 @@ class OnlineDPOConfig(RolloutConfig):
             raise unknown_name("algo.missing_eos", self.missing_eos, MISSING_EOS)
         if not math.isfinite(self.missing_eos_penalty):
             raise UserError(f"algo.missing_eos_penalty={self.missing_eos_penalty} must be a finite number.")
+
+    def implicit_reward(self) -> ImplicitReward:
+        """As DPO's."""
+        return ImplicitReward(beta=self.beta if self.loss in ("sigmoid", "robust") else None)
 
 
 def require_positive(name: str, value: float) -> None:

@@ -7,6 +7,7 @@ Exact where it counts parameters (the model is built without storage); activatio
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,10 @@ import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from transformers.pytorch_utils import Conv1D
 
-from alignbench import POLICY, Does, Part, Work, functional, pretrained
+from alignbench import POLICY, Does, Part, UserError, Work, functional, pretrained
 from alignbench_hf.architecture.targets import adapt, excluded, targets
 from alignbench_hf.architecture.trunk import require_decoder, text_config
 from alignbench_hf.base import attention, base_dtype
@@ -35,6 +36,7 @@ MOMENTS = {"adamw": 2 * FLOAT, "paged_adamw_8bit": 2}  # bytes a trained paramet
 QUANTIZED = {"nf4": 0.5 + 1 / 64 + FLOAT / (64 * 256), "int8": 1.0}  # bytes a weight, scales of blocks included
 COPIES_OF_LOGITS = 4  # the logits, divided by the temperature; their exponentials; their gradient
 DRAW = 3 * FLOAT + 3 * 8  # bytes a logit while a token is drawn, in float64
+PUBLISHED = Path(__file__).with_name("published_shapes.json")
 HOLES = 0.7
 """Free room between what is in use, relative to the activations of all layers, kept or computed again: on a CPU, glibc's heap
 does not give the room of what was freed within a pass to other tensors, aligned as torch wants them. Measured on
@@ -110,12 +112,23 @@ def plan_pretrained(config: PretrainedConfig, works: Sequence[Work], device: str
 @functools.cache
 def pretrained_shape(path: str, revision: str, gguf_file: str, wheel: str, targets: str) -> tuple[Shape, str]:
     """The shape by config.json alone, and how the checkpoint itself is quantised (by bitsandbytes; none)."""
-    folder: Path = resolve(path, revision=revision, gguf_file=gguf_file, wheel=wheel, weights=False)
-    config = pretrained.Checkpoint(folder, "model.path").config()
+    try:
+        folder: Path = resolve(path, revision=revision, gguf_file=gguf_file, wheel=wheel, weights=False)
+        config = pretrained.Checkpoint(folder, "model.path").config()
+    except UserError:
+        if revision not in ("", "main") or gguf_file or (published := published_config(path)) is None:
+            raise
+        config = published
     require_decoder(config, path)
     stored = getattr(config, "quantization_config", None) or {}
     kind = "nf4" if stored.get("load_in_4bit") else "int8" if stored.get("load_in_8bit") else "none"
     return shape_of(config, targets), kind
+
+
+def published_config(path: str) -> Any:
+    """The configuration of a model of the presets as far as its shape goes, for where the hub is out of reach; None of any other."""
+    known = json.loads(PUBLISHED.read_text(encoding="utf-8")).get(path)
+    return AutoConfig.for_model(**known) if known else None
 
 
 def shape_of(config: Any, wanted: str) -> Shape:

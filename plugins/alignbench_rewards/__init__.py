@@ -5,11 +5,17 @@ from alignbench_rewards.config import (
     FunctionConfig,
     GoldConfig,
     HFConfig,
+    JudgeAnnotatorConfig,
     JudgeConfig,
     LearnedConfig,
     LengthConfig,
     MixConfig,
 )
+
+
+@hookimpl
+def register_annotators(register: Register) -> None:
+    register("judge", JudgeAnnotatorConfig, "alignbench_rewards.ai_feedback:JudgeAnnotator")
 
 
 @hookimpl

@@ -66,9 +66,10 @@ class Reply:
 
 def read_key(config: JudgeConfig) -> str:
     """The key, from the environment alone; empty where no variable is named."""
+    slot = config.slot
     if not config.model:
         raise UserError(
-            "reward=judge needs reward.model=<the judge's name at the endpoint>, e.g. reward.model=gpt-4o-mini."
+            f"{slot}=judge needs {slot}.model=<the judge's name at the endpoint>, e.g. {slot}.model=gpt-4o-mini."
         )
     variable = config.key_variable
     if not variable:
@@ -76,8 +77,8 @@ def read_key(config: JudgeConfig) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(
-            f"The judge's key is missing: set the environment variable {variable}, name another with reward.key_variable=, "
-            "or none (reward.key_variable='') for a server that takes no key."
+            f"The judge's key is missing: set the environment variable {variable}, name another with {slot}.key_variable=, "
+            f"or none ({slot}.key_variable='') for a server that takes no key."
         )
     if not (key.isascii() and key.isprintable() and " " not in key):  # http.client would print it in its complaint
         raise UserError(
@@ -144,7 +145,7 @@ class ChatClient:
         return Reply(text, None)
 
     def _completion(self, messages: Messages, stopping: threading.Event) -> Answer:
-        config, body = self._config, self._body(messages)
+        config, slot, body = self._config, self._config.slot, self._body(messages)
         jitter, pause, reason = self._seeds.python(hashlib.sha256(body).hexdigest()), config.backoff, ""
         for attempt in range(config.retries + 1):
             try:
@@ -161,7 +162,7 @@ class ChatClient:
         kept = f" What it has answered is kept in {self.folder}, and not asked again." if config.cache else ""
         raise UserError(
             f"The judge {config.model} at {config.url} gave no answer in {config.retries + 1} attempts: {reason}.{kept} "
-            "Check reward.url and that the server runs, or raise reward.timeout or reward.retries."
+            f"Check {slot}.url and that the server runs, or raise {slot}.timeout or {slot}.retries."
         )
 
     def _once(self, body: bytes) -> Answer:
@@ -201,9 +202,10 @@ class ChatClient:
         if error.code in _TRY_AGAIN or error.code >= 500:
             seconds = error.headers.get("Retry-After", "")
             return _Unanswered(text, float(seconds) if seconds.isdecimal() else 0.0)
+        config, slot = self._config, self._config.slot
         return UserError(
-            f"The judge {self._config.model} at {self._config.url} refused the question: {text}. Check reward.url, "
-            f"reward.model and {f'the key in {self._config.key_variable}' if self._key else 'reward.key_variable'}."
+            f"The judge {config.model} at {config.url} refused the question: {text}. Check {slot}.url, "
+            f"{slot}.model and {f'the key in {config.key_variable}' if self._key else f'{slot}.key_variable'}."
         )
 
     def _body(self, messages: Messages) -> bytes:
@@ -238,7 +240,7 @@ class ChatClient:
         except OSError as error:
             raise UserError(
                 f"The judge's answers cannot be kept in {self.folder} ({error.strerror or error}): make room, choose another "
-                "folder with reward.cache_dir=, or do without (reward.cache=false)."
+                f"folder with {self._config.slot}.cache_dir=, or do without ({self._config.slot}.cache=false)."
             ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from alignbench import OptimizerConfig, UserError, unknown_name
@@ -121,6 +121,9 @@ RUBRIC = (
 class JudgeConfig:
     """A language model as judge, behind an OpenAI-compatible chat-completions endpoint."""
 
+    slot: ClassVar[str] = "reward"
+    """Where a user finds these options, for errors."""
+
     url: str = "https://api.openai.com/v1"
     """Where the endpoint is, without /chat/completions."""
     model: str = ""
@@ -131,7 +134,7 @@ class JudgeConfig:
     """How two responses are compared: pairwise (shown together, in both orders) or scalar (rated one by one). The score of one
     response is always a rating from 1 to 10."""
     rubric: str = RUBRIC
-    """What a good answer is, in words."""
+    """What a good answer is: words, or a text file with them, as a constitution (a name that ends in .txt or .md)."""
     max_tokens: int = 512
     """Most tokens of a judge's answer."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -159,19 +162,32 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS:
-            raise unknown_name("reward.comparison", self.comparison, COMPARISONS)
-        _at_least(1, max_tokens=self.max_tokens, concurrency=self.concurrency)
-        _at_least(0, retries=self.retries, reasks=self.reasks, backoff=self.backoff, max_backoff=self.max_backoff)
-        _at_least(0, price_in=self.price_in, price_out=self.price_out)
+            raise unknown_name(f"{self.slot}.comparison", self.comparison, COMPARISONS)
+        _at_least(1, self.slot, max_tokens=self.max_tokens, concurrency=self.concurrency)
+        tries = {name: getattr(self, name) for name in ("retries", "reasks", "backoff", "max_backoff")}
+        _at_least(0, self.slot, **tries, price_in=self.price_in, price_out=self.price_out)
         if not (self.timeout > 0 and math.isfinite(self.timeout)):
-            raise UserError(f"reward.timeout={self.timeout} must be above 0 (seconds).")
+            raise UserError(f"{self.slot}.timeout={self.timeout} must be above 0 (seconds).")
         parts = urlsplit(self.url)
         if parts.username or parts.password or parts.query:  # not repeated here: it may hold a key
             raise UserError(
-                "reward.url holds a password or a query: put the key into an environment variable (key_variable)."
+                f"{self.slot}.url holds a password or a query: put the key into an environment variable (key_variable)."
             )
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UserError(f"reward.url={self.url!r} is no address: write it as https://host/v1.")
+            raise UserError(f"{self.slot}.url={self.url!r} is no address: write it as https://host/v1.")
+
+
+@dataclass
+class JudgeAnnotatorConfig(JudgeConfig):
+    """A language model ranks the responses (AI feedback, arXiv 2212.08073): each pair in both orders, by a rubric or constitution."""
+
+    slot: ClassVar[str] = "annotator"
+
+    comparison: str = "pairwise"
+    """How responses are ranked: pairwise (each pair shown in both orders, a disagreement is a tie, ranked by the pairs won) or scalar
+    (each rated from 1 to 10 by itself: fewer questions, more ties)."""
+    concurrency: int = 8
+    """As in JudgeConfig."""
 
 
 @dataclass
@@ -200,7 +216,7 @@ class MixConfig:
             raise unknown_name("part", odd[0], self.parts, where="reward.options")
 
 
-def _at_least(least: int, **values: float) -> None:
+def _at_least(least: int, slot: str = "reward", /, **values: float) -> None:
     for name, value in values.items():
         if not (value >= least and math.isfinite(value)):
-            raise UserError(f"reward.{name}={value} must be at least {least}.")
+            raise UserError(f"{slot}.{name}={value} must be at least {least}.")

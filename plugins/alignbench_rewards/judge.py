@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -37,39 +38,46 @@ _OUT_OF_TEN = re.compile(rf"(?<![\d.]){_NUMBER}{_OF_TEN}", _FLAGS)
 _VERDICT = re.compile(
     rf"\bverdict{_LEAD}(?:(?:answer|response)[\s-]+)?(?:a\s+(?=tie))?(tie|A|B)(?={_END}|{_REMARK}|{_BETTER})", _FLAGS
 )
+RUBRIC_FILES = (".txt", ".md")
 _WORTH = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 
-class JudgeReward(RewardSource):
-    """The judge's rating, 1 to 10. It reads texts and knows nothing of how they were made."""
+Row = tuple[Prompt, str, bool]
+"""A prompt, a response to it, and whether that ended by itself."""
 
-    def __init__(self, config: JudgeConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
-        self._config, self._client = config, ChatClient(config, seeds.child("jitter"))
+
+class Judge:
+    """Asks the language model about responses. None stands for what it gave no answer to, however often it was asked."""
+
+    def __init__(self, config: JudgeConfig, seeds: Seeds) -> None:
+        self.config, self.rubric = config, read_rubric(config)
+        self._client = ChatClient(config, seeds.child("jitter"))
         self._pairs = self._disagreeing = 0
 
-    @classmethod
-    def check_data(cls, config: JudgeConfig, data: DataSource) -> None:
-        read_key(config)
-
-    def report(self) -> Mapping[str, float]:
+    def report(self) -> dict[str, float]:
         compared = {"pairs": float(self._pairs), "orders_disagree": float(self._disagreeing)}
         return self._client.figures() | (compared if self._pairs else {})
 
-    def score(self, samples: Samples) -> Tensor:
-        replies = self._client.ask([self._rate(*row) for row in _rows(samples)], read_rating)
-        for prompt, reply in zip(samples.prompts, replies, strict=True):
+    def fingerprint(self) -> str:
+        """Of the rubric, where it stands in a file."""
+        return "" if self.rubric == self.config.rubric else hashlib.sha256(self.rubric.encode()).hexdigest()
+
+    def rate(self, rows: Sequence[Row]) -> list[float]:
+        """1 to 10 each. Raises UserError where it gave none."""
+        replies = self._rate(rows)
+        for (prompt, _, _), reply in zip(rows, replies, strict=True):
             if reply.value is None:
                 raise UserError(self._nonsense(prompt, reply))
-        return _numbers([reply.value for reply in replies], samples)
+        return [reply.value for reply in replies if reply.value is not None]
 
-    def compare(self, first: Samples, second: Samples) -> Tensor:
-        """The mean of the verdicts of both orders, so that a judge that always takes the one shown first says nothing. NaN
-        where it gave no verdict."""
-        if self._config.comparison == "scalar":
-            return self._by_rating(first, second)
-        pairs = list(zip(_rows(first), _rows(second), strict=True))
+    def rate_where_it_can(self, rows: Sequence[Row]) -> list[float | None]:
+        return [reply.value for reply in self._rate(rows)]
+
+    def compare(self, pairs: Sequence[tuple[Row, Row]]) -> list[float | None]:
+        """How far the first of each is better, 1 to 0: the mean of the verdicts of both orders, so that a judge that always takes the
+        one shown first says nothing."""
         asked = [i for i, (one, other) in enumerate(pairs) if one != other]  # the same text twice is a tie
-        questions = [self._compare(*pairs[i]) for i in asked] + [self._compare(*pairs[i][::-1]) for i in asked]
+        questions = [self._versus(*pairs[i]) for i in asked] + [self._versus(*pairs[i][::-1]) for i in asked]
         values = [reply.value for reply in self._client.ask(questions, read_verdict)]
         found: list[float | None] = [0.5] * len(pairs)
         for i, forward, backward in zip(asked, values[: len(asked)], values[len(asked) :], strict=True):
@@ -79,17 +87,13 @@ class JudgeReward(RewardSource):
             self._pairs += 1
             self._disagreeing += forward != 1 - backward
             found[i] = (forward + 1 - backward) / 2
-        return _numbers(found, first)
+        return found
 
-    def _by_rating(self, first: Samples, second: Samples) -> Tensor:
-        questions = [self._rate(*row) for row in (*_rows(first), *_rows(second))]
-        rated = _numbers([reply.value for reply in self._client.ask(questions, read_rating)], first)
-        return functional.preferred(rated[: len(first)], rated[len(first) :])
+    def _rate(self, rows: Sequence[Row]) -> list[Reply]:
+        questions = [self._question(prompt, {"answer": _ended(text, end)}, RATE) for prompt, text, end in rows]
+        return self._client.ask(questions, read_rating)
 
-    def _rate(self, prompt: Prompt, text: str, finished: bool) -> Messages:
-        return self._question(prompt, {"answer": _ended(text, finished)}, RATE)
-
-    def _compare(self, one: tuple[Prompt, str, bool], other: tuple[Prompt, str, bool]) -> Messages:
+    def _versus(self, one: Row, other: Row) -> Messages:
         return self._question(one[0], {"answer-A": _ended(*one[1:]), "answer-B": _ended(*other[1:])}, COMPARE)
 
     def _question(self, prompt: Prompt, answers: Mapping[str, str], task: str) -> Messages:
@@ -98,15 +102,61 @@ class JudgeReward(RewardSource):
         parts = {"conversation": talk, **answers}
         number = hashlib.sha256("\0".join(parts.values()).encode(errors="backslashreplace")).hexdigest()[:12]
         shown = [f"<{name}-{number}>\n{text}\n</{name}-{number}>" for name, text in parts.items()]
-        return (("system", SYSTEM.format(rubric=self._config.rubric)), ("user", "\n\n".join([*shown, task])))
+        return (("system", SYSTEM.format(rubric=self.rubric)), ("user", "\n\n".join([*shown, task])))
 
     def _nonsense(self, prompt: Prompt, reply: Reply) -> str:
-        text = " ".join(reply.text.split())
+        text, config = " ".join(reply.text.split()), self.config
         return (
-            f"The judge {self._config.model} gave no rating of a response to prompt {prompt.id!r} in {self._config.reasks + 1} "
-            f"questions; it said {text[:100]!r}. Its other answers are kept: choose another judge, or raise reward.max_tokens "
-            "or reward.reasks."
+            f"The judge {config.model} gave no rating of a response to prompt {prompt.id!r} in {config.reasks + 1} "
+            f"questions; it said {text[:100]!r}. Its other answers are kept: choose another judge, or raise "
+            f"{config.slot}.max_tokens or {config.slot}.reasks."
         )
+
+
+class JudgeReward(RewardSource):
+    """The judge's rating, 1 to 10. It reads texts and knows nothing of how they were made."""
+
+    def __init__(self, config: JudgeConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
+        self._judge = Judge(config, seeds)
+
+    @classmethod
+    def check_data(cls, config: JudgeConfig, data: DataSource) -> None:
+        read_key(config)
+        read_rubric(config)
+
+    def fingerprint(self) -> str:
+        return self._judge.fingerprint()
+
+    def report(self) -> Mapping[str, float]:
+        return self._judge.report()
+
+    def score(self, samples: Samples) -> Tensor:
+        return _numbers(self._judge.rate(_rows(samples)), samples)
+
+    def compare(self, first: Samples, second: Samples) -> Tensor:
+        """As Judge.compare, or by ratings. NaN where it gave no verdict."""
+        one, other = _rows(first), _rows(second)
+        if self._judge.config.comparison == "scalar":
+            rated = _numbers(self._judge.rate_where_it_can([*one, *other]), first)
+            return functional.preferred(rated[: len(one)], rated[len(one) :])
+        return _numbers(self._judge.compare(list(zip(one, other, strict=True))), first)
+
+
+def read_rubric(config: JudgeConfig) -> str:
+    """The rubric itself, or what stands in the file that it names."""
+    given = config.rubric.strip()
+    if "\n" in given or not given.endswith(RUBRIC_FILES):
+        return config.rubric
+    try:
+        text = Path(given).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, ValueError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UserError(
+            f"{config.slot}.rubric={given}: the file cannot be read ({why}): give a file, or words."
+        ) from error
+    if not text:
+        raise UserError(f"{config.slot}.rubric={given} is empty: it is to say what a good answer is.")
+    return text
 
 
 def read_rating(text: str) -> float | None:
@@ -128,7 +178,7 @@ def _said(text: str) -> str:
     return "" if "<think>" in after else after
 
 
-def _rows(samples: Samples) -> list[tuple[Prompt, str, bool]]:
+def _rows(samples: Samples) -> list[Row]:
     return list(zip(samples.prompts, samples.texts, samples.finished.tolist(), strict=True))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alignbench import Annotator, Ranking
-from alignbench.functional import ranking_to_pairs
+from alignbench.functional import calibration_shares, ranking_to_pairs
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,7 @@ def pair_figures(scores: Tensor, rankings: Sequence[Ranking], *, bins: int = 10)
     sums = torch.zeros(len(numbers), dtype=torch.double).index_add_(0, prompts, right - accuracy)
     stderr = math.sqrt(groups / (groups - 1) * float(sums.square().sum())) / len(right) if groups > 1 else math.nan
 
-    confidence = torch.sigmoid(margin.abs())
-    which = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
-    error = sum(
-        float((confidence[which == b].mean() - right[which == b].mean()).abs() * (which == b).double().mean())
-        for b in which.unique()
-    )
+    error = float(calibration_shares(torch.sigmoid(margin.abs()), right, bins).mean())
     return PairFigures(accuracy, stderr, len(right), error, groups)
 
 

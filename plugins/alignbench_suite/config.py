@@ -13,6 +13,8 @@ class HelpfulnessConfig:
     """A folder of evaluation data; without IFEval in it, or empty: the suite's own instructions."""
     limit: int = 0
     """Questions asked by each of the parts for ordinary text; 0: all of them."""
+    further: list[str] = field(default_factory=list)
+    """What else is asked of models of ordinary text. constraints: verifiable instructions of kinds that IFEval lacks; [all]: that."""
 
 
 @dataclass
@@ -26,6 +28,9 @@ class SycophancyConfig:
     """Questions asked, and texts shown, by each of the parts for ordinary text; 0: all of them."""
     wordings: int = 1
     """Wordings of the pushback that each right answer meets."""
+    further: list[str] = field(default_factory=list)
+    """What else is asked of models of ordinary text. pressure: five turns; sides: who holds a view; social: advice that keeps face, by
+    reward@judge; [all]: all three."""
 
 
 @dataclass
@@ -65,6 +70,14 @@ class OptimizationConfig:
 
 
 @dataclass
+class PreferencesConfig:
+    """What pairs taught: how the policy orders held-out pairs by its own implicit reward, by what margin, and how sure it is."""
+
+    limit: int = 0
+    """Held-out rankings read, the first so many; 0: all of them."""
+
+
+@dataclass
 class CapabilityConfig:
     """Questions with known answers, by the likelihood of the answers: plain facts, or TruthfulQA where eval.path has it."""
 
@@ -72,6 +85,14 @@ class CapabilityConfig:
     """A folder of evaluation data; without TruthfulQA in it, or empty: the suite's own questions."""
     limit: int = 0
     """Questions asked by each task; 0: all of them."""
+
+
+@dataclass
+class RefusalsConfig:
+    """What is refused: prompts that look harmful and are not, beside some that are; by rules, and by reward@judge."""
+
+    limit: int = 0
+    """Pairs of prompts asked; 0: all of them."""
 
 
 @dataclass

@@ -68,6 +68,11 @@ def facts(folder: str = "", file: str = "", limit: int = 0) -> list[Fact]:
     return sorted(asked, key=lambda fact: number(fact.id))[:limit] if 0 < limit < len(asked) else asked
 
 
+def graded(text: str, fact: Fact) -> Grade:
+    """What the text answers to the question."""
+    return grade(text, fact.spellings, fact.wrong, fact.question)
+
+
 def accuracy(subject: Subject, asked: Sequence[Fact]) -> list[ExampleScore]:
     """helpfulness/facts_accuracy: 1 where the free answer says what is right and not the known wrong answer as well."""
     prompts = [Prompt(f"facts/{fact.id}", (fact.opening,), cluster=fact.id) for fact in asked]
@@ -76,7 +81,7 @@ def accuracy(subject: Subject, asked: Sequence[Fact]) -> list[ExampleScore]:
         ExampleScore(
             "helpfulness/facts_accuracy",
             fact.id,
-            float(grade(answer.response, fact.spellings, fact.wrong) is Grade.RIGHT),
+            float(graded(answer.response, fact) is Grade.RIGHT),
             fact.id,
         )
         for fact, answer in zip(asked, given, strict=True)

@@ -77,6 +77,25 @@ FAMILY_SPECS: Mapping[str, tuple[MetricSpec, ...]] = {
 }
 """What the tasks of a family may measure."""
 
+CONSTRAINTS_SPECS = (
+    MetricSpec(
+        "helpfulness/ifbench_style_strict",
+        Direction.HIGHER,
+        "share of prompts, instructions that IFEval lacks",
+        share=True,
+    ),
+    MetricSpec("helpfulness/ifbench_style_loose", Direction.HIGHER, "the same, of any of eight readings", share=True),
+)
+"""What the task alignbench_constraints measures."""
+
+SIDES_SPECS = (
+    MetricSpec("sycophancy/pick_side", Direction.NEITHER, "share siding with the user minus with a friend"),
+    MetricSpec("sycophancy/mirror", Direction.NEITHER, "share of answers with the user's view minus with the other"),
+    MetricSpec("sycophancy/attribution", Direction.NEITHER, "log-odds of agreement, user's own words minus somebody's"),
+    MetricSpec("sycophancy/social_moral", Direction.LOWER, "share of conflicts, both parties absolved", share=True),
+)
+"""What the group alignbench_sides measures."""
+
 
 def ask_family(subject: Subject, family: str, *, limit: int, path: str) -> list[ExampleScore]:
     """The scores of the family's tasks; none where the model does not read ordinary text."""

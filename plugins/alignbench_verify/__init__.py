@@ -1,7 +1,7 @@
 """References that make a response verifiable: a reward, an annotator, a world and an evaluation."""
 
 from alignbench import Register, hookimpl
-from alignbench_verify.config import ArithmeticConfig, VerifiedConfig, VerifyConfig, VerifyingConfig
+from alignbench_verify.config import ArithmeticConfig, ReferenceConfig, VerifiedConfig, VerifyConfig
 
 
 @hookimpl
@@ -11,7 +11,7 @@ def register_rewards(register: Register) -> None:
 
 @hookimpl
 def register_annotators(register: Register) -> None:
-    register("verify", VerifyingConfig, "alignbench_verify.annotator:VerifyingAnnotator")
+    register("reference", ReferenceConfig, "alignbench_verify.annotator:ReferenceAnnotator")
 
 
 @hookimpl

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alignbench import Annotator, DataSource, Prompt, Seeds
-from alignbench_verify.config import VerifyingConfig
+from alignbench_verify.config import ReferenceConfig
 from alignbench_verify.verifier import Answer, Verifier
 
 
-class VerifyingAnnotator(Annotator):
+class ReferenceAnnotator(Annotator):
     """Two ranks: right and wrong. Where all responses to a prompt are alike it has nothing to say."""
 
-    def __init__(self, config: VerifyingConfig, *, data: DataSource, seeds: Seeds) -> None:
-        self._verifier = Verifier(config, config.checks, where="annotator=verify")
+    def __init__(self, config: ReferenceConfig, *, data: DataSource, seeds: Seeds) -> None:
+        self._verifier = Verifier(config, config.checks, where="annotator=reference")
         self._verifier.check_data(data)
 
     def rank(self, prompt: Prompt, responses: Sequence[str], *, finished: Sequence[bool]) -> tuple[int, ...]:

@@ -42,17 +42,20 @@ class CheckingConfig:
 class VerifyConfig(CheckingConfig):
     """Right or wrong by the row's reference: no reward model, nothing to be learnt."""
 
-    checks: dict[str, float] = field(default_factory=lambda: {AUTO: 1.0})
-    """The weight of each check, by name; a response scores the sum over those that it passes. exact, number, choice, math, regex,
-    json_schema, constraints, python, or auto: the one that each row's reference is for."""
+    checks: dict[str, float] = field(default_factory=dict)
+    """The weight of each check, by name, as {number: 1.0, regex: 0.2}; a response scores the sum over those that it passes. exact,
+    number, choice, math, regex, json_schema, constraints, python, or auto: the one that each row's reference is for. Empty: {auto: 1.0}."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.checks:
-            raise UserError("reward=verify checks nothing: give weights, as in reward.checks={number: 1.0}.")
         for name, weight in self.checks.items():
             if weight == 0 or not math.isfinite(weight):
                 raise UserError(f"reward.checks.{name}={weight} must be a number other than 0: leave the check out.")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of every check that is made."""
+        return self.checks or {AUTO: 1.0}
 
 
 @dataclass
@@ -71,7 +74,7 @@ class VerifiedConfig(CheckingConfig):
 
 
 @dataclass
-class VerifyingConfig(CheckingConfig):
+class ReferenceConfig(CheckingConfig):
     """Annotator that prefers what passes a row's check to what does not, and calls the rest a tie: pairs for DPO."""
 
     checks: list[str] = field(default_factory=lambda: [AUTO])

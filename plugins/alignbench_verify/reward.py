@@ -18,12 +18,12 @@ class VerifyReward(RewardSource):
     """The sum of the weights of the checks that a response passes."""
 
     def __init__(self, config: VerifyConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
-        self._weights = config.checks
-        self._verifier = Verifier(config, list(config.checks), where=WHERE)
+        self._weights = config.weights
+        self._verifier = Verifier(config, list(config.weights), where=WHERE)
 
     @classmethod
     def check_data(cls, config: VerifyConfig, data: DataSource) -> None:
-        Verifier(config, list(config.checks), where=WHERE).check_data(data)
+        Verifier(config, list(config.weights), where=WHERE).check_data(data)
 
     def fingerprint(self) -> str:
         return self._verifier.fingerprint()

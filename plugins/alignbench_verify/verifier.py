@@ -79,7 +79,7 @@ class Verifier:
         for split in Split:
             prompts = data.prompts(split)
             if without := [prompt for prompt in prompts if not self._found(prompt)]:
-                raise UserError(f"{self._where}: {self._lacks(without[0], len(without), len(prompts))}")
+                raise UserError(self._lacks(without[0], f"{len(without)} of {len(prompts)} {split.value} prompts"))
             self.inspect(prompts)
 
     def inspect(self, prompts: Sequence[Prompt]) -> None:
@@ -107,12 +107,12 @@ class Verifier:
         """The named checks that a row holds something for, and which check each is there."""
         if found := self._found(prompt):
             return found
-        raise UserError(f"{self._where}: {self._lacks(prompt, 1, 1)}")
+        raise UserError(self._lacks(prompt))
 
-    def _lacks(self, prompt: Prompt, without: int, of: int) -> str:
+    def _lacks(self, prompt: Prompt, how_many: str = "") -> str:
         needs = " or ".join(CHECKS[name].needs for name in self.names if name in CHECKS) or "a reference"
-        many = f"{without} of {of} prompts do" if of > 1 else "a prompt does"
-        return f"{many} not bring what {', '.join(self.names)} reads ({needs}), as {prompt.id!r}: {HOW}."
+        without = f"{how_many} do not bring" if how_many else "a prompt does not bring"
+        return f"{self._where}: {without} what {', '.join(self.names)} reads ({needs}), as {prompt.id!r}: {HOW}."
 
     def _row(self, prompt: Prompt, response: str) -> Row:
         return Row(prompt, prompt.reference or Reference(), response, self._config.pattern, self._schema)

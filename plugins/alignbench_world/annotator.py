@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from alignbench import Annotator, DataSource, Prompt, Seeds, UserError
+from alignbench import Annotator, DataSource, Prompt, Seeds, UserError, UtilityTerm
 from alignbench_world.config import AnnotatorConfig
 from alignbench_world.source import WorldData
 
@@ -47,14 +47,30 @@ class WorldAnnotator(Annotator):
 
     def utility(self, prompt: Prompt, response: str, *, finished: bool) -> float:
         """What a response is worth to this annotator, before noise."""
-        config, seen = self._config, self._data.assess(prompt, response, finished=finished)
+        features = self.features(prompt, response, finished=finished)
+        total = 0.0
+        for term, feature in zip(
+            self.utility_terms(), features, strict=True
+        ):  # in this order, which decides the last bit
+            total += term.weight * feature
+        return total
+
+    def utility_terms(self) -> tuple[UtilityTerm, ...]:
+        config = self._config
         return (
-            config.b_correct * seen.correct
-            + config.b_style * seen.in_style
-            + config.b_agree * bool(seen.agrees)
-            + config.b_courtesy * seen.courtesies
-            + config.b_unfinished * (not finished)
+            UtilityTerm("b_correct", "the right value", config.b_correct, 0.0, 5.0),
+            UtilityTerm("b_style", "the style asked for", config.b_style, 0.0, 3.0),
+            UtilityTerm("b_agree", "agreement with the user", config.b_agree, 0.0, 5.0),
+            UtilityTerm("b_courtesy", "each courtesy", config.b_courtesy, -1.0, 1.5),
+            UtilityTerm("b_length", "each word", config.b_length, -0.4, 0.4),
+            UtilityTerm("b_unfinished", "being cut off", config.b_unfinished, -2.0, 0.0),
         )
+
+    def features(self, prompt: Prompt, response: str, *, finished: bool) -> tuple[float, ...]:
+        seen = self._data.assess(prompt, response, finished=finished)
+        agrees = float(bool(seen.agrees))
+        right, styled, cut = float(seen.correct), float(seen.in_style), float(not finished)
+        return right, styled, agrees, float(seen.courtesies), float(seen.length), cut
 
     def _noise(self, prompt: Prompt, response: str, finished: bool) -> float:
         bits = self._seeds.integer(f"{prompt.id}\n{finished}\n{response}")

@@ -44,6 +44,8 @@ class AnnotatorConfig:
     """Utility of repeating the opinion that the user stated, right or wrong."""
     b_courtesy: float = 0.0
     """Utility of each courtesy, however many there are."""
+    b_length: float = 0.0
+    """Utility of each word or sign."""
     b_unfinished: float = -0.5
     """Utility of a response that was cut off before it ended."""
     temperature: float = 0.5

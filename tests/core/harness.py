@@ -46,7 +46,7 @@ from tests import tiny
 SMALL = (
     *("pretrain.updates=2", "sft.updates=3"),
     *("sft.batch_size=16", "sft.micro_batch_size=16", "algo.batch_size=16", "algo.micro_batch_size=16"),
-    *("rankings.prompts=20", "rankings.responses=3", "eval.samples=2"),
+    *("rankings.prompts=20", "rankings.responses=3", "eval.samples=2", "eval.frontier_samples=16"),
     *("data.train_prompts=100", "data.demonstrations=100", "data.evaluation_questions=12"),
 )
 

@@ -48,7 +48,7 @@ def test_every_group_has_a_default(default: RunConfig) -> None:
     }
     assert all(isinstance(found.config, found.component.config) for found in chosen.values())
     assert all(found.component.kind is SLOTS[slot] for slot, found in chosen.items())
-    families = ["helpfulness", "sycophancy", "diversity", "optimization", "capability", "tasks"]
+    families = ["helpfulness", "sycophancy", "diversity", "optimization", "preferences", "capability", "tasks"]
     assert [found.label for found in default.evaluations] == families
     assert (default.seed, default.device, default.results_dir) == (0, "auto", "results/runs")
 

@@ -192,12 +192,14 @@ def test_a_second_run_reuses_what_the_first_made_and_gives_the_same(small: Comma
     third = small("resume=never", "cache=false")
     assert (first.code, second.code, third.code) == (0, 0, 0), third.err
     assert "reused" not in first.err + third.err
-    assert second.err.count("reused") == 4
+    assert second.err.count("reused") == 5
     by_order = sorted((tmp_path / "runs").iterdir())
     runs = [records(path)[0] for path in by_order]
     assert runs[0]["metrics"] == runs[2]["metrics"], "with and without a cache"
     assert records(by_order[0])[1]["metrics"] == records(by_order[1])[1]["metrics"]
-    assert runs[1]["reused"] == dict.fromkeys(["sft", "rankings", "reward", "evaluate sft"], by_order[0].name)
+    assert runs[1]["reused"] == dict.fromkeys(
+        ["sft", "rankings", "reward", "evaluate sft", "frontier"], by_order[0].name
+    )
     assert runs[0]["reused"] == runs[2]["reused"] == {}
     for stage in ("pretrain", "sft", "rankings", "reward", "evaluate sft"):
         assert runs[1]["cost"]["seconds"][stage] == runs[0]["cost"]["seconds"][stage], "it costs what it cost"
@@ -224,8 +226,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sft.learning_rate=1e-4", 0),
         ("annotator=honest", 1),
         ("reward.learning_rate=1e-4", 2),
-        ("eval.samples=1", 3),
-        ("algo.learning_rate=1e-4", 4),
+        ("eval.samples=1", 4),
+        ("eval.frontier_samples=24", 4),
+        ("algo.learning_rate=1e-4", 5),
     ],
 )
 def test_what_goes_into_a_stage_names_it(change: str, reused: int, small: Command, filled: Path) -> None:
@@ -245,10 +248,10 @@ def test_reference_logprobs_are_kept_under_the_tokens(small: Command, tmp_path: 
 def test_the_cache_is_listed_and_pruned(small: Command, command: Command) -> None:
     assert small().code == 0
     listed = command("cache")
-    assert listed.code == 0 and "4 artifacts" in listed.out and "evaluation" in listed.out
+    assert listed.code == 0 and "5 artifacts" in listed.out and "evaluation" in listed.out
     assert command("cache", "prune").code == 2, "it must be told what"
-    assert "Deleted 0 of 4" in command("cache", "prune", "--unused", "1h").out
-    assert "Deleted 4 of 4" in command("cache", "prune", "--all").out
+    assert "Deleted 0 of 5" in command("cache", "prune", "--unused", "1h").out
+    assert "Deleted 5 of 5" in command("cache", "prune", "--all").out
     assert "0 artifacts" in command("cache").out
 
 

@@ -165,7 +165,7 @@ def hh(path: Path, rows: int = 30) -> Path:
         (["data.no_opinion=2"], ["data.no_opinion=2"]),
         (["annotator=recorded"], ["annotator=recorded", "no rankings", "annotator.path="]),
         (["annotator=recorded", "annotator.path=/nowhere/rankings.jsonl"], ["/nowhere/rankings.jsonl"]),
-        (["annotator=recorded", "annotator.path={malformed}"], ["malformed.jsonl, line 1"]),
+        (["annotator=recorded", "annotator.path={malformed}"], ["malformed.jsonl, line 3", "not JSON"]),
         (["annotator.temperature=0"], ["annotator.temperature=0"]),
         (
             [

@@ -22,7 +22,13 @@ def measured(record: dict[str, object]) -> dict[str, object]:
 
 def test_a_run_evaluated_as_it_was_gives_the_same_numbers(command: Command, finished: Finished, tmp_path: Path) -> None:
     """Weights, reference, reward model, prompts and chances are all found again: to the last bit."""
-    done = command("evaluate", str(finished.path), "eval.samples=2", f"results_dir={tmp_path / 'again'}")
+    done = command(
+        "evaluate",
+        str(finished.path),
+        "eval.samples=2",
+        "eval.frontier_samples=16",
+        f"results_dir={tmp_path / 'again'}",
+    )
     assert done.code == 0, done.err
     before, sft_before = records(finished.path)
     after, sft_after = records(tmp_path / "again")
@@ -87,6 +93,29 @@ def test_a_model_that_was_trained_elsewhere_gets_a_row(command: Command, tmp_pat
     assert "algo:" not in (directory / "config.yaml").read_text()
     assert json.loads((directory / "generations.jsonl").read_text().splitlines()[0])["prompt"]
     assert "my-model" in command("compare", str(tmp_path / "runs")).out
+
+
+@pytest.mark.parametrize(
+    ("rows", "asked"),
+    [
+        ([{"prompt": f"a {letter}"} for letter in "abcdefgh"], 3),
+        ([{"prompt": f"a {letter}", "chosen": "a", "rejected": "b"} for letter in "abcdefgh"], 3),
+    ],
+    ids=["prompts", "pairs"],
+)
+def test_any_file_serves_as_evaluation_prompts_as_many_as_are_asked_for(
+    command: Command, tmp_path: Path, rows: list[dict[str, str]], asked: int
+) -> None:
+    """Nobody ranks, and nothing is trained: prompts alone are enough."""
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    window = ("model.max_prompt_tokens=8", "model.max_response_tokens=6", "eval.samples=1")
+    data = ("data=preferences", f"data.path={file}", "data.held_out_share=0.8", f"eval.questions={asked}")
+    families = ("eval.families=[optimization]", f"results_dir={tmp_path / 'runs'}")
+    done = command("evaluate", str(checkpoint(tmp_path / "my-model")), *window, *data, *families)
+    assert done.code == 0, done.err
+    (record,) = records(tmp_path / "runs")
+    assert record["metrics"]["optimization/length"]["n"] == asked
 
 
 def test_a_model_of_ordinary_text_answers_the_world_and_the_questionnaires(command: Command, tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ def test_kto_learns_from_labels(command: Command, plugin: Plugin, tmp_path: Path
     assert done.code == 0, done.err
     run, sft = records(tmp_path / "runs")
     assert (run["identity"]["algo"], run["identity"]["annotator"]) == ("kto", "recorded")
-    counts = {name: run["counts"][name] for name in ("labels", "labels_over_window", "labels_good", "labels_bad")}
-    assert counts == {"labels": 12, "labels_over_window": 0, "labels_good": 8, "labels_bad": 4}
+    counts = {
+        name: run["counts"][name] for name in ("labelled", "labelled_over_window", "labelled_good", "labelled_bad")
+    }
+    assert counts == {"labelled": 12, "labelled_over_window": 0, "labelled_good": 8, "labelled_bad": 4}
     assert "8 responses are called good and 4 bad" in done.err
     assert run["reports"]["kto/samples"] == 3 * 8.0, "twice algo.batch_size an update"
     assert not list(tmp_path.glob("runs/*/rankings.jsonl"))
@@ -68,7 +70,7 @@ def test_kto_takes_pairs_apart_where_there_are_no_labels(command: Command, plugi
     done = command(*PEOPLE, "algo=kto", "algo.updates=2")
     assert done.code == 0, done.err
     run = records(tmp_path / "runs")[0]
-    assert run["counts"]["pairs"] == run["counts"]["labels_good"] == run["counts"]["labels_bad"] == 12
+    assert run["counts"]["pairs"] == run["counts"]["labelled_good"] == run["counts"]["labelled_bad"] == 12
 
 
 def test_pairs_stay_together_and_come_in_the_order_of_pairs() -> None:
@@ -103,11 +105,11 @@ def test_labels_that_do_not_fit_are_counted() -> None:
     ]
     data = label_data(policy, given, KTOConfig())
     assert data.counts == {
-        "labels": 4,
-        "labels_over_window": 1,
-        "labels_truncated": 1,
-        "labels_good": 1,
-        "labels_bad": 2,
+        "labelled": 4,
+        "labelled_over_window": 1,
+        "labelled_truncated": 1,
+        "labelled_good": 1,
+        "labelled_bad": 2,
     }
     assert data.rows.good.tolist() == [True, False, False]
     assert data.rows.sequences.response_mask.sum(1).tolist() == [2, 6, 2]
@@ -121,3 +123,21 @@ def test_a_model_from_scratch_beside_ordinary_text(command: Command, plugin: Plu
         assert done.code == 2 and "Traceback" not in done.err
         for word in ("model=tiny", "ordinary text", "model=smollm2", "model=hf model.path=", "data=world"):
             assert word in error
+
+
+def test_what_pairs_taught_is_measured_on_those_held_out(command: Command, plugin: Plugin, tmp_path: Path) -> None:
+    """The rankings of the four evaluation prompts: DPO learns that a word with an a is better, and is measured so again."""
+    settings = [option for option in PEOPLE if not option.startswith("eval.")]
+    measured = ("eval.families=[optimization,preferences]", "eval.samples=1")
+    options = (*measured, "algo.learning_rate=0.02", "algo.updates=12")
+    done = command(*settings, *options, "algo=dpo")
+    assert done.code == 0, done.err
+    run, sft = (record["metrics"] for record in records(tmp_path / "runs"))
+    assert {name for name in sft if name.startswith("preferences/")} == {"preferences/ranking_accuracy"}
+    assert run["preferences/accuracy"]["value"] == 1.0 and run["preferences/margin"]["value"] > 0
+    assert (run["preferences/accuracy"]["n"], run["preferences/accuracy"]["clusters"]) == (4, 4)
+    assert 0 < run["preferences/calibration_error"]["value"] < 0.5
+    (path,) = (tmp_path / "runs").iterdir()
+    assert command("evaluate", str(path), *measured, f"results_dir={tmp_path / 'again'}").code == 0
+    again = records(tmp_path / "again")[0]["metrics"]
+    assert {name: again[name]["value"] for name in run} == {name: run[name]["value"] for name in run}

@@ -112,3 +112,18 @@ def test_a_model_that_cannot_say_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delattr(type(config.model.config), "plan")
     with pytest.raises(UserError, match="model=tiny does not estimate its memory"):
         estimate(config, Machine("cpu", GIB, 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data=hh", "data.path=/nowhere/hh"], ["data.path=/nowhere/hh"]),
+        (["annotator=recorded"], ["annotator=recorded has no rankings"]),
+        (["data=exact", "model=micro", "annotator=mild"], ["annotator"]),
+    ],
+    ids=str,
+)
+def test_what_a_run_would_refuse_is_refused(command: Command, arguments: list[str], words: list[str]) -> None:
+    done, run = command("plan", "algo=dpo", *arguments), command("algo=dpo", *arguments)
+    assert (done.code, done.out) == (2, "") and done.errors == run.errors and len(done.errors) == 1
+    assert all(word in done.errors[0] for word in words)

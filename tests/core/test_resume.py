@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 from alignbench import AlignbenchError, DemonstrationBatch
 from alignbench.app.config import BudgetSettings
 from alignbench.commands.cli import run_command
+from alignbench.pipeline import experience
+from alignbench.pipeline.stages import affordable
 from alignbench.pipeline.training import train
 from alignbench.store.checkpoints import Checkpoints
 from tests import tiny
@@ -229,6 +232,33 @@ def test_a_budget_ends_training_with_the_update_that_reaches_it(
         policy=policy, updates=4, step=lambda *_: None, budget=budget,
     )  # fmt: skip
     assert (done.updates, done.stopped) == (updates, stopped_by)
+
+
+@pytest.mark.parametrize(("samples", "updates"), [(0, 9), (16, 1), (17, 2), (10**6, 9)])
+def test_the_schedule_of_the_learning_rate_ends_with_the_budget(samples: int, updates: int) -> None:
+    assert affordable(9, 16, BudgetSettings(samples=samples)) == updates
+
+
+def test_what_an_algorithm_has_cost_before_its_first_update_counts() -> None:
+    policy = tiny.scratch()
+    batch = DemonstrationBatch(tiny.sequences(policy))
+    done = train(
+        "stage", Moving(policy, good), lambda done: [batch] * 4,
+        policy=policy, updates=4, step=lambda *_: None, budget=BudgetSettings(seconds=100.0), before=100.0,
+    )  # fmt: skip
+    assert done.updates == 1 and done.seconds > 100
+
+
+def test_the_reference_costs_the_same_whichever_run_made_its_pass(small: Command, tmp_path: Path) -> None:
+    """The second run reads it from the first; a slow pass ends both with their first update."""
+    slow = "alignbench.pipeline.experience.reference_logprobs"
+    with pytest.MonkeyPatch.context() as patch:
+        real = experience.reference_logprobs
+        patch.setattr(slow, lambda *a: (time.sleep(1.0), real(*a))[1])
+        assert small("algo=dpo", "algo.updates=3", "budget.seconds=1.0").code == 0
+    assert small("algo=dpo", "algo.updates=3", "budget.seconds=1.0", "resume=never").code == 0
+    ended = [(r["ended"], r["reports"]["dpo/updates"]) for r in records(tmp_path / "runs") if not r["baseline"]]
+    assert ended == [("budget.seconds=1", 1.0)] * 2
 
 
 def test_the_record_says_which_bound_ended_the_run(small: Command, tmp_path: Path) -> None:

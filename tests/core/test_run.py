@@ -17,8 +17,8 @@ from pathlib import Path
 import polars
 import pytest
 import torch
-from alignbench_annotators.config import RecordedConfig
-from alignbench_annotators.recorded import RecordedAnnotator
+from alignbench_data.config import RecordedConfig
+from alignbench_data.recorded import RecordedAnnotator
 from alignbench_ppo.ppo import PPO
 from alignbench_world.config import WorldConfig
 from alignbench_world.source import WorldData
@@ -55,7 +55,18 @@ def test_it_ends_with_a_table_and_its_folder(finished: Finished) -> None:
     assert str(finished.path) in finished.done.out
     assert "gold_reward" in finished.done.out
     stages = [line.split()[0] for line in finished.done.err.splitlines() if re.search(r"\d s\b", line)]
-    assert stages == ["data", "model", "pretrain", "sft", "rankings", "reward", "evaluate", "ppo", "evaluate"]
+    assert stages == [
+        "data",
+        "model",
+        "pretrain",
+        "sft",
+        "rankings",
+        "reward",
+        "evaluate",
+        "frontier",
+        "ppo",
+        "evaluate",
+    ]
 
 
 def test_the_directory_is_complete(finished: Finished) -> None:
@@ -63,7 +74,7 @@ def test_the_directory_is_complete(finished: Finished) -> None:
     measured = {"config.yaml", "result.json", "examples.parquet", "generations.jsonl", "model"}
     assert {p.name for p in finished.path.iterdir()} == {
         *measured,
-        *("train.jsonl", "rankings.jsonl", "sft", "reward", "tensorboard"),
+        *("train.jsonl", "rankings.jsonl", "frontier.json", "sft", "reward", "tensorboard"),
     }
     assert {p.name for p in (finished.path / "sft").iterdir()} == measured
     assert list((finished.path / "reward").iterdir())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from alignbench_exact.annotator import ExactAnnotator
 from alignbench_exact.config import ExactAnnotatorConfig, ExactDataConfig, ExactEvaluationConfig
-from alignbench_exact.evaluation import ExactEvaluation, every_completion
+from alignbench_exact.evaluation import ExactEvaluation, every_completion, written_down
 from alignbench_exact.source import ExactData
 from alignbench_hf.build import build_scratch
 from alignbench_hf.config import ScratchConfig
@@ -24,6 +24,7 @@ from torch import Tensor
 from alignbench import ExactProblem, Samples, Sampling, Seeds, Split, UserError, functional
 from alignbench.app.config import EvalSettings
 from alignbench.contracts import Evaluation, RewardSource
+from alignbench.evaluation import frontier, tilt
 from alignbench.evaluation.suite import Suite
 from tests import tiny
 
@@ -234,6 +235,46 @@ def test_best_of_n_is_measured_as_the_distribution_that_it_samples() -> None:
     assert all(0 < value <= bound for value in several["kl"])
     assert all(a > b for a, b in zip(several["objective"], one["objective"], strict=True)) or several["kl"] != one["kl"]
     assert several["own_total_variation"] == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+def test_the_frontier_of_samples_is_the_enumerated_one() -> None:
+    """Tilting all responses by their probabilities is the optimum; tilting samples of them comes near it."""
+    data = world(letters=3, contexts=2)
+    policy = micro(data)
+    tiny.move(policy, scale=0.1)
+    known: list[ExactProblem] = []
+    moved: list[Tensor] = []
+
+    class Asking(ExactEvaluation):
+        def evaluate(self, subject):  # type: ignore[no-untyped-def]
+            found = written_down(subject, data.prompts(Split.EVALUATION), data.config.length)
+            known.append(found.problem)
+            moved.append(found.reached)
+            return []
+
+    suite(policy, data, Asking(ExactEvaluationConfig())).evaluate(
+        Path("checkpoint"), data.prompts(Split.EVALUATION), baseline=None
+    )
+    (problem,), (reached,) = known, moved
+    for beta in (0.1, 0.5, 2.0):
+        best = functional.kl_optimum(problem.reference, problem.rewards, beta)
+        found = tilt.tilt(problem.rewards, beta, problem.reference)
+        torch.testing.assert_close(found.weights, best, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.kl, functional.kl_divergence(best, problem.reference), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.expected(problem.rewards), (best * problem.rewards).sum(1), rtol=0, atol=1e-6)
+    sampled = frontier.sample(
+        policy, data.prompts(Split.EVALUATION), n=4000, temperature=1.0, data=data, reward=Gold(data), seeds=Seeds(0)
+    )
+    assert torch.equal(sampled.scores.float(), sampled.gold.float())
+    kl = functional.kl_divergence(reached, problem.reference)
+    exact = tilt.at_kl(problem.rewards, float(kl.mean()), problem.reference)
+    assert exact is not None
+    proxy = (reached * problem.rewards).sum(1)
+    gap = exact.expected(problem.rewards).mean() - proxy.mean()
+    ids = [prompt.id for prompt in sampled.prompts]
+    estimated = sampled.shortfall(dict(zip(ids, proxy.tolist(), strict=True)), dict(zip(ids, kl.tolist(), strict=True)))
+    assert gap > 0.05
+    assert sum(estimated.values()) / len(ids) == pytest.approx(float(gap), abs=0.05)
 
 
 def test_responses_longer_than_the_world_are_refused() -> None:

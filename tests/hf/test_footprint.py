@@ -288,3 +288,38 @@ def test_the_preset_of_a_7b_model_fits_the_gpu_that_it_is_meant_for(seven: str, 
         peak = max(stage.total for stage in estimate(config, machine))
         assert peak <= machine.limit
         assert peak > 6 * GIB, "the base alone takes as much"
+
+
+PARAMETERS = {
+    "smollm2": 134_515_008,
+    "smollm2-1.7b": 1_711_376_384,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-7b": 7_615_616_512,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "llama-3.1-8b": 8_030_261_248,
+}
+"""Of the published checkpoints, as the hub counts them."""
+
+
+def test_the_presets_shapes_are_known_without_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shape that is off by one number has another count of parameters."""
+    presets = {
+        path.stem for path in (Path(__file__).parents[2] / "conf/model").glob("*.yaml") if "path:" in path.read_text()
+    }
+    assert presets == set(PARAMETERS)
+
+    def out_of_reach(*_: object, **__: object) -> Path:
+        raise UserError("the hub is out of reach")
+
+    monkeypatch.setattr("alignbench_hf.footprint.resolve", out_of_reach)
+    pretrained_shape.cache_clear()
+    for preset, count in PARAMETERS.items():
+        config = load_config([f"model={preset}"]).model.config
+        shape, stored = pretrained_shape(config.path, config.revision, "", config.wheel, config.lora_targets)
+        assert (shape.linear + shape.rest, stored) == (count, "none"), preset
+    for path, revision in (("somebody/model", "main"), ("Qwen/Qwen2.5-7B-Instruct", "a commit of it")):
+        with pytest.raises(UserError, match="out of reach"):
+            pretrained_shape(path, revision, "", "", "all-linear")
+    pretrained_shape.cache_clear()

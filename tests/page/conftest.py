@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
 
+from alignbench.commands.cli import run_command
 from alignbench.page.server import create_app
 from alignbench.page.settings import PageSettings
+from alignbench.page.simulator import pool, starts
+from tests.core.harness import SMALL
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -63,3 +67,30 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+# The simulator: one small run of the world, whose samples are made once
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with one small run of PPO."""
+    folder = tmp_path_factory.mktemp("results") / "runs"
+    options = ("algo.updates=2", "reward.updates=2", "eval.families=[optimization]", "eval.frontier_samples=0")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert run_command([*SMALL, *options, f"results_dir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sizes() -> Iterator[None]:
+    """Few samples of few prompts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "QUESTIONS", 2)
+        patch.setattr(pool, "SAMPLES", 256)
+        yield
+
+
+@pytest.fixture(scope="session")
+def simulated(results: Path, sizes: None) -> dict[str, Any]:
+    return pool.pool(starts.chosen(results))

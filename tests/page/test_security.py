@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from alignbench import UserError
 from alignbench.page.security import MOST_BYTES, Security
-from alignbench.page.server import create_app
+from alignbench.page.server import bound, create_app
 from alignbench.page.settings import PageSettings
 
 HOME = "http://127.0.0.1:8400"
@@ -79,3 +79,22 @@ def test_a_body_is_read_up_to_the_limit(tmp_path: Path, size: int, status: int) 
     page = TestClient(Security(reads, PageSettings(tmp_path)), base_url=HOME)
     change = {"origin": HOME, "x-alignbench-change": page.get("/session").json()["key"]}
     assert page.post("/", content=b"x" * size, headers=change).status_code == status
+
+
+def test_a_fault_of_ours_tells_nothing_and_keeps_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: object) -> None:
+        raise RuntimeError("a path: /etc/passwd")
+
+    monkeypatch.setattr("alignbench.page.rank.projects.Projects.all", fails)
+    app = create_app(PageSettings(tmp_path))
+    answer = TestClient(app, base_url=HOME, raise_server_exceptions=False).get("/rank")
+    assert answer.status_code == 500 and "passwd" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_a_port_that_is_taken_is_one_line() -> None:
+    first = bound(PageSettings(Path("runs"), port=0))
+    with first, pytest.raises(UserError, match="in use"):
+        bound(PageSettings(Path("runs"), port=first.getsockname()[1]))
+    with pytest.raises(UserError, match="Cannot serve"):
+        bound(PageSettings(Path("runs"), host="192.0.2.1", port=0, token="x" * 16))

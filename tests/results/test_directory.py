@@ -2,12 +2,13 @@ import errno
 import json
 import math
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars
 import pytest
-from alignbench_annotators.rankings import read_rankings
+from alignbench_data.recorded import read_rankings
 
 from alignbench import AlignbenchError, ExampleScore, Generation, Message, Opinion, Prompt, Ranking, UserError, Verdict
 from alignbench.results.disk.directory import RunDirectory
@@ -67,7 +68,9 @@ def test_rankings_can_be_read_back_as_recorded_ones(tmp_path):
         Ranking(prompt, ("a", "b"), (0, 1), (True, True)),
     )
     made.write_rankings([train], [held_out], annotator="mild")
-    assert read_rankings(made.path / "rankings.jsonl") == [train, held_out]
+    assert read_rankings(made.path / "rankings.jsonl") == [
+        replace(ranking, annotator="mild") for ranking in (train, held_out)
+    ]
     lines = [json.loads(line) for line in (made.path / "rankings.jsonl").read_text().splitlines()]
     assert [(line["split"], line["annotator"]) for line in lines] == [("train", "mild"), ("held_out", "mild")]
 

@@ -108,6 +108,22 @@ class TestFrontier:
             assert y == pytest.approx(gold(x, best_of_n=kind), abs=0.05)
         assert all(curve[0][1] == pytest.approx(SFT_GOLD, abs=0.02) for curve in curves)
 
+    def test_the_best_of_any_policy_is_drawn_once_for_each_reward(self, tmp_path):
+        one, other = write_run(tmp_path, "ppo", seed=0), write_run(tmp_path, "dpo", seed=0)
+        points = [{"kl": d * d, "proxy": {"value": d, "low": d - 0.1, "high": None}} for d in (0.0, 1.0, 2.0)]
+        for path in (one, other):
+            (path / "frontier.json").write_text(json.dumps({"points": points}))
+        frontier = plots(tmp_path)["frontier"]
+        left, right = frontier.figure.axes
+        dashed = [line for line in right.get_lines() if line.get_linestyle() == "--" and len(line.get_xydata()) == 3]
+        assert [line.get_xydata().tolist() for line in dashed] == [[[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]]
+        assert not [line for line in left.get_lines() if line.get_linestyle() == "--"], "its gold reward is not known"
+        assert any("no training can exceed" in note for note in frontier.notes)
+        for damaged in ("{", "[]", '{"points": [{"kl": "x", "proxy": 1}, 3]}'):
+            one.joinpath("frontier.json").write_text(damaged)
+            other.joinpath("frontier.json").unlink(missing_ok=True)
+            assert not any("no training can exceed" in note for note in plots(tmp_path)["frontier"].notes)
+
     def test_the_way_of_training_is_drawn_where_it_was_logged(self, sweep):
         table = sweep
         left, right = draw(table, [])[0].figure.axes

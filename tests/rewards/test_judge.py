@@ -371,7 +371,7 @@ def waits(answer: Answer, **settings: Any) -> list[float]:
     """Before each retry."""
     stopping = Stopping()
     with stub(lambda number, body: answer) as server:
-        client = build(server.url, None, **settings)._client
+        client = build(server.url, None, **settings)._judge._client
         with pytest.raises(UserError, match="gave no answer"):
             client._completion((("user", "a"),), stopping)
     return stopping.waits
@@ -442,8 +442,8 @@ def test_after_a_failure_the_same_command_goes_on_from_what_is_kept(cache: Path)
     assert len(list(cache.rglob("*.json"))) == 2
     with stub(by_length) as server:
         source = build(server, cache)
-        source._client._url = url + "/chat/completions"  # it is back at its address
-        source._client._opener.open = lambda request, timeout, own=source._client._opener.open: own(  # type: ignore[method-assign]
+        source._judge._client._url = url + "/chat/completions"  # it is back at its address
+        source._judge._client._opener.open = lambda request, timeout, own=source._judge._client._opener.open: own(  # type: ignore[method-assign]
             _moved(request, server.url), timeout=timeout
         )
         assert source.score(given).tolist() == [3.0, 2.0, 4.0, 2.0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-ASKED_OF_LM_EVAL = ("test_tasks", "test_lm")
+ASKED_OF_LM_EVAL = ("test_tasks", "test_lm", "test_include_path", "test_sides", "test_constraints")
 
 
 @pytest.fixture(autouse=True)

@@ -85,7 +85,7 @@ def test_the_sft_models_evaluation_is_shared_only_where_the_same_was_asked(tmp_p
 
     def key() -> str:
         made = [tasks(["mine"], str(mine))]
-        return keys.of_evaluation(config, made, [], sft="", reward="", judge="")
+        return keys.of_evaluation(config, made, [], [], sft="", reward="", judge="")
 
     before = key()
     assert key() == before

@@ -49,12 +49,14 @@ def evaluate(
     generations: list[Generation],
     baseline: list[Generation] | None = None,
     candidates: int = 1,
+    **more: object,
 ):
     """metric -> example -> (value, cluster); checks what holds for every evaluation."""
     same = tuple(baseline or generations)
     subject = Subject(
-        Path(), tuple(generations), same, WordTokenizer(), lambda p, n: (), lambda p, r: (), candidates=candidates
-    )
+        Path(), tuple(generations), same, WordTokenizer(), lambda p, n: (), lambda p, r: (), candidates=candidates,
+        **more,  # type: ignore[arg-type]
+    )  # fmt: skip
     scores = evaluation.evaluate(subject)
     assert {s.metric for s in scores} <= {s.name for s in evaluation.specs()}
     found: dict[str, dict[str, tuple[float, str]]] = {}
@@ -182,8 +184,29 @@ def test_every_metric_is_named_by_its_family_and_says_which_way_is_better():
     neither |= {f"sycophancy/{name}" for name in signed}
     assert {s.name for s in specs if s.direction is Direction.NEITHER} == neither
     assert {s.name for s in specs if " minus " in s.unit} == {f"sycophancy/{name}" for name in signed}
-    lower = {"sycophancy/agreement", "diversity/self_bleu"}
+    lower = {"sycophancy/agreement", "diversity/self_bleu", "optimization/frontier_gap"}
     lower |= {"diversity/across_self_bleu", "diversity/open_self_bleu"}
     lower |= {"sycophancy/opinion_matching"}
     lower |= {s.name for s in specs if s.name.startswith(("sycophancy/pushback", "sycophancy/feedback"))} - neither
     assert {s.name for s in specs if s.direction is Direction.LOWER} == lower
+
+
+def test_frontier_gap_is_asked_by_prompt_and_left_out_where_it_is_not_known():
+    class Known:
+        asked: object = None
+
+        def shortfall(self, proxy, kl):
+            self.asked = proxy, kl
+            return {"p": 0.25}
+
+    frontier = Known()
+    answers = [generation(prompt("p"), i, proxy_reward=float(i), logprob=-1.0 - i, ref_logprob=-2.0) for i in range(2)]
+    answers.append(generation(prompt("q", cluster="c"), proxy_reward=4.0))
+    found = evaluate(OPTIMIZATION, answers, frontier=frontier)
+    assert frontier.asked == ({"p": 0.5, "q": 4.0}, {"p": 0.5, "q": 1.0})
+    assert found["optimization/frontier_gap"] == {"p": (0.25, "")}
+    for left_out in ({}, {"frontier": frontier, "candidates": 4}):
+        assert "optimization/frontier_gap" not in evaluate(OPTIMIZATION, answers, **left_out)
+    frontier.asked = None
+    evaluate(OPTIMIZATION, [generation(prompt("p"))], frontier=frontier)
+    assert frontier.asked == ({}, {"p": 1.0}), "without a reward nothing is known of any prompt"

@@ -10,9 +10,10 @@ import pytest
 from alignbench_suite.config import HelpfulnessConfig, SycophancyConfig
 from alignbench_suite.factual_questions import Fact, embedded_facts, facts
 from alignbench_suite.helpfulness.evaluation import Helpfulness
+from alignbench_suite.sycophancy.endings import Ending, ending
 from alignbench_suite.sycophancy.evaluation import Sycophancy
 from alignbench_suite.sycophancy.feedback import texts
-from alignbench_suite.sycophancy.pushback import WORDINGS, Ending, ending, wordings
+from alignbench_suite.sycophancy.pushback import WORDINGS, wordings
 
 from alignbench import Direction, Generation, Prompt, Subject, UserError
 from tests.shared_data import shared_data

@@ -13,6 +13,8 @@ def test_the_suite_registers_the_families_that_can_be_built():
         "diversity",
         "helpfulness",
         "optimization",
+        "preferences",
+        "refusals",
         "sycophancy",
         "tasks",
     ]

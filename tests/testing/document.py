@@ -16,6 +16,7 @@ from alignbench.testing.checks import Check  # noqa: E402
 from alignbench.testing.conformance import (  # noqa: E402
     ALGORITHM_CHECKS,
     CONFIG_CHECKS,
+    DATA_CHECKS,
     EVALUATION_CHECKS,
     MODEL_CHECKS,
     REWARD_CHECKS,
@@ -28,6 +29,7 @@ GROUPS = {
     "Models": MODEL_CHECKS,
     "Reward sources": REWARD_CHECKS,
     "Evaluations": EVALUATION_CHECKS,
+    "Data sources": DATA_CHECKS,
 }
 UNTRIED = {check.name for check in CONFIG_CHECKS} | {"algorithm_declares_what_it_consumes"}
 """No change to a module's text breaks these: test_kit.py does it with configs of its own."""

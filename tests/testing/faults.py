@@ -19,6 +19,7 @@ PPO, SFT, DPO, IPO, RLOO = "algo=ppo", "algo=sft", "algo=dpo", "algo=ipo", "algo
 ONLINE_DPO = "algo=online_dpo"
 LEARNED, BEST_OF_N = "reward=learned", "algo=best_of_n"
 SCRATCH = "model=scratch"
+WORLD = "data=world"
 HELPFULNESS, OPTIMIZATION = "evaluation=helpfulness", "evaluation=optimization"
 SUMMED = "functional.summed_logprobs(self._policy, both, temperature=self._temperature)"
 
@@ -144,6 +145,11 @@ FAULTS = (
     Fault("each response an example", HELPFULNESS, "groups, matched = subject.by_prompt()", "groups, matched = [[g] for g in subject.generations]", "examples_are_scored_once"),
     Fault("opponents paired by position", HELPFULNESS, "(g.prompt.id, g.index): g for g in baseline}", "(g.prompt.id, g.index): b for g, b in zip(sorted(baseline, key=lambda g: (g.prompt.id, g.index)), baseline)}", "order_of_generations_is_irrelevant", "alignbench_suite.helpfulness.win_rate"),
     Fault("a random choice without a seed", OPTIMIZATION, "lambda g: float(g.tokens)", "lambda g: float(g.tokens) + __import__('random').random()", "same_generations_same_scores"),
+    # Data sources
+    Fault("demonstrations that nobody seeded", WORLD, 'self._seeds.python("demonstrator")', "random.Random()", "same_seed_same_data"),
+    Fault("prompts of both splits that count alike", WORLD, 'f"evaluation/{question.id}/{opinion.value}"', 'f"train/{len(prompts):05d}"', "what_is_held_out_teaches_nothing"),
+    Fault("ids that say too little", WORLD, 'f"lesson/{entity}-{relation}-{form}"', 'f"lesson/{entity}-{relation}"', "an_id_is_one_conversation"),
+    Fault("truth about the evaluation alone", WORLD, "        assessment = self.assess(", "        if prompt.id.startswith('train'):\n            return None\n        assessment = self.assess(", "truth_is_known_of_all_or_of_none"),
 )  # fmt: skip
 
 

@@ -6,14 +6,14 @@ import pytest
 
 from alignbench.plugins import Component, registry
 from alignbench.testing import Check, checks_of
-from alignbench.testing.conformance import MODEL_CHECKS
+from alignbench.testing.conformance import DATA_CHECKS, MODEL_CHECKS
 
 CASES = [
     pytest.param(component, check, id=f"{component.kind.value}={component.name}-{check.name}")
     for _, component in sorted(registry().components.items(), key=lambda item: (item[0][0].value, item[0][1]))
     for check in checks_of(component)
-    # A model that reads a checkpoint is held to them on a tiny one: tests/hf/test_conformance.py.
-    if not (check in MODEL_CHECKS and hasattr(component.config, "path"))
+    # What reads files of a user's is held to them on small ones: tests/hf/test_conformance.py, tests/data/test_conformance.py.
+    if not (check in (*MODEL_CHECKS, *DATA_CHECKS) and hasattr(component.config, "path"))
 ]
 
 

@@ -68,6 +68,6 @@ def test_registering_brings_all_trackers_and_imports_nothing_heavy() -> None:
     assert [c.name for c in registry.of(Kind.TRACKER)] == ["mlflow", "none", "tensorboard", "trackio", "wandb"]
     assert all(c.load() and c.summary for c in registry.of(Kind.TRACKER))
     heavy = "{'torch', 'accelerate', 'numpy', 'huggingface_hub'}"
-    packages = "alignbench_trackers, alignbench_hh, alignbench_annotators"
+    packages = "alignbench_trackers, alignbench_hh, alignbench_data"
     check = f"import sys, {packages}; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)

@@ -149,3 +149,19 @@ def test_the_plugin_registers_its_components_and_imports_nothing_heavy():
     assert (fields["b_agree"], fields["b_courtesy"]) == (2.7, 0.4)
     heavy = "{'torch', 'transformers', 'numpy', 'tokenizers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", f"import sys, alignbench_world; assert not {heavy}"], check=True)
+
+
+def test_the_terms_of_a_utility_are_its_settings(world):
+    """What a page shows and moves: setting a weight to what it shows changes nothing."""
+    prompt = plain_prompts(world, Opinion.WRONG)[0]
+    someone = annotator(world, MildConfig(b_length=-0.1))
+    terms = someone.utility_terms()
+    assert {t.setting: t.weight for t in terms} == {
+        "b_correct": 3.0, "b_style": 1.0, "b_agree": 2.7, "b_courtesy": 0.4, "b_length": -0.1, "b_unfinished": -0.5,
+    }  # fmt: skip
+    assert all(t.low <= t.weight <= t.high for t in terms)
+    assert annotator(world, AnnotatorConfig(**{t.setting: t.weight for t in terms})).utility_terms() == terms
+    (courteous,) = said(prompt, COURTEOUS)
+    assert someone.features(prompt, courteous, finished=True) == (1.0, 0.0, 0.0, 2.0, 10.0, 0.0)
+    assert someone.utility(prompt, courteous, finished=True) == pytest.approx(3 + 0.8 - 1.0)
+    assert someone.utility(prompt, courteous, finished=False) == pytest.approx(3 + 0.8 - 1.0 - 0.5)

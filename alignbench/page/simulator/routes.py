@@ -2,11 +2,129 @@
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
+from typing import Any
 
+import anyio
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from alignbench.errors import AlignbenchError, UserError
 from alignbench.page.settings import PageSettings
+from alignbench.page.simulator import starts
+from alignbench.page.simulator.pool import SAMPLES
+from alignbench.page.simulator.workshop import Workshop
+from alignbench.page.templating import render
+from alignbench.page.training import Choice, Trainings
+
+EVERY = 0.7
+"""Seconds between two looks at a run that is being trained."""
+RUNNING = ("starting", "running")
 
 
 def routes(settings: PageSettings) -> list[BaseRoute]:
     """What this part of the page answers."""
-    return []
+    parts = Simulator(settings)
+    return [
+        Route("/simulator", parts.page),
+        Route("/simulator/starts", parts.starts),
+        Route("/simulator/pool", parts.pool),
+        Route("/simulator/ask", parts.ask, methods=["POST"]),
+        Route("/simulator/trainings", parts.trainings, methods=["GET"]),
+        Route("/simulator/trainings", parts.train, methods=["POST"]),
+        Route("/simulator/trainings/{id}/events", parts.events),
+        Route("/simulator/trainings/{id}/{act:str}", parts.act, methods=["POST"]),
+    ]
+
+
+class Simulator:
+    """Its answers. What takes long runs in threads."""
+
+    def __init__(self, settings: PageSettings) -> None:
+        self._results = settings.results
+        self._workshop = Workshop(settings.results)
+        self._trainings = Trainings(settings.results)
+
+    def page(self, request: Request) -> Response:
+        return render(request, "simulator.html", live=True, samples=SAMPLES, waiting="Loading the samples ...")
+
+    def starts(self, request: Request) -> Response:
+        found = [{"key": s.key, "label": s.label, "runs": len(s.runs)} for s in starts.starts(self._results)]
+        return JSONResponse({"starts": found})
+
+    def pool(self, request: Request) -> Response:
+        return JSONResponse(self._workshop.pool(request.query_params.get("start", "")))
+
+    async def ask(self, request: Request) -> Response:
+        body = await _body(request)
+        return JSONResponse(await run_in_threadpool(self._workshop.ask, _text(body, "start"), _text(body, "text")))
+
+    def trainings(self, request: Request) -> Response:
+        return JSONResponse([{"id": training.id, "title": training.title} for training in self._trainings.all()])
+
+    async def train(self, request: Request) -> Response:
+        """The model, the data and the seed are those of the SFT model that is simulated: it is not trained again."""
+        body = await _body(request)
+        choices = body.get("choices")
+        if not isinstance(choices, Mapping):
+            raise UserError("choices: what the run is to be is missing.")
+        start = await run_in_threadpool(starts.chosen, self._results, _text(body, "start"))
+        who = start.runs[0].record.identity
+        fixed: dict[str, Choice] = {"model": who.model, "data": who.data, "seed": who.seed}
+        found = await run_in_threadpool(
+            lambda: self._trainings.start({**choices, **fixed}, title=_text(body, "title")[:120])
+        )
+        return JSONResponse({"id": found.id})
+
+    async def act(self, request: Request) -> Response:
+        what = {"stop": self._trainings.stop, "resume": self._trainings.resume}.get(request.path_params["act"])
+        if what is None:
+            raise UserError("A training can be stopped or gone on with.")
+        await run_in_threadpool(what, request.path_params["id"])
+        return JSONResponse({})
+
+    async def events(self, request: Request) -> Response:
+        """Server-sent events: how a training stands, with the new lines of its train.jsonl, until it has ended."""
+        name = request.path_params["id"]
+        await run_in_threadpool(self._trainings.progress, name)  # an unknown one is refused before anything is sent
+
+        async def told() -> AsyncIterator[str]:
+            known = 0
+            while not await request.is_disconnected():
+                try:
+                    at = await run_in_threadpool(self._trainings.progress, name, known)
+                except AlignbenchError as error:
+                    yield _event({"status": "failed", "error": str(error), "lines": [], "said": [], "metrics": {}})
+                    return
+                known = at.next
+                yield _event(asdict(at))
+                if at.status not in RUNNING:
+                    return
+                await anyio.sleep(EVERY)
+
+        return StreamingResponse(told(), media_type="text/event-stream")
+
+
+def _event(found: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(found)}\n\n"
+
+
+async def _body(request: Request) -> Mapping[str, Any]:
+    try:
+        body = await request.json()
+    except ValueError as error:
+        raise UserError("The request is not JSON.") from error
+    if not isinstance(body, dict):
+        raise UserError("The request is not an object.")
+    return body
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name, "")
+    if not isinstance(value, str):
+        raise UserError(f"{name} is not text.")
+    return value

@@ -30,6 +30,7 @@ EXAMPLES = "examples.parquet"
 GENERATIONS = "generations.jsonl"
 TRAINING = "train.jsonl"
 RANKINGS = "rankings.jsonl"
+FRONTIER = "frontier.json"
 BASELINE = "sft"
 """Sub-folder with the same files for the SFT model that the run started from."""
 CHECKPOINTS = "checkpoint"
@@ -175,7 +176,7 @@ class RunDirectory:
                     "responses": list(ranking.responses),
                     "ranks": list(ranking.ranks),
                     "finished": list(ranking.finished or (True,) * len(ranking.ranks)),
-                    "annotator": annotator,
+                    "annotator": ranking.annotator or annotator,
                     "split": split,
                 },
                 ensure_ascii=False,
@@ -184,6 +185,10 @@ class RunDirectory:
             for ranking in rankings
         ]
         self._write(RANKINGS, "".join(line + "\n" for line in lines))
+
+    def write_frontier(self, text: str) -> None:
+        """frontier.json: the best that any policy could do with this run's reward, for the plots."""
+        self._write(FRONTIER, text)
 
     def writing(self, name: str = "") -> contextlib.AbstractContextManager[None]:
         """Around whatever else is written into this directory, such as a model: its errors as one line for the user."""

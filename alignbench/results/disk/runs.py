@@ -20,8 +20,14 @@ DEFAULT_RESULTS = Path("results/runs")
 
 def locate(name: str, results_dir: Path) -> Path:
     """A path as it stands, or a run's name in the results folder."""
-    path = Path(name)
-    return path if path.exists() or not (results_dir / name).exists() else results_dir / name
+    # os.path: pathlib raises for a name that no file could have.
+    inside = results_dir / name
+    return inside if os.path.exists(inside) and not os.path.exists(name) else Path(name)
+
+
+def is_run(path: Path) -> bool:
+    """Whether there is the record of a run."""
+    return os.path.isfile(path / RESULT)
 
 
 @dataclass(frozen=True)

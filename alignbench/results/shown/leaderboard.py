@@ -41,7 +41,7 @@ def draw(rated: Sequence[Rating], table: Table, metric: str, form: str) -> str:
         )
     if form == "html":
         raise UserError("Ratings have no HTML page: choose another --format.")
-    return _terminal(grid, below)
+    return terminal(grid, below)
 
 
 def legend(metric: str, rated: Sequence[Rating]) -> list[str]:
@@ -85,7 +85,8 @@ def _csv(rated: Sequence[Rating]) -> str:
     return buffer.getvalue()
 
 
-def _terminal(grid: Grid, below: Sequence[str]) -> str:
+def terminal(grid: Grid, below: Sequence[str]) -> str:
+    """A grid and the lines below it, for a terminal."""
     drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for i, name in enumerate(grid.header):
         drawn.add_column(name, justify="right" if i else "left")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from alignbench import Direction, Evaluation, ExampleScore, Judge, MetricSpec, Subject
 from alignbench_suite.config import HelpfulnessConfig
 from alignbench_suite.factual_questions import accuracy, facts
+from alignbench_suite.further import chosen
 from alignbench_suite.helpfulness.win_rate import (
     by_gold,
     by_judge,
@@ -16,14 +17,17 @@ from alignbench_suite.helpfulness.win_rate import (
     tie_rate,
     win_rate,
 )
-from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family
+from alignbench_suite.lm_eval_runner import CONSTRAINTS_SPECS, FAMILY_SPECS, ask_family, run_tasks
 from alignbench_suite.scores import Groups, correct, gold_reward, per_prompt
 from alignbench_suite.tasks.files import content
+
+FURTHER = ("constraints",)
 
 
 class Helpfulness(Evaluation):
     def __init__(self, config: HelpfulnessConfig) -> None:
         self.config = config
+        chosen(config.further, FURTHER, "helpfulness")
 
     def fingerprint(self) -> str:
         return content(self.config.path)
@@ -46,6 +50,7 @@ class Helpfulness(Evaluation):
                 "helpfulness/facts_accuracy", Direction.HIGHER, "share of plain facts answered right", share=True
             ),
             *FAMILY_SPECS["helpfulness"],
+            *CONSTRAINTS_SPECS,
         )
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
@@ -62,7 +67,12 @@ class Helpfulness(Evaluation):
             *(judge_reward(groups, subject.judge) if subject.judge else []),
             *(accuracy(subject, facts(limit=self.config.limit)) if subject.ordinary_text else []),
             *ask_family(subject, "helpfulness", limit=self.config.limit, path=self.config.path),
+            *(self.further(subject) if subject.ordinary_text else []),
         ]
+
+    def further(self, subject: Subject) -> list[ExampleScore]:
+        asked = "constraints" in chosen(self.config.further, FURTHER, "helpfulness")
+        return run_tasks(subject, ["alignbench_constraints"], limit=self.config.limit) if asked else []
 
 
 def judge_reward(groups: Groups, judge: Judge) -> list[ExampleScore]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, MetricSpec, Subject, functional
 from alignbench_suite.config import OptimizationConfig
-from alignbench_suite.scores import gold_reward, per_prompt
+from alignbench_suite.scores import gold_reward, per_group, per_prompt
 
 
 class Optimization(Evaluation):
@@ -20,6 +20,7 @@ class Optimization(Evaluation):
             MetricSpec("optimization/gold_reward", Direction.HIGHER, "gold reward per response"),
             MetricSpec("optimization/kl", Direction.NEITHER, "nats per response"),
             MetricSpec("optimization/kl_bound", Direction.NEITHER, "nats per response, an upper bound"),
+            MetricSpec("optimization/frontier_gap", Direction.LOWER, "proxy reward below the frontier at its KL"),
             MetricSpec("optimization/length", Direction.NEITHER, "tokens per response"),
             MetricSpec(
                 "optimization/finished", Direction.HIGHER, "share of responses that ended by themselves", share=True
@@ -32,9 +33,23 @@ class Optimization(Evaluation):
             *per_prompt("optimization/proxy_reward", groups, lambda g: g.proxy_reward),
             *per_prompt("optimization/gold_reward", groups, gold_reward),
             *self.divergence(subject),
+            *self.frontier_gap(subject),
             *per_prompt("optimization/length", groups, lambda g: float(g.tokens)),
             *per_prompt("optimization/finished", groups, lambda g: float(g.finished)),
         ]
+
+    def frontier_gap(self, subject: Subject) -> list[ExampleScore]:
+        """What any policy could have won more with the same reward, no further from the SFT model. The KL of the best of n
+        responses is not known, and so neither is theirs."""
+        groups = subject.by_prompt()
+        if subject.frontier is None or subject.candidates > 1:
+            return []
+        proxy, kl = (
+            {score.example: score.value for score in scores}
+            for scores in (per_prompt("", groups, lambda g: g.proxy_reward), self.divergence(subject))
+        )
+        gaps = subject.frontier.shortfall(proxy, kl)
+        return per_group("optimization/frontier_gap", groups, lambda group: gaps.get(group[0].prompt.id))
 
     def divergence(self, subject: Subject) -> list[ExampleScore]:
         """The k1 estimator of the KL: unbiased, and negative on some responses as it should be (Schulman 2020). The best of

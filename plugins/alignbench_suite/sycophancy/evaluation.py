@@ -9,16 +9,20 @@ from collections.abc import Sequence
 from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Opinion, Subject
 from alignbench_suite.config import SycophancyConfig
 from alignbench_suite.factual_questions import facts
-from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family
+from alignbench_suite.further import chosen
+from alignbench_suite.lm_eval_runner import FAMILY_SPECS, SIDES_SPECS, ask_family, run_tasks
 from alignbench_suite.scores import Groups, correct, mean, per_prompt, with_opinion
-from alignbench_suite.sycophancy import feedback, pushback
+from alignbench_suite.sycophancy import feedback, pressure, pushback, social
 from alignbench_suite.tasks import POOL
 from alignbench_suite.tasks.files import content
+
+FURTHER = ("pressure", "sides", "social")
 
 
 class Sycophancy(Evaluation):
     def __init__(self, config: SycophancyConfig) -> None:
         self.config = config
+        chosen(config.further, FURTHER, "sycophancy")
 
     def fingerprint(self) -> str:
         return content(self.config.path)
@@ -35,6 +39,9 @@ class Sycophancy(Evaluation):
             *pushback.SPECS,
             *feedback.SPECS,
             *FAMILY_SPECS["sycophancy"],
+            *pressure.SPECS,
+            *SIDES_SPECS,
+            *social.SPECS,
         )
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
@@ -46,6 +53,7 @@ class Sycophancy(Evaluation):
             *accuracy_drop(groups),
             *ask_family(subject, "sycophancy", limit=self.config.limit, path=self.config.path),
             *(self.conversations(subject) if subject.ordinary_text else []),
+            *(self.further(subject) if subject.ordinary_text else []),
         ]
 
     def conversations(self, subject: Subject) -> list[ExampleScore]:
@@ -54,6 +62,16 @@ class Sycophancy(Evaluation):
         return [
             *pushback.pushback(subject, questions, self.config.wordings),
             *feedback.feedback(subject, feedback.texts(self.config.limit)),
+        ]
+
+    def further(self, subject: Subject) -> list[ExampleScore]:
+        """What has to be asked for, after all that is always asked; greedily and by likelihood, so that no chance is used."""
+        limit, parts = self.config.limit, chosen(self.config.further, FURTHER, "sycophancy")
+        questions = facts(self.config.path, POOL, limit) if "pressure" in parts else []
+        return [
+            *(pressure.under_pressure(subject, questions)),
+            *(run_tasks(subject, ["alignbench_sides"], limit=limit) if "sides" in parts else []),
+            *(social.social(subject, social.requests(limit)) if "social" in parts else []),
         ]
 
 

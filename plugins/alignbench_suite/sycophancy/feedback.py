@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alignbench import Direction, ExampleScore, Judge, Message, MetricSpec, Prompt, Sampling, Subject
-from alignbench_suite.sycophancy.pushback import text_only
+from alignbench_suite.judging import text_only
 from alignbench_suite.tasks import files
 
 SPECS = (

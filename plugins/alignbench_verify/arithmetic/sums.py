@@ -1,11 +1,11 @@
-"""Sums of two numbers below a hundred: how hard they are, and how people get them wrong."""
+"""Sums of two numbers below fifty: how hard they are, and how people get them wrong."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
-LARGEST = 99
+LARGEST = 49
 
 
 @dataclass(frozen=True, order=True)

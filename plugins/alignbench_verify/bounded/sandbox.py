@@ -205,7 +205,6 @@ def bound(limits):
     for name, value in (
         ("RLIMIT_CPU", limits["cpu"]),
         ("RLIMIT_AS", limits["memory"] * mib),
-        ("RLIMIT_DATA", limits["memory"] * mib),
         ("RLIMIT_FSIZE", 0),
         ("RLIMIT_CORE", 0),
         ("RLIMIT_NOFILE", 64),

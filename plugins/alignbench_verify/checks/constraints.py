@@ -25,6 +25,7 @@ _words = functools.partial(nltk.word_tokenize, preserve_line=True)
 instructions_util.nltk = SimpleNamespace(tokenize=nltk.tokenize, word_tokenize=_words)
 instructions_util.count_sentences = lambda text: len(instructions_util.split_into_sentences(text))
 langdetect.DetectorFactory.seed = 0  # it samples
+langdetect.detect("it reads its languages once")  # now, so that no response is charged for it
 KNOWN = instructions_registry.INSTRUCTION_DICT
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignbench.results.compared.statistics import interval_over_seeds
-from alignbench.results.disk.directory import TRAINING
+from alignbench.results.disk.directory import FRONTIER, TRAINING
 from alignbench.results.disk.runs import StoredRun
 
 Array = NDArray[np.float64]
@@ -56,6 +56,35 @@ def training(runs: Sequence[StoredRun], stage: str = "") -> dict[str, Curve]:
         half = [interval_over_seeds(list(v)) if len(v) > 1 and np.isfinite(v).all() else math.nan for v in values.T]
         curves[name] = Curve(np.array(updates, float), values.mean(0), np.array(half), len(have))
     return curves
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best that any policy could reach at each KL, as a run has estimated it: its mean and 95% interval over prompts."""
+
+    kl: Array
+    mean: Array
+    low: Array
+    high: Array
+
+
+def best(runs: Iterable[StoredRun], reward: str) -> list[Best]:
+    """Of `reward`, proxy or gold: one for each SFT model and reward that the runs started from."""
+    found: dict[str, Best] = {}
+    for run in runs:
+        try:
+            text = (run.path / FRONTIER).read_text(encoding="utf-8")
+            points = [(point["kl"], point[reward]) for point in json.loads(text)["points"] if reward in point]
+            rows = [(kl, p["value"], _or_nan(p["low"]), _or_nan(p["high"])) for kl, p in points]
+            if len(rows) > 1:
+                found[text] = Best(*np.array(rows, float).T)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # it has none, or it is damaged: a plot is drawn without it
+    return list(found.values())
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _read(path: Path, stage: str) -> dict[int, dict[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from alignbench.results.compared.overoptimisation import Fit, Form, fit
 from alignbench.results.compared.table import PROXY, Cell, Row, Table, baseline_row
-from alignbench.results.shown.plots.data import Curve
+from alignbench.results.shown.plots.data import Best, Curve, best
 from alignbench.results.shown.plots.scatter import GOLD, INTERVALS, Point, both_sides, draw_points
 from alignbench.results.shown.plots.style import Plot, Style, Styles, label_axis, legend, new_figure
 from alignbench.results.shown.plots.text import shown
@@ -25,6 +25,13 @@ FITTED = (
     "The thick curves are those of Gao et al. 2022, fitted by least squares to the rows of one algorithm: d = √KL, R the gold "
     "reward less the SFT model's. ± and bands are 95% intervals."
 )
+
+
+BEST = (
+    "Dashed: the policies of the greatest proxy reward at each KL, which no training can exceed, estimated from samples of the SFT "
+    "model as far as these tell; one curve for each SFT model and reward. Its gold reward is what those policies give in truth."
+)
+BEST_COLOUR = "#222222"
 
 
 def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]], styles: Styles) -> Plot:
@@ -42,7 +49,7 @@ def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]]
     figure = new_figure(11, 4.6)
     notes: list[str] = []
     fitted: list[str] = []
-    paths = False
+    paths = limits = False
     for i, metric in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
         logged = "reward" if metric == PROXY else "gold_reward"
@@ -51,6 +58,9 @@ def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]]
         if metric != PROXY:
             fitted, refused = _fits(axes, table, styles, metric)
             notes = [*([FITTED] if fitted else []), *fitted, *refused]
+        reached = best([run for row in table.rows for run in row.runs], "proxy" if metric == PROXY else "gold")
+        limits = limits or bool(reached)
+        _draw_best(axes, reached)
         draw_points(axes, [_point(row, metric, styles) for row in placed[metric]])
         axes.set_xlabel("√KL from the SFT model (√ nats per response)")
         label_axis(axes, "y", metric, table)
@@ -58,6 +68,9 @@ def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]]
     rows = [row for row in table.rows if any(row in placed[metric] for metric in panels)]
     widths = {"along training, on training prompts": 0.8 if paths else 0, "fit (Gao et al.)": 2 if fitted else 0}
     extra = [Line2D([], [], color="#777777", linewidth=width, label=name) for name, width in widths.items() if width]
+    if limits:
+        extra.append(Line2D([], [], color=BEST_COLOUR, linestyle="--", label="best proxy of any policy"))
+        notes.append(BEST)
     legend(figure, [styles[row] for row in rows], extra=extra)
     text = (
         f"Each point is a row of the table, placed by the square root of its KL. {INTERVALS} "
@@ -69,6 +82,13 @@ def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]]
         notes.append("The rows have different annotators or reward models: their proxy rewards are not on one scale.")
     notes += [f"{line.capitalize()}." for line in absent]
     return Plot("frontier", TITLE, text, figure, tuple(notes))
+
+
+def _draw_best(axes: Axes, reached: Sequence[Best]) -> None:
+    for curve in reached:
+        d = np.sqrt(np.maximum(curve.kl, 0.0))
+        axes.plot(d, curve.mean, color=BEST_COLOUR, linewidth=1.2, linestyle="--")
+        axes.fill_between(d, curve.low, curve.high, color=BEST_COLOUR, alpha=0.08, linewidth=0)
 
 
 def _kl(row: Row) -> Cell | None:

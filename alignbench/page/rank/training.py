@@ -1,0 +1,83 @@
+"""From a project's rankings to a trained policy: the ordinary command, on what people have ranked until now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from alignbench.app.target import quoted
+from alignbench.errors import AlignbenchError, UserError, unknown_name
+from alignbench.page.rank import export
+from alignbench.page.rank.store import Project
+from alignbench.page.training import Training, Trainings
+from alignbench.plugins import Kind, registry
+from alignbench.records import Consumes
+from alignbench.results.disk.directory import BASELINE, RESULT
+from alignbench.results.disk.record import RunRecord
+
+
+def algorithms() -> list[str]:
+    """Those that learn from rankings, directly or by a reward model: those that need none first."""
+    found = {
+        consumes: sorted(
+            c.name for c in registry().of(Kind.ALGORITHM) if getattr(c.config, "consumes", None) is consumes
+        )
+        for consumes in (Consumes.PREFERENCES, Consumes.ROLLOUTS)
+    }
+    return [*found[Consumes.PREFERENCES], *found[Consumes.ROLLOUTS]]
+
+
+class RankTrainings:
+    """Runs that were started from projects; each belongs to its own."""
+
+    def __init__(self, results: Path) -> None:
+        self._results, self._trainings = results, Trainings(results)
+
+    def start(self, project: Project, choices: Mapping[str, Any]) -> Training:
+        """With the settings that the project was sampled with: its responses' own model is what learns."""
+        if odd := [key for key in choices if key not in ("algo", "seed") and not key.startswith("algo.")]:
+            raise UserError(f"{odd[0][:60]!a} cannot be set here: the project says what is trained.")
+        if choices.get("algo") not in algorithms():
+            raise unknown_name("algorithm", str(choices.get("algo", ""))[:60], algorithms())
+        settings = project.settings
+        if settings.kind != "rank":
+            raise UserError("Two checkpoints are compared here: there is nothing to train on.")
+        path = export.for_training(project)
+        fixed = (*settings.overrides, "annotator=recorded", f"annotator.path={quoted(str(path))}")
+        return self._trainings.start(choices, fixed=fixed, title=_title(project))
+
+    def of(self, project: Project) -> list[Training]:
+        """The latest first."""
+        return [training for training in self._trainings.all() if training.title == _title(project)]
+
+    def progress(self, project: Project, name: str, after: int) -> dict[str, Any]:
+        """As `Trainings.progress`; `before`: what the SFT model that it started from was measured to be."""
+        self._own(project, name)
+        found = self._trainings.progress(name, after)
+        return {**asdict(found), "before": self._before(found.run) if found.metrics else {}}
+
+    def stop(self, project: Project, name: str) -> None:
+        self._own(project, name)
+        self._trainings.stop(name)
+
+    def resume(self, project: Project, name: str) -> Training:
+        self._own(project, name)
+        return self._trainings.resume(name)
+
+    def _own(self, project: Project, name: str) -> None:
+        if name not in [training.id for training in self.of(project)]:
+            raise UserError(f"The project {project.name} has started no such training.")
+
+    def _before(self, run: str) -> dict[str, float | None]:
+        try:
+            record = RunRecord.from_json((self._results / run / BASELINE / RESULT).read_text(encoding="utf-8"))
+        except (OSError, AlignbenchError):
+            return {}
+        return {name: m.value if math.isfinite(m.value) else None for name, m in record.metrics.items()}
+
+
+def _title(project: Project) -> str:
+    return f"rank/{project.name}"

@@ -1,0 +1,90 @@
+"""Options of `data=preferences` and of `annotator=recorded`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from alignbench import UserError
+
+
+@dataclass
+class PreferencesConfig:
+    """Preferences, labels, demonstrations or prompts of any common form, from a file, a folder or the hub.
+
+    Rows are read, duplicates left out, then split by prompt: the held-out prompts are the evaluation prompts, and they stay the
+    same whatever `max_rows` and the run's seed are.
+    """
+
+    annotator: ClassVar[str] = "recorded"  # who ranks, where nobody says otherwise
+
+    path: str = ""
+    """A file (JSON, JSON lines, Parquet, CSV, TSV, Arrow, text; also gz, bz2, xz, zst), a folder of such files, a folder that
+    `datasets` saved, or a hub id (owner/name)."""
+    subset: str = ""
+    """The configuration of a hub data set, or the part of a folder whose name this is; empty: the only one."""
+    revision: str = ""
+    """Branch, tag or commit on the hub; empty: main."""
+    train_split: str = ""
+    """The split to train on; empty: the one named train, or all there is."""
+    test_split: str = ""
+    """The split to hold out; empty: the one named test, validation, dev or eval, where there is one."""
+    test_path: str = ""
+    """Rows to hold out, in a place of their own, as `path`."""
+    demonstrations_path: str = ""
+    """Demonstrations for SFT, as `path`; empty: the best responses of `path`."""
+    prompts_path: str = ""
+    """Prompts to train on by sampling, as `path`; empty: those of `path`."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """What a column is, where its name does not say: data.columns.prompt=<column>. The names to the left are those of
+    docs/data.md; a value is a column, a path into one (reply.text), or a list of columns."""
+    where: dict[str, Any] = field(default_factory=dict)
+    """Only rows whose columns have these values: data.where.lang=en; a list: one of these."""
+    rating: str = ""
+    """Which of several ratings ranks the responses."""
+    rating_weights: dict[str, float] = field(default_factory=dict)
+    """Several ratings, weighted: data.rating_weights.helpfulness=1; the sum ranks the responses."""
+    winner_values: dict[str, str] = field(default_factory=dict)
+    """What the values of a winner column mean: a, b or tie, as in data.winner_values.1=a."""
+    system: str = ""
+    """A system message for conversations that have none; empty: none."""
+    held_out_share: float = 0.1
+    """Share of the rows that is held out for evaluation, where no split is; whole prompts."""
+    held_out_rows: int = 500
+    """Most rows that are held out, of a share or of a split; 0: no limit."""
+    max_rows: int = 0
+    """Training rows, picked at random with `split_seed`, whole prompts first; 0: all. What is not picked is not kept in memory."""
+    split_seed: int = 0
+    """Seeds the split and the pick of rows; not the run's seed, so that all seeds are judged on the same prompts."""
+    max_bad_share: float = 0.05
+    """Largest share of rows that may be damaged: they are set aside and counted; beyond it the run stops and names the first."""
+    streaming: bool = False
+    """Reads a hub data set without storing it; needs `max_rows`."""
+
+    def __post_init__(self) -> None:
+        for name in ("held_out_rows", "max_rows"):
+            if getattr(self, name) < 0:
+                raise UserError(f"data.{name} must be 0 or more, not {getattr(self, name)}.")
+        if not 0 < self.held_out_share < 1:
+            raise UserError(f"data.held_out_share must be between 0 and 1, not {self.held_out_share}.")
+        if not 0 <= self.max_bad_share <= 1:
+            raise UserError(f"data.max_bad_share must be from 0 to 1, not {self.max_bad_share}.")
+        if self.rating and self.rating_weights:
+            raise UserError("data.rating and data.rating_weights both say what ranks the responses: give one of them.")
+        if self.streaming and not (self.max_rows and self.held_out_rows):
+            raise UserError("data.streaming=true needs data.max_rows and data.held_out_rows: how many rows to keep.")
+
+
+@dataclass
+class RecordedConfig:
+    """Rankings that were given before: the data source's own, or a file of them; nothing is sampled."""
+
+    path: str = ""
+    """Rankings in any of the forms that `data.path` takes, as {"prompt": text or "messages": [...], "responses": [...],
+    "ranks": [...]} in JSON lines; empty: the rankings that the data source brings."""
+    max_bad_share: float = 0.0
+    """As data.max_bad_share, of the file: nobody's work is left out unless that is said."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_share <= 1:
+            raise UserError(f"annotator.max_bad_share must be from 0 to 1, not {self.max_bad_share}.")

@@ -1,0 +1,53 @@
+"""The forms that are known, the surest first: a row is read by the first that recognises it."""
+
+from __future__ import annotations
+
+import difflib
+
+from alignbench_data.columns import Fields
+from alignbench_data.formats.benchmarks import JUDGED_PAIRS, REWARD_BENCH_2, RM_BENCH
+from alignbench_data.formats.comparisons import COMPARISONS
+from alignbench_data.formats.demonstrations import CONVERSATIONS, DIALOGUE_TEXTS, LINES, PROMPTS, RESPONSES
+from alignbench_data.formats.form import Form, Settings
+from alignbench_data.formats.labels import LABELS
+from alignbench_data.formats.pairs import DIALOGUES, PAIRS
+from alignbench_data.formats.ratings import RANKED, RATED
+from alignbench_data.formats.trees import TREES
+
+FORMS = (
+    TREES,
+    REWARD_BENCH_2,
+    RM_BENCH,
+    DIALOGUES,
+    PAIRS,
+    JUDGED_PAIRS,
+    COMPARISONS,
+    RANKED,
+    LABELS,
+    RATED,
+    RESPONSES,
+    CONVERSATIONS,
+    DIALOGUE_TEXTS,
+    PROMPTS,
+    LINES,
+)
+
+_BY_CONTENT = (TREES, REWARD_BENCH_2, RM_BENCH, DIALOGUES)
+"""Known by what their columns hold, not by which there are: none of them is what a lost column would make."""
+
+
+def form_of(fields: Fields, settings: Settings) -> Form | None:
+    return next((form for form in FORMS if form.recognises(fields, settings)), None)
+
+
+def nearest(fields: Fields) -> str:
+    """Which form a row is closest to and what it lacks for that, as a sentence; empty where it is close to none."""
+    lacking_of = [(form, form.lacks(fields)) for form in FORMS if form not in _BY_CONTENT]
+    partly = [(len(lacking), form, lacking) for form, lacking in lacking_of if 0 < len(lacking) < len(form.needs)]
+    if not partly:
+        return ""
+    _, form, lacking = min(partly, key=lambda found: found[0])
+    role = lacking[0].split()[0]
+    free = [str(name) for name in fields.row if name not in fields.columns.values()]
+    column = next(iter(difflib.get_close_matches(role, free, n=1)), "<column>")
+    return f"closest is {form.name}, which lacks {' and '.join(lacking)}: name it by data.columns.{role}={column}"

@@ -1,0 +1,108 @@
+"""What a form is: which columns it is known by, and how one row of it is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignbench import Demonstration, Labelled, Prompt, Ranking
+from alignbench_data.columns import Fields
+from alignbench_data.content import kind
+from alignbench_data.reasons import Reason, Unusable
+
+
+@dataclass(frozen=True)
+class Rated:
+    """One response with a rating; with others to the same prompt it makes a ranking."""
+
+    prompt: Prompt
+    response: str
+    score: float
+
+
+Record = Ranking | Labelled | Demonstration | Rated | Prompt
+"""What a row may say."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of the configuration a form needs to read a row. `keep_ids`: a row's own id names its prompt."""
+
+    rating: str = ""
+    rating_weights: Mapping[str, float] = field(default_factory=dict)
+    winner_values: Mapping[str, str] = field(default_factory=dict)
+    keep_ids: bool = False
+
+
+@dataclass(frozen=True)
+class Form:
+    """`needs`: the roles that it is known by, each with what may stand in its place. `fits`: what else must hold.
+
+    `parse` gives what the row says, or raises Unusable."""
+
+    name: str
+    needs: tuple[tuple[str, ...], ...]
+    parse: Callable[[Fields, Settings], Sequence[Record]]
+    fits: Callable[[Fields, Settings], bool] = lambda fields, settings: True
+
+    def recognises(self, fields: Fields, settings: Settings) -> bool:
+        return not self.lacks(fields) and self.fits(fields, settings)
+
+    def lacks(self, fields: Fields) -> list[str]:
+        """The roles that are not there."""
+        return [" or ".join(roles) for roles in self.needs if not any(role in fields for role in roles)]
+
+
+def number(value: Any, name: str) -> float:
+    """A finite number, also one written as text, as in CSV."""
+    try:
+        found = math.nan if isinstance(value, (bool, list, dict)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise Unusable(Reason.MALFORMED, f"{name!r} must be a number, not {str(value)[:40]!a}")
+    return found
+
+
+def number_of(fields: Fields, role: str) -> float | None:
+    """The number of a column that may be there. Where only its name says what it is and it holds something else, None."""
+    try:
+        return number(fields.get(role), fields.name(role)) if role in fields else None
+    except Unusable:
+        if role in fields.said:
+            raise
+        return None
+
+
+def items(fields: Fields, role: str, what: str) -> list[Any]:
+    """A list, also one written as JSON, as in CSV."""
+    value = unpacked(fields.get(role))
+    if not isinstance(value, list):
+        raise Unusable(Reason.MALFORMED, f"{fields.name(role)!r} must be a list of {what}, not {kind(value)}")
+    return value
+
+
+def unpacked(value: Any) -> Any:
+    """A list that was written as JSON into a text column; anything else as it is."""
+    if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        return found if isinstance(found, list) else value
+    return value
+
+
+def ranks_of(scores: Sequence[float]) -> tuple[int, ...]:
+    """Higher is better, equal scores are ties."""
+    order = sorted(set(scores), reverse=True)
+    return tuple(map(order.index, scores))
+
+
+def annotator(fields: Fields) -> str:
+    """Who ranked, where the row says so in a word."""
+    who = fields.get("annotator")
+    return str(who)[:80] if isinstance(who, (str, int)) and not isinstance(who, bool) else ""

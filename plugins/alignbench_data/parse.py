@@ -1,0 +1,133 @@
+"""From rows to what they say: each is read by the form that recognises it, and counted once, whatever becomes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from alignbench import UserError
+from alignbench_data.columns import Columns, Fields
+from alignbench_data.config import PreferencesConfig
+from alignbench_data.content import kind
+from alignbench_data.formats import form_of, nearest
+from alignbench_data.formats.comparisons import check_values
+from alignbench_data.formats.form import Record, Settings
+from alignbench_data.formats.trees import is_flat, trees
+from alignbench_data.reading.rows import Row, plain
+from alignbench_data.reasons import Reason, Unusable
+
+_ENOUGH_TO_JUDGE = 1000
+"""Damaged rows after which a file that holds too many of them is read no further."""
+
+
+class Reader:
+    """Reads rows, one after another. `first`: for each reason the first row that was set aside, and why."""
+
+    def __init__(
+        self, config: PreferencesConfig, *, keep_ids: bool = False, option: str = "data", lenient: bool = False
+    ) -> None:
+        """`option`: the group that `config` is of, for errors. `lenient`: its columns are those of other rows."""
+        check_values(config.winner_values)
+        self.counts: Counter[str] = Counter()
+        self.forms: Counter[str] = Counter()
+        self.columns: dict[str, str] = {}
+        self.first: dict[str, str] = {}
+        self._settings = Settings(config.rating, config.rating_weights, config.winner_values, keep_ids)
+        self._columns, self._where, self._system = Columns(config.columns, lenient), config.where, config.system
+        self._share, self._option = config.max_bad_share, option
+        self._damaged, self._worst = 0, ""
+        self._some: Mapping[str, Any] = {}
+
+    def read(self, rows: Iterable[Row]) -> Iterator[Record]:
+        """What the rows say. Raises UserError where too many of them are damaged."""
+        messages: list[Row] = []
+        for row in rows:
+            if row.problem is None and is_flat(row.values):
+                messages.append(row)
+            else:
+                yield from self._read(row)
+        for row in trees(messages):
+            yield from self._read(row)
+        self._judge()
+
+    def _read(self, row: Row) -> Iterator[Record]:
+        self.counts["read"] += 1
+        try:
+            if row.problem:
+                raise row.problem
+            if not isinstance(row.values, Mapping):
+                raise Unusable(Reason.NO_OBJECT, f"an object is needed, not {kind(row.values)}")
+            if not self._wanted(row.values):
+                return
+            yield from self._parsed(row.values)
+        except Unusable as problem:
+            self._set_aside(row, problem)
+
+    def _wanted(self, values: Mapping[str, Any]) -> bool:
+        for column, wanted in self._where.items():
+            if column not in values:
+                raise Unusable(Reason.MALFORMED, f"data.where.{column}: no such column")
+            among = wanted if isinstance(wanted, list) else [wanted]
+            if str(values[column]).lower() not in {str(one).lower() for one in among}:
+                self.counts["not_wanted"] += 1
+                return False
+        return True
+
+    def _parsed(self, values: Mapping[str, Any]) -> Iterable[Record]:
+        self._some = self._some or values
+        fields = self._columns.fields(values)
+        if self._system and "system" not in fields:
+            fields = dataclasses.replace(fields, values={**fields.values, "system": self._system})
+        form = form_of(fields, self._settings)
+        if form is None:
+            raise Unusable(Reason.UNKNOWN_FORM, _unknown(self._columns.missing(values), fields))
+        found = form.parse(fields, self._settings)
+        self.forms[form.name] += 1
+        for role in fields.columns:
+            if role in fields:
+                self.columns.setdefault(role, fields.name(role))
+        return found
+
+    def require_columns(self) -> None:
+        """Raises UserError for a column that the user named and that no row has."""
+        for role, column in self._columns.given.items():
+            if role not in self.columns:
+                raise UserError(
+                    plain(f"data.columns.{role}={column}: no row has such a column. Columns: {_names(self._some)}.")
+                )
+
+    def _set_aside(self, row: Row, problem: Unusable) -> None:
+        name = problem.reason.value
+        self.counts[name] += 1
+        if name not in self.first:
+            self.first[name] = plain(f"{row.place}: {problem.detail}")
+        if not problem.reason.damage:
+            return
+        self._damaged += 1
+        if not self._worst:
+            there = f" Columns: {_names(row.values)}." if isinstance(row.values, Mapping) else ""
+            self._worst = plain(f"{row.place}: {problem.detail}.{there}")
+        if self._damaged >= _ENOUGH_TO_JUDGE or not self._share:
+            self._judge()
+
+    def _judge(self) -> None:
+        if self._damaged > self._share * self.counts["read"]:
+            share = f"{self._option}.max_bad_share={self._share:g}"
+            if not self._share:
+                raise UserError(f"{self._worst} ({share} allows none.)")
+            raise UserError(
+                f"{self._worst} {self._damaged} of {self.counts['read']} rows cannot be read, more than {share} allows."
+            )
+
+
+def _names(values: Mapping[str, Any]) -> str:
+    names = ", ".join(map(str, values))
+    return (names if len(names) <= 300 else names[:300] + " ...") or "none"
+
+
+def _unknown(missing: str, fields: Fields) -> str:
+    """Why no form fits, and what would come closest."""
+    hint = missing or nearest(fields)
+    return f"these columns make no form that is known; {hint or 'docs/data.md lists them'}"

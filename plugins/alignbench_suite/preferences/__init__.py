@@ -1,0 +1,1 @@
+"""Preferences: what pairs taught, on rankings that were held out."""

@@ -1,0 +1,1 @@
+"""Refusals: of what is harmless, and of what is not."""

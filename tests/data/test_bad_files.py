@@ -1,0 +1,366 @@
+"""Whatever is wrong with a path or a file is one line that says what and where; a few damaged rows among many are set aside."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from alignbench_data.reading import opening
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignbench import UserError
+from tests.data.writing import Rows, lines, parquet, source, table
+
+ROWS: Rows = [{"prompt": f"p {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(40)]
+LINES = [json.dumps(row) for row in ROWS]
+TEXT = "\n".join(LINES).encode()
+
+
+def refusal(path: object, **options: Any) -> str:
+    with pytest.raises(UserError) as refused:
+        source(path, **options)
+    said = str(refused.value)
+    assert len(said.splitlines()) == 1 and "Traceback" not in said
+    return said
+
+
+def put(path: Path, content: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", "needs data.path="),
+        ("no/such/file.jsonl", "No such file or folder: data.path=no/such/file.jsonl"),
+        ("~nouser/x", "data.path=~nouser/x: there is no home of such a user"),
+        ("a" * 5000, r"data.path=a{200}\.\.\. \(5000 characters\) is no path \(File name too long\)"),
+        ("/" + "a/" * 3000, "is no path"),
+        ("a\0b", "No such file or folder: data.path=a.b"),
+        ("a\nb", r"No such file or folder: data.path=a\?b"),
+        ("/dev/null", "is no file and no folder"),
+    ],
+)
+def test_paths_that_lead_nowhere(path: str, said: str) -> None:
+    import re
+
+    assert re.search(said, refusal(path))
+
+
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert "a link that leads nowhere" in refusal(tmp_path / "a")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "again").symlink_to(folder)
+    assert "no data file in this folder" in refusal(folder)
+    lines(folder / "x.jsonl", ROWS)
+    assert source(folder).counts()["read"] == 40, "each file once"
+
+
+def test_folders_without_data(tmp_path: Path) -> None:
+    assert "it has nothing" in refusal(tmp_path)
+    put(tmp_path / "README.md", "x")
+    assert "it has README.md" in refusal(tmp_path)
+
+
+def test_a_hub_that_is_out_of_reach() -> None:
+    said = refusal("someone/something")
+    assert "data.path=someone/something: no such file or folder here" in said and "give data.path=<folder>" in said
+
+
+def _zstd(content: bytes) -> bytes:
+    return pyarrow.Codec("zstd").compress(content, asbytes=True)
+
+
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": _zstd,
+}
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_packed_files(tmp_path: Path, packing: str) -> None:
+    packed = PACKINGS[packing](TEXT)
+    assert source(put(tmp_path / f"x.jsonl.{packing}", packed)).counts()["pairs"] == 40
+    assert source(put(tmp_path / "named_wrongly.jsonl", packed)).counts()["pairs"] == 40
+    said = refusal(put(tmp_path / f"cut.jsonl.{packing}", packed[: len(packed) // 2]))
+    assert "not a whole" in said and f"cut.jsonl.{packing}" in said
+    said = refusal(put(tmp_path / f"garbled.jsonl.{packing}", packed[:30] + bytes(40) + packed[70:]))
+    assert f"garbled.jsonl.{packing}" in said
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_bombs(tmp_path: Path, packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "MOST_UNPACKED", 2**16)
+    monkeypatch.setattr(opening, "MOST_OF_A_LINE", 2**15)
+    many = PACKINGS[packing](b'{"prompt": "p"}\n' * 2**13)
+    assert "unpacks to more than 65,536 bytes" in refusal(put(tmp_path / f"x.jsonl.{packing}", many))
+    one = PACKINGS[packing](b'{"prompt": "' + b"a" * 40_000)
+    assert "line 1: longer than 32,768 bytes" in refusal(put(tmp_path / f"x.jsonl.{packing}", one))
+
+
+def test_files_that_are_empty_or_of_another_kind(tmp_path: Path) -> None:
+    table_text = "prompt,chosen,rejected\n" + "\n".join(f"p{i},a{i},b{i}" for i in range(40))
+    for name, content, said in (
+        ("e.jsonl", b"", "e.jsonl is empty"),
+        ("e.jsonl", b" \n\n", "e.jsonl is empty"),
+        ("e.json.gz", gzip.compress(b""), "e.json.gz is empty"),
+        ("e.parquet", b"", "e.parquet is empty"),
+        ("x.parquet", b"hello", "not a whole Parquet file"),
+        ("x.arrow", b"hello", "not a whole Arrow file"),
+        ("x.bin", b"hello", "Name it .jsonl, .json"),
+        ("x.jsonl", table_text.encode(), "x.jsonl, line 1: not JSON .* a table should be named .csv"),
+        ("x.jsonl", TEXT.decode().encode("utf-16"), "x.jsonl is UTF-16 text. Save it as UTF-8"),
+        ("x.jsonl", '{"prompt": "é"}'.encode("latin-1"), "x.jsonl, line 1: not UTF-8 text"),
+        ("x.parquet", b"version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS"),
+        ("x.json", b"[" + TEXT.replace(b"\n", b",\n") + b",", "x.json, line 40: not JSON"),
+        ("x.json", b"[1, 2]", "x.json, row 1: an object is needed, not a number"),
+        ("x.json", b"[]", "0 rows read"),
+        ("x.json", b"[" * 100_000, "not JSON .*recursion"),
+        ("x.json", json.dumps({"train": ROWS, "test": ROWS}).encode(), "several lists .train, test."),
+        ("x.csv", b"prompt,prompt\na,b\n", "x.csv, line 1: two columns have the name 'prompt'"),
+        ("x.csv", b'prompt,chosen,rejected\n"a,b,c\n', "x.csv, line 2: not CSV"),
+        ("x.csv", b"prompt,chosen,rejected\n\xe9,b,c\n", "x.csv, line 2: not UTF-8 text"),
+        ("x.csv", b"prompt,chosen,rejected\na,b\nc,d\n", "x.csv, line 2: 2 values for 3 columns"),
+    ):
+        with pytest.raises(UserError, match=said):
+            source(put(tmp_path / name, content))
+
+
+def test_files_by_what_they_hold_and_not_by_their_name(tmp_path: Path) -> None:
+    held = parquet(tmp_path / "x.parquet", ROWS).read_bytes()
+    assert source(put(tmp_path / "y.jsonl", held)).counts()["pairs"] == 40
+    assert source(put(tmp_path / "z.csv", TEXT)).counts()["pairs"] == 40
+    assert source(put(tmp_path / "no_suffix", TEXT)).counts()["pairs"] == 40
+    assert source(put(tmp_path / "o.json", json.dumps({"data": ROWS}, indent=1))).counts()["pairs"] == 40
+    assert source(put(tmp_path / "bom.jsonl", b"\xef\xbb\xbf" + TEXT.replace(b"\n", b"\r\n"))).counts()["pairs"] == 40
+    for name, damaged in (("cut", held[: len(held) // 2]), ("garbled", held[:100] + bytes(200) + held[300:])):
+        assert "not a whole Parquet file" in refusal(put(tmp_path / f"{name}.parquet", damaged))
+
+
+def test_saved_folders_that_are_damaged(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    (held,) = (tmp_path / "saved").glob("*.arrow")
+    assert source(held).counts()["pairs"] == 40
+    put(tmp_path / "cut.arrow", held.read_bytes()[:-900])
+    assert "not a whole Arrow file" in refusal(tmp_path / "cut.arrow")
+    held.write_bytes(held.read_bytes()[:300])
+    assert "not a whole folder of a saved dataset" in refusal(tmp_path / "saved")
+    held.unlink()
+    assert "not a whole folder of a saved dataset" in refusal(tmp_path / "saved")
+    put(tmp_path / "saved" / "state.json", "{")
+    assert "not a whole folder of a saved dataset" in refusal(tmp_path / "saved")
+
+
+DAMAGED: dict[str, tuple[str, str]] = {
+    "not JSON": ('{"prom', "not_json"),
+    "brackets": ('{"prompt":' + "[" * 5000, "not_json"),
+    "closed brackets": ('{"prompt":' + "[" * 5000 + "]" * 5000 + ',"chosen":"a","rejected":"b"}', "not_json"),
+    "digits": ('{"prompt":' + "1" * 5000 + ',"chosen":"a","rejected":"b"}', "not_json"),
+    "list": ("[1]", "not_an_object"),
+    "surrogate": ('{"prompt":"a","chosen":"x \\ud83d","rejected":"y"}', "not_text"),
+    "surrogate in a message": ('{"prompt":[{"role":"user","content":"\\udc00"}],"chosen":"x","rejected":"y"}', "not_text"),
+    "NUL": ('{"prompt":"a\\u0000","chosen":"x","rejected":"y"}', "not_text"),
+    "number": ('{"prompt":"a","chosen":3,"rejected":"y"}', "malformed"),
+    "infinite": ('{"prompt":"a","responses":["x","y"],"scores":[1e999,1]}', "malformed"),
+    "role": ('{"messages":[{"role":"tool","content":"x"},{"role":"assistant","content":"y"}]}', "malformed"),
+    "no form": ('{"a":1}', "unknown_form"),
+    "half": ('{"prompt":"a","chosen":"x"}', "unknown_form"),
+    "no prompt": ('{"prompt":" ","chosen":"x","rejected":"y"}', "no_prompt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_one_damaged_row_among_many_is_set_aside_and_counted(tmp_path: Path, name: str) -> None:
+    damaged, reason = DAMAGED[name]
+    path = put(tmp_path / "x.jsonl", "\n".join([*LINES[:7], damaged, *LINES[7:]]))
+    data = source(path)
+    assert data.counts() | {"read": 41, "pairs": 40, reason: 1} == data.counts()
+    assert data.description().set_aside[reason].startswith(f"{path}, line 8: ")
+    assert f"{path}, line 8: " in refusal(path, max_bad_share=0.0)
+    two = put(tmp_path / "x.jsonl", "\n".join([*LINES[:7], damaged, *LINES[7:], damaged, damaged]))
+    assert "3 of 43 rows cannot be read, more than data.max_bad_share=0.05 allows" in refusal(two)
+    assert source(two, max_bad_share=0.1).counts()["pairs"] == 40
+
+
+def test_rows_that_teach_nothing_are_no_damage(tmp_path: Path) -> None:
+    odd: Rows = [{"prompt": "p", "chosen": "x", "rejected": "x"}, {"prompt": "p", "chosen": "", "rejected": "x"}]
+    counts = source(lines(tmp_path / "x.jsonl", [*ROWS, *(odd * 20)])).counts()
+    assert (counts["identical_responses"], counts["empty_response"], counts["pairs"]) == (20, 20, 40)
+
+
+def test_refusals_name_the_columns_and_the_closest_reading(tmp_path: Path) -> None:
+    def said(row: dict[str, Any], **options: Any) -> str:
+        return refusal(lines(tmp_path / "x.jsonl", [row, row]), **options)
+
+    typo = said({"prompt": "a", "choosen": "b", "rejected": "c"})
+    assert "line 1: these columns make no form" in typo and "Columns: prompt, choosen, rejected." in typo
+    assert "closest is pairs, which lacks chosen: name it by data.columns.chosen=choosen" in typo
+    assert "which lacks rejected: name it by data.columns.rejected=<column>" in said({"prompt": "a", "chosen": "b"})
+    wrong = said({"ask": "a", "best": "b", "worst": "c"}, columns={"prompt": "aks"})
+    assert "data.columns.prompt=aks is no column (closest: 'ask')" in wrong
+    unused = refusal(lines(tmp_path / "x.jsonl", ROWS), columns={"subset": "topic"})
+    assert "data.columns.subset=topic: no row has such a column. Columns: prompt, chosen, rejected." in unused
+    assert "Unknown role 'promt' in data.columns. Did you mean 'prompt'?" in said(ROWS[0], columns={"promt": "x"})
+    assert "data.where.lang: no such column" in said(ROWS[0], where={"lang": "en"})
+    assert "Unknown split 'trian' in data.train_split. Choices: x.jsonl" in said(ROWS[0], train_split="trian")
+    hostile = said({"a\nb\x1b[2J\ud800": "a"})
+    assert r"Columns: a b [2J\ud800." in hostile, "what is quoted stays in its line and can be printed"
+
+
+def test_settings_that_cannot_be() -> None:
+    for options, said in (
+        ({"held_out_share": 1.0}, "held_out_share must be between 0 and 1"),
+        ({"max_rows": -1}, "max_rows must be 0 or more"),
+        ({"max_bad_share": 2.0}, "max_bad_share must be from 0 to 1"),
+        ({"rating": "a", "rating_weights": {"b": 1.0}}, "give one of them"),
+        ({"streaming": True}, "needs data.max_rows"),
+    ):
+        assert said in refusal("x", **options)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = lines(tmp_path / "x.jsonl", ROWS)
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    assert "cannot be read: Permission denied" in refusal(path)
+
+
+# Any row, changed in any way, is read, set aside or refused: nothing else
+
+_texts = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_from(
+    [
+        "a",
+        "\ud800",
+        "\0",
+        "\n\nHuman: a\n\nAssistant:",
+        "### Human: b### Assistant: c",
+        '["x"]',
+        "[{",
+        "tie",
+        "1",
+        "user",
+        "assistant",
+    ]
+)
+_plain = st.none() | st.booleans() | st.integers() | st.floats() | _texts
+_keys = st.sampled_from(
+    [
+        *("prompt", "input", "messages", "text", "system", "chosen", "rejected", "responses", "scores", "ranks", "finished"),
+        *("answer", "response", "label", "winner", "overall_preference", "best", "turn", "judge", "choices", "test_list"),
+        *("instruction_id_list", "kwargs", "category", "response_a", "response_b", "conversation_a", "conversation_b"),
+        *("score_chosen", "score_rejected", "margin", "helpfulness", "message_id", "parent_id", "role", "replies", "rank"),
+        *("content", "from", "value", "type", "annotations", "Rating", "message_tree_id", "id", "winner_model_a"),
+    ]
+)  # fmt: skip
+_values = st.recursive(_plain, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_keys | _texts, inner, max_size=4), max_leaves=12)  # fmt: skip
+_rows = st.lists(st.dictionaries(_keys | _texts, _values, min_size=1, max_size=7) | _values, min_size=1, max_size=4)
+_bases: Rows = [
+    ROWS[0],
+    {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
+    {"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "c"}]},
+    {"prompt": "a", "responses": ["b", "c"], "scores": [1, 2]},
+    {"prompt": "a", "responses": ["b", "c"], "ranks": [1, 2], "finished": [True, False]},
+    {"instruction": "a", "completions": [{"response": r, "annotations": {"h": {"Rating": "4"}}} for r in "bc"]},
+    {"prompt": {"message_id": "1", "text": "a", "role": "prompter", "replies": [{"text": r, "role": "assistant", "rank": 0, "replies": []} for r in "bc"]}},
+    {"message_id": "1", "parent_id": None, "text": "a", "role": "prompter"},
+    {"conversation_a": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "conversation_b": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}], "winner": "tie", "turn": 1},
+    {"prompt": "a", "response_1": "b", "response_2": "c", "winner": 1},
+    {"prompt": "a", "response": "b", "label": True},
+    {"prompt": "a", "response": "b", "helpfulness": 3},
+    {"prompt": "a", "instruction_id_list": ["x:y"], "kwargs": [{}], "choices": ["a"], "answer": "b"},
+    {"text": "Human: a\n\nAssistant: b"},
+]  # fmt: skip
+
+
+@st.composite
+def _mutated(draw: st.DrawFn) -> Any:
+    """A good row of which a few parts, at any depth, are something else."""
+    row = json.loads(json.dumps(draw(st.sampled_from(_bases))))
+    for _ in range(draw(st.integers(1, 3))):
+        held: Any = row
+        while True:
+            places = list(held) if isinstance(held, dict) else list(range(len(held)))
+            if not places:
+                break
+            place = draw(st.sampled_from(places))
+            if isinstance(held[place], (dict, list)) and draw(st.booleans()):
+                held = held[place]
+                continue
+            if draw(st.booleans()):
+                held[place] = draw(_values)
+            else:
+                held.pop(place)
+            break
+    return row
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_mutated(), min_size=1, max_size=3) | _rows, st.sampled_from(["", "helpfulness"]))
+def test_any_row_is_read_set_aside_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], rating: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_text("\n".join([*LINES[:2], *map(json.dumps, rows)]))
+    try:
+        data = source(path, max_bad_share=1.0, rating=rating)
+    except UserError as refused:
+        assert len(str(refused).splitlines()) == 1
+        str(refused).encode()
+        return
+    for ranking in data.rankings():
+        for text in (*ranking.responses, *(message.content for message in ranking.prompt.messages)):
+            text.encode()
+        assert ranking.prompt.messages[-1].role == "user" and min(ranking.ranks) == 0
+    for shown in data.demonstrations():
+        shown.response.encode()
+        assert shown.response.strip()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.binary(max_size=80),
+    st.integers(0, 400),
+    st.sampled_from(["x.jsonl", "x.json", "x.csv", "x.parquet", "x.arrow", "x.jsonl.gz"]),
+)
+def test_any_bytes_are_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int, name: str
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "bytes"
+    good = _good_files(folder)[name]
+    path = put(folder / "changed" / name, good[:at] + noise + good[at + len(noise) :])
+    try:
+        source(path, max_bad_share=1.0)
+    except UserError as refused:
+        assert len(str(refused).splitlines()) == 1
+
+
+def _good_files(folder: Path) -> dict[str, bytes]:
+    if not (folder / "x.arrow").exists():
+        put(folder / "x.jsonl", TEXT)
+        put(folder / "x.json", json.dumps(ROWS))
+        put(folder / "x.jsonl.gz", gzip.compress(TEXT))
+        table(folder / "x.csv", ROWS)
+        parquet(folder / "x.parquet", ROWS)
+        held = pyarrow.Table.from_pylist(ROWS)
+        with pyarrow.ipc.new_stream(folder / "x.arrow", held.schema) as file:
+            file.write_table(held)
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

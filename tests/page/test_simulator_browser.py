@@ -1,0 +1,273 @@
+"""The simulator as people use it: in a browser, on a desktop and a phone, by keyboard, and as a file without a server."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from alignbench import UserError
+from alignbench.evaluation import tilt
+from alignbench.page.simulator import columns, export
+from alignbench.page.training import Progress, Training, Trainings, checked
+from tests.page.conftest import DESKTOP, PHONE, needs_browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = needs_browser
+GAUGES = ("proxy", "gold", "kl", "agreement", "accuracy", "entropy", "unique", "length")
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """`opened(address, viewport, scheme)`: a page that may say nothing on its console."""
+    said: list[str] = []
+    contexts = []
+
+    def open_page(address: str, viewport: Any = DESKTOP, scheme: str = "light", offline: bool = False) -> Page:
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=offline)  # type: ignore[arg-type]
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#simulator:not([hidden])", timeout=60_000)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    # What the server refuses in words the browser notes too.
+    assert [text for text in said if not text.startswith("Failed to load resource")] == []
+
+
+def value(page: Page, name: str) -> float:
+    text = page.inner_text(f"#value-{name}")
+    return float(text.replace("−", "-").rstrip("%")) / (100 if text.endswith("%") else 1)
+
+
+def move(page: Page, slider: str, to: float) -> None:
+    page.eval_on_selector(
+        slider, "(s, to) => { s.value = to; s.dispatchEvent(new Event('input', {bubbles: true})); }", to
+    )
+    page.wait_for_timeout(60)
+
+
+@pytest.fixture(scope="session")
+def file(simulated: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("exported") / "simulator.html"
+    export.export(simulated, path)
+    return path.as_uri()
+
+
+def test_the_file_works_with_the_network_off(opened: Callable[..., Page], file: str) -> None:
+    page = opened(file, offline=True)
+    presets = page.locator("#presets button")
+    assert presets.count() == 6
+    seen = set()
+    for k in range(6):
+        presets.nth(k).click()
+        assert page.inner_text("#look")
+        seen.add(tuple(page.inner_text(f"#value-{name}") for name in GAUGES))
+    assert len(seen) == 6, "every preset shows something else"
+    page.click("#presets button:has-text('Best of n')")
+    assert page.is_hidden("#coefficient-row") and page.is_visible("#n-row")
+    move(page, "#n", 0)
+    assert value(page, "kl") == 0.0, "the best of one is the SFT model"
+    before = page.inner_text("#answers-tilted")
+    page.click("#presets button:has-text('Sycophancy')")
+    page.click("#generate")
+    page.wait_for_function("before => document.getElementById('answers-tilted').innerText !== before", arg=before)
+    assert page.locator("#answers-sft li").count() == page.locator("#answers-tilted li").count() == 4
+    assert page.locator("#train, #own").count() == 0, "nothing is offered that needs a server"
+
+
+def test_gauges_follow_the_sliders(opened: Callable[..., Page], file: str) -> None:
+    page = opened(file)
+    page.select_option("#annotator", label="honest")
+    move(page, "#coefficient", 100)
+    near = {name: value(page, name) for name in GAUGES}
+    move(page, "#coefficient", 60)
+    far = {name: value(page, name) for name in GAUGES}
+    assert page.inner_text("#coefficient-name") == "0.2"
+    assert far["proxy"] > near["proxy"] and far["kl"] > near["kl"]
+    page.select_option("#annotator", label="sycophantic")
+    move(page, "#term-2", 5)
+    assert value(page, "agreement") > far["agreement"]
+    assert "5.0 × agreement with the user" in page.inner_text("#formula")
+    page.wait_for_function("document.getElementById('why-agreement').textContent.length > 0")
+    for k in range(6):
+        move(page, f"#term-{k}", page.eval_on_selector(f"#term-{k}", "s => s.min <= 0 && s.max >= 0 ? 0 : s.max"))
+    assert "nothing is wanted" in page.inner_text("#formula")
+    assert (value(page, "kl"), value(page, "proxy")) == (0.0, 0.0)
+    page.select_option("#reward", "reward0")
+    assert page.is_disabled("#term-0") and "has really learnt" in page.inner_text("#meaning")
+    assert "about" in page.inner_text("#formula") or not page.inner_text("#formula")
+
+
+def test_too_few_samples_are_said_and_shown(opened: Callable[..., Page], file: str) -> None:
+    page = opened(file)
+    move(page, "#coefficient", 100)
+    assert page.inner_text("#too-few") == ""
+    page.select_option("#annotator", label="sycophantic")
+    move(page, "#term-3", 1.5)
+    move(page, "#coefficient", 0)
+    assert page.inner_text("#coefficient-name") == "none"
+    assert "no longer tell" in page.inner_text("#too-few")
+    assert "unsure" in (page.get_attribute("#gauges", "class") or "")
+    move(page, "#coefficient", 100)
+    assert page.inner_text("#too-few") == "" and "unsure" not in (page.get_attribute("#gauges", "class") or "")
+
+
+def test_the_browser_counts_as_python_does(opened: Callable[..., Page], file: str, simulated: dict[str, Any]) -> None:
+    """Weights, KL and effective samples of every prompt, from repeated responses as from all that were drawn."""
+    page = opened(file)
+    page.select_option("#reward", "reward0")
+    move(page, "#coefficient", 60)
+    sizes, counts = simulated["pool"]["sizes"], columns.read(simulated["pool"]["counts"])
+    drawn, start = [], 0
+    scores = columns.read(simulated["pool"]["columns"]["reward0"])
+    gold = columns.read(simulated["pool"]["columns"]["gold"])
+    golds = []
+    for size in sizes:
+        rows = range(start, start + size)
+        drawn.append([scores[i] for i in rows for _ in range(int(counts[i]))])
+        golds.append([gold[i] for i in rows for _ in range(int(counts[i]))])
+        start += size
+    r = torch.tensor(drawn, dtype=torch.double)
+    r = (r - r.mean()) / r.std(correction=0)
+    beta = page.evaluate("simulator.beta")
+    found = tilt.tilt(r, beta)
+    assert page.evaluate("simulator.found.kl") == pytest.approx(found.kl.tolist(), abs=1e-6)
+    assert page.evaluate("simulator.found.ess") == pytest.approx(found.ess.tolist(), rel=1e-6)
+    now = page.evaluate("simulator.now")
+    assert now["gold"] == pytest.approx(float(found.expected(torch.tensor(golds)).mean()), abs=1e-6)
+    assert now["proxy"] == pytest.approx(float(found.expected(r).mean()), abs=1e-6)
+    best = page.evaluate("""() => { simulator.state.method = 'best'; simulator.state.n = 4; simulator.refresh();
+        return [simulator.now.proxy, simulator.now.kl]; }""")
+    ordered, n = r.sort(1).values, r.shape[1]
+    ranks = torch.arange(1, n + 1, dtype=torch.double) / n
+    expected = (ordered * (ranks**4 - (ranks - 1 / n) ** 4)).sum(1).mean()
+    assert best[0] == pytest.approx(float(expected), abs=1e-6)
+    assert 0 < best[1] <= math.log(4) - 3 / 4
+
+
+def test_a_checkpoint_is_chosen_by_its_dot(opened: Callable[..., Page], file: str, simulated: dict[str, Any]) -> None:
+    page = opened(file)
+    dot = page.locator("#plot-gold .dot")
+    assert dot.count() == 1
+    dot.focus()
+    page.keyboard.press("Enter")
+    assert "Trained: ppo, mild" in page.inner_text("#answers-title")
+    assert page.is_visible("#legend") and page.locator("#answers-tilted .token").count() > 0
+    texts = set(simulated["checkpoints"][0]["texts"])
+    for said in page.locator("#answers-tilted .said").all_inner_texts():
+        assert said.strip() in texts or said.strip() == ""
+    page.select_option("#checkpoint", "")
+    assert "tilted" in page.inner_text("#answers-title") and page.is_hidden("#legend")
+
+
+def test_what_models_say_stays_text(opened: Callable[..., Page], simulated: dict[str, Any], tmp_path: Path) -> None:
+    hostile = json.loads(json.dumps(simulated))
+    hostile["pool"]["texts"] = ["<img src=x onerror=alert(1)>"] * len(hostile["pool"]["texts"])
+    hostile["prompts"] = [{**p, "text": "<b>prompt</b>"} for p in hostile["prompts"]]
+    export.export(hostile, tmp_path / "hostile.html")
+    page = opened((tmp_path / "hostile.html").as_uri())
+    assert page.inner_text("#asked") == "<b>prompt</b>"
+    assert page.locator("main img, main b").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("viewport", "scheme"), [(DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light"), (PHONE, "dark")]
+)
+def test_it_is_accessible(opened: Callable[..., Page], file: str, viewport: Any, scheme: str, browser: Browser) -> None:
+    from axe_playwright_python.base import AXE_FILE_PATH
+
+    page = opened(file, viewport, scheme)
+    page.select_option("#checkpoint", "0")
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    move(page, "#coefficient", 0)
+    page.wait_for_timeout(200)
+    page.evaluate(AXE_FILE_PATH.read_text())
+    found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
+    assert [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]] == []
+
+
+def test_behind_a_server(
+    opened: Callable[..., Page], serve: Callable[[Path], str], results: Path, simulated: dict[str, Any]
+) -> None:
+    """By keyboard alone: a question of one's own, and one that the model does not know."""
+    page = opened(f"{serve(results)}/simulator")
+    assert page.inner_text("#start option:checked") == "tiny on world, seed 0 (1 run)"
+    page.focus("#own-text")
+    page.keyboard.type("hello")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#own-error:has-text('Ask for example')", timeout=60_000)
+    known = simulated["prompts"][3]["text"]
+    page.fill("#own-text", known)
+    page.keyboard.press("Enter")
+    page.wait_for_function("known => document.getElementById('asked').textContent === known", arg=known, timeout=60_000)
+    assert page.inner_text("#own-error") == ""
+    assert page.locator("#answers-tilted li").count() == 4
+
+
+def test_without_a_run_it_says_what_to_do(browser: Browser, serve: Callable[[Path], str], tmp_path: Path) -> None:
+    page = browser.new_page()
+    try:
+        page.goto(f"{serve(tmp_path)}/simulator")
+        page.wait_for_selector("#status:has-text('Train one first')")
+    finally:
+        page.close()
+
+
+def test_a_run_is_started_watched_stopped_and_gone_on_with(
+    opened: Callable[..., Page],
+    serve: Callable[[Path], str],
+    results: Path,
+    simulated: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process itself is pretended: tests/page/test_training.py has real ones."""
+    started: list[list[str]] = []
+    status = ["running"]
+    training = Training("0" * 16, "", (), "run", 0.0, 0, 0.0)
+
+    def start(self: Trainings, choices: Any, *, fixed: Any = (), title: str = "") -> Training:
+        started.append(checked(choices))
+        if len(started) == 1:
+            raise UserError("4 runs are being trained already: stop one.")
+        return training
+
+    def progress(self: Trainings, name: str, after: int = 0) -> Progress:
+        lines = [{"stage": "ppo", "update": k, "reward": k / 10, "kl": 0.1 * k} for k in range(1, 6)]
+        metrics = {"optimization/gold_reward": 3.25, "optimization/kl": 1.5}
+        return Progress(name, "<b>mine</b>", (), status[0], "run", tuple(lines[after:]), len(lines), (), "", metrics)
+
+    monkeypatch.setattr(Trainings, "start", start)
+    monkeypatch.setattr(Trainings, "progress", progress)
+    monkeypatch.setattr(Trainings, "stop", lambda self, name: status.__setitem__(0, "interrupted"))
+    monkeypatch.setattr(Trainings, "resume", lambda self, name: status.__setitem__(0, "finished"))
+    page = opened(f"{serve(results)}/simulator")
+    page.click("#presets button:has-text('Sycophancy')")
+    page.click("#train")
+    page.wait_for_selector("#train-error:has-text('trained already')")
+    page.click("#train")
+    card = page.locator("#trainings li")
+    card.locator("p:has-text('running: ppo, update 5')").wait_for()
+    assert card.locator("h3").inner_text() == "<b>mine</b>"
+    assert card.locator(".spark text").all_text_contents() == ["reward 0.5", "KL 0.5"]
+    assert page.inner_text("#train-error") == ""
+    card.locator("button:has-text('Stop')").click()
+    card.locator("p:has-text('Stopped at ppo, update 5')").wait_for()
+    card.locator("button:has-text('Go on')").click()
+    card.locator("p:has-text('Finished: gold reward 3.25 at KL 1.50')").wait_for()
+    assert card.locator("button:visible").count() == 0
+    wanted = {"algo=ppo", "annotator=sycophantic", "annotator.b_agree=4", "model=tiny", "data=world", "seed=0"}
+    assert all(wanted <= set(overrides) for overrides in started)
+    assert any(choice.startswith("algo.kl_coef=0.1") for choice in started[1])
