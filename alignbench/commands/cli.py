@@ -23,6 +23,7 @@ COMMANDS = (
     "plan",
     "page",
     "rank",
+    "tutorial",
 )
 """Each is the module of that name beside this one, with `_` for `-`: its `main(arguments)` returns the exit code. Only the one that is
 called is imported."""
