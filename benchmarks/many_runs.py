@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,11 @@ def measured(command: list[str]) -> tuple[float, Any]:
     return time.perf_counter() - start, usage
 
 
-def make_runs(folder: Path, number: int) -> None:
+def make_runs(folder: Path, number: int, coefficients: Mapping[str, Sequence[float]] = COEFFICIENTS) -> None:
     """Without the fsyncs of RunDirectory, which would make this the slowest part by far."""
     folder.mkdir(parents=True, exist_ok=True)
     machine, packages = hardware(), package_versions()
-    configurations = [(algo, value) for algo, values in COEFFICIENTS.items() for value in values]
+    configurations = [(algo, value) for algo, values in coefficients.items() for value in values]
     sft_metrics: dict[int, dict[str, Metric]] = {}
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for i in range(number):

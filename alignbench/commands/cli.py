@@ -12,6 +12,7 @@ from alignbench.errors import AlignbenchError, UserError, unknown_name
 
 COMMANDS = (
     "plugins",
+    "data",
     "compare",
     "evaluate",
     "evaluate-reward",
@@ -22,6 +23,7 @@ COMMANDS = (
     "plan",
     "page",
     "rank",
+    "tutorial",
 )
 """Each is the module of that name beside this one, with `_` for `-`: its `main(arguments)` returns the exit code. Only the one that is
 called is imported."""

@@ -291,5 +291,6 @@ class TestFaults:
         page = client(folder)
         assert len(ask(page, "table")["rows"]) == 4
         assert "choose at most" in ask(page, "differences")["refused"]
-        assert "choose at most" in ask(page, "plot", plot="cost")["refused"]
+        assert "choose at most" in ask(page, "plot", plot="training")["refused"]
+        assert ask(page, "plot", plot="cost")["refused"] == "", "it reads no file of a run"
         assert ask(page, "differences", row="dpo", baseline="dpo")["refused"] == ""

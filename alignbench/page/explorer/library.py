@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 from alignbench.errors import AlignbenchError, UserError
 from alignbench.results.compared.table import Table, build_table
 from alignbench.results.disk.index import Stamp
-from alignbench.results.disk.runs import BrokenRun, StoredRun, find_runs, stamps
+from alignbench.results.disk.runs import BrokenRun, StoredRun, parted, runs_in, stamps
 from alignbench.results.shown.render import with_warnings
 
 CHECKED_EVERY = 2.0
@@ -62,7 +62,9 @@ class Library:
         self._looking: threading.Thread | None = None
 
     def id_of(self, run: StoredRun) -> str:
-        return os.path.relpath(run.path, self.folder).replace(os.sep, "/")
+        """Where it lies within the folder. Text: pathlib takes as long for it as the table takes."""
+        path, folder = str(run.path), str(self.folder)
+        return path[len(folder) :].replace(os.sep, "/").strip("/") if path.startswith(folder) else path
 
     def now(self) -> Snapshot:
         """Raises UserError where the folder has never been readable."""
@@ -84,37 +86,31 @@ class Library:
         try:
             found = stamps(self.folder)
             if before is None or found != self._stamps:
-                self._current = self._read(before)
+                self._current = self._read(before, found)
             elif before.problem:
                 self._current = replace(before, problem="", version=before.version + 1)
             self._stamps = found
-        except (OSError, AlignbenchError) as error:
+        except AlignbenchError as error:
             if before is None:
-                raise UserError(_in_words(error, self.folder)) from error
+                raise
             at = time.strftime("%H:%M:%S", time.localtime(before.read))
-            problem = f"{_in_words(error, self.folder)} What is shown was read at {at}."
+            problem = f"{error} What is shown was read at {at}."
             if before.problem != problem:
                 self._current = replace(before, problem=problem, version=before.version + 1)
         self._checked = time.monotonic()
         self._took = self._checked - start
 
-    def _read(self, before: Snapshot | None) -> Snapshot:
+    def _read(self, before: Snapshot | None, made: Mapping[str, Stamp]) -> Snapshot:
         """`before` where nothing came of it: a file that was written just now is looked at twice."""
         read = time.time()
         with without_collection():
-            found, unread = find_runs([self.folder])
+            found, unread = parted(runs_in(self.folder, made))
             runs, broken = tuple(found), tuple(unread)
             if before and not before.problem and (runs, broken) == (before.runs, before.broken):
                 return replace(before, read=read)
             table = with_warnings(build_table(runs, broken))
             by_id = {self.id_of(run): run for run in runs}
             return Snapshot(before.version + 1 if before else 1, read, runs, broken, by_id, table)
-
-
-def _in_words(error: Exception, folder: Path) -> str:
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return f"No folder {folder}."
-    return str(error) if isinstance(error, AlignbenchError) else f"Cannot read {folder}: {error}."
 
 
 @contextlib.contextmanager

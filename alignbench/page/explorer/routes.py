@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from alignbench.errors import unknown_name
 from alignbench.page.explorer import responses, tables
 from alignbench.page.explorer.library import Library, Snapshot
-from alignbench.page.explorer.view import View, compared, select, text_of
+from alignbench.page.explorer.view import MOST_ROWS, View, compared, select, text_of
 from alignbench.page.settings import PageSettings
 from alignbench.page.templating import render
 from alignbench.results.disk.record import Status
@@ -31,6 +31,8 @@ PLOTS = {
     "training": "Training curves",
 }
 """Those of the report, by what a menu calls them; the report itself takes time to import."""
+CELLS_ALONE = ("sycophancy", "diversity", "cost")
+"""Of them those that read no file of a run."""
 Answer = Callable[[Snapshot, QueryParams], dict[str, Any]]
 
 
@@ -57,7 +59,7 @@ def routes(settings: PageSettings) -> list[BaseRoute]:
         if name not in PLOTS:
             raise unknown_name("plot", name, PLOTS)
         selection = select(library, snapshot, view)
-        if selection.too_many:
+        if selection.too_many and (len(selection.table.rows) > MOST_ROWS or name not in CELLS_ALONE):
             return {"refused": selection.refused, "plots": []}
         figures = importlib.import_module("alignbench.page.explorer.figures")
         found = library.recent.get(

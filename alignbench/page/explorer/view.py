@@ -19,7 +19,7 @@ from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.table import Row, Table, baseline_row
 
 MOST_ROWS = 60
-MOST_RUNS = 300
+MOST_RUNS = 1000
 """Of rows and of the runs behind them whose examples, training or responses are read for one answer."""
 
 
@@ -101,8 +101,10 @@ def _select(library: Library, snapshot: Snapshot, view: View) -> Selection:
     available = replace(snapshot.table, rows=tuple(rows), metrics=metrics)
     table = _chosen(available, view)
     budgets = view.at_budget is not None
-    found = tuple(clashes(table, budgets))
-    table = replace(table, notes=(*table.notes, *caveats(table)))
+    found: tuple[str, ...] = ()
+    if len(table.rows) <= MOST_ROWS:  # of more none are compared, and to look takes as long as to read them
+        found = tuple(clashes(table, budgets))
+        table = replace(table, notes=(*table.notes, *caveats(table)))
     refused = many = _too_many(table)
     if not many and found and not view.force:
         refused = "These rows do not belong in one table, so none is compared with another: choose rows, or compare all the same."

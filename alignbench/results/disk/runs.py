@@ -54,21 +54,24 @@ def find_runs(paths: Iterable[Path]) -> tuple[list[StoredRun], list[BrokenRun]]:
     folder only what changed is read, and remembered in its index."""
     found: dict[Path, StoredRun | BrokenRun] = {}
     for path in paths:
-        for run in _runs_in(path):
+        for run in runs_in(path, stamps(path)):
             found.setdefault(run.path, run)
-    return (
-        [run for run in found.values() if isinstance(run, StoredRun)],
-        [run for run in found.values() if isinstance(run, BrokenRun)],
-    )
+    return parted(found.values())
 
 
-def _runs_in(path: Path) -> list[StoredRun | BrokenRun]:
-    try:
-        if not path.is_dir():
-            raise UserError(f"No folder {path}. Give a run's directory or a folder of runs.")
-        made = stamps(path)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+def parted(found: Iterable[StoredRun | BrokenRun]) -> tuple[list[StoredRun], list[BrokenRun]]:
+    """Those that could be read, and those that could not."""
+    runs, broken = [], []
+    for run in found:
+        if isinstance(run, StoredRun):
+            runs.append(run)
+        else:
+            broken.append(run)
+    return runs, broken
+
+
+def runs_in(path: Path, made: Mapping[str, Stamp]) -> list[StoredRun | BrokenRun]:
+    """Those whose `stamps` these are."""
     if "" in made:
         return _read_all(path, made, Index())[0]
     known = load(path)
@@ -79,9 +82,18 @@ def _runs_in(path: Path) -> list[StoredRun | BrokenRun]:
 
 
 def stamps(path: Path) -> dict[str, Stamp]:
-    """The run directories in `path`, relative to it, with the SFT model's behind each; "" where it is a run itself.
+    """The run directories in `path`, relative to it, with the SFT model's behind each; "" where it is a run itself. Raises UserError
+    where it cannot be read."""
+    try:
+        if not path.is_dir():
+            raise UserError(f"No folder {path}. Give a run's directory or a folder of runs.")
+        return _stamps(path)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
 
-    os.listdir and text: pathlib takes longer for this than all the rest of the table."""
+
+def _stamps(path: Path) -> dict[str, Stamp]:
+    """os.listdir and text: pathlib takes longer for this than all the rest of the table."""
     found = {}
 
     def add(name: str) -> bool:

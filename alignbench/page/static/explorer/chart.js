@@ -42,6 +42,12 @@ function ticks([low, high], most) {
   return found;
 }
 
+/** A label in as many lines as its axis is long for. */
+function upright(label, length) {
+  const at = label.indexOf(" (");
+  return label.length * 6.3 > length && at > 0 ? [label.slice(0, at), label.slice(at + 1)] : [label];
+}
+
 /** Everything that can be pointed at, once: where it stands and what it says. */
 function marksOf(panel, hidden) {
   const found = [];
@@ -64,7 +70,7 @@ function marksOf(panel, hidden) {
 /** `zoom`: [x0, x1, y0, y1] or null; `onzoom` is told of a new one. `hidden`: rows that are not drawn. */
 export function chart(panel, { hidden, zoom, onzoom, id, width }) {
   const names = panel.ticks.map(([, name]) => name);
-  const left = names.length ? 222 : 58;
+  const left = names.length ? 222 : upright(panel.y.label, Math.round(width * 0.62) - TOP - BOTTOM).length > 1 ? 72 : 58;
   const tallest = Math.max(0, ...names.map((name) => name.split("\n").length));
   const height = names.length ? Math.max(150, 70 + (12 + 12 * tallest) * names.length) : Math.round(width * 0.62);
   const [w, h] = [width - left - 12, height - TOP - BOTTOM];
@@ -90,7 +96,7 @@ export function chart(panel, { hidden, zoom, onzoom, id, width }) {
   frame.append(
     svg("path", { class: "axis", d: `M${left} ${TOP}V${TOP + h}H${left + w}` }),
     svg("text", { x: left + w / 2, y: height - 8, "text-anchor": "middle", class: "title" }, panel.x.label),
-    names.length ? null : svg("text", { transform: `translate(13 ${TOP + h / 2}) rotate(-90)`, "text-anchor": "middle", class: "title" }, panel.y.label),
+    names.length ? null : svg("text", { transform: `translate(12 ${TOP + h / 2}) rotate(-90)`, "text-anchor": "middle", class: "title" }, upright(panel.y.label, h).map((line, i) => svg("tspan", { x: 0, dy: 13 * i }, line))),
   );
   const path = (xy, close = "") => {
     let pen = "M";

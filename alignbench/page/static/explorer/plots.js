@@ -24,11 +24,10 @@ export function drawn(plot) {
   const small = plot.panels.length > 3 && !plot.panels[0].ticks.length; // names of rows take their place
   return [
     el("h2", {}, said(plot.title)),
-    legend(plot, hidden),
-    el("div", { class: `panels${small ? " small" : ""}` }, plot.panels.map((panel, i) => {
+    el("div", { class: "drawn" }, legend(plot, hidden), el("div", { class: `panels${small ? " small" : ""}` }, plot.panels.map((panel, i) => {
       const key = `${plot.name}.${i}`;
       return chart(panel, { hidden, zoom: zoomOf(key, panel), onzoom: (to) => zoomTo(key, to), id: `chart-${key}`, width: small ? 400 : 520 });
-    })),
+    }))),
     el("p", { class: "quiet caption" }, said(plot.text), " Drag over a part to enlarge it; double-click shows all."),
     list(plot.notes, "quiet caption"),
   ];

@@ -86,8 +86,10 @@ def _fits(axes: Axes, found: list[Course], styles: Styles) -> list[str]:
             if isinstance(curve, Fit) and along.gold is not None:
                 d = np.linspace(0.0, distances(along.kl).max(), 200)
                 middle, half = along.gold[0].mean() + curve.value(d), curve.half_interval(d)
-                axes.plot(d, middle, color=style.colour, linestyle=line, linewidth=1.8, alpha=0.7)
-                axes.fill_between(d, middle - half, middle + half, color=style.colour, alpha=0.1, linewidth=0)
+                axes.plot(d, middle, color=style.colour, linestyle=line, linewidth=1.8, alpha=0.7, label=style.label)
+                axes.fill_between(
+                    d, middle - half, middle + half, color=style.colour, alpha=0.1, linewidth=0, label=style.label
+                )
                 notes.append(f"{name}: {curve.text()}, residual {curve.residual:.3f}.")
             else:
                 notes.append(f"{name}: {form.value} is not fitted, {curve}.")
