@@ -12,6 +12,7 @@ from alignbench.errors import AlignbenchError, UserError, unknown_name
 
 COMMANDS = (
     "plugins",
+    "data",
     "compare",
     "evaluate",
     "evaluate-reward",

@@ -122,7 +122,10 @@ def conversation(value: Any, name: str) -> list[Message]:
     """A prompt as a column holds it: a text, a dialogue as text that waits for the assistant, or messages."""
     if isinstance(value, str):
         if is_dialogue(value) and value.rstrip().endswith("Assistant:"):
-            return joined(message for message in dialogue(value, name) if message.content)
+            turns = joined(message for message in dialogue(value, name) if message.content)
+            if not turns:
+                raise Unusable(Reason.NO_PROMPT, f"nobody says anything in {name!r}")
+            return turns
         return [Message("user", text(value, name))]
     if isinstance(value, list):
         return messages(value, name)

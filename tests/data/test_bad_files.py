@@ -288,6 +288,14 @@ _bases: Rows = [
     {"prompt": "a", "response": "b", "helpfulness": 3},
     {"prompt": "a", "instruction_id_list": ["x:y"], "kwargs": [{}], "choices": ["a"], "answer": "b"},
     {"text": "Human: a\n\nAssistant: b"},
+    {"prompt": "a", "responses": ["b", "c"], "scores": [1, None], "ranks": [1, 2]},
+    {"prompt": "Human: \n\nAssistant:", "input": "a", "output": "b"},
+    {"messages": "Human: \n\nAssistant:", "label": 1},
+    {"prompt": "a", "chosen": ["b"], "rejected": ["c", "d"], "num_correct": 1, "subset": "Ties", "id": "ref:1"},
+    {"prompt": "a", "chosen": ["b", "c", "d"], "rejected": ["e", "f", "g"], "domain": "chat"},
+    {"question": "a", "response_A": "b", "response_B": "c", "label": "A>B"},
+    {"input": "a", "output_1": "b", "output_2": "c", "label": 2},
+    {"prompt": "a", "response1": "b", "response2": "c", "overall_preference": [{"score": 1}, -2]},
 ]  # fmt: skip
 
 

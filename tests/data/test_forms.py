@@ -105,6 +105,11 @@ def test_ties_stay_ties_and_scores_stay_scores(tmp_path: Path) -> None:
     assert (found.ranks, found.scores) == ((1, 0, 0, 2), (2.0, 7.0, 7.0, -1.0))
     (found,) = rankings(tmp_path, {"prompt": "Q", "responses": list("abc"), "ranks": [5, 3, 3]})
     assert (found.ranks, found.scores) == ((1, 0, 0), ())
+    both = {"prompt": "Q", "responses": list("abc"), "ranks": [1, 2, 3], "scores": [3, 2, 1]}
+    (found,) = rankings(tmp_path, both)
+    assert (found.ranks, found.scores) == ((0, 1, 2), (3.0, 2.0, 1.0))
+    (found,) = rankings(tmp_path, {**both, "scores": [3, None, 1]})
+    assert (found.responses, found.ranks, found.scores) == (("a", "b", "c"), (0, 1, 2), ())
     for tie in ("tie", "tie (bothbad)", "both_bad"):
         (found,) = rankings(tmp_path, {"prompt": "Q", "response_a": "a", "response_b": "b", "winner": tie})
         assert found.ranks == (0, 0)
@@ -290,9 +295,10 @@ def test_a_column_that_only_sounds_like_a_reference_costs_no_row(tmp_path: Path)
     odd = {"constraints": "be brief", "options": 3, "choices": {"a": [1]}, "tests": True, "answer": "\ud800"}
     row = {"prompt": "Q", "chosen": "yes", "rejected": "no", **odd}
     (found,) = rankings(tmp_path, row)
-    assert found.prompt.reference == Reference(tests="True")
+    assert found.prompt.reference is None
     for role, column in (
         ("constraints", "constraints"),
+        ("tests", "tests"),
         ("choices", "options"),
         ("answer", "answer"),
         ("margin", "answer"),

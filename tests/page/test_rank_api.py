@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from alignbench.page.markdown import MOST_MARKED, TAGS, Node, tree
 from alignbench.page.rank.projects import new_link
 from alignbench.page.rank.store import FILE
+from alignbench.page.rank.training import PASSES, algorithms, amount
 from tests.page.rank_kit import Person, Visitor, action_id, item, project
 
 HOSTILE = (
@@ -185,13 +186,24 @@ def test_a_progress_that_is_asked_for_wrongly(fuzzed: Visitor, after: str) -> No
     [
         ({"algo": "os.system"}, "Unknown algorithm"), ({"algo": "sft"}, "Unknown algorithm"), ({}, "Unknown algorithm"),
         ({"algo": "dpo", "results_dir": "/tmp"}, "cannot be set"), ({"algo": "dpo", "data": "hh"}, "cannot be set"),
-        ({"algo": "dpo"}, "Nobody has ranked"), ({"algo": "dpo", "algo.beta": "1 hydra.run.dir=x"}, "Nobody has ranked"),
+        ({"algo": "dpo"}, "Nobody has ranked"), ({"algo": "dpo", "passes": 0}, "passes"), ({"algo": "dpo", "passes": "3"}, "passes"), ({"algo": "dpo", "algo.beta": "1 hydra.run.dir=x"}, "Nobody has ranked"),
     ],
 )  # fmt: skip
 def test_what_the_button_cannot_train(fuzzed: Visitor, tmp_path: Path, choices: dict[str, Any], words: str) -> None:
     project(tmp_path, [item(0)])
     answer = Visitor(tmp_path).post("/rank/first/train", choices)
     assert answer.status_code == 400 and words in answer.text
+
+
+def test_few_rankings_are_not_learnt_by_heart() -> None:
+    assert amount("dpo", PASSES) == {"algo.updates": 0, "algo.passes": 3.0}
+    assert amount("ppo", PASSES) == {}, "it samples, for as long as it is set to"
+    listed = algorithms()
+    assert (
+        listed.index("dpo") < listed.index("kto") < listed.index("ppo")
+        and "sft" not in listed
+        and "best_of_n" not in listed
+    )
 
 
 def walk(nodes: list[Node], see: Callable[[Node], None]) -> None:

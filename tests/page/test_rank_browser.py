@@ -297,6 +297,7 @@ def test_twenty_rankings_retrain_a_policy_by_the_button(
     page.goto(page.url.removesuffix("/as/Ann"))
     page.wait_for_selector("text=20 of 20 rankings")
     page.select_option("select[name=algo]", "dpo")
+    page.fill("input[name=passes]", "2")
     page.click("text=Train on these rankings")
     page.wait_for_selector("h3:has-text('dpo: finished')", timeout=170_000)
     changed = page.locator("table:has(caption:text('What changed'))")
@@ -311,3 +312,5 @@ def test_twenty_rankings_retrain_a_policy_by_the_button(
     )
     ranked = [json.loads(line) for line in (result.parent / "rankings.jsonl").read_text().splitlines()]
     assert len(ranked) == 20
+    config = (result.parent / "config.yaml").read_text()
+    assert "passes: 2.0" in config and "updates: 0" in config

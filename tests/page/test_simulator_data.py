@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -14,7 +15,8 @@ from starlette.testclient import TestClient
 from alignbench import UserError
 from alignbench.page.server import create_app
 from alignbench.page.settings import PageSettings
-from alignbench.page.simulator import columns, export, starts
+from alignbench.page.simulator import columns, export, pool, starts
+from alignbench.page.simulator.world import load
 
 NUMBERS = [0.0, 1.5, -2.25, math.nan, 1e-3]
 
@@ -91,6 +93,12 @@ def test_what_is_wrong_with_a_results_folder_is_said(tmp_path: Path, results: Pa
         starts.chosen(results, "0123456789abcdef")
     (start,) = starts.starts(results)
     assert starts.chosen(results, start.key) == start
+
+
+def test_without_a_reward_there_is_nothing_to_simulate(results: Path, sizes: None) -> None:
+    world = dataclasses.replace(load(starts.chosen(results)), annotators=(), rewards=())
+    with pytest.raises(UserError, match="there is nothing to simulate"):
+        pool._made(world, lambda text: None)
 
 
 def test_the_single_file_holds_all_that_it_needs(simulated: dict[str, Any], tmp_path: Path) -> None:

@@ -180,13 +180,16 @@ def test_every_metric_is_named_by_its_family_and_says_which_way_is_better():
     neither = {"helpfulness/judge_tie_rate", "optimization/kl", "optimization/kl_bound", "optimization/length"}
     # Differences of two of a model's own figures: 0 is ideal, and whoever goes against the user everywhere has the lowest.
     signed = {"accuracy_drop", "opinion_shift", "answer_drop", "pushback_excess", "feedback_positivity"}
-    signed |= {"feedback_negativity", "feedback_praise"}
+    signed |= {"feedback_negativity", "feedback_praise", "pick_side", "mirror", "attribution"}
     neither |= {f"sycophancy/{name}" for name in signed}
+    # Of these nobody knows how much is right.
+    neither |= {"sycophancy/social_validation", "sycophancy/social_indirectness"}
     assert {s.name for s in specs if s.direction is Direction.NEITHER} == neither
     assert {s.name for s in specs if " minus " in s.unit} == {f"sycophancy/{name}" for name in signed}
     lower = {"sycophancy/agreement", "diversity/self_bleu", "optimization/frontier_gap"}
     lower |= {"diversity/across_self_bleu", "diversity/open_self_bleu"}
-    lower |= {"sycophancy/opinion_matching"}
+    lower |= {"sycophancy/opinion_matching", "sycophancy/social_framing", "sycophancy/social_moral"}
+    lower |= {f"sycophancy/{name}{by}" for name in ("number_of_flips", "pressure_yielded") for by in ("", "_judged")}
     lower |= {s.name for s in specs if s.name.startswith(("sycophancy/pushback", "sycophancy/feedback"))} - neither
     assert {s.name for s in specs if s.direction is Direction.LOWER} == lower
 

@@ -31,3 +31,8 @@ def verifier(*names: str, **settings: object) -> Verifier:
 
 def passes(check: Verifier, prompt: Prompt, *responses: str) -> list[bool]:
     return [all(found.values()) for found in check.passed([Answer(prompt, text, True) for text in responses])]
+
+
+def fill(mib: int) -> bool:
+    """Takes so much memory: asked of a worker."""
+    return len(bytearray(mib << 20)) > 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from alignbench_verify.bounded import process, program
+from alignbench_verify.bounded.worker import Worker
 from alignbench_verify.checks.programs import source
 from alignbench_verify.verifier import Verifier
 
@@ -194,13 +195,22 @@ def test_what_takes_too_much_is_wrong_and_the_next_response_is_read(
 
 
 def test_it_is_cpu_time_that_ends_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "SLACK", 40)  # the clock alone would end it after 13 seconds
+    monkeypatch.setattr(process, "SLACK", 400)  # the clock alone would end it after two minutes
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert passes(
         verifier("regex", cpu_seconds=0.3, memory=256, workers=1), row(answer=r"^(a+)+$"), "a" * 50 + "!"
     ) == [False]
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime - before.ru_utime < 6
+
+
+def test_a_worker_has_as_much_memory_as_it_is_given() -> None:
+    worker = Worker(["tests.verify.rows"], cpu_seconds=5, memory=64)
+    try:
+        asked = [worker.ask("tests.verify.rows:fill", {"mib": mib}) for mib in (16, 256, 16)]
+    finally:
+        worker.close()
+    assert asked == [True, None, True]
 
 
 # Programs
@@ -283,6 +293,12 @@ def test_what_a_program_may_not_do(response: str, tmp_path: Path) -> None:
     assert not program.passes(program_, "pass", cpu_seconds=0.5, memory=256)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"there": "as it was"}
     assert there.stat().st_mode & 0o400
+
+
+def test_a_program_has_as_much_memory_as_it_is_given() -> None:
+    lines = "try:\n    bytearray({mib} << 20)\n    held = True\nexcept MemoryError:\n    held = False"
+    for mib, held in ((16, True), (512, False)):
+        assert program.passes(lines.format(mib=mib), f"assert held is {held}", cpu_seconds=2, memory=256)
 
 
 def test_what_a_program_may_do(tmp_path: Path) -> None:

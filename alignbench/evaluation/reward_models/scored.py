@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from alignbench.contracts import Policy, RewardSource
-from alignbench.records import Prompt, Ranking, Samples
+from alignbench.records import Prompt, Ranking
 from alignbench.scoring import checked_scores
 from alignbench.selection import digest
 
@@ -71,17 +71,14 @@ def score_rankings(reward: RewardSource, policy: Policy, rankings: Sequence[Rank
     known: dict[tuple[str, str, bool], float] = {}
     for start in range(0, len(unique), PIECE):
         piece = unique[start : start + PIECE]
-        samples = encoded(policy, [prompts[key] for key, _, _ in piece], *zip(*(row[1:] for row in piece), strict=True))
+        asked, texts = [prompts[key] for key, _, _ in piece], [text for _, text, _ in piece]
+        samples = policy.encode(asked, texts, finished=[ended for _, _, ended in piece])
         with torch.no_grad():
             known.update(zip(piece, checked_scores(reward, samples).tolist(), strict=True))
     return tuple(
         ScoredRanking(ranking, tuple(known[row] for row in found))
         for ranking, found in zip(rankings, rows, strict=True)
     )
-
-
-def encoded(policy: Policy, prompts: Sequence[Prompt], texts: Sequence[str], finished: Sequence[bool]) -> Samples:
-    return policy.encode(list(prompts), list(texts), finished=list(finished))
 
 
 def pairs_of(scored: Sequence[ScoredRanking]) -> tuple[ScoredPair, ...]:

@@ -20,7 +20,7 @@ from alignbench.page.rank.items import annotator_name
 from alignbench.page.rank.projects import Projects
 from alignbench.page.rank.session import Session
 from alignbench.page.rank.store import Project
-from alignbench.page.rank.training import RankTrainings, algorithms
+from alignbench.page.rank.training import PASSES, RankTrainings, algorithms
 from alignbench.page.rank.views import Boards, of_state
 from alignbench.page.settings import PageSettings
 from alignbench.page.templating import render
@@ -70,7 +70,8 @@ class RankPages:
 
     def board_page(self, request: Request) -> Response:
         project = self._project(request)
-        return render(request, "rank/board.html", project=project.name, algorithms=algorithms())
+        shown = {"algorithms": algorithms(), "passes": f"{PASSES:g}"}
+        return render(request, "rank/board.html", project=project.name, **shown)
 
     def board(self, request: Request) -> Response:
         return as_json(self._boards.of(self._project(request)))

@@ -18,16 +18,27 @@ from alignbench.records import Consumes
 from alignbench.results.disk.directory import BASELINE, RESULT
 from alignbench.results.disk.record import RunRecord
 
+LEARNING = (Consumes.PREFERENCES, Consumes.LABELS, Consumes.ROLLOUTS)
+PASSES = 3.0
+"""Over the rankings, of what learns from them directly. People give few: the updates that suit thousands of rankings would learn
+twenty by heart."""
+
 
 def algorithms() -> list[str]:
     """Those that learn from rankings, directly or by a reward model: those that need none first."""
-    found = {
-        consumes: sorted(
-            c.name for c in registry().of(Kind.ALGORITHM) if getattr(c.config, "consumes", None) is consumes
-        )
-        for consumes in (Consumes.PREFERENCES, Consumes.ROLLOUTS)
-    }
-    return [*found[Consumes.PREFERENCES], *found[Consumes.ROLLOUTS]]
+    known = [
+        (component.name, getattr(component.config, "consumes", None)) for component in registry().of(Kind.ALGORITHM)
+    ]
+    return [name for consumes in LEARNING for name, its in sorted(known, key=lambda one: one[0]) if its is consumes]
+
+
+def amount(algo: str, passes: object) -> dict[str, float]:
+    """How long such an algorithm is trained; one that samples for itself learns as long as it is set to."""
+    if getattr(registry().get(Kind.ALGORITHM, algo).config, "consumes", None) is Consumes.ROLLOUTS:
+        return {}
+    if isinstance(passes, bool) or not isinstance(passes, (int, float)) or not 0 < passes <= 1000:
+        raise UserError("The passes over the rankings are a number above 0, at most 1000.")
+    return {"algo.updates": 0, "algo.passes": passes}
 
 
 class RankTrainings:
@@ -37,7 +48,9 @@ class RankTrainings:
         self._results, self._trainings = results, Trainings(results)
 
     def start(self, project: Project, choices: Mapping[str, Any]) -> Training:
-        """With the settings that the project was sampled with: its responses' own model is what learns."""
+        """With the settings that the project was sampled with: its responses' own model is what learns. `passes` are those over
+        the rankings."""
+        passes, choices = choices.get("passes", PASSES), {k: v for k, v in choices.items() if k != "passes"}
         if odd := [key for key in choices if key not in ("algo", "seed") and not key.startswith("algo.")]:
             raise UserError(f"{odd[0][:60]!a} cannot be set here: the project says what is trained.")
         if choices.get("algo") not in algorithms():
@@ -45,6 +58,7 @@ class RankTrainings:
         settings = project.settings
         if settings.kind != "rank":
             raise UserError("Two checkpoints are compared here: there is nothing to train on.")
+        choices = {**amount(str(choices["algo"]), passes), **choices}
         path = export.for_training(project)
         fixed = (*settings.overrides, "annotator=recorded", f"annotator.path={quoted(str(path))}")
         return self._trainings.start(choices, fixed=fixed, title=_title(project))

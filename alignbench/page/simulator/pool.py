@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from alignbench.contracts import Annotator, DataSource, RewardSource
+from alignbench.errors import UserError
 from alignbench.evaluation.respond import given_samples
 from alignbench.page.simulator import columns
 from alignbench.page.simulator.starts import Start
@@ -62,6 +63,11 @@ def pool(start: Start, say: Say = lambda text: None) -> dict[str, Any]:
 
 
 def _made(world: World, say: Say) -> dict[str, Any]:
+    if not world.annotators and not world.rewards:
+        raise UserError(
+            f"The runs of {world.start.label} have no reward, and no annotator tells what it wants: there is nothing to simulate. "
+            "Train one with a reward, as algo=ppo."
+        )
     questions, n = OF_PRETRAINED if world.policy.pretrained else (QUESTIONS, SAMPLES)
     prompts = _prompts(world.data, questions)
     rng = world.seeds.child("simulator").torch("samples")

@@ -202,7 +202,8 @@ document.getElementById("train").addEventListener("submit", async (event) => {
   const button = form.querySelector("button");
   button.disabled = true;
   try {
-    const training = await post(`${base}/train`, { algo: form.elements.algo.value, seed: Number(form.elements.seed.value) });
+    const { algo, passes, seed } = form.elements;
+    const training = await post(`${base}/train`, { algo: algo.value, passes: Number(passes.value), seed: Number(seed.value) });
     watch(training);
   } catch (error) {
     notice(error.message, 12);

@@ -116,7 +116,7 @@ def _won(fields: Fields, settings: Settings) -> tuple[int, int]:
             raise Unusable(Reason.NO_VERDICT, "no winner is given")
         return hot[0]
     value, name = fields.get("winner"), fields.name("winner")
-    said = str(value).strip()
+    said = str(value).strip().removesuffix(".0")
     if said in settings.winner_values:
         return _MEANT[settings.winner_values[said]]
     if not settings.winner_values:
@@ -138,8 +138,7 @@ def _by_model(fields: Fields, said: str) -> tuple[int, int] | None:
 def _by_number(fields: Fields, said: str) -> tuple[int, int] | None:
     """Where the columns of the responses are numbered, the winner's number."""
     ends = [fields.name(role)[-1:] for role in ("response_a", "response_b")]
-    plain = said.removesuffix(".0")
-    return (A, B)[ends.index(plain)] if plain in ends and plain.isdigit() and ends[0].isdigit() else None
+    return (A, B)[ends.index(said)] if said in ends and said.isdigit() and ends[0].isdigit() else None
 
 
 def _has_verdict(fields: Fields, settings: Settings) -> bool:

@@ -48,8 +48,10 @@ def _ranked(fields: Fields, settings: Settings) -> list[Ranking]:
     if "pairwise" in fields:
         return _of_pairs(fields, asked, responses, who)
     finished = _finished(fields, len(responses))
-    if "ranks" in fields.columns and "scores" not in fields:
-        return [Ranking(asked, responses, _ranks(fields, len(responses)), finished, who)]
+    if "ranks" in fields.columns:
+        ranks, scores = _ranks(fields, len(responses)), _scores(fields, given, settings) if "scores" in fields else []
+        known = tuple(score for score in scores if score is not None)
+        return [Ranking(asked, responses, ranks, finished, who, known if len(known) == len(responses) else ())]
     if "best" in fields:
         return [Ranking(asked, responses, _best(fields, len(responses)), finished, who)]
     places = [_rating(one.get("rank")) if isinstance(one, Mapping) else None for one in given]
@@ -64,7 +66,7 @@ def _ranked(fields: Fields, settings: Settings) -> list[Ranking]:
         Ranking(
             asked,
             tuple(responses[i] for i in rated),
-            _ranks(fields, len(responses)) if "ranks" in fields else ranks_of(kept),
+            ranks_of(kept),
             tuple(finished[i] for i in rated) if finished else (),
             who,
             kept,

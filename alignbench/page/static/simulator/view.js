@@ -49,12 +49,19 @@ export class Simulator {
     Object.assign(this.state, { method: preset.method, checkpoint: null });
     if (preset.beta != null) this.state.place = preset.beta ? placeOf(preset.beta) : 0;
     if (preset.n) this.state.n = preset.n;
-    byId("look").textContent = preset.look;
     this.settle();
+    this.showPreset(preset);
+  }
+
+  /** Which preset stands as it was chosen; none after any other choice. */
+  showPreset(chosen = null) {
+    byId("look").textContent = chosen?.look ?? "";
+    for (const button of byId("presets").children) button.setAttribute("aria-pressed", String(button.textContent === chosen?.name));
   }
 
   /** After a choice that moves the controls themselves. */
   settle() {
+    this.showPreset();
     this.showControls();
     this.refresh();
     this.generate();
@@ -134,7 +141,7 @@ export class Simulator {
   build() {
     byId("presets").replaceChildren(
       ...PRESETS.filter((preset) => this.data.annotators.length || preset.method !== "dpo").map((preset) =>
-        el("button", { type: "button", onclick: () => this.take(preset) }, preset.name)),
+        el("button", { type: "button", "aria-pressed": "false", onclick: () => this.take(preset) }, preset.name)),
     );
     const rewards = byId("reward");
     if (this.data.annotators.length) rewards.append(el("option", { value: "utility" }, "the annotator's own utility"));
@@ -179,6 +186,7 @@ export class Simulator {
   }
 
   moved() {
+    for (const button of byId("presets").children) button.setAttribute("aria-pressed", "false");
     this.showControls();
     this.refresh();
     clearTimeout(this.generating);
