@@ -12,7 +12,7 @@ from alignbench.errors import UserError
 from alignbench.results.shown.grid import plain
 
 if TYPE_CHECKING:
-    from alignbench.pipeline.inspection import Inspection, Lengths
+    from alignbench.pipeline.data.inspection import Inspection, Lengths
 
 OF_FILES = "preferences"
 """The data source that reads whatever path or hub id it is given."""
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     config = load_config(overrides)
     seeds = Seeds(config.seed)
     source = config.data.build(seeds=seeds.child("data"))
-    from alignbench.pipeline.inspection import inspect
+    from alignbench.pipeline.data.inspection import inspect
     from alignbench.pipeline.preparation import pick_device
 
     policy = None

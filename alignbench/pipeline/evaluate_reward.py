@@ -21,7 +21,8 @@ from alignbench.evaluation.reward_models.best_of_n import draw_pool
 from alignbench.evaluation.reward_models.measures import Measured, measure
 from alignbench.evaluation.reward_models.sources import ImplicitReward, TextsAlone
 from alignbench.evaluation.suite import evaluation_prompts
-from alignbench.pipeline import curves, lifecycle, set_aside, shared_stages
+from alignbench.pipeline import curves, lifecycle, shared_stages
+from alignbench.pipeline.data import set_aside
 from alignbench.pipeline.display import Display
 from alignbench.pipeline.evaluate import weights
 from alignbench.pipeline.preparation import Data, fit_window, load_model, needs_rankings, pick_device, read_prompts

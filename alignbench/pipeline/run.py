@@ -20,9 +20,10 @@ from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import Evaluated, Suite
 from alignbench.optimizer_config import OfflineConfig
-from alignbench.pipeline import curves, lifecycle, set_aside, shared_stages
-from alignbench.pipeline.agreement import Agreement, agreement
+from alignbench.pipeline import curves, lifecycle, shared_stages
 from alignbench.pipeline.along_training import AlongTraining
+from alignbench.pipeline.data import set_aside
+from alignbench.pipeline.data.agreement import Agreement, agreement
 from alignbench.pipeline.display import Display, closing_figures
 from alignbench.pipeline.experience import Reference, labelled_pairs
 from alignbench.pipeline.lifecycle import Begun

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import uvicorn
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from alignbench.commands.tutorial import DEFAULT
@@ -23,8 +24,16 @@ from alignbench.results.compared.table import Row, build_table
 from alignbench.results.disk.runs import find_runs
 
 HERE = Path(__file__).parent
+COLOURS = 64
 LARGEST = 150_000
 """Bytes of a picture."""
+SHOWN = (
+    "helpfulness/gold_reward",
+    "helpfulness/accuracy",
+    "sycophancy/agreement",
+    "diversity/entropy",
+    "optimization/kl",
+)
 WRONG = "article:has-text('states a wrong opinion')"
 READY = "#view:not([aria-busy])"
 
@@ -48,6 +57,7 @@ def pictures(results: Path) -> list[Picture]:
     plots = ("view", "plots")
     mild = ("only", "annotator=mild")
     return [
+        Picture("page", [mild, *(("metric", name) for name in SHOWN), ("sort", "-helpfulness/gold_reward")], "body", 980),
         Picture("sft", [("view", "runs"), ("run", of_ppo), ("stage", "sft")], "figure.panel"),
         Picture("rankings", [("view", "responses"), ("run", of_sft), ("q", "i think")], WRONG, 620),
         Picture("reward-model", [("view", "runs"), ("run", of_ppo), ("stage", "reward")], "figure.panel"),
@@ -101,6 +111,7 @@ def main() -> int:
             path = HERE / f"tutorial-{picture.name}.png"
             page.locator(picture.part).first.screenshot(path=path)
             page.close()
+            Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
             print(f"{path.name} {path.stat().st_size // 1000} kB")
             if path.stat().st_size > LARGEST:
                 sys.exit(f"{path} is larger than {LARGEST:,} bytes")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from alignbench import Ranking
-from alignbench.pipeline.agreement import Agreement, agreement, alpha
+from alignbench.pipeline.data.agreement import Agreement, agreement, alpha
 from tests import tiny
 from tests.core.harness import Command, Plugin, lines, records
 

@@ -27,7 +27,7 @@ from alignbench import (
     UserError,
 )
 from alignbench.app.config import RankingsSettings
-from alignbench.pipeline import set_aside
+from alignbench.pipeline.data import set_aside
 from alignbench.pipeline.experience import (
     checked_scores,
     collect_rankings,

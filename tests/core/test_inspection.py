@@ -10,7 +10,7 @@ import pytest
 
 from alignbench import Demonstration, Labelled, Prompt, Ranking
 from alignbench.commands.data import text
-from alignbench.pipeline.inspection import inspect, near_duplicates, suspicious
+from alignbench.pipeline.data.inspection import inspect, near_duplicates, suspicious
 from tests import tiny
 from tests.core.harness import Command, People, PeopleConfig
 
@@ -78,7 +78,7 @@ def test_with_a_model_rows_are_as_it_reads_them_and_cuts_are_marked() -> None:
         policy.max_prompt_tokens,
         policy.max_response_tokens,
     )
-    from alignbench.pipeline.inspection import _row
+    from alignbench.pipeline.data.inspection import _row
 
     row = _row(Demonstration(tiny.prompt(long), long), policy)
     assert f"set aside: {policy.prompt_tokens(tiny.prompt(long))} tokens" in row.prompt

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from alignbench.contracts import DataSource, Policy
 from alignbench.functional import ranking_to_pairs
-from alignbench.pipeline.agreement import Agreement, agreement
+from alignbench.pipeline.data.agreement import Agreement, agreement
 from alignbench.records import Demonstration, Description, Labelled, PreferencePair, Prompt, Ranking, Split
 
 CONTROL = re.compile(r"<\|[\w ]{1,30}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<[be]os>")

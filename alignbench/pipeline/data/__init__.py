@@ -1,0 +1,1 @@
+"""What is known of the data of a run before it learns from it."""
