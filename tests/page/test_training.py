@@ -105,4 +105,4 @@ def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
         {"algo": "dpo"}, fixed=(*FIXED, "annotator=recorded", f"annotator.path={tmp_path}/missing.jsonl")
     )
     failed = until(trainings, started.id, lambda p: p.status == "failed")
-    assert "missing.jsonl cannot be read" in failed.error
+    assert "annotator.path" in failed.error and "missing.jsonl" in failed.error
