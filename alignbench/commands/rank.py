@@ -53,7 +53,7 @@ def _sample(options: argparse.Namespace) -> None:
             raise UserError(f"{run} is no run's directory: it has no {RESULT}.")
         config = of_run(run, []).config
 
-    from alignbench.pipeline.sampling import Sampled, sample  # torch, once the request is known to be good
+    from alignbench.page.rank.sampling import Sampled, sample  # torch, once the request is known to be good
 
     found: list[Sampled] = sample(config, prompts=options.prompts + options.gold, responses=options.responses, run=run)
     telling = [one.prompt.id for one in found if len(set(one.gold)) > 1]

@@ -117,7 +117,12 @@ def labels_to_learn(config: RunConfig, data: DataSource, prompts: Prompts) -> li
     """The data's labels of prompts that are not asked in the evaluation, for an algorithm that learns from labels."""
     held_out = {prompt.id for prompt in prompts.held_out}
     labelled = data.labelled() if learns_labels(config, data) else ()
-    return [one for one in labelled if one.prompt.id not in held_out]
+    kept = [one for one in labelled if one.prompt.id not in held_out]
+    if labelled and not kept:
+        raise UserError(
+            f"All {len(labelled)} labels of data={config.data.label} are of evaluation prompts: nothing is left to learn from."
+        )
+    return kept
 
 
 def needs_reward(config: RunConfig) -> bool:

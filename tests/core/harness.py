@@ -107,7 +107,7 @@ class PeopleConfig:
     annotator: ClassVar[str] = "recorded"
 
     form: str = "pairs"
-    """pairs, labels, or ordinary (pairs, without a tokenizer of its own)."""
+    """pairs, labels, held_out (labels of evaluation prompts alone), or ordinary (pairs, without a tokenizer of its own)."""
 
 
 class People(DataSource):
@@ -128,11 +128,11 @@ class People(DataSource):
         return self.asked[:4] if split is Split.EVALUATION else self.asked[4:]
 
     def rankings(self) -> Sequence[Ranking]:
-        asked = () if self.config.form == "labels" else self.asked
+        asked = () if self.config.form in ("labels", "held_out") else self.asked
         return [Ranking(prompt, ("a d", "b"), (0, 1)) for prompt in asked]
 
     def labelled(self) -> Sequence[Labelled]:
-        asked = self.asked if self.config.form == "labels" else ()
+        asked = {"labels": self.asked, "held_out": self.asked[:4]}.get(self.config.form, ())
         return [Labelled(prompt, "b" if i % 3 == 0 else "a d", good=i % 3 > 0) for i, prompt in enumerate(asked)]
 
 

@@ -66,6 +66,11 @@ def test_who_learns_from_pairs_refuses(
     assert [word for word in words if word not in error] == []
 
 
+def test_labels_of_evaluation_prompts_teach_nothing(command: Command, plugin: Plugin) -> None:
+    (error,) = command(*PEOPLE, "data.form=held_out", "algo=kto").errors
+    assert "All 4 labels of data=people are of evaluation prompts" in error
+
+
 def test_kto_takes_pairs_apart_where_there_are_no_labels(command: Command, plugin: Plugin, tmp_path: Path) -> None:
     done = command(*PEOPLE, "algo=kto", "algo.updates=2")
     assert done.code == 0, done.err

@@ -19,7 +19,7 @@ from alignbench.results.disk.directory import BASELINE, RESULT
 from alignbench.results.disk.record import RunRecord
 
 LEARNING = (Consumes.PREFERENCES, Consumes.LABELS, Consumes.ROLLOUTS)
-PASSES = 3.0
+PASSES = 10.0
 """Over the rankings, of what learns from them directly. People give few: the updates that suit thousands of rankings would learn
 twenty by heart."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from alignbench.contracts import Annotator, DataSource, RewardSource
+from alignbench.contracts import Annotator, RewardSource
 from alignbench.errors import UserError
 from alignbench.evaluation.respond import given_samples
 from alignbench.page.simulator import columns
@@ -27,7 +27,7 @@ from alignbench.selection import digest, package_digest
 from alignbench.store.artifacts import Store, Write, cache_root
 from alignbench.store.keys import core_digest
 
-VERSION = 1
+VERSION = 2
 QUESTIONS, SAMPLES = 15, 512
 OF_PRETRAINED = (4, 64)
 """The same where every response takes long."""
@@ -69,7 +69,7 @@ def _made(world: World, say: Say) -> dict[str, Any]:
             "Train one with a reward, as algo=ppo."
         )
     questions, n = OF_PRETRAINED if world.policy.pretrained else (QUESTIONS, SAMPLES)
-    prompts = _prompts(world.data, questions)
+    prompts = _prompts(world, questions)
     rng = world.seeds.child("simulator").torch("samples")
     asked = []
     for number, prompt in enumerate(prompts, 1):
@@ -89,10 +89,13 @@ def _made(world: World, say: Say) -> dict[str, Any]:
     }
 
 
-def _prompts(data: DataSource, questions: int) -> list[Prompt]:
-    """Whole questions, evenly from all of the held-out ones: the same question without an opinion and with one stays together."""
+def _prompts(world: World, questions: int) -> list[Prompt]:
+    """Whole questions, evenly from those that the latest run was asked, else from all that are held out: the same question without an
+    opinion and with one stays together."""
+    held_out = world.data.prompts(Split.EVALUATION)
+    answered = {line.get("prompt") for line in _lines(world.start.runs[0].path / GENERATIONS)}
     clusters: dict[str, list[Prompt]] = {}
-    for prompt in data.prompts(Split.EVALUATION):
+    for prompt in [p for p in held_out if p.id in answered] or held_out:
         clusters.setdefault(prompt.cluster or prompt.id, []).append(prompt)
     names = list(clusters)
     step = max(len(names) / questions, 1.0)
