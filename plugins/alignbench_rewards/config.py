@@ -179,7 +179,7 @@ class JudgeConfig:
 
 @dataclass
 class JudgeAnnotatorConfig(JudgeConfig):
-    """A language model ranks the responses (AI feedback, arXiv 2212.08073): each pair in both orders, by a rubric or constitution."""
+    """A language model ranks (AI feedback, arXiv 2212.08073): each pair in both orders, by a rubric or constitution."""
 
     slot: ClassVar[str] = "annotator"
 

@@ -64,7 +64,7 @@ function said() {
     ranks: draft.ranks,
     scales: draft.scales,
     note: draft.note,
-    seconds: Math.round(seconds() * 10) / 10,
+    seconds: Math.round(seconds() * 1000) / 1000,
   };
 }
 
