@@ -246,7 +246,10 @@ def test_reward_that_breaks_its_contract(
 def test_reward_that_fails_while_it_trains(small: Command, plugin: Plugin, tmp_path: Path) -> None:
     """One call for the SFT row, then one per update: the third update is the first that fails."""
     error = one_line(
-        small("algo.updates=5", "reward=faulty", "reward.fault=late", "eval.frontier_samples=0"), 1, "ppo, update 3 of 5", "the reward is"
+        small("algo.updates=5", "reward=faulty", "reward.fault=late", "eval.frontier_samples=0"),
+        1,
+        "ppo, update 3 of 5",
+        "the reward is",
     )
     run, sft = records(tmp_path / "runs")
     assert (run["status"], run["metrics"], sft["status"]) == ("failed", {}, "finished")
