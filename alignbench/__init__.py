@@ -5,7 +5,6 @@ This is the public door: everything that a plugin may import stands here, in `al
 Importing it does not import torch.
 """
 
-from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import (
     Annotator,
     DataSource,
@@ -18,6 +17,7 @@ from alignbench.contracts import (
     ScalarRole,
     Tracker,
 )
+from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
 from alignbench.memory_plan import Does, Part, Work
@@ -65,9 +65,9 @@ from alignbench.records import (
     Verdict,
     expand,
 )
+from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
-from alignbench.subject import Judge, MeasuredRanking, Subject
 
 __version__ = "0.1.0"
 

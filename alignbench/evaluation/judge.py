@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from alignbench.contracts import Policy, RewardSource
+from alignbench.contracts.subject import Judge
 from alignbench.errors import AlignbenchError
 from alignbench.records import Generation, Message, Samples
-from alignbench.subject import Judge
 
 PIECE = 16
 """Responses, or pairs, in one question to the source: what is lost when it fails."""

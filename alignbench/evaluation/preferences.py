@@ -8,8 +8,8 @@ import torch
 
 from alignbench import functional
 from alignbench.contracts import Policy
+from alignbench.contracts.subject import MeasuredRanking
 from alignbench.records import REFERENCE, Message, Prompt, Ranking
-from alignbench.subject import MeasuredRanking
 
 Response = tuple[tuple[Message, ...], str, bool]
 """A conversation, what answers it, and whether that ended by itself."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignbench.app.config import EvalSettings
 from alignbench.contracts import DataSource, Evaluation, Policy, RewardSource
+from alignbench.contracts.subject import MeasuredRanking, Subject
 from alignbench.evaluation.frontier import Frontier
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.preferences import measured
@@ -30,7 +31,6 @@ from alignbench.records import (
 )
 from alignbench.results.compared.statistics import summarise
 from alignbench.seeds import Seeds
-from alignbench.subject import MeasuredRanking, Subject
 
 
 @dataclass(frozen=True)

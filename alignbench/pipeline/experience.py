@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from alignbench import functional
-from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import Annotator, Policy, RewardSource
 from alignbench.errors import UserError
 from alignbench.optimizer_config import LabelConfig, OfflineConfig, OptimizerConfig, RolloutConfig
@@ -27,6 +26,7 @@ from alignbench.records import (
     ScoredRollout,
     Sequences,
 )
+from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.scoring import checked_scores
 from alignbench.seeds import Seeds
 

@@ -15,7 +15,6 @@ import torch
 
 from alignbench import distributed, functional
 from alignbench.app.config import BudgetSettings
-from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import Policy, PolicyOptimizer
 from alignbench.errors import NonFiniteError
 from alignbench.pipeline.experience import Batch
@@ -23,6 +22,7 @@ from alignbench.records import (
     ScoredRollout,
     UpdateReport,
 )
+from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.store.checkpoints import Checkpoints, NoCheckpoints
 
 Step = Callable[[str, int, int, Mapping[str, float]], None]

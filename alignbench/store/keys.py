@@ -23,7 +23,7 @@ from alignbench.selection import Selected, digest, source_digest
 from alignbench.store.artifacts import FORMAT
 
 _DECIDING = ("bitsandbytes", "numpy", "peft", "python", "tokenizers", "torch", "transformers")
-OF_STAGES = ("pretrained", "pipeline", "evaluation")
+OF_STAGES = ("contracts", "records", "pretrained", "pipeline", "evaluation")
 """The wings of the core that can change what a stage makes, beside the files at its front. What stages write is named by FORMAT."""
 
 

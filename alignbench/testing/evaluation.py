@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from alignbench.contracts import Evaluation
+from alignbench.contracts.subject import MeasuredRanking, Subject
 from alignbench.errors import UserError
 from alignbench.evaluation.preferences import measured
 from alignbench.evaluation.respond import complete, likelihoods, measure
@@ -28,7 +29,6 @@ from alignbench.records import (
     Sampling,
 )
 from alignbench.seeds import Seeds
-from alignbench.subject import MeasuredRanking, Subject
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.world import BradleyTerry, World, WorldData, WorldReward
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import PolicyOptimizer
 from alignbench.optimizer_config import LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.pipeline.experience import Batch
@@ -27,6 +26,7 @@ from alignbench.records import (
     Sequences,
     UpdateReport,
 )
+from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import PropertyBroken
 from alignbench.testing.tabular import TabularPolicy, disguise

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from alignbench import functional
-from alignbench.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.contracts import Annotator, DataSource, RewardSource
 from alignbench.pipeline.experience import collect_rankings, reference_logprobs
 from alignbench.records import (
@@ -33,6 +32,7 @@ from alignbench.records import (
     Split,
     Verdict,
 )
+from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.seeds import Seeds
 from alignbench.testing.tabular import EOS, LETTERS, TabularPolicy
 

@@ -262,6 +262,10 @@ def test_the_cache_is_listed_and_pruned(small: Command, command: Command) -> Non
     ("changed", "counts"),
     [
         ("functional.py", True),
+        ("contracts/__init__.py", True),
+        ("records/batches.py", True),
+        ("pretrained/checkpoint.py", True),
+        ("pipeline/data/set_aside.py", True),
         ("pipeline/training.py", True),
         ("evaluation/respond.py", True),
         ("commands/plan.py", False),

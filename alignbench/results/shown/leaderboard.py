@@ -31,16 +31,18 @@ def draw(rated: Sequence[Rating], table: Table, metric: str, form: str) -> str:
         return json_text(content)
     if form == "csv":
         return _csv(rated)
-    grid = Grid(HEADER, [[_line(rating) for rating in rated]])
+    return in_form(Grid(HEADER, [[_line(rating) for rating in rated]]), below, form, "--ratings")
+
+
+def in_form(grid: Grid, below: Sequence[str], form: str, option: str) -> str:
+    """A grid with lines below it, in a format for people; `option` is what asked for it."""
     if form == "markdown":
         return "\n".join([*grid.markdown(), "", *map(markdown_text, below)]) + "\n"
     if form == "latex":
-        return (
-            "\n".join([r"% \usepackage{booktabs}", *grid.latex(), *(f"{latex_text(line)}\\par" for line in below)])
-            + "\n"
-        )
+        lines = [r"% \usepackage{booktabs}", *grid.latex(), *(f"{latex_text(line)}\\par" for line in below)]
+        return "\n".join(lines) + "\n"
     if form == "html":
-        raise UserError("Ratings have no HTML page: choose another --format.")
+        raise UserError(f"{option} has no HTML page: choose another --format.")
     return terminal(grid, below)
 
 

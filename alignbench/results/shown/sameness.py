@@ -8,13 +8,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from alignbench.errors import UserError
 from alignbench.records import Metric
 from alignbench.results.compared.sameness import PROMPTS, Alike, sameness
 from alignbench.results.compared.table import Table
 from alignbench.results.shown.export import formula_free, json_text
-from alignbench.results.shown.grid import Grid, latex_text, markdown_text
-from alignbench.results.shown.leaderboard import terminal
+from alignbench.results.shown.grid import Grid
+from alignbench.results.shown.leaderboard import in_form
 from alignbench.results.shown.render import NOT_APPLICABLE, remarks
 
 HEADER = ("rows", "same text", "between", "within", "apart", "prompts")
@@ -35,17 +34,7 @@ def draw(table: Table, form: str) -> str:
         return json_text({"pairs": [_content(each) for each in found], "notes": below})
     if form == "csv":
         return _csv(found)
-    grid = Grid(HEADER, [[_line(each) for each in found]])
-    if form == "markdown":
-        return "\n".join([*grid.markdown(), "", *map(markdown_text, below)]) + "\n"
-    if form == "latex":
-        return (
-            "\n".join([r"% \usepackage{booktabs}", *grid.latex(), *(f"{latex_text(line)}\\par" for line in below)])
-            + "\n"
-        )
-    if form == "html":
-        raise UserError("--sameness has no HTML page: choose another --format.")
-    return terminal(grid, below)
+    return in_form(Grid(HEADER, [[_line(each) for each in found]]), below, form, "--sameness")
 
 
 def _line(each: Alike) -> list[str]:

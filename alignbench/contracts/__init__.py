@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from alignbench.contracts.sources import Annotator as Annotator
+from alignbench.contracts.sources import DataSource as DataSource
+from alignbench.contracts.subject import Subject
 from alignbench.errors import UserError
 from alignbench.records import (
     POLICY,
@@ -29,9 +32,6 @@ from alignbench.records import (
     TokenScores,
     UpdateReport,
 )
-from alignbench.sources import Annotator as Annotator
-from alignbench.sources import DataSource as DataSource
-from alignbench.subject import Subject
 
 if TYPE_CHECKING:
     import torch
