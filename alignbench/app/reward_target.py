@@ -141,6 +141,10 @@ def _of_run(path: Path, overrides: Sequence[str], measuring: Measuring, *, impli
         raise UserError(
             f"{path.name} learnt from no reward: reward={IMPLICIT}{path.name} measures what its policy prefers."
         )
+    if implicit and (config.imitates or config.algo.config.implicit_reward() is None):
+        raise UserError(
+            f"{path.name} trained no policy beyond its SFT model: it prefers nothing by itself. Name a run that did."
+        )
     label = f"{config.algo.label}'s policy" if implicit else config.reward.label
     target = RewardTarget(label, config, measuring, "", "", path, who, implicit, trained_on, names_model=True)
     return _with_settings(target, OmegaConf.to_container(settings))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Po
 from alignbench.errors import UserError
 from alignbench.evaluation.reward_models.best_of_n import draw_pool
 from alignbench.evaluation.reward_models.measures import Measured, measure
-from alignbench.evaluation.reward_models.sources import ImplicitReward, TextsAlone
+from alignbench.evaluation.reward_models.sources import PolicyReward, TextsAlone
 from alignbench.evaluation.suite import evaluation_prompts
 from alignbench.pipeline import curves, lifecycle, shared_stages
 from alignbench.pipeline.data import set_aside
@@ -161,8 +161,10 @@ def _of_run(target: RewardTarget, data: DataSource, display: Display) -> Ready:
     policy.freeze_reference()
     source: RewardSource
     if target.implicit:
+        implicit = config.algo.config.implicit_reward()
+        assert implicit is not None, "a run without one is refused"
         policy.load(weights(run))
-        source = ImplicitReward(policy, float(getattr(config.algo.config, "beta", 1.0)))
+        source = PolicyReward(policy, implicit)
     else:
         source = config.reward.build(policy=policy, data=data, seeds=seeds.child("reward"))
         if isinstance(source, FittableRewardSource) and source.needs_rankings(config.reward.config):

@@ -164,28 +164,49 @@ def test_a_reward_fitted_here_is_that_of_the_run(command: Command, tmp_path: Pat
     assert difference["examples"] == here["metrics"]["reward/accuracy"]["n"], "compared pair by pair"
 
 
-def test_what_a_policy_prefers_to_its_sft_model(command: Command, tmp_path: Path) -> None:
-    run = command(*SMALL, "algo=dpo", "algo.updates=2", "eval=quick", f"results_dir={tmp_path / 'run'}")
+@pytest.mark.parametrize(("algo", "beta"), [("dpo", 0.1), ("simpo", 2.0)])
+def test_what_a_policy_prefers_by_its_algorithm(command: Command, tmp_path: Path, algo: str, beta: float) -> None:
+    run = command(*SMALL, f"algo={algo}", "algo.updates=2", "eval=quick", f"results_dir={tmp_path / 'run'}")
     assert run.code == 0, run.err
     (path,) = (tmp_path / "run").iterdir()
     done = command("evaluate-reward", f"reward=dpo:{path}", "--best-of=0", f"results_dir={tmp_path / 'runs'}")
     record = measured(done, tmp_path / "runs")
-    config = load_config([*SMALL, "algo=dpo"])
+    config = load_config([*SMALL, f"algo={algo}"])
+    assert config.algo.config.beta == beta
     seeds = Seeds(0)
     data = config.data.build(seeds=seeds.child("data"))
     policy = config.model.build(tokenizer=data.tokenizer(), device=torch.device("cpu"), seeds=seeds.child("model"))
     rows = [json.loads(line) for line in (path / "rankings.jsonl").read_text().splitlines()]
-    right = by_log_ratio(policy, path, [row for row in rows if row["split"] == "held_out"])
-    assert value(record, "accuracy") == pytest.approx(mean(right))
-    assert record["identity"]["reward"] == "dpo's policy" and "gold_at_1" not in str(record["metrics"])
+    margins = gaps(policy, path, [row for row in rows if row["split"] == "held_out"], per_token=algo == "simpo")
+    assert value(record, "accuracy") == pytest.approx(mean(gap > 0 for gap in margins))
+    brier = mean((1 - 1 / (1 + math.exp(-beta * gap))) ** 2 for gap in margins)
+    assert value(record, "brier") == pytest.approx(brier, abs=1e-5)
+    assert record["identity"]["reward"] == f"{algo}'s policy" and "gold_at_1" not in str(record["metrics"])
     refused = command("evaluate-reward", f"reward={path}")
     assert refused.code == 2 and f"reward=dpo:{path.name} measures what its policy prefers" in refused.errors[0]
 
 
-def by_log_ratio(policy: Any, run: Path, rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """For each held-out pair whether the trained model's log-probability rose more for the better response than the SFT model's."""
+@pytest.mark.parametrize(
+    "settings", [("algo=best_of_n", "reward=length"), ("algo=sft", "algo.updates=2", "algo.batch_size=16")], ids=str
+)
+def test_a_run_without_a_policy_of_its_own_prefers_nothing(
+    command: Command, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    quick = ("eval.families=[optimization]", "eval.frontier_samples=0")
+    small = [setting for setting in SMALL if not setting.startswith("algo.")]
+    run = command(*small, *settings, *quick, f"results_dir={tmp_path / 'run'}")
+    assert run.code == 0, run.err
+    (path,) = (tmp_path / "run").iterdir()
+    done = command("evaluate-reward", f"reward=dpo:{path}", "--best-of=0")
+    assert done.code == 2
+    assert f"{path.name} trained no policy" in done.errors[0]
 
-    def sums(folder: Path) -> list[list[float]]:
+
+def gaps(policy: Any, run: Path, rows: Sequence[Mapping[str, Any]], *, per_token: bool) -> list[float]:
+    """For each held-out pair how much more the trained model's log-probability rose for the better response than the SFT model's; or how
+    much higher that of its mean token is."""
+
+    def worth(folder: Path) -> list[list[float]]:
         policy.load(folder)
         found = []
         for row in rows:
@@ -194,17 +215,18 @@ def by_log_ratio(policy: Any, run: Path, rows: Sequence[Mapping[str, Any]]) -> l
                 [prompt] * len(row["responses"]), row["responses"], finished=row["finished"]
             ).sequences
             with torch.no_grad():
-                found.append((policy.logprobs(given).logprobs * given.response_mask).sum(1).tolist())
+                sums = (policy.logprobs(given).logprobs * given.response_mask).sum(1)
+            found.append((sums / given.response_mask.sum(1) if per_token else sums).tolist())
         return found
 
-    after, before = sums(run / "model"), sums(run / "sft" / "model")
-    right = []
+    after, before = worth(run / "model"), worth(run / "sft" / "model")
+    differences = []
     for row, own, ref in zip(rows, after, before, strict=True):
         for a, rank in enumerate(row["ranks"]):
             for b, other in enumerate(row["ranks"]):
                 if rank < other and row["responses"][a] != row["responses"][b]:
-                    right.append(float(own[a] - ref[a] > own[b] - ref[b]))
-    return right
+                    differences.append(own[a] - own[b] - (0 if per_token else ref[a] - ref[b]))
+    return differences
 
 
 def test_other_data_in_another_language_is_refused(command: Command, finished: Finished, tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from alignbench import Message, Prompt, Ranking, RewardSource, Samples, UserError
+from alignbench import ImplicitReward, Message, Prompt, Ranking, RewardSource, Samples, UserError
 from alignbench.evaluation.reward_models import best_of_n, calibration
 from alignbench.evaluation.reward_models.found import FAMILY, jackknifed, spearman
 from alignbench.evaluation.reward_models.measures import Measured, measure
 from alignbench.evaluation.reward_models.scored import ScoredPair, pairs_of, score_rankings
-from alignbench.evaluation.reward_models.sources import TextsAlone
+from alignbench.evaluation.reward_models.sources import PolicyReward, TextsAlone
 from alignbench.records import Direction, MetricSpec, expand
 from tests import tiny
 
@@ -319,20 +319,26 @@ def test_without_a_model_texts_are_handed_on_whole() -> None:
             ask()
 
 
-def test_the_implicit_reward_is_the_log_ratio_times_its_coefficient() -> None:
-    from alignbench.evaluation.reward_models.sources import ImplicitReward
-
+def test_what_a_policy_prefers_is_its_log_ratio_times_beta_or_the_mean_of_its_tokens() -> None:
     policy = tiny.scratch()
     policy.freeze_reference()
     samples = policy.encode(expand(tiny.PROMPTS[:2], 2), ["a b", "c", "d e f", "g"])
-    assert ImplicitReward(policy, 0.1).score(samples).tolist() == [0, 0, 0, 0]
+    ratio = PolicyReward(policy, ImplicitReward(beta=0.1))
+    assert ratio.score(samples).tolist() == [0, 0, 0, 0]
     with torch.no_grad():
         for parameter in policy.trainable():
             parameter.mul_(1.1)
         own = (policy.logprobs(samples.sequences).logprobs * samples.sequences.response_mask).sum(1)
         ref = (policy.logprobs(samples.sequences, role="reference").logprobs * samples.sequences.response_mask).sum(1)
-    assert ImplicitReward(policy, 0.1).score(samples).tolist() == pytest.approx((0.1 * (own - ref)).tolist(), abs=1e-5)
+    assert ratio.score(samples).tolist() == pytest.approx((0.1 * (own - ref)).tolist(), abs=1e-5)
     assert float((own - ref).abs().max()) > 0.01
+    assert PolicyReward(policy, ImplicitReward()).score(samples).tolist() == pytest.approx(
+        (own - ref).tolist(), abs=1e-5
+    )
+    tokens = samples.sequences.response_mask.sum(1)
+    assert len(set(tokens.tolist())) > 1
+    mean_token = PolicyReward(policy, ImplicitReward(per_token=True, beta=2.0)).score(samples)
+    assert mean_token.tolist() == pytest.approx((2 * own / tokens).tolist(), abs=1e-5)
 
 
 def test_pairs_name_their_content() -> None:

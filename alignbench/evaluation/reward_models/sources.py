@@ -12,22 +12,29 @@ from torch import Tensor
 from alignbench import functional
 from alignbench.contracts import Policy, RewardSource
 from alignbench.errors import UserError
+from alignbench.optimizer_config import ImplicitReward
 from alignbench.records import POLICY, REFERENCE, Prompt, Rollout, Samples, Sampling, Sequences, TokenScores
 
 
-class ImplicitReward(RewardSource):
-    """`coefficient` times log pi(y|x) - log pi_ref(y|x), nats summed over the response: the reward of which the policy is the optimum
-    (Rafailov et al., arXiv 2305.18290, equation 5; what depends on the prompt alone is left out)."""
+class PolicyReward(RewardSource):
+    """What a trained policy takes a response to be worth, as its algorithm says, times beta where the algorithm has one:
+    log pi(y|x) - log pi_ref(y|x), nats summed over the response, the reward of which the policy is the optimum (Rafailov et al., arXiv
+    2305.18290, equation 5; what depends on the prompt alone is left out); or the mean log-probability of a token, without a
+    reference (Meng et al., arXiv 2405.14734, equation 3)."""
 
-    def __init__(self, policy: Policy, coefficient: float) -> None:
-        self._policy, self._coefficient = policy, coefficient
+    def __init__(self, policy: Policy, implicit: ImplicitReward) -> None:
+        self._policy, self._per_token = policy, implicit.per_token
+        self._beta = 1.0 if implicit.beta is None else implicit.beta
 
     def score(self, samples: Samples) -> Tensor:
         with torch.no_grad():
-            own, reference = (
-                functional.summed_logprobs(self._policy, samples.sequences, role=role) for role in (POLICY, REFERENCE)
-            )
-        return (self._coefficient * (own - reference)).float()
+            return (self._beta * self._worth(samples.sequences)).float()
+
+    def _worth(self, sequences: Sequences) -> Tensor:
+        if self._per_token:
+            return functional.masked_mean(self._policy.logprobs(sequences).logprobs, sequences.response_mask, dim=1)
+        own, reference = (functional.summed_logprobs(self._policy, sequences, role=r) for r in (POLICY, REFERENCE))
+        return own - reference
 
 
 class TextsAlone(Policy):
