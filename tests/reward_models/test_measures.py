@@ -262,7 +262,10 @@ class BothOrders(First):
 def test_a_source_that_asks_in_both_orders_is_not_asked_twice() -> None:
     reward = BothOrders()
     found = measured(*(one_of(n, ["5"], ["1"]) for n in "abcd"), reward=reward)
-    assert reward.asked_for == 4 and value(found, "orders_agree") == 0.75
+    assert reward.asked_for == 4
+    agree = found.metrics["reward/orders_agree"]
+    assert (agree.value, agree.n, agree.share, agree.direction) == (0.75, 4, True, Direction.HIGHER)
+    assert math.isnan(agree.stderr) and math.isnan(agree.low), "counts do not tell which pairs are of one prompt"
     assert value(found, "compared_accuracy") == 0.5
 
 

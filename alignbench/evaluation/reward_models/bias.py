@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,8 +12,7 @@ from alignbench.contracts import Policy, RewardSource
 from alignbench.evaluation.reward_models.accuracy import OWN, named
 from alignbench.evaluation.reward_models.found import Found, found, name, share, spearman
 from alignbench.evaluation.reward_models.scored import PIECE, ScoredPair, ScoredRanking
-from alignbench.records import Direction, ExampleScore, Metric, MetricSpec, Samples
-from alignbench.results.compared.statistics import summarise
+from alignbench.records import Direction, Metric, MetricSpec, Samples
 
 
 def length(scored: Sequence[ScoredRanking], pairs: Sequence[ScoredPair]) -> Found:
@@ -44,7 +43,8 @@ def compares(reward: RewardSource) -> bool:
 
 def position(reward: RewardSource, policy: Policy, pairs: Sequence[ScoredPair]) -> Found:
     """Of a source that compares: the accuracy of its comparisons, the mean of both orders, and how often the orders agree. A source
-    that asks in both orders by itself says so in its report (`pairs`, `orders_disagree`), and is not asked twice."""
+    that asks in both orders by itself says so in its report (`pairs`, `orders_disagree`), and is not asked twice: those counts do not tell
+    which pairs are of one prompt, so that share has no interval."""
     better, worse = ([_Side(pair, side) for pair in pairs] for side in ("better", "worse"))
     forward = _preferred(reward.compare, policy, better, worse)
     said = reward.report()
@@ -56,8 +56,7 @@ def position(reward: RewardSource, policy: Policy, pairs: Sequence[ScoredPair]) 
     agree = share("orders_agree", "share of pairs")
     if twice:
         return total + found(agree, ((p.example, _agree(one, other), p.cluster) for p, one, other in rows))
-    answered = int(said["pairs"])
-    return total + Found(metrics=_of_counts(agree, answered - int(said["orders_disagree"]), answered))
+    return total + _of_counts(agree, int(said["pairs"] - said["orders_disagree"]), int(said["pairs"]))
 
 
 def _agree(one: float, other: float) -> float:
@@ -89,5 +88,7 @@ def _samples(policy: Policy, sides: Sequence[_Side]) -> Samples:
     return policy.encode([s.prompt for s in sides], texts, finished=ended)
 
 
-def _of_counts(spec: MetricSpec, yes: int, of: int) -> Mapping[str, Metric]:
-    return summarise([ExampleScore(spec.name, str(i), float(i < yes)) for i in range(of)], [spec])
+def _of_counts(spec: MetricSpec, yes: int, of: int) -> Found:
+    if not of:
+        return Found()
+    return Found(metrics={spec.name: Metric(yes / of, math.nan, of, spec.direction, share=spec.share)})

@@ -19,7 +19,7 @@ GROUPS = 100
 
 @dataclass(frozen=True)
 class Found:
-    """`metrics` are figures that are no mean over examples: they have an interval, but no paired test."""
+    """`metrics` are figures that are no mean over examples: they may have an interval, but no paired test."""
 
     specs: tuple[MetricSpec, ...] = ()
     scores: tuple[ExampleScore, ...] = ()
