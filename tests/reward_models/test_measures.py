@@ -16,11 +16,11 @@ from torch import Tensor
 
 from alignbench import ImplicitReward, Message, Prompt, Ranking, RewardSource, Samples, UserError
 from alignbench.evaluation.reward_models import best_of_n, calibration
-from alignbench.evaluation.reward_models.found import FAMILY, jackknifed, spearman
+from alignbench.evaluation.reward_models.found import FAMILY, spearman
 from alignbench.evaluation.reward_models.measures import Measured, measure
 from alignbench.evaluation.reward_models.scored import ScoredPair, pairs_of, score_rankings
 from alignbench.evaluation.reward_models.sources import PolicyReward, TextsAlone
-from alignbench.records import Direction, MetricSpec, expand
+from alignbench.records import Direction, expand
 from tests import tiny
 
 POLICY = TextsAlone(torch.device("cpu"))
@@ -199,7 +199,26 @@ def test_calibration_by_hand() -> None:
     assert brier == pytest.approx([(1 - p) ** 2 for p in sigmoid])
     # Two bins: four at .881 of which three are right, two at .574 of which one is
     error = 4 / 6 * abs(sigmoid[0] - 0.75) + 2 / 6 * abs(sigmoid[4] - 0.5)
-    assert found.metrics["reward/calibration_error"].value == pytest.approx(error)
+    shares = [s.value for s in found.scores if s.metric == "reward/calibration_error"]
+    assert mean(shares) == pytest.approx(error)
+    # Each pair adds its own gap, by the sign of its bin's.
+    signs = [math.copysign(1, sigmoid[0] - 0.75)] * 4 + [math.copysign(1, sigmoid[4] - 0.5)] * 2
+    gaps = [max(p, 1 - p) - (m > 0) for p, m in zip(sigmoid, margins, strict=True)]
+    assert shares == pytest.approx([sign * gap for sign, gap in zip(signs, gaps, strict=True)])
+
+
+def test_the_calibration_error_is_clustered_by_prompt_and_compared_pair_by_pair() -> None:
+    rows = [one_of("a", ["3"], ["1"]), one_of("a", ["2"], ["1"]), one_of("b", ["1"], ["2"]), one_of("c", ["5"], ["1"])]
+    found = measured(*rows)
+    for metric in ("reward/calibration_error", "reward/calibration_error_scaled"):
+        scores = {s.example: (s.value, s.cluster) for s in found.scores if s.metric == metric}
+        assert scores.keys() == {s.example for s in found.scores if s.metric == "reward/accuracy"}
+        whole = found.metrics[metric]
+        assert (whole.n, whole.clusters) == (4, 3) and whole.value == pytest.approx(mean(v for v, _ in scores.values()))
+        by_prompt: dict[str, float] = {}
+        for score, cluster in scores.values():
+            by_prompt[cluster] = by_prompt.get(cluster, 0) + score - whole.value
+        assert whole.stderr == pytest.approx(math.sqrt(3 / 2 * sum(r**2 for r in by_prompt.values())) / 4)
 
 
 def test_a_scale_is_fitted_on_other_prompts() -> None:
@@ -210,22 +229,17 @@ def test_a_scale_is_fitted_on_other_prompts() -> None:
     margins = np.where(right, odds, -odds)
     assert calibration.factor(margins * 50) * 50 == pytest.approx(calibration.factor(margins), rel=1e-3)
     assert calibration.factor(margins) == pytest.approx(1, abs=0.1)
-    own = calibration.scaled(margins * 50, [str(i) for i in range(4000)])
-    assert calibration.calibration_error(own) < 0.03 < 0.2 < calibration.calibration_error(margins * 50)
+    found = calibration.calibration([pair(float(margin), i) for i, margin in enumerate(margins * 50)])
+    before, after = (
+        mean(s.value for s in found.scores if s.metric == f"reward/calibration_error{end}") for end in ("", "_scaled")
+    )
+    assert after < 0.03 < 0.2 < before
     moved = margins.copy()
     moved[0] = 100.0
     assert (
         calibration.scaled(moved, [str(i) for i in range(4000)])[2]
         == calibration.scaled(margins, [str(i) for i in range(4000)])[2]
     )
-
-
-def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
-    values = np.array([1.0, 4.0, 2.0, 7.0])
-    spec = MetricSpec("reward/x", Direction.NEITHER)
-    (metric,) = jackknifed(spec, list("abcd"), lambda rows: float(values[rows].mean())).metrics.values()
-    assert metric.stderr == pytest.approx(values.std(ddof=1) / 2)
-    assert metric.high - metric.low == pytest.approx(2 * 3.182446 * metric.stderr)
 
 
 class First(RewardSource):

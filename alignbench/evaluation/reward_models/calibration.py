@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from alignbench.evaluation.reward_models.found import Found, found, jackknifed, name
+from alignbench import functional
+from alignbench.evaluation.reward_models.found import Found, found, name
 from alignbench.evaluation.reward_models.scored import ScoredPair
 from alignbench.records import Direction, MetricSpec
 
-BINS = 10
 Floats = npt.NDArray[np.float64]
 
 
@@ -29,17 +30,10 @@ def calibration(pairs: Sequence[ScoredPair]) -> Found:
         spec = MetricSpec(name(f"brier{end}"), Direction.LOWER, "squared error of a probability")
         total += found(spec, ((p.example, float(b), p.cluster) for p, b in zip(pairs, brier, strict=True)))
         spec = MetricSpec(name(f"calibration_error{end}"), Direction.LOWER, "probability")
-        total += jackknifed(spec, clusters, lambda rows, own=own: calibration_error(own[rows]))  # type: ignore[misc]
+        confidence, right = (torch.from_numpy(x) for x in (_sigmoid(np.abs(own)), (np.sign(own) + 1) / 2))
+        shares = functional.calibration_shares(confidence, right).tolist()
+        total += found(spec, ((p.example, share, p.cluster) for p, share in zip(pairs, shares, strict=True)))
     return total
-
-
-def calibration_error(margins: Floats) -> float:
-    """Over equal-width bins of confidence: how far confidence and share of right are apart, weighted by pairs."""
-    confidence = _sigmoid(np.abs(margins))
-    right = (np.sign(margins) + 1) / 2
-    which = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(which, weights=confidence - right, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(margins))
 
 
 def scaled(margins: Floats, clusters: Sequence[str]) -> Floats:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ import numpy.typing as npt
 from alignbench.records import Direction, ExampleScore, Metric, MetricSpec
 
 FAMILY = "reward"
-GROUPS = 100
-"""Parts that the jackknife leaves out one at a time; fewer where there are fewer clusters."""
 
 
 @dataclass(frozen=True)
@@ -42,31 +39,6 @@ def found(spec: MetricSpec, rows: Iterable[tuple[str, float, str]]) -> Found:
     """One metric from (example, value, cluster)."""
     scores = tuple(ExampleScore(spec.name, example, value, cluster) for example, value, cluster in rows)
     return Found((spec,), scores)
-
-
-def jackknifed(
-    spec: MetricSpec,
-    clusters: Sequence[str],
-    statistic: Callable[[npt.NDArray[np.intp]], float],
-) -> Found:
-    """A statistic of rows (given their numbers) with the interval of the delete-a-group jackknife over clusters (Kott 2001, J. of
-    Official Statistics 17, 521-526): sqrt((G - 1) / G * sum of (theta without group - their mean)^2), by Student's t."""
-    from scipy.special import stdtrit
-
-    rows = np.arange(len(clusters))
-    value = statistic(rows)
-    if not len(rows) or math.isnan(value):
-        return Found()
-    numbers = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
-    groups = min(GROUPS, len(numbers))
-    metric = Metric(value, math.nan, len(rows), spec.direction, clusters=len(numbers))
-    if groups > 2:
-        group = np.array([numbers[cluster] % groups for cluster in clusters])
-        without = np.array([statistic(rows[group != g]) for g in range(groups)])
-        stderr = math.sqrt((groups - 1) / groups * float(((without - without.mean()) ** 2).sum()))
-        half = stderr * float(stdtrit(groups - 1, 0.975))
-        metric = replace(metric, stderr=stderr, low=value - half, high=value + half)
-    return Found(metrics={spec.name: metric})
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
