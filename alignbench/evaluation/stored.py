@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.contracts import Evaluation
+from alignbench.errors import UserError
 from alignbench.evaluation.suite import Evaluated
 from alignbench.records import ExampleScore, Generation, Message, Opinion, Prompt, Ranking, Verdict
 from alignbench.results.compared.statistics import summarise
@@ -36,22 +37,32 @@ def load(folder: Path, questions: Sequence[Prompt], samples: int, evaluations: S
     return Evaluated(found[:shared], found[shared:], scores, summarise(scores, specs))
 
 
-def held_out_rankings(folder: Path, known: Iterable[Prompt]) -> tuple[Ranking, ...]:
-    """Those that a run kept from training, none where it has no rankings. `known`: the data's prompts."""
-    if not (folder / RANKINGS).is_file():
-        return ()
-    prompts = {prompt.id: prompt for prompt in known}
-    with (folder / RANKINGS).open(encoding="utf-8") as file:
-        rows = [row for row in map(json.loads, file) if row["split"] == "held_out"]
-    return tuple(
-        Ranking(
-            prompts.get(row["id"]) or Prompt(row["id"], tuple(Message(**message) for message in row["messages"])),
-            tuple(row["responses"]),
-            tuple(row["ranks"]),
-            tuple(row["finished"]),
-        )
-        for row in rows
-    )
+def rankings(
+    folder: Path, known: Iterable[Prompt], *, annotator: str | None
+) -> tuple[tuple[Ranking, ...], tuple[Ranking, ...]]:
+    """Those that a run learnt from and those that it held out, none where it has no rankings. A prompt of the data, whose prompts are
+    `known`, gets back what the data knows of it. `annotator`: the run's, under whose name stand those that name nobody."""
+    path, prompts = folder / RANKINGS, {prompt.id: prompt for prompt in known}
+    sides: tuple[list[Ranking], list[Ranking]] = ([], [])
+    if path.is_file():
+        # Not splitlines(): a response may hold other line separators, which JSON leaves as they are.
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            try:
+                row = json.loads(line)
+                sides[row["split"] == "held_out"].append(_ranking(row, prompts, annotator))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path}, line {number}, is no ranking as a run writes it ({error}).") from error
+    return tuple(sides[0]), tuple(sides[1])
+
+
+def _ranking(row: Mapping[str, Any], known: Mapping[str, Prompt], annotator: str | None) -> Ranking:
+    messages = tuple(Message(m["role"], m["content"]) for m in row["messages"])
+    prompt = Prompt(row["id"], messages)
+    if (own := known.get(prompt.id)) and own.messages == messages:
+        prompt = own
+    responses, ranks, finished = (tuple(row[key]) for key in ("responses", "ranks", "finished"))
+    who = row["annotator"]
+    return Ranking(prompt, responses, ranks, finished, annotator="" if who == annotator else who)
 
 
 def _generation(line: Mapping[str, Any], known: Mapping[str, Prompt]) -> Generation:

@@ -146,7 +146,9 @@ def _of_run(
             reward.load(target.run / "reward")
         suite = dataclasses.replace(suite, reward=reward)
     known = [prompt for split in Split for prompt in suite.data.prompts(split)]
-    suite = dataclasses.replace(suite, held_out=stored.held_out_rankings(target.run, known))
+    annotator = target.identity.annotator if target.identity else None
+    _, held_out = stored.rankings(target.run, known, annotator=annotator)
+    suite = dataclasses.replace(suite, held_out=held_out)
     policy.load(start)
     with display.stage("evaluate sft"):
         baseline = suite.evaluate(start, questions, baseline=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from alignbench import distributed
 from alignbench.app.reward_target import RewardTarget
 from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
 from alignbench.errors import UserError
+from alignbench.evaluation import stored
 from alignbench.evaluation.reward_models.best_of_n import draw_pool
 from alignbench.evaluation.reward_models.measures import Measured, measure
 from alignbench.evaluation.reward_models.sources import PolicyReward, TextsAlone
@@ -29,7 +29,7 @@ from alignbench.pipeline.preparation import Data, fit_window, load_model, needs_
 from alignbench.pipeline.run import closing_tracker
 from alignbench.pipeline.stages import Rankings
 from alignbench.pipeline.workbench import workbench
-from alignbench.records import Message, Prompt, Ranking, Split
+from alignbench.records import Prompt, Ranking, Split
 from alignbench.results.disk import environment
 from alignbench.results.disk.directory import BASELINE, RANKINGS, RunDirectory
 from alignbench.results.disk.record import MEASURED_REWARD, Identity
@@ -174,32 +174,19 @@ def _of_run(target: RewardTarget, data: DataSource, display: Display) -> Ready:
         if not data.rankings():
             raise UserError(f"data={config.data.label} has no recorded rankings to measure a reward by.")
         return _within_window(Ready(source, policy, data.rankings(), held_out=False), display)
-    train, held_out = _collected(run, data)
+    annotator = target.identity.annotator if target.identity else None
+    train, held_out = _collected(run, data, annotator)
     chosen = [*train, *held_out] if target.measuring.everything else held_out
     return _within_window(Ready(source, policy, chosen, held_out=not target.measuring.everything), display)
 
 
-def _collected(run: Path, data: DataSource) -> tuple[list[Ranking], list[Ranking]]:
-    """The rankings of a run, to learn from and held out. A prompt of the data gets back what the data knows of it."""
-    path = run / RANKINGS
-    if not path.is_file():
-        if data.rankings():
-            return [], list(data.rankings())
-        raise UserError(f"{run.name} collected no rankings, and its data has none: name others with data=.")
-    known = {prompt.id: prompt for prompt in (*data.prompts(Split.TRAIN), *data.prompts(Split.EVALUATION))}
-    sides: tuple[list[Ranking], list[Ranking]] = ([], [])
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-            messages = tuple(Message(m["role"], m["content"]) for m in row["messages"])
-            prompt = Prompt(row["id"], messages)
-            if (own := known.get(prompt.id)) and own.messages == messages:
-                prompt = own
-            responses, ranks, finished = (tuple(row[key]) for key in ("responses", "ranks", "finished"))
-            sides[row["split"] == "held_out"].append(Ranking(prompt, responses, ranks, finished))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}, line {number}, is no ranking as a run writes it ({error}).") from error
-    return sides
+def _collected(run: Path, data: DataSource, annotator: str | None) -> tuple[Sequence[Ranking], Sequence[Ranking]]:
+    """The rankings of a run, to learn from and held out."""
+    if (run / RANKINGS).is_file():
+        return stored.rankings(run, [p for split in Split for p in data.prompts(split)], annotator=annotator)
+    if data.rankings():
+        return (), data.rankings()
+    raise UserError(f"{run.name} collected no rankings, and its data has none: name others with data=.")
 
 
 def _as_it_is(target: RewardTarget, data: DataSource, display: Display, *, texts_alone: bool) -> Ready:

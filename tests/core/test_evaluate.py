@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars
 import pytest
 
+from alignbench import Message, Prompt, Ranking
+from alignbench.evaluation import stored
+from alignbench.results.disk.directory import RunDirectory
 from tests import tiny
 from tests.core.conftest import Finished
 from tests.core.harness import Command, records
@@ -55,6 +60,36 @@ def test_other_settings_of_evaluation_make_another_row(command: Command, finishe
     assert "other evaluation settings" in compared.err, "numbers that were measured otherwise are not set side by side"
     forced = command("compare", str(finished.path), str(again), "--force", "--format", "markdown")
     assert "eval.samples=1" in forced.out, "the rows are told apart"
+
+
+def test_rankings_are_read_back_as_they_were(tmp_path: Path) -> None:
+    """Prompts with what the data knows of them, if they are the data's; who ranked, unless it is the run's annotator, who has no name."""
+    asked = tuple(Message("user", text) for text in ("a?", "b?", "c?"))
+    known = [Prompt(str(i), (message,), cluster="twins", subset="math") for i, message in enumerate(asked[:2])]
+    other = Prompt("1", (asked[2],))
+    train = (Ranking(known[0], ("a\u2028b\x85c", "d"), (0, 1), (True, False)),)
+    held_out = (
+        Ranking(known[1], ("a", "b"), (1, 0), (True, True), "Ann"),
+        Ranking(other, ("a", "b"), (0, 0), (True, True)),
+    )
+    RunDirectory(tmp_path).write_rankings(train, held_out, annotator="mild")
+    assert stored.rankings(tmp_path, known, annotator="mild") == (train, held_out)
+    assert stored.rankings(tmp_path, [], annotator=None)[1][1] == replace(held_out[1], annotator="mild")
+    assert stored.rankings(tmp_path / "none", known, annotator="mild") == ((), ())
+
+
+@pytest.mark.parametrize("line", ["{[", "[]", '{"split": "held_out"}', '{"id": "\udc80"}'])
+def test_damaged_rankings_are_refused_in_one_line(
+    command: Command, finished: Finished, tmp_path: Path, line: str
+) -> None:
+    shutil.copytree(finished.path, tmp_path / "run")
+    path = tmp_path / "run" / "rankings.jsonl"
+    number = len(path.read_bytes().splitlines()) + 1
+    path.write_bytes(path.read_bytes() + line.encode(errors="surrogateescape") + b"\n")
+    done = command("evaluate", str(tmp_path / "run"), "eval=quick")
+    assert done.code == 2
+    (error,) = done.errors
+    assert f"rankings.jsonl, line {number}, is no ranking as a run writes it" in error
 
 
 def checkpoint(folder: Path) -> Path:
