@@ -20,7 +20,7 @@ from alignbench.evaluation import stored
 from alignbench.evaluation.reward_models.best_of_n import draw_pool
 from alignbench.evaluation.reward_models.measures import Measured, measure
 from alignbench.evaluation.reward_models.sources import PolicyReward, TextsAlone
-from alignbench.evaluation.suite import evaluation_prompts
+from alignbench.evaluation.suite import evaluation_prompts, reads_ordinary_text
 from alignbench.pipeline import curves, lifecycle, shared_stages
 from alignbench.pipeline.data import set_aside
 from alignbench.pipeline.display import Display
@@ -150,12 +150,13 @@ def _of_run(target: RewardTarget, data: DataSource, display: Display) -> Ready:
     config, run, seeds = target.config, target.run, Seeds(target.config.seed)
     assert run is not None and target.trained_on is not None, "of a run"
     own = target.trained_on.build(seeds=seeds.child("data")) if target.other_data else data
-    if (own.tokenizer() is None) != (data.tokenizer() is None):
+    policy = load_model(config, own, seeds, display)
+    # A model of ordinary text reads whatever it is asked; a made-up language is read by those alone who learnt it.
+    if not reads_ordinary_text(policy, own) and reads_ordinary_text(policy, data):
         raise UserError(
             f"data={config.data.label} is not in the language of {run.name}, whose model knows that of "
             f"data={target.trained_on.label} alone: choose a run on such data, or leave data out."
         )
-    policy = load_model(config, own, seeds, display)
     start = weights(run if config.imitates else run / BASELINE)
     policy.load(start)
     policy.freeze_reference()

@@ -231,9 +231,12 @@ def gaps(policy: Any, run: Path, rows: Sequence[Mapping[str, Any]], *, per_token
 
 def test_other_data_in_another_language_is_refused(command: Command, finished: Finished, tmp_path: Path) -> None:
     rows = [{"prompt": f"{q}?", "chosen": "2 yes", "rejected": "1 no"} for q in "abc"]
-    done = command("evaluate-reward", f"reward={finished.path}", "data=preferences", bench(tmp_path, rows))
-    assert done.code == 2
-    assert "is not in the language of" in done.errors[0]
+    for other in (("data=preferences", bench(tmp_path, rows)), ("data=arithmetic",), ("data=exact",)):
+        done = command("evaluate-reward", f"reward={finished.path}", *other)
+        assert done.code == 2
+        assert f"{other[0]} is not in the language of {finished.path.name}" in done.errors[0]
+    same = command("evaluate-reward", f"reward={finished.path}", "data=world", "data.train_prompts=99")
+    assert same.code == 2 and "data=world has no recorded rankings" in same.errors[0], "its own language"
 
 
 @pytest.mark.parametrize(
@@ -346,6 +349,8 @@ def test_ordinary_text_with_a_model_and_recorded_rankings(command: Command, tmp_
     )
     assert measured(elsewhere, tmp_path / "there")["metrics"]["reward/accuracy"]["n"] == 3
     assert "all rankings, 3" in elsewhere.out
+    world = command("evaluate-reward", f"reward={path}", "data=world")
+    assert "data=world has no recorded rankings" in world.errors[0], "its words do not stand in the way"
 
 
 def spoil(folder: Path, name: str) -> None:
