@@ -111,9 +111,10 @@ def sample(
     data: DataSource,
     reward: RewardSource,
     seeds: Seeds,
+    stream: str = "frontier",
 ) -> Frontier:
-    """Asks the policy's reference, which is the SFT model; a response that comes twice is scored once."""
-    rng = seeds.torch("frontier")
+    """Asks the policy's reference, which is the SFT model; a response that comes twice is scored once. `stream` names the chances."""
+    rng = seeds.torch(stream)
     pieces, at_once = [], max(_AT_ONCE // n, 1)
     for start in range(0, len(prompts), at_once):
         asked = prompts[start : start + at_once]

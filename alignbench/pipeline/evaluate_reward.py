@@ -256,8 +256,8 @@ def _measured(target: RewardTarget, ready: Ready, data: DataSource, display: Dis
     pool = None
     if ready.sft and target.measuring.best_of and (asked := _questions(target, ready.policy, data, display)):
         with display.stage("best of n") as note:
-            rng = Seeds(target.config.seed).child("best of n").torch("pool")
-            pool = draw_pool(ready.policy, ready.source, data, asked, target.measuring.best_of, rng)
+            seeds = Seeds(target.config.seed).child("best of n")
+            pool = draw_pool(ready.policy, ready.source, data, asked, target.measuring.best_of, seeds)
             note.text = f"{len(asked)} prompts, {target.measuring.best_of} responses to each"
     with display.stage("measure"):
         return measure(ready.source, ready.policy, ready.rankings, pool)

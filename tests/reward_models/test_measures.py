@@ -14,13 +14,14 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from alignbench import ImplicitReward, Message, Prompt, Ranking, RewardSource, Samples, UserError
+from alignbench import DataSource, ImplicitReward, Message, Prompt, Ranking, RewardSource, Samples, Seeds, UserError
+from alignbench.evaluation.frontier import Frontier
 from alignbench.evaluation.reward_models import best_of_n, calibration
 from alignbench.evaluation.reward_models.found import FAMILY, spearman
 from alignbench.evaluation.reward_models.measures import Measured, measure
 from alignbench.evaluation.reward_models.scored import ScoredPair, pairs_of, score_rankings
 from alignbench.evaluation.reward_models.sources import PolicyReward, TextsAlone
-from alignbench.records import Direction, expand
+from alignbench.records import REFERENCE, Direction, Sampling, Split, Verdict, expand
 from tests import tiny
 
 POLICY = TextsAlone(torch.device("cpu"))
@@ -305,7 +306,7 @@ def test_under_optimisation_tells_a_good_source_from_a_hacked_one() -> None:
     prompts = tuple(prompt(str(i)) for i in range(4))
 
     def values(proxy: Tensor) -> dict[str, float]:
-        found = best_of_n.under_optimisation(best_of_n.Pool(prompts, proxy, gold))
+        found = best_of_n.under_optimisation(Frontier(prompts, proxy, gold))
         by_name: dict[str, list[float]] = {}
         for score in found.scores:
             by_name.setdefault(score.metric.removeprefix("reward/"), []).append(score.value)
@@ -317,6 +318,45 @@ def test_under_optimisation_tells_a_good_source_from_a_hacked_one() -> None:
     assert good["gold_gain"] == 7.5
     assert good["gold_correlation"] == pytest.approx(1)
     assert bad["gold_correlation"] < 0.5
+
+
+class Vowels(DataSource):
+    """The truth is how many a response has. `knows`: whether it judges one without any."""
+
+    def __init__(self, *, knows: bool) -> None:
+        self.knows = knows
+
+    def prompts(self, split: Split) -> Sequence[Prompt]:
+        return tiny.PROMPTS
+
+    def judge(self, prompt: Prompt, response: str, *, finished: bool) -> Verdict | None:
+        count = sum(letter in "aeiou" for letter in response)
+        return Verdict(float(count), None, None) if self.knows or count else None
+
+
+class Lengths(Says):
+    def score(self, samples: Samples) -> Tensor:
+        self.asked += len(samples)
+        return samples.sequences.response_mask.sum(1).float()
+
+
+def test_a_pool_is_drawn_from_the_sft_model_and_each_response_scored_once() -> None:
+    policy = tiny.scratch()
+    policy.freeze_reference()
+    tiny.move(policy)
+    reward, seeds, prompts = Lengths(), Seeds(3).child("best of n"), tiny.PROMPTS[:2]
+    pool = best_of_n.draw_pool(policy, reward, Vowels(knows=True), prompts, 40, seeds)
+    drawn = policy.generate(prompts, Sampling(), n=40, role=REFERENCE, rng=seeds.torch("pool")).samples
+    assert pool.prompts == tuple(prompts)
+    assert pool.scores.flatten().tolist() == drawn.sequences.response_mask.sum(1).tolist()
+    assert pool.gold.flatten().tolist() == [sum(letter in "aeiou" for letter in text) for text in drawn.texts]
+    assert (
+        reward.asked
+        == len(set(zip((p.id for p in drawn.prompts), drawn.texts, drawn.finished.tolist(), strict=True)))
+        < 80
+    )
+    with pytest.raises(UserError, match="Vowels knows the truth of some responses and not of others"):
+        best_of_n.draw_pool(policy, reward, Vowels(knows=False), prompts, 40, seeds)
 
 
 def test_nothing_to_measure_is_said() -> None:

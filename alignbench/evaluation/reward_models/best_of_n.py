@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import comb
 
 import torch
@@ -11,22 +10,11 @@ from torch import Tensor
 
 from alignbench.contracts import DataSource, Policy, RewardSource
 from alignbench.errors import UserError
+from alignbench.evaluation.frontier import Frontier, sample
 from alignbench.evaluation.reward_models.found import Found, found, name, spearman
-from alignbench.records import REFERENCE, Direction, MetricSpec, Prompt, Sampling
+from alignbench.records import Direction, MetricSpec, Prompt
 from alignbench.results.compared.statistics import summarise
-from alignbench.scoring import checked_scores
-
-PIECE = 1024
-"""Responses that are scored at once."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """N responses of the SFT model to each of P prompts: what the source and the truth say of each, [P, N] float64."""
-
-    prompts: tuple[Prompt, ...]
-    proxy: Tensor
-    gold: Tensor
+from alignbench.seeds import Seeds
 
 
 def sizes(most: int) -> list[int]:
@@ -35,22 +23,14 @@ def sizes(most: int) -> list[int]:
 
 
 def draw_pool(
-    policy: Policy, reward: RewardSource, data: DataSource, prompts: Sequence[Prompt], n: int, rng: torch.Generator
-) -> Pool:
-    """Samples from the policy's reference, which is the SFT model."""
-    samples = policy.generate(prompts, Sampling(), n=n, role=REFERENCE, rng=rng).samples
-    pieces = torch.arange(len(samples)).split(PIECE)
+    policy: Policy, reward: RewardSource, data: DataSource, prompts: Sequence[Prompt], n: int, seeds: Seeds
+) -> Frontier:
+    """N responses of the SFT model, which is the policy's reference, to each of P prompts: what the source and the truth say of each."""
     with torch.no_grad():
-        proxy = torch.cat([checked_scores(reward, samples.select(rows)).double().cpu() for rows in pieces])
-    verdicts = [
-        data.judge(prompt, text, finished=ended)
-        for prompt, text, ended in zip(samples.prompts, samples.texts, samples.finished.tolist(), strict=True)
-    ]
-    known = [verdict.gold_reward for verdict in verdicts if verdict is not None]
-    if len(known) < len(verdicts):
+        pool = sample(policy, prompts, n=n, temperature=1.0, data=data, reward=reward, seeds=seeds, stream="pool")
+    if pool.gold.isnan().any():
         raise UserError(f"{type(data).__name__} knows the truth of some responses and not of others.")
-    gold = torch.tensor(known, dtype=torch.float64)
-    return Pool(tuple(prompts), proxy.reshape(-1, n), gold.reshape(-1, n))
+    return pool
 
 
 def expected_best(chosen_by: Tensor, worth: Tensor, n: int) -> Tensor:
@@ -67,23 +47,23 @@ def expected_best(chosen_by: Tensor, worth: Tensor, n: int) -> Tensor:
     return value @ weights
 
 
-def under_optimisation(pool: Pool) -> Found:
+def under_optimisation(pool: Frontier) -> Found:
     """Gold and proxy of the best of n for each n, how much gold the best of all gains over a single response, and the rank correlation of
     source and truth among one prompt's responses."""
     total = Found()
     names = [(prompt.id, prompt.cluster or prompt.id) for prompt in pool.prompts]
     gold: dict[int, Tensor] = {}
     for n in sizes(pool.gold.shape[1]):
-        gold[n] = expected_best(pool.proxy, pool.gold, n)
+        gold[n] = expected_best(pool.scores, pool.gold, n)
         spec = MetricSpec(name(f"gold_at_{n}"), Direction.HIGHER, f"gold reward of the best of {n}")
         total += _of_prompts(spec, names, gold[n])
     most = max(gold)
     total += _of_prompts(MetricSpec(name("gold_gain"), Direction.HIGHER, "gold reward"), names, gold[most] - gold[1])
     for n in gold:  # no scores of examples: the unit is the source's own, and two sources are not to be compared in it
         spec = MetricSpec(name(f"proxy_at_{n}"), Direction.NEITHER, f"score of the best of {n}, in the source's unit")
-        chosen = _of_prompts(spec, names, expected_best(pool.proxy, pool.proxy, n))
+        chosen = _of_prompts(spec, names, expected_best(pool.scores, pool.scores, n))
         total += Found(metrics=summarise(chosen.scores, chosen.specs))
-    rows = zip(names, pool.proxy.tolist(), pool.gold.tolist(), strict=True)
+    rows = zip(names, pool.scores.tolist(), pool.gold.tolist(), strict=True)
     told = [(own, spearman(proxy, truth)) for own, proxy, truth in rows if len(set(truth)) > 1]
     if told:  # where all are equally good there is nothing to tell apart
         spec = MetricSpec(name("gold_correlation"), Direction.HIGHER, "rank correlation within a prompt")

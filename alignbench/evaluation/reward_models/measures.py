@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from alignbench.contracts import Policy, RewardSource
 from alignbench.errors import UserError
+from alignbench.evaluation.frontier import Frontier
 from alignbench.evaluation.reward_models import accuracy, bias
-from alignbench.evaluation.reward_models.best_of_n import Pool, under_optimisation
+from alignbench.evaluation.reward_models.best_of_n import under_optimisation
 from alignbench.evaluation.reward_models.calibration import calibration
 from alignbench.evaluation.reward_models.scored import pairs_of, score_rankings
 from alignbench.records import ExampleScore, Metric, Ranking
@@ -24,7 +25,7 @@ class Measured:
     subsets: Mapping[str, str]
 
 
-def measure(reward: RewardSource, policy: Policy, rankings: Sequence[Ranking], pool: Pool | None) -> Measured:
+def measure(reward: RewardSource, policy: Policy, rankings: Sequence[Ranking], pool: Frontier | None) -> Measured:
     """Scores the rankings and computes every measure that applies; with a pool also what best-of-n makes of it."""
     scored = score_rankings(reward, policy, rankings)
     pairs = pairs_of(scored)
