@@ -113,8 +113,12 @@ def test_a_run_learns_from_what_the_judge_prefers(
         small = (*SMALL, "rankings.prompts=6", "algo.updates=1", "eval.families=[optimization]")
         where = (f"annotator.key_variable={VARIABLE}", f"results_dir={tmp_path / 'runs'}")
         done = command(capsys, *small, *settings, *where)
-    assert done.code == 0, done.err
+        asked = len(server.asked)
+        again = command(capsys, *small, *settings, *where[:1], f"results_dir={tmp_path / 'again'}")
+        assert len(server.asked) == asked, "the rankings are those of the first run"
+    assert (done.code, again.code) == (0, 0), done.err
     run = records(tmp_path / "runs")[0]
+    assert records(tmp_path / "again")[0]["reports"] == run["reports"], "what they cost is told by both"
     assert run["identity"]["annotator"] == "judge"
     assert run["reports"]["annotator/requests"] == len(server.asked) > 0
     (path,) = tmp_path.glob("runs/*/rankings.jsonl")
