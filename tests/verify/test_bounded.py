@@ -357,6 +357,31 @@ def test_a_program_that_waits_is_ended_by_the_clock() -> None:
     assert program.passes("import time\ntime.sleep(1000)", "pass", cpu_seconds=0.1, memory=256) is None
 
 
+TO_ANSWERS = """import os, sys
+frame, told = sys._getframe(), {told}
+while frame and "asked" not in frame.f_locals:
+    frame = frame.f_back
+token = frame.f_locals["asked"]["token"]
+for pipe in range(3, 9):
+    try: os.write(pipe, told.format(token).encode())
+    except OSError: pass
+os._exit(0)"""
+
+
+@pytest.mark.parametrize("told", ["unsafe x\n", "unsafe {} x\n", "\nunsafe x\n", "too much\n"])
+def test_a_program_cannot_speak_for_the_sandbox(told: str) -> None:
+    """A machine without a sandbox stops a run: no response may."""
+    assert not program.passes(TO_ANSWERS.replace("{told}", repr(told)), "pass", cpu_seconds=2, memory=256)
+
+
+def test_a_machine_without_a_sandbox_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "sandbox.py"
+    script.write_text(Path(program._SCRIPT).read_text().replace('sys.platform != "linux"', "True"))
+    monkeypatch.setattr(program, "_SCRIPT", script)
+    with pytest.raises(UserError, match=r"cannot be shut in on this machine \(no filter for linux on \w+\)"):
+        program.check_available()
+
+
 def test_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "secret")
     assert program.passes("import os\nassert 'A_KEY' not in os.environ", "pass", cpu_seconds=2, memory=256)

@@ -13,6 +13,7 @@ from alignbench import UserError
 from alignbench_verify.bounded import process
 
 _SCRIPT = Path(__file__).with_name("sandbox.py")
+_RAN = "shut in: "
 
 
 def passes(program: str, tests: str, *, cpu_seconds: float, memory: int) -> bool | None:
@@ -35,12 +36,12 @@ def passes(program: str, tests: str, *, cpu_seconds: float, memory: int) -> bool
     if told is None:
         return None
     found = told.decode("ascii", "replace").strip()
-    if found.startswith("unsafe"):
+    if found.startswith("unsafe "):  # at the line's beginning, which is written before the program runs
         raise UserError(
             f"A program of a model's cannot be shut in on this machine ({found[7:200]}), and is not run without: the check "
             "`python` needs Linux with seccomp on x86-64 or arm64."
         )
-    return None if found == "too much" else found == token
+    return None if found == _RAN + "too much" else found == _RAN + token
 
 
 def check_available() -> None:

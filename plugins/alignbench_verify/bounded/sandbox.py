@@ -242,6 +242,8 @@ def main():
     except (OSError, ValueError, AttributeError) as error:
         os.write(answers, f"unsafe {error}\n".encode("ascii", "replace"))
         return
+    # The line begins before anything of the model's runs, so that no program can call its machine unsafe.
+    os.write(answers, b"shut in: ")
     verdict = b"failed\n"
     try:
         space = {"__name__": "__main__"}
