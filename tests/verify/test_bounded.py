@@ -382,6 +382,13 @@ def test_a_machine_without_a_sandbox_is_refused_in_one_line(monkeypatch: pytest.
         program.check_available()
 
 
+@pytest.mark.parametrize("name", ["exec", "compile"])
+def test_what_runs_the_tests_is_not_the_programs_to_replace(name: str) -> None:
+    lines = f"import builtins\nbuiltins.{name} = lambda *a: 'pass'"
+    assert program.passes(lines, "assert False", cpu_seconds=2, memory=256) is False
+    assert program.passes(lines, "assert True", cpu_seconds=2, memory=256)
+
+
 def test_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "secret")
     assert program.passes("import os\nassert 'A_KEY' not in os.environ", "pass", cpu_seconds=2, memory=256)

@@ -244,11 +244,12 @@ def main():
         return
     # The line begins before anything of the model's runs, so that no program can call its machine unsafe.
     os.write(answers, b"shut in: ")
-    verdict = b"failed\n"
+    verdict, run = b"failed\n", exec  # by a name of this frame's: the program may replace the builtin
     try:
         space = {"__name__": "__main__"}
-        exec(compile(asked["program"], "<response>", "exec"), space)
-        exec(compile(asked["tests"], "<tests>", "exec"), space)
+        tests = compile(asked["tests"], "<tests>", "exec")
+        run(compile(asked["program"], "<response>", "exec"), space)
+        run(tests, space)
         verdict = asked["token"].encode() + b"\n"
     except MemoryError:
         verdict = b"too much\n"
