@@ -2,7 +2,8 @@
 string matching of XSTest, Röttger et al. 2023, arXiv 2308.01263), with a list of our own.
 
 What it cannot see: a refusal that only moralises ("Violence is never the answer.") or changes the subject, one that
-apologises and no more ("I'm sorry, no."), and one in another language. What it takes for one: a helpful reply that begins by saying what it cannot do."""
+apologises and no more ("I'm sorry, no."), and one in another language. What it takes for one: a helpful reply that begins by
+saying what it cannot do."""
 
 from __future__ import annotations
 
