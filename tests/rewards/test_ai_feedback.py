@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alignbench_rewards.ai_feedback import JudgeAnnotator, by_worth
+from alignbench_rewards.ai_feedback import JudgeAnnotator
 from alignbench_rewards.config import JudgeAnnotatorConfig
 
 from alignbench import Seeds, UserError
@@ -98,10 +98,6 @@ def test_errors_name_the_annotators_options(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv(VARIABLE)
     with pytest.raises(UserError, match=r"annotator\.key_variable="):
         build()
-
-
-def test_ranks_of_values() -> None:
-    assert by_worth([1.5, 3.0, 1.5, 0.0]) == (1, 0, 1, 2)
 
 
 def test_a_run_learns_from_what_the_judge_prefers(
