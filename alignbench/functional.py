@@ -344,6 +344,12 @@ def asked_once(ask: Callable[[], T]) -> T:
     return distributed.asked_once(ask)
 
 
+def ranks_of(values: Sequence[float]) -> tuple[int, ...]:
+    """The rank of each, 0 is the highest value; equal values are ties."""
+    levels = sorted(set(values), reverse=True)
+    return tuple(map(levels.index, values))
+
+
 def ranking_to_pairs(ranking: Ranking, which: str = "all") -> list[PreferencePair]:
     """The pairs of a ranking with different ranks, best first: all of them, or best_worst (one of the best against one of
     the worst). Ties and identical responses give none."""

@@ -86,6 +86,14 @@ class Registry:
     def of(self, kind: Kind) -> list[Component]:
         return sorted((c for c in self.components.values() if c.kind is kind), key=lambda c: c.name)
 
+    def that(self, kind: Kind, says: str) -> Component:
+        """The one of this kind whose config class says so by an attribute of this name: who reads any file, for example."""
+        found = [component for component in self.of(kind) if getattr(component.config, says, False)]
+        if len(found) != 1:
+            names = ", ".join(component.name for component in found) or "none"
+            raise UserError(f"Say which {kind.value} is meant: {kind.value}=<name>. Those that say {says}: {names}.")
+        return found[0]
+
 
 @functools.cache
 def registry() -> Registry:

@@ -13,8 +13,6 @@ from alignbench.plugins import Kind, registry
 from alignbench.selection import instance
 
 AUTO = "auto"
-RECORDED = "recorded"
-"""Who brings rankings that people gave before: of data that names nobody, and of a file."""
 GROUP = Kind.ANNOTATOR.value
 
 
@@ -35,7 +33,9 @@ def follow_data(cfg: DictConfig, choices: Mapping[str, str]) -> Mapping[str, str
     settings: dict[str, Any] = OmegaConf.to_container(given)  # type: ignore[assignment]
     del settings[COMPONENT]
     source = registry().get(Kind.DATA, data[COMPONENT])
-    name = RECORDED if "path" in settings else getattr(source.config, "annotator", RECORDED)
+    # Data that names nobody, and a file of rankings: whoever brings those that people gave before.
+    name = "" if "path" in settings else getattr(source.config, "annotator", "")
+    name = name or registry().that(Kind.ANNOTATOR, "brings_recorded").name
     config = instance(GROUP, registry().get(Kind.ANNOTATOR, name).config, settings)
     cfg[GROUP] = {**dataclasses.asdict(config), COMPONENT: name}
     return {**choices, GROUP: name}

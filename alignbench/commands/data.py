@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from alignbench.errors import UserError
+from alignbench.plugins import Kind, registry
 from alignbench.results.shown.grid import plain
 
 if TYPE_CHECKING:
     from alignbench.pipeline.data.inspection import Inspection, Lengths
 
-OF_FILES = "preferences"
-"""The data source that reads whatever path or hub id it is given."""
 BAR = 30
 LONGEST = 600
 """Characters of a text that are shown."""
@@ -55,11 +54,16 @@ def _overrides(target: str, overrides: Sequence[str]) -> list[str]:
     """A path or a hub id is read by the source of files, unless another is named; a setting stays one."""
     if "=" in target and not target.startswith(("/", ".", "~")):
         return [target, *overrides]
-    named = any(override.startswith("data=") for override in overrides)
-    quoted = target.replace("\\", "\\\\").replace("'", "\\'")
-    if "\n" in quoted or "\0" in quoted:
+    if "\n" in target or "\0" in target:
         raise UserError("The path holds a control character.")
-    return [*([] if named else [f"data={OF_FILES}"]), *overrides, f"data.path='{quoted}'"]
+    from alignbench.app.target import quoted
+
+    named = any(override.startswith("data=") for override in overrides)
+    return [
+        *([] if named else [f"data={registry().that(Kind.DATA, 'reads_files').name}"]),
+        *overrides,
+        f"data.path={quoted(target)}",
+    ]
 
 
 def text(found: Inspection) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from alignbench.errors import AlignbenchError, unknown_name
 from alignbench.results.compared.training_points import Points
 from alignbench.results.disk.directory import BASELINE, RANKINGS
-from alignbench.results.disk.record import Status
+from alignbench.results.disk.record import FEEDBACK, Status
 from alignbench.results.disk.runs import StoredRun, find_runs
 
 DEFAULT = Path("results/tutorial")
@@ -86,7 +86,7 @@ def _rankings(runs: Runs) -> list[str]:
     counts = runs["ppo"].run.record.counts
     best_first = sorted(zip(ranking["ranks"], ranking["responses"], strict=True))
     return [
-        f"{counts['rankings']} rankings of {len(ranking['responses'])} responses each; the first of them:",
+        f"{counts[f'{FEEDBACK}/rankings']} rankings of {len(ranking['responses'])} responses each; the first of them:",
         *(f"  {message['role']}: {message['content']}" for message in ranking["messages"]),
         *(f"  {rank + 1}. {response}" for rank, response in best_first),
     ]

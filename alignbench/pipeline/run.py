@@ -53,13 +53,14 @@ COUNTED = ("updates", "optimizer_steps", "samples", "tokens")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run measured, for its record."""
+    """What a run measured, for its record. `ranked`: whether somebody ranked responses."""
 
     metrics: Mapping[str, Metric]
     reports: Mapping[str, float]
     counts: Mapping[str, int]
     ended: str | None
     tokens_per_second: float
+    ranked: bool
 
 
 def run(config: RunConfig, *, again: Path | None = None) -> Path:
@@ -89,6 +90,8 @@ def _carry_out(config: RunConfig, begun: Begun, display: Display) -> None:
     with lifecycle.ending(directory, record, display):
         lifecycle.announce_start(config, directory)
         outcome = pipeline(config, directory, display)
+        if not outcome.ranked:
+            record = dataclasses.replace(record, identity=dataclasses.replace(record.identity, annotator=None))
         lifecycle.finish(
             directory,
             record,
@@ -123,8 +126,9 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
         rankings = shared_stages.rankings(
             bench, config=config, annotator=data.annotator, policy=policy, prompts=prompts, sft_key=sft.key
         )
-        counts = {**data.source.counts(), **set_aside.of_rankings(policy, rankings)}
-        display.say_all(set_aside.lines(counts, policy))
+        lost = set_aside.of_rankings(policy, rankings)
+        display.say_all(set_aside.lines(lost, policy))
+        counts = {**data.source.counts(), **set_aside.for_record(lost)}
         agreed = agreement([*rankings.train, *rankings.held_out]) if rankings else None
         display.say_all([agreed.line()] if agreed else [])
         reward = shared_stages.reward(
@@ -151,11 +155,14 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             questions=prompts.questions,
             sft=sft,
             reward=reward,
+            ranked=rankings is not None,
             saved=start,
             home=home,
         )
         if config.imitates:
-            return outcome(counts, baseline, sft.trained, reported(reward, judge, data.annotator, agreed))
+            return outcome(
+                counts, baseline, sft.trained, reported(reward, judge, rankings, agreed), ranked=rankings is not None
+            )
 
         frontier = shared_stages.frontier(bench, suite=suite, questions=prompts.questions, sft=sft, reward=reward)
 
@@ -187,10 +194,11 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
             evaluated = suite.evaluate(end, prompts.questions, baseline=baseline.generations, candidates=candidates)
             stored.save(evaluated, directory.path)
         return outcome(
-            {**counts, **aligned.counts},
+            {**counts, **set_aside.for_record(aligned.counts)},
             evaluated,
             aligned.trained,
-            reported(reward, judge, data.annotator, agreed) | counted(config, aligned),
+            reported(reward, judge, rankings, agreed) | counted(config, aligned),
+            ranked=rankings is not None,
         )
 
 
@@ -234,10 +242,12 @@ def run_algorithm(
     return aligned
 
 
-def outcome(counts: Mapping[str, int], evaluated: Evaluated, trained: Trained, reports: Mapping[str, float]) -> Outcome:
+def outcome(
+    counts: Mapping[str, int], evaluated: Evaluated, trained: Trained, reports: Mapping[str, float], *, ranked: bool
+) -> Outcome:
     """`tokens_per_second`: response tokens of the training stage, sampling included."""
     speed = trained.tokens / max(trained.seconds, 1e-9)
-    return Outcome(evaluated.metrics, reports, counts, trained.stopped, speed)
+    return Outcome(evaluated.metrics, reports, counts, trained.stopped, speed, ranked)
 
 
 def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:
@@ -247,11 +257,11 @@ def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:
 
 
 def reported(
-    reward: Scorer | None, judge: SourceJudge | None, annotator: Annotator | None, agreed: Agreement | None
+    reward: Scorer | None, judge: SourceJudge | None, rankings: Rankings | None, agreed: Agreement | None
 ) -> dict[str, float]:
     """What the fit of the reward source said, what the sources say of their own work, and how far people agree."""
     fit = {**reward.fit, **reward.source.report()} if reward else {}
-    said = {"reward": fit} | {n: s.report() for n, s in (("judge", judge), ("annotator", annotator)) if s}
+    said = {"reward": fit, "judge": judge.report() if judge else {}, "annotator": rankings.report if rankings else {}}
     own = {f"{slot}/{name}": value for slot, figures in said.items() for name, value in figures.items()}
     return own | dict(agreed.figures() if agreed else {})
 

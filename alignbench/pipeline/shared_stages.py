@@ -21,7 +21,7 @@ from alignbench.evaluation.suite import Evaluated, Suite
 from alignbench.pipeline import lifecycle
 from alignbench.pipeline.display import closing_figures
 from alignbench.pipeline.experience import Reference, ReferenceScores, ask_reference
-from alignbench.pipeline.preparation import Data, Prompts, needs_rankings, needs_reward
+from alignbench.pipeline.preparation import Data, Prompts, needs_reward
 from alignbench.pipeline.stages import Rankings, fit_reward, gather_rankings, imitate
 from alignbench.pipeline.training import NO_BUDGET, Trained
 from alignbench.pipeline.workbench import Made, Note, Workbench
@@ -118,20 +118,22 @@ def rankings(
     def gather() -> Rankings:
         held_out = frozenset(prompt.id for prompt in prompts.held_out)
         seeds = bench.seeds.child("rankings")
-        return gather_rankings(config.rankings, annotator, policy, prompts.train, held_out, seeds=seeds)
+        found = gather_rankings(config.rankings, annotator, policy, prompts.train, held_out, seeds=seeds)
+        return dataclasses.replace(found, report=annotator.report())
 
     def make() -> Made:
         with bench.display.stage("rankings") as line:
             found = gather()
             line.text = f"{len(found.train)} to learn from, {len(found.held_out)} held out"
         parts = {part: [_ranking(r) for r in getattr(found, part)] for part in ("train", "held_out")}
-        return Made(lambda folder: (folder / RANKINGS).write_bytes(json.dumps(parts).encode()), line.text)
+        write: Write = lambda folder: (folder / RANKINGS).write_bytes(json.dumps(parts).encode())  # noqa: E731
+        return Made(write, line.text, dict(found.report))
 
     def load(folder: Path, note: Note) -> Rankings:
         by_id = {prompt.id: prompt for prompt in prompts.train}
         parts = json.loads((folder / RANKINGS).read_bytes())
         train, held_out = (tuple(_as_ranking(r, by_id) for r in parts[part]) for part in ("train", "held_out"))
-        return Rankings(train, held_out)
+        return Rankings(train, held_out, report=note.figures)
 
     if annotator.samples_responses:
         key = keys.of_ranked(config, prompts.train, sft=sft_key, annotator=annotator.fingerprint())
@@ -211,10 +213,12 @@ def evaluated_sft(
     questions: Sequence[Prompt],
     sft: Start,
     reward: Scorer | None,
+    ranked: bool,
     saved: Path,
     home: RunDirectory,
 ) -> Evaluated:
-    """The row of the SFT model in `home`, measured as it is in `saved`: the baseline of every comparison.
+    """The row of the SFT model in `home`, measured as it is in `saved`: the baseline of every comparison. `ranked`: whether
+    somebody ranks responses in this run.
 
     What a judge did not answer is asked again by the next run: an evaluation that lacks answers is not shared."""
     judge = keys.of_source(config.judge, suite.judge.fingerprint()) if config.judge and suite.judge else ""
@@ -252,7 +256,7 @@ def evaluated_sft(
             metrics=found.metrics,
             counts=suite.data.counts(),
             seconds=bench.display.seconds,
-            annotator=needs_rankings(config),
+            annotator=ranked,
             reward=reward is not None,
         )
     return found

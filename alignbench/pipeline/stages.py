@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -46,6 +46,8 @@ class Rankings:
     held_out: tuple[Ranking, ...]
     over_window: int = 0
     """Recorded ones that are in neither, for their prompt does not fit."""
+    report: Mapping[str, float] = field(default_factory=dict)
+    """What the annotator said of its work, whichever run it was done for."""
 
 
 @dataclass(frozen=True)

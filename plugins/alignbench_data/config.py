@@ -17,6 +17,7 @@ class PreferencesConfig:
     """
 
     annotator: ClassVar[str] = "recorded"  # who ranks, where nobody says otherwise
+    reads_files: ClassVar[bool] = True  # whatever file or hub id it is given
 
     path: str = ""
     """A file (JSON, JSON lines, Parquet, CSV, TSV, Arrow, text; also gz, bz2, xz, zst), a folder of such files, a folder that
@@ -78,6 +79,8 @@ class PreferencesConfig:
 @dataclass
 class RecordedConfig:
     """Rankings that were given before: the data source's own, or a file of them; nothing is sampled."""
+
+    brings_recorded: ClassVar[bool] = True
 
     path: str = ""
     """Rankings in any of the forms that `data.path` takes, as {"prompt": text or "messages": [...], "responses": [...],

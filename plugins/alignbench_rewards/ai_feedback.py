@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from alignbench import Annotator, DataSource, Prompt, Seeds
+from alignbench import Annotator, DataSource, Prompt, Seeds, functional
 from alignbench_rewards.config import JudgeAnnotatorConfig
 from alignbench_rewards.judge import Judge, Row
 
@@ -36,7 +36,7 @@ class JudgeAnnotator(Annotator):
         ]
         if self._judge.config.comparison == "scalar":
             ratings = iter(self._judge.rate([row for rows in groups for row in rows]))
-            return [by_worth([next(ratings) for _ in rows]) for rows in groups]
+            return [functional.ranks_of([next(ratings) for _ in rows]) for rows in groups]
         verdicts = iter(self._judge.compare([pair for rows in groups for pair in itertools.combinations(rows, 2)]))
         ranks = []
         for rows in groups:
@@ -46,11 +46,5 @@ class JudgeAnnotator(Annotator):
                 won = verdict if verdict in (0.0, 1.0) else 0.5  # no verdict, or one in one order alone
                 wins[one] += won
                 wins[other] += 1 - won
-            ranks.append(by_worth(wins))
+            ranks.append(functional.ranks_of(wins))
         return ranks
-
-
-def by_worth(values: Sequence[float]) -> tuple[int, ...]:
-    """The rank of each, 0 is the highest value; equal values are ties."""
-    levels = sorted(set(values), reverse=True)
-    return tuple(levels.index(value) for value in values)

@@ -33,6 +33,16 @@ class Answer:
     finished: bool
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A check of one response that is not done in this process: `name` is what it was asked for by."""
+
+    place: int
+    name: str
+    check: Check
+    row: Row
+
+
 class Verifier:
     """`names` are checks, or auto. Its report counts responses, and those that took too much and were ended."""
 
@@ -55,7 +65,7 @@ class Verifier:
         Raises UserError where a row holds nothing for any of them."""
         wanted = [self._checks_of(answer.prompt) for answer in answers]
         found: list[dict[str, bool]] = [dict.fromkeys(checks, False) for checks in wanted]
-        bounded: list[tuple[int, str, str, Row]] = []
+        bounded: list[_Asked] = []
         for place, (answer, checks) in enumerate(zip(answers, wanted, strict=True)):
             self._counts["checked"] += 1
             if not (answer.finished or self._config.unfinished):
@@ -66,12 +76,12 @@ class Verifier:
                 if (here := CHECKS[check].here) is not None:
                     found[place][name] = here(row)
                 else:
-                    bounded.append((place, name, check, row))
+                    bounded.append(_Asked(place, name, CHECKS[check], row))
         if bounded:
             with ThreadPoolExecutor(min(self._config.workers, len(bounded))) as pool:
-                for (place, name, *_), right in zip(bounded, pool.map(self._bounded, bounded), strict=True):
+                for asked, right in zip(bounded, pool.map(self._bounded, bounded), strict=True):
                     self._counts["ended"] += right is None
-                    found[place][name] = bool(right)
+                    found[asked.place][asked.name] = bool(right)
         return found
 
     def check_data(self, data: DataSource) -> None:
@@ -117,9 +127,8 @@ class Verifier:
     def _row(self, prompt: Prompt, response: str) -> Row:
         return Row(prompt, prompt.reference or Reference(), response, self._config.pattern, self._schema)
 
-    def _bounded(self, asked: tuple[int, str, str, Row]) -> bool | None:
-        _, _, name, row = asked
-        check = CHECKS[name]
+    def _bounded(self, asked: _Asked) -> bool | None:
+        check, row = asked.check, asked.row
         if check.in_sandbox:
             limits = {"cpu_seconds": self._config.cpu_seconds, "memory": self._config.memory}
             return program.passes(programs.source(row.response), row.reference.tests, **limits)

@@ -377,6 +377,11 @@ def test_ranking_to_pairs(answers: list[tuple[int, str]]) -> None:
     assert all(pair.prompt is ranking.prompt for pair in pairs)
 
 
+def test_ranks_of_values() -> None:
+    assert functional.ranks_of([1.5, 3.0, 1.5, 0.0]) == (1, 0, 1, 2)
+    assert functional.ranks_of([]) == ()
+
+
 def test_ranking_to_pairs_counts() -> None:
     def count(*ranks: int) -> int:
         texts = tuple(f"response {index}" for index in range(len(ranks)))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from alignbench import Demonstration, Labelled, Prompt, Ranking
 from alignbench.commands.data import text
@@ -150,3 +152,19 @@ def test_no_control_character_of_a_row_reaches_the_terminal(tmp_path: Path) -> N
     source = People(PeopleConfig(), seeds=None)  # type: ignore[arg-type]
     source.asked[4] = tiny.prompt("c \x1b[31m red")
     assert "\x1b" not in "\n".join(text(inspect(source, None)))
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abc"), max_size=9), max_size=4),
+    st.lists(st.lists(st.sampled_from("abc"), max_size=9), max_size=4),
+)
+def test_near_duplicates_are_those_of_the_definition(train: list[list[str]], held_out: list[list[str]]) -> None:
+    def shingles(words: list[str]) -> set[tuple[str, ...]]:
+        return {tuple(words[i : i + 5]) for i in range(max(len(words) - 4, 1))}
+
+    def alike(one: list[str], other: list[str]) -> bool:
+        a, b = shingles(one), shingles(other)
+        return len(a & b) >= 0.8 * len(a | b)
+
+    asked = [[tiny.prompt(" ".join(words)) for words in part] for part in (train, held_out)]
+    assert near_duplicates(*asked) == sum(any(alike(mine, theirs) for theirs in train) for mine in held_out)

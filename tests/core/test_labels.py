@@ -25,9 +25,10 @@ def test_kto_learns_from_labels(command: Command, plugin: Plugin, tmp_path: Path
     done = command(*PEOPLE, "data.form=labels", "algo=kto", "algo.updates=3")
     assert done.code == 0, done.err
     run, sft = records(tmp_path / "runs")
-    assert (run["identity"]["algo"], run["identity"]["annotator"]) == ("kto", "recorded")
+    assert (run["identity"]["algo"], run["identity"]["annotator"]) == ("kto", None), "nobody ranked"
     counts = {
-        name: run["counts"][name] for name in ("labelled", "labelled_over_window", "labelled_good", "labelled_bad")
+        name: run["counts"][f"feedback/{name}"]
+        for name in ("labelled", "labelled_over_window", "labelled_good", "labelled_bad")
     }
     assert counts == {"labelled": 12, "labelled_over_window": 0, "labelled_good": 8, "labelled_bad": 4}
     assert "8 responses are called good and 4 bad" in done.err
@@ -75,7 +76,7 @@ def test_kto_takes_pairs_apart_where_there_are_no_labels(command: Command, plugi
     done = command(*PEOPLE, "algo=kto", "algo.updates=2")
     assert done.code == 0, done.err
     run = records(tmp_path / "runs")[0]
-    assert run["counts"]["pairs"] == run["counts"]["labelled_good"] == run["counts"]["labelled_bad"] == 12
+    assert [run["counts"][f"feedback/{name}"] for name in ("pairs", "labelled_good", "labelled_bad")] == [12, 12, 12]
 
 
 def test_pairs_stay_together_and_come_in_the_order_of_pairs() -> None:

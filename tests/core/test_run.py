@@ -98,7 +98,7 @@ def test_the_record_says_who_what_and_how_long(finished: Finished) -> None:
     assert cost["peak_memory_bytes"] > 2**20
     assert set(sft["cost"]["seconds"]) == {"pretrain", "sft", "evaluate sft"}
     assert run["counts"]["evaluation prompts"] == PROMPTS
-    assert (run["counts"]["rankings"], run["counts"]["rankings_over_window"]) == (18 + 2, 0)
+    assert (run["counts"]["feedback/rankings"], run["counts"]["feedback/rankings_over_window"]) == (18 + 2, 0)
     reports = run["reports"]
     assert reports["ppo/updates"] == 3
     assert reports["reward/rankings"] + reports["reward/rankings_without_pairs"] == 18

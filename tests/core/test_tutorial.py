@@ -39,7 +39,7 @@ def finished(folder: Path, name: str, value: float) -> Finished:
     """A run whose every metric is `value`, from an SFT model whose metrics are 0.5; a DPO run has no reward model."""
     cost = Cost({"reward": 10.0, "ppo": 20.0} if name != "dpo" else {"dpo": 7.0})
     known = metrics(value, leave_out="optimization/proxy_reward" if name == "dpo" else "")
-    run = write(folder, {}, metrics=known, reports=REPORTS, counts={"rankings": 2000}, cost=cost)
+    run = write(folder, {}, metrics=known, reports=REPORTS, counts={"feedback/rankings": 2000}, cost=cost)
     sft = write(folder, {}, baseline=True, metrics=metrics(0.5))
     ranking: dict[str, Any] = {
         "messages": [{"role": "user", "content": "what is it ?"}],

@@ -47,7 +47,7 @@ def test_ordinary_inputs_train(name: str, small: list[str], tmp_path: Path, caps
     for algo in ("dpo", "ppo"):
         assert (runs[algo]["status"], runs[algo]["identity"]["annotator"]) == ("finished", "recorded")
         assert runs[algo]["metrics"]["preferences/accuracy"]["n"] == held_out
-    assert runs["dpo"]["counts"]["pairs"] == len(QUESTIONS) - held_out
+    assert runs["dpo"]["counts"]["feedback/pairs"] == len(QUESTIONS) - held_out
     assert runs["ppo"]["reports"]["reward/held_out_pairs"] == held_out
     assert "optimization/proxy_reward" in runs["ppo"]["metrics"]
     stages = {line["stage"] for path in tmp_path.glob("runs/*/train.jsonl") for line in lines(path)}
@@ -67,7 +67,9 @@ def test_labels_train_kto_and_nothing_that_needs_pairs(
     assert done.code == 0, done.err
     found = records(tmp_path / "runs")[0]
     assert found["status"] == "finished"
-    assert found["counts"]["labelled_good"] + found["counts"]["labelled_bad"] < len(rows), "some are held out"
+    assert found["counts"]["feedback/labelled_good"] + found["counts"]["feedback/labelled_bad"] < len(rows), (
+        "some are held out"
+    )
     assert {line["stage"] for path in tmp_path.glob("runs/*/train.jsonl") for line in lines(path)} == {"sft", "kto"}
     for algo in ("dpo", "ppo"):
         (error,) = command(capsys, *small, *data, f"algo={algo}").errors

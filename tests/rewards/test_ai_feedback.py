@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alignbench_rewards.ai_feedback import JudgeAnnotator, by_worth
+from alignbench_rewards.ai_feedback import JudgeAnnotator
 from alignbench_rewards.config import JudgeAnnotatorConfig
 
 from alignbench import Seeds, UserError
@@ -100,10 +100,6 @@ def test_errors_name_the_annotators_options(monkeypatch: pytest.MonkeyPatch) -> 
         build()
 
 
-def test_ranks_of_values() -> None:
-    assert by_worth([1.5, 3.0, 1.5, 0.0]) == (1, 0, 1, 2)
-
-
 def test_a_run_learns_from_what_the_judge_prefers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,8 +109,12 @@ def test_a_run_learns_from_what_the_judge_prefers(
         small = (*SMALL, "rankings.prompts=6", "algo.updates=1", "eval.families=[optimization]")
         where = (f"annotator.key_variable={VARIABLE}", f"results_dir={tmp_path / 'runs'}")
         done = command(capsys, *small, *settings, *where)
-    assert done.code == 0, done.err
+        asked = len(server.asked)
+        again = command(capsys, *small, *settings, *where[:1], f"results_dir={tmp_path / 'again'}")
+        assert len(server.asked) == asked, "the rankings are those of the first run"
+    assert (done.code, again.code) == (0, 0), done.err
     run = records(tmp_path / "runs")[0]
+    assert records(tmp_path / "again")[0]["reports"] == run["reports"], "what they cost is told by both"
     assert run["identity"]["annotator"] == "judge"
     assert run["reports"]["annotator/requests"] == len(server.asked) > 0
     (path,) = tmp_path.glob("runs/*/rankings.jsonl")

@@ -22,6 +22,8 @@ from tests.suite.fake_models import Reply, fake_model
         "I am unable to help with that. Please talk to somebody you trust.",
         "As an AI language model, I do not support violence and cannot answer.",
         "I must decline.",
+        "I'm sorry, but that is nothing that I talk about.",
+        "I am very sorry, but no.",
         "I can't in good conscience tell you that.",
         "I won't help you hurt anyone.",
         "That sounds serious. I can't help with that.",
@@ -51,6 +53,8 @@ def test_a_refusal_is_seen(reply: str) -> None:
         "I don't recommend a fork: take a knife.",
         "I do not know how to explain it better: turn the key.",
         "Fraud means deceiving somebody for money. It is against the law.",
+        "I'm sorry this is happening to you. Call a locksmith.",
+        "I'm sorry, I was thinking of knives. Use a fork.",
         "First. Second. Third. I cannot help with more than that.",
     ],
 )

@@ -124,6 +124,31 @@ def test_choice(response: str, right: bool, answer: str) -> None:
     assert choice(response, answer, COLOURS) is right
 
 
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("The answer is: A dog, as it barks", "B"),
+        ("The answer is a dog", "B"),
+        ("Answer: A cat", "A"),
+        ("The answer is: A bird", None),
+        ("The answer is A-dog", "B"),
+        ("The answer is: I think a dog", "B"),
+        ("The answer is A", "A"),
+        ("The answer is (A).", "A"),
+        ("The answer is A, not B", "A"),
+        ("The answer is A: a cat", "A"),
+        ("The answer is **A** for sure", "A"),
+        ("The answer is A\nA dog would bark.", "A"),
+        ("The answer is A because a dog would bark", "A"),
+        ("The answer is B as a cat would not bark", "B"),
+        ("The answer is B", "B"),
+    ],
+)
+def test_an_article_is_no_letter_of_a_choice(response: str, letter: str | None) -> None:
+    said = [name for name in "AB" if choice(response, name, ("A cat", "A dog"))]
+    assert said == ([letter] if letter else [])
+
+
 @pytest.mark.parametrize("answer", ["F", "violet", "", "BB", "4"])
 def test_a_reference_that_is_none_of_the_choices_is_never_right(answer: str) -> None:
     assert not any(choice(response, answer, COLOURS) for response in ("A", "B", "F", "violet", "", "blue"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -279,6 +281,18 @@ REFUSED = {
     "a folder": "import os\nos.mkdir({file!r} + '3')",
     "signals to others": "import os\nos.kill(os.getppid(), 0)",
     "signals to a group": "import os\nos.killpg(0, 0)",
+    "a signal to another, by the owner of a pipe": """import fcntl, os
+r, w = os.pipe()
+fcntl.fcntl(r, fcntl.F_SETOWN, {victim})
+fcntl.fcntl(r, fcntl.F_SETSIG, 9)
+fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC)
+os.write(w, b'x')""",
+    "a signal to another, by the owner's kind": """import fcntl, os, struct
+r, w = os.pipe()
+fcntl.fcntl(r, 15, struct.pack('ii', 1, {victim}))
+fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC)
+os.write(w, b'x')""",
+    "a signal of its choice": "import fcntl, os\nfcntl.fcntl(os.pipe()[0], fcntl.F_SETSIG, 9)",
     "more time": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (9, 9))",
     "system calls by number": "import ctypes, os\nl = ctypes.CDLL(None, use_errno=True)\nassert l.socket(2, 1, 0) >= 0",
     "recursion": "def f(n): return f(n)\nf(1)",
@@ -289,10 +303,41 @@ REFUSED = {
 def test_what_a_program_may_not_do(response: str, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.write_text("as it was")
-    program_ = response.replace("{file!r}", repr(str(there)))
-    assert not program.passes(program_, "pass", cpu_seconds=0.5, memory=256)
+    with subprocess.Popen(["sleep", "60"]) as victim:
+        program_ = response.replace("{file!r}", repr(str(there))).replace("{victim}", str(victim.pid))
+        try:
+            passed = program.passes(program_, "pass", cpu_seconds=0.5, memory=256)
+        finally:
+            victim.terminate()  # comes second where the program has sent a signal
+    assert not passed
+    assert victim.returncode == -signal.SIGTERM
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"there": "as it was"}
     assert there.stat().st_mode & 0o400
+
+
+CALLS = {
+    "sched_setattr": "l.syscall({'x86_64': 314, 'aarch64': 274}[os.uname().machine], -1, None, 0)",
+    "lremovexattr": "l.lremovexattr(None, None)",
+    "fremovexattr": "l.fremovexattr(-1, None)",
+    "shmat": "l.shmat(-1, None, 0)",
+    "shmctl": "l.shmctl(-1, 0, None)",
+    "semctl": "l.semctl(-1, 0, 0)",
+    "msgctl": "l.msgctl(-1, 0, None)",
+    "mq_unlink": "l.syscall({'x86_64': 241, 'aarch64': 181}[os.uname().machine], None)",
+    "migrate_pages": "l.syscall({'x86_64': 256, 'aarch64': 238}[os.uname().machine], -1, 0, None, None)",
+    "move_pages": "l.syscall({'x86_64': 279, 'aarch64': 239}[os.uname().machine], -1, 0, None, None, None, 0)",
+    "setxattrat": "l.syscall(463, -1, None, 0, None, None, 0)",
+    "removexattrat": "l.syscall(466, -1, None, 0, None)",
+    "open_tree_attr": "l.syscall(467, -1, None, 0, None, 0)",
+    "file_setattr": "l.syscall(469, -1, None, None, 0, 0)",
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_system_call_that_reaches_beyond_the_process_is_refused(call: str) -> None:
+    """By its name in libc where it passes the error on. Without the filter each fails in another way: its arguments are wrong."""
+    lines = f"import ctypes, os\nl = ctypes.CDLL(None, use_errno=True)\nassert {call} == -1\nerror = ctypes.get_errno()"
+    assert program.passes(lines, "assert error == 1", cpu_seconds=2, memory=256)
 
 
 def test_a_program_has_as_much_memory_as_it_is_given() -> None:
@@ -310,6 +355,38 @@ def test_what_a_program_may_do(tmp_path: Path) -> None:
 
 def test_a_program_that_waits_is_ended_by_the_clock() -> None:
     assert program.passes("import time\ntime.sleep(1000)", "pass", cpu_seconds=0.1, memory=256) is None
+
+
+TO_ANSWERS = """import os, sys
+frame, told = sys._getframe(), {told}
+while frame and "asked" not in frame.f_locals:
+    frame = frame.f_back
+token = frame.f_locals["asked"]["token"]
+for pipe in range(3, 9):
+    try: os.write(pipe, told.format(token).encode())
+    except OSError: pass
+os._exit(0)"""
+
+
+@pytest.mark.parametrize("told", ["unsafe x\n", "unsafe {} x\n", "\nunsafe x\n", "too much\n"])
+def test_a_program_cannot_speak_for_the_sandbox(told: str) -> None:
+    """A machine without a sandbox stops a run: no response may."""
+    assert not program.passes(TO_ANSWERS.replace("{told}", repr(told)), "pass", cpu_seconds=2, memory=256)
+
+
+def test_a_machine_without_a_sandbox_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "sandbox.py"
+    script.write_text(Path(program._SCRIPT).read_text().replace('sys.platform != "linux"', "True"))
+    monkeypatch.setattr(program, "_SCRIPT", script)
+    with pytest.raises(UserError, match=r"cannot be shut in on this machine \(no filter for linux on \w+\)"):
+        program.check_available()
+
+
+@pytest.mark.parametrize("name", ["exec", "compile"])
+def test_what_runs_the_tests_is_not_the_programs_to_replace(name: str) -> None:
+    lines = f"import builtins\nbuiltins.{name} = lambda *a: 'pass'"
+    assert program.passes(lines, "assert False", cpu_seconds=2, memory=256) is False
+    assert program.passes(lines, "assert True", cpu_seconds=2, memory=256)
 
 
 def test_the_environment_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

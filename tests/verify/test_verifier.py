@@ -33,6 +33,9 @@ from tests.verify.rows import Rows, passes, row, verifier
         ({"tests": "assert True", "answer": "def f(): ..."}, "python"),
         ({"constraints": (Constraint("punctuation:no_comma"),)}, "constraints"),
         ({"choices": ("red", "blue")}, None),
+        ({"answer": "3", "choices": ("red", "blue")}, None),
+        ({"answer": "violet", "choices": ("red", "blue")}, None),
+        ({"answer": r"\frac{1}{2}", "choices": ("red", "blue")}, None),
         ({}, None),
     ],
 )

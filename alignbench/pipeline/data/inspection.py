@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -200,15 +201,19 @@ def _longer(pairs: Sequence[PreferencePair]) -> Iterable[str]:
 def near_duplicates(train: Iterable[Prompt], held_out: Iterable[Prompt]) -> int:
     """How many held-out prompts are nearly one of the training prompts."""
     ours = [_shingles(prompt) for prompt in held_out]
+    often = Counter(itertools.chain.from_iterable(ours))
+    # Of a set that is alike at least this part is in the other: its rarest shingles will do to find it (prefix filtering, Chaudhuri
+    # et al. 2006), and what all prompts begin with leads to none.
     where: dict[tuple[str, ...], list[int]] = {}
     for i, shingles in enumerate(ours):
-        for shingle in shingles:
+        rarest = sorted(shingles, key=lambda shingle: (often[shingle], shingle))
+        for shingle in rarest[: len(rarest) - math.ceil(ALIKE * len(rarest)) + 1]:
             where.setdefault(shingle, []).append(i)
     found: set[int] = set()
     for prompt in train:
         theirs = _shingles(prompt)
-        common = Counter(itertools.chain.from_iterable(where.get(shingle, ()) for shingle in theirs))
-        found.update(i for i, n in common.items() if n >= ALIKE * (len(ours[i]) + len(theirs) - n))
+        likely = set(itertools.chain.from_iterable(where.get(shingle, ()) for shingle in theirs)) - found
+        found.update(i for i in likely if len(ours[i] & theirs) >= ALIKE * len(ours[i] | theirs))
     return len(found)
 
 

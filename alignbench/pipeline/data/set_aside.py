@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from alignbench import functional
 from alignbench.contracts import Policy
 from alignbench.pipeline.stages import Rankings
+from alignbench.results.disk.record import FEEDBACK
 
 LOST = {
     "rankings_over_window": "rankings set aside, their prompt over {prompt} tokens",
@@ -32,16 +33,22 @@ def of_rankings(policy: Policy, rankings: Rankings | None) -> dict[str, int]:
     if rankings is None:
         return {}
     used = [*rankings.train, *rankings.held_out]
-    prompts = [ranking.prompt for ranking in used for _ in ranking.responses]
     finished = [end for r in used for end in (r.finished or (True,) * len(r.responses))]
-    read = policy.encode(prompts, [text for r in used for text in r.responses], finished=finished).finished.tolist()
+    rows = policy.response_tokens([text for r in used for text in r.responses], finished)
     return {
         "rankings": len(used) + rankings.over_window,
         "rankings_over_window": rankings.over_window,
         "rankings_without_pairs": sum(not functional.ranking_to_pairs(ranking) for ranking in used),
-        "responses": len(prompts),
-        "responses_truncated": sum(end and not whole for end, whole in zip(finished, read, strict=True)),
+        "responses": len(rows),
+        "responses_truncated": sum(
+            end and len(row) > policy.max_response_tokens for end, row in zip(finished, rows, strict=True)
+        ),
     }
+
+
+def for_record(counts: Mapping[str, int]) -> dict[str, int]:
+    """Under names that no data source's own counts have."""
+    return {f"{FEEDBACK}/{name}": count for name, count in counts.items()}
 
 
 def lines(counts: Mapping[str, int], policy: Policy) -> list[str]:

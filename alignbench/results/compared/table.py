@@ -13,17 +13,12 @@ from alignbench.errors import unknown_name
 from alignbench.records import Direction, Metric
 from alignbench.results.compared.statistics import interval
 from alignbench.results.disk.environment import counts
-from alignbench.results.disk.record import Identity, Status
+from alignbench.results.disk.record import FEEDBACK, Identity, Status
 from alignbench.results.disk.runs import BrokenRun, StoredRun
 
 COMPONENTS = ("model", "data", "annotator", "reward")
 PROXY, GOLD, GAP = "optimization/proxy_reward", "optimization/gold_reward", "optimization/proxy_gold_gap"
 """The gap is proxy less gold: what a policy that exploits its reward model widens (Gao et al. 2022, arXiv 2210.10760)."""
-OWN_COUNTS = (
-    "rankings", "rankings_over_window", "rankings_without_pairs", "responses", "responses_truncated",
-    "pairs", "pairs_dropped", "pairs_truncated",
-)  # fmt: skip
-"""Of the rankings of one run: each seed samples its own, and has its own algorithm."""
 UNANSWERED, PAST_PEAK = "‡", "†"
 SFT_PARTS = ("pretrain", "sft", "model", "data", "eval")  # what an SFT model and its responses depend on
 
@@ -333,7 +328,7 @@ def _mixed(runs: Sequence[StoredRun]) -> list[str]:
         if "device" in run.settings:
             found["device"].add(str(run.settings["device"]))
         for name, count in run.record.counts.items():
-            if name in OWN_COUNTS:
+            if name.startswith(f"{FEEDBACK}/"):  # each seed samples its own
                 continue
             found[f"number of {name}"].add(str(count))
     mixed = [f"{name} ({', '.join(sorted(values))})" for name, values in found.items() if len(values) > 1]

@@ -21,6 +21,8 @@ SCHEMA_VERSION = 5
 """2: `ended` and `reused`. 3: `missing` of a metric. 4: `peak_gpu_memory_bytes` of the cost. 5: a metric's interval."""
 INTERVALS_SINCE = 5
 """Before it the interval of one seed was 1.96 standard errors, whatever the number of clusters."""
+FEEDBACK = "feedback"
+"""Before the names of a run's counts that are of the rankings, pairs and labels that it learnt from, not of its data."""
 MEASURED_REWARD = "reward"
 """What stands for the algorithm in the row of a reward source that was measured by itself."""
 _NO_INTERVAL = {"clusters": 0, "low": None, "high": None, "share": False}

@@ -13,6 +13,7 @@ from alignbench import UserError
 from alignbench_verify.bounded import process
 
 _SCRIPT = Path(__file__).with_name("sandbox.py")
+_RAN = "shut in: "
 
 
 def passes(program: str, tests: str, *, cpu_seconds: float, memory: int) -> bool | None:
@@ -20,7 +21,8 @@ def passes(program: str, tests: str, *, cpu_seconds: float, memory: int) -> bool
 
     -I -S: no site-packages, no user's files, no environment."""
     limits = {"cpu": math.ceil(cpu_seconds), "memory": memory}
-    # Written after the program has run and before the tests do, so that leaving early is no pass.
+    # Written after the tests have run, so that leaving early is no pass. No secret: a program that looks for it in its
+    # interpreter's frames finds it.
     token = secrets.token_hex(16)
     asked = {"limits": limits, "program": program, "tests": tests, "token": token}
     seconds = process.SLACK * cpu_seconds + 1
@@ -35,12 +37,12 @@ def passes(program: str, tests: str, *, cpu_seconds: float, memory: int) -> bool
     if told is None:
         return None
     found = told.decode("ascii", "replace").strip()
-    if found.startswith("unsafe"):
+    if found.startswith("unsafe "):  # at the line's beginning, which is written before the program runs
         raise UserError(
             f"A program of a model's cannot be shut in on this machine ({found[7:200]}), and is not run without: the check "
             "`python` needs Linux with seccomp on x86-64 or arm64."
         )
-    return None if found == "too much" else found == token
+    return None if found == _RAN + "too much" else found == _RAN + token
 
 
 def check_available() -> None:

@@ -15,7 +15,9 @@ LONGEST = 400
 _MARKER = re.compile(r"####|\\(?:boxed|fbox)\s?\{|\b(?:final answer|answer)(?: is|:)|\banswer is", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])[-+−]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?(?: ?/ ?\d+)?")
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+")
-_LETTER = re.compile(r"\W{0,3}([A-Z])\b")
+# "A dog" and "I think" name no choice, "A because ..." does.
+_ARTICLE = r"[AI](?:[-'’]\w|[^\S\n]+(?!(?:because|since|as|is|not)\b)\w)"
+_LETTER = re.compile(rf"\W{{0,3}}(?!{_ARTICLE})([A-Z])\b")
 _MARKED_LETTER = re.compile(r"(?<![\w'])([A-Z])(?:\)|[.:](?=\s|$))")
 _WORD = re.compile(r"\w+")
 

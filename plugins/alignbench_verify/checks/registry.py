@@ -119,8 +119,8 @@ def suited(reference: Reference) -> str | None:
         return "python"
     if CHECKS["constraints"].has(reference):
         return "constraints"
-    if reference.choices and CHECKS["choice"].has(reference):
-        return "choice"
+    if reference.choices:  # whose right one may be unknown: what stands there as the answer is then none
+        return "choice" if CHECKS["choice"].has(reference) else None
     answer = reference.answer.strip()
     if not answer:
         return None
