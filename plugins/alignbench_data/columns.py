@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,4 +144,16 @@ def _look_up(row: Mapping[str, Any], where: str) -> Any:
     value: Any = row
     for part in where.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def unpacked(value: Any, *, objects: bool = False) -> Any:
+    """A list that was written as JSON into a text column, as in CSV; with `objects` also an object; anything else as it is."""
+    ends = ("[]", "{}") if objects else ("[]",)
+    if isinstance(value, str) and value[:1] + value[-1:] in ends:
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        return found if isinstance(found, (list, dict)) else value
     return value

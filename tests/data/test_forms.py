@@ -291,6 +291,67 @@ def test_references(tmp_path: Path, row: dict[str, Any], reference: Reference | 
     assert [prompt.reference for prompt in prompts] == [reference] * 2
 
 
+@pytest.mark.parametrize(
+    ("row", "reference"),
+    [
+        ({"test_list": '["assert f(1) == 2"]'}, Reference(tests="assert f(1) == 2")),
+        ({"tests": ' ["assert f(1)", "assert f(2)"]\n'}, Reference(tests="assert f(1)\nassert f(2)")),
+        ({"tests": "[]"}, None),
+        ({"tests": "'\\d'.split(f())"}, Reference(tests="'\\d'.split(f())")),
+        ({"options": '["x", "y"]', "answer": '["x"]'}, Reference('["x"]', ("x", "y"))),
+        ({"choices": '{"text": ["x", "y"], "label": ["A", "B"]}'}, Reference(choices=("x", "y"))),
+        ({"choices": '{"A": "x", "B": "y"}'}, Reference(choices=("x", "y"))),
+        ({"choices": "", "constraints": "", "tests": "", "answer": "4"}, Reference("4")),
+        ({"constraints": '["a", "b"]', "kwargs": '[{"n": 3, "m": null}, null]'}, Reference(constraints=(Constraint("a", {"n": 3}), Constraint("b")))),
+        ({"constraints": ["a"], "kwargs": ['{"n": 3}']}, Reference(constraints=(Constraint("a", {"n": 3}),))),
+        ({"constraints": '["a"]', "kwargs": ""}, Reference(constraints=(Constraint("a"),))),
+        ({"constraints": '[{"name": "a", "arguments": {"n": 1}}]'}, Reference(constraints=(Constraint("a", {"n": 1}),))),
+        ({"constraints": ['{"name": "a", "arguments": "{\\"n\\": 1}"}']}, Reference(constraints=(Constraint("a", {"n": 1}),))),
+    ],
+)  # fmt: skip
+def test_references_written_as_json(tmp_path: Path, row: dict[str, Any], reference: Reference | None) -> None:
+    """As CSV holds them, and sets whose lists are texts."""
+    rows = [{"prompt": f"Q{i}", **row} for i in range(2)]
+    data = read(tmp_path, *rows)
+    assert [prompt.reference for split in Split for prompt in data.prompts(split)] == [reference] * 2
+    if not any(isinstance(value, list) for value in row.values()):
+        data = source(table(tmp_path / "x.csv", rows))
+        assert [prompt.reference for split in Split for prompt in data.prompts(split)] == [reference] * 2
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "['assert f(1) == 2']",
+        '{"inputs": ["1"], "outputs": ["2"]}',
+        "[1, 2]",
+        "\n['assert f(1)'\n 'assert f(2)']",
+        "1",
+        "'yes'",
+        "True",
+        "true",
+        [{"input": "1", "output": "2"}],
+        [1],
+    ],
+)
+def test_tests_that_every_program_passes_are_none(tmp_path: Path, tests: object) -> None:
+    """A literal is a statement of Python that asserts nothing."""
+    row = {"prompt": "Q", "tests": tests}
+    data = read(tmp_path, row, {"prompt": "other Q", "tests": "assert f(1) == [2]"})
+    found = {prompt.text: prompt.reference for split in Split for prompt in data.prompts(split)}
+    assert found == {"Q": None, "other Q": Reference(tests="assert f(1) == [2]")}
+    with pytest.raises(UserError, match=r"x\.jsonl, line 1: 'tests' must be Python"):
+        read(tmp_path, row, {**row, "prompt": "other Q"}, columns={"tests": "tests"})
+
+
+@pytest.mark.parametrize("arguments", ["n=3", 3, ["n=3"], [3], {"n": 3}])
+def test_arguments_that_are_none_are_not_left_out(tmp_path: Path, arguments: object) -> None:
+    row = {"prompt": "Q", "instruction_id_list": ["a"], "kwargs": arguments}
+    columns = {"constraints": "instruction_id_list"}
+    with pytest.raises(UserError, match=r"x\.jsonl, line 1: .*'kwargs'"):
+        read(tmp_path, row, {**row, "prompt": "other Q"}, columns=columns)
+
+
 def test_a_column_that_only_sounds_like_a_reference_costs_no_row(tmp_path: Path) -> None:
     odd = {"constraints": "be brief", "options": 3, "choices": {"a": [1]}, "tests": True, "answer": "\ud800"}
     row = {"prompt": "Q", "chosen": "yes", "rejected": "no", **odd}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from alignbench import Message, Ranking, unknown_name
-from alignbench_data.columns import Fields
+from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import conversation, is_conversation, prompt, prompt_messages, reply
-from alignbench_data.formats.form import Form, Settings, annotator, number, number_of, unpacked
+from alignbench_data.formats.form import Form, Settings, annotator, number, number_of
 from alignbench_data.reasons import Reason, Unusable
 
 A, B, TIE = (0, 1), (1, 0), (0, 0)

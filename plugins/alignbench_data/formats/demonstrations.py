@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from alignbench import Demonstration, Message, Prompt
-from alignbench_data.columns import Fields
+from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import conversation, dialogue, is_dialogue, joined, prompt, prompt_messages, reply
-from alignbench_data.formats.form import Form, Record, Settings, unpacked
+from alignbench_data.formats.form import Form, Record, Settings
 from alignbench_data.reasons import Reason, Unusable
 
 
