@@ -26,7 +26,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "scores": ("scores", "ratings", "rewards"),
     "ranks": ("ranks", "ranking"),
     "finished": ("finished",),
-    "answer": ("answer", "ground_truth", "final_answer", "solution"),
+    "answer": ("answer", "ground_truth", "final_answer", "answer_key", "answerkey", "solution"),
     "response": ("response", "completion", "output", "solution"),
     "label": ("label",),
     "winner": ("winner", "better_response_id"),

@@ -19,9 +19,11 @@ def reference(fields: Fields) -> Reference | None:
     """None where the row has none."""
     if not any(role in fields for role in ("answer", "choices", "constraints", "tests")):
         return None
+    choices: tuple[str, ...] = _if_it_is(fields, "choices", (), lambda: _choices(fields))
+    answer = _if_it_is(fields, "answer", "", lambda: _answer(fields))
     found = Reference(
-        answer=_if_it_is(fields, "answer", "", lambda: _answer(fields)),
-        choices=_if_it_is(fields, "choices", (), lambda: _choices(fields)),
+        answer=_named(answer, choices, _place(fields, len(choices)) if choices and answer else None),
+        choices=choices,
         constraints=_if_it_is(fields, "constraints", (), lambda: _constraints(fields)),
         tests=_if_it_is(fields, "tests", "", lambda: _tests(fields)),
     )
@@ -98,6 +100,28 @@ def _choices(fields: Fields) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(part, (str, int, float)) for part in value):
         raise Unusable(Reason.MALFORMED, f"{fields.name('choices')!r} must be a list of texts")
     return tuple(_readable(str(part), fields.name("choices")) for part in value)
+
+
+def _place(fields: Fields, number: int) -> int | None:
+    """Which of so many choices the answer names by its label (ARC, arXiv 1803.05457) or by its index (MMLU, arXiv 2009.03300)."""
+    answer, value = fields.get("answer"), _read(fields, "choices")
+    labels: list[Any] = []
+    if isinstance(value, Mapping):
+        labels = value.get("label") or [] if isinstance(value.get("text"), list) else list(value)
+        value = []
+    names = list(map(str, labels)) if isinstance(labels, list) and len(labels) == number else []
+    if isinstance(answer, (str, int)) and str(answer).strip() in names:
+        return names.index(str(answer).strip())
+    among_numbers = any(isinstance(part, (int, float)) for part in value)
+    return answer if type(answer) is int and 0 <= answer < number and not among_numbers else None
+
+
+def _named(answer: str, choices: tuple[str, ...], place: int | None) -> str:
+    """The letter of the choice's place; its text where there is no such letter or a choice reads like one."""
+    if place is None:
+        return answer
+    letter = chr(ord("A") + place)
+    return choices[place] if place >= 26 or letter in (part.strip().upper() for part in choices) else letter
 
 
 def _constraints(fields: Fields) -> tuple[Constraint, ...]:

@@ -32,6 +32,7 @@ def _another(value: Any) -> Any:
     return {key: _another(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
+ARC = {"text": ["x", "y"]}
 Q, YES, NO = said("user", "Q"), said("assistant", "yes"), said("assistant", "no")
 DIALOGUE = "\n\nHuman: Q\n\nAssistant: a\n\nHuman: Q2\n\nAssistant:"
 
@@ -277,7 +278,17 @@ def test_prompts_alone(tmp_path: Path) -> None:
     [
         ({"question": "Q", "answer": "#### 4"}, Reference("#### 4")),
         ({"problem": "Q", "solution": "so 4", "answer": 4}, Reference("4")),
-        ({"question": "Q", "choices": ["x", "y"], "answer": 1}, Reference("1", ("x", "y"))),
+        ({"question": "Q", "choices": ["x", "y"], "answer": 1}, Reference("B", ("x", "y"))),
+        ({"question": "Q", "choices": ["x", "y"], "answer": 0}, Reference("A", ("x", "y"))),
+        ({"question": "Q", "choices": ["0", "1", "4"], "answer": 1}, Reference("B", ("0", "1", "4"))),
+        ({"question": "Q", "choices": ["B", "A"], "answer": 1}, Reference("A", ("B", "A"))),  # its text: a letter would name the other
+        ({"question": "Q", "choices": [1, 2, 3], "answer": 1}, Reference("1", ("1", "2", "3"))),  # a number among numbers
+        *(({"question": "Q", "choices": ["x", "y"], "answer": given}, Reference(str(given), ("x", "y"))) for given in (2, -1, True, 1.0, "1", "y", "B")),
+        ({"question": "Q", "choices": ARC | {"label": ["A", "B"]}, "answerKey": "B"}, Reference("B", ("x", "y"))),
+        ({"question": "Q", "choices": ARC | {"label": ["1", "2"]}, "answerKey": "2"}, Reference("B", ("x", "y"))),
+        ({"question": "Q", "choices": ARC | {"label": ["1", "2"]}, "answer_key": 1}, Reference("A", ("x", "y"))),
+        ({"question": "Q", "choices": ARC | {"label": ["1", "2"]}, "answerKey": "C"}, Reference("C", ("x", "y"))),
+        ({"question": "Q", "choices": {"2": "x", "1": "y"}, "answer": "1"}, Reference("B", ("x", "y"))),
         ({"question": "Q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}}, Reference("", ("x", "y"))),
         ({"prompt": "Q", "instruction_id_list": ["a:b", "c"], "kwargs": [{"n": 3, "m": None}, None]}, Reference(constraints=(Constraint("a:b", {"n": 3}), Constraint("c")))),
         ({"prompt": "Q", "constraints": [{"name": "a", "arguments": {"n": 1}}]}, Reference(constraints=(Constraint("a", {"n": 1}),))),
