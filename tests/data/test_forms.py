@@ -274,6 +274,28 @@ def test_prompts_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ({"preferred_model": "x"}, r"closest is comparisons, which lacks winner or preference: name it by data\.columns\.winner="),
+        ({"preference": 1}, r"name it by data\.columns\.winner=preference\. Columns"),
+        ({"the_winner": "a"}, r"name it by data\.columns\.winner=the_winner\. Columns"),
+        ({"label": "A=B"}, "closest is comparisons"),
+        ({"preferred_model": "x", "text": "T"}, "closest is comparisons"),
+        ({"preferred_model": "x", "answer": "4"}, "closest is comparisons"),
+        ({}, "closest is comparisons"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("first", "second"), [("response_a", "response_b"), ("human_ref_A", "human_ref_B")])
+@pytest.mark.parametrize("asked", ["prompt", "history", "input", "unnamed"])
+def test_two_responses_without_a_known_verdict_are_no_prompt(
+    tmp_path: Path, verdict: dict[str, Any], said: str, first: str, second: str, asked: str
+) -> None:
+    rows = [{asked: f"Q{i}", first: "yes", second: "no", **verdict} for i in range(2)]
+    with pytest.raises(UserError, match=r"x\.jsonl, line 1: these columns make no form that is known; .*" + said):
+        read(tmp_path, *rows)
+
+
+@pytest.mark.parametrize(
     ("row", "reference"),
     [
         ({"question": "Q", "answer": "#### 4"}, Reference("#### 4")),

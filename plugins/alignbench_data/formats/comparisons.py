@@ -32,6 +32,7 @@ _WORDS = {
         TIE,
     ),
 }
+_VERDICT = ("winner", "preference")
 _ONE_HOT = {"winner_model_a": A, "winner_model_b": B, "winner_tie": TIE}
 
 
@@ -142,9 +143,7 @@ def _by_number(fields: Fields, said: str) -> tuple[int, int] | None:
 
 
 def _has_verdict(fields: Fields, settings: Settings) -> bool:
-    return any(role in fields.columns for role in ("winner", "preference")) or any(
-        key in fields.row for key in _ONE_HOT
-    )
+    return any(role in fields.columns for role in _VERDICT) or any(key in fields.row for key in _ONE_HOT)
 
 
-COMPARISONS = Form("comparisons", (("response_a",), ("response_b",)), _parse, _has_verdict)
+COMPARISONS = Form("comparisons", (("response_a",), ("response_b",)), _parse, _has_verdict, _VERDICT)

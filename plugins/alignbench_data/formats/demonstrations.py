@@ -54,9 +54,12 @@ def _ends_in_reply(fields: Fields, settings: Settings) -> bool:
     return str(who).lower() in ("assistant", "gpt", "chatgpt", "bot", "model")
 
 
+_OF_A_PREFERENCE = ("chosen", "rejected", "responses", "scores", "ranks", "response_a", "response_b")
+
+
 def _says_no_more(fields: Fields, settings: Settings) -> bool:
     """Half a preference is no prompt: it would be lost unnoticed."""
-    return not any(role in fields for role in ("chosen", "rejected", "responses", "scores", "ranks"))
+    return not any(role in fields for role in _OF_A_PREFERENCE)
 
 
 RESPONSES = Form("demonstrations", (("prompt", "input", "messages"), ("response",)), _imitated)

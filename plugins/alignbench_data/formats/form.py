@@ -38,7 +38,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Form:
-    """`needs`: the roles that it is known by, each with what may stand in its place. `fits`: what else must hold.
+    """`needs`: the roles that it is known by, each with what may stand in its place. `fits`: what else must hold; `verdict`: the roles
+    one of which it asks for.
 
     `parse` gives what the row says, or raises Unusable."""
 
@@ -46,6 +47,7 @@ class Form:
     needs: tuple[tuple[str, ...], ...]
     parse: Callable[[Fields, Settings], Sequence[Record]]
     fits: Callable[[Fields, Settings], bool] = lambda fields, settings: True
+    verdict: tuple[str, ...] = ()
 
     def recognises(self, fields: Fields, settings: Settings) -> bool:
         return not self.lacks(fields) and self.fits(fields, settings)
