@@ -266,6 +266,19 @@ def test_an_input_goes_with_its_instruction(tmp_path: Path) -> None:
     assert data.demonstrations()[0].prompt.text in ("Add.\n\n1 + 0", "Add.\n\n1 + 1")
 
 
+@pytest.mark.parametrize("asked", [{"prompt": "Q"}, {"prompt": [Q]}])
+def test_an_input_may_be_a_list_of_texts(tmp_path: Path, asked: dict[str, Any]) -> None:
+    row = {**asked, "input": ["a", "b"]}
+    data = read(tmp_path, row, {**row, "prompt": "other Q"}, max_bad_share=0.0)
+    assert {p.text for split in Split for p in data.prompts(split)} == {"Q\n\na\nb", "other Q\n\na\nb"}
+    data = read(
+        tmp_path, {"input": ["Q", "b"]}, {"input": "[1]"}, {"input": '["x"]'}, {**asked, "input": []}, max_bad_share=0.0
+    )
+    assert {p.text for split in Split for p in data.prompts(split)} == {"Q\nb", "[1]", '["x"]', "Q"}
+    with pytest.raises(UserError, match=r"x\.jsonl, line 1: 'input' must be text, not a list"):
+        read(tmp_path, {**asked, "input": ["a", 1]}, row)
+
+
 def test_prompts_alone(tmp_path: Path) -> None:
     data = read(tmp_path, {"prompt": "Q"}, {"prompt": "other Q"})
     assert {prompt.text for split in Split for prompt in data.prompts(split)} == {"Q", "other Q"}
