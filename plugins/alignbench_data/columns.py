@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "subset": ("subset", "category", "domain", "difficulty", "level", "topic", "source"),
     "id": ("id",),
 }
-"""Each role and the names by which it is known, the surest first. A column plays one role."""
+"""Each role and the names by which it is known, the surest first. A column plays one role, unless the user names it for several."""
 COUPLES = (
     ("response_a", "response_b"),
     ("response_0", "response_1"),
@@ -97,23 +97,24 @@ class Columns:
         given = self.given
         if self.lenient:
             given = {role: where for role, where in given.items() if str(where).split(".")[0] in row}
-        named = _known(tuple(map(str, row)), frozenset(given))
+        wanted = {role: _parts(where) for role, where in given.items()}
+        assigned = {part if part in row else part.split(".")[0] for parts in wanted.values() for part in parts}
+        named = _known(tuple(name for name in map(str, row) if name not in assigned), frozenset(given))
         values = {role: row[column] for role, column in named.items()}
         columns = dict(named)
-        for role, where in given.items():
-            several = isinstance(where, Sequence) and not isinstance(where, str)
-            parts = [str(part) for part in where] if several else [str(where)]
+        for role, parts in wanted.items():
             found = [_look_up(row, part) for part in parts]
             columns[role] = ", ".join(parts)
-            values[role] = None if any(part is None for part in found) else found if several else found[0]
+            one = found[0] if isinstance(given[role], str) or not isinstance(given[role], Sequence) else found
+            values[role] = None if any(part is None for part in found) else one
         return Fields(values, columns, row, frozenset(given))
 
     def missing(self, row: Mapping[str, Any]) -> str:
         """A column that the user named and that is not there, as a sentence; empty where all are."""
         for role, where in self.given.items():
-            for part in [where] if isinstance(where, str) else where if isinstance(where, Iterable) else [str(where)]:
-                if str(part) not in row and str(part).split(".")[0] not in row:
-                    near = difflib.get_close_matches(str(part), map(str, row), n=1)
+            for part in _parts(where):
+                if part not in row and part.split(".")[0] not in row:
+                    near = difflib.get_close_matches(part, map(str, row), n=1)
                     hint = f" (closest: {near[0]!r})" if near else ""
                     return f"data.columns.{role}={part} is no column{hint}"
         return ""
@@ -136,6 +137,11 @@ def _known(names: tuple[str, ...], taken: frozenset[str]) -> dict[str, str]:
         if first in by_name and second in by_name and not {"response_a", "response_b"} & taken:
             return found | {"response_a": by_name[first], "response_b": by_name[second]}
     return found
+
+
+def _parts(where: Any) -> list[str]:
+    """The columns that the user named for a role."""
+    return list(map(str, where)) if isinstance(where, Sequence) and not isinstance(where, str) else [str(where)]
 
 
 def _look_up(row: Mapping[str, Any], where: str) -> Any:

@@ -490,6 +490,27 @@ def test_columns_of_any_name(tmp_path: Path) -> None:
     assert data.description().columns == columns
 
 
+def test_a_column_that_was_assigned_plays_no_other_role(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i}", "response": "yes", "label": "good"} for i in range(3)]
+    data = read(tmp_path, *rows, columns={"subset": "label"})
+    assert (data.description().forms, len(data.labelled())) == ({"demonstrations": 3}, 0)
+    assert {p.subset for split in Split for p in data.prompts(split)} == {"good"}
+    assert data.description().columns == {"prompt": "prompt", "response": "response", "subset": "label"}
+    data = read(tmp_path, *rows, columns={"subset": "label", "label": "label"})
+    assert len(data.labelled()) == 3, "but where it is named for both"
+    assert {p.subset for split in Split for p in data.prompts(split)} == {"good"}
+    rows = [
+        {"prompt": f"Q{i}", "response_a": "no", "response_b": "yes", "order": [2, 1], "winner": "a"} for i in range(3)
+    ]
+    data = read(tmp_path, *rows, columns={"responses": ["response_a", "response_b"], "ranks": "order"})
+    assert {(r.responses, r.ranks) for r in data.rankings()} == {(("no", "yes"), (1, 0))}
+    rows = [{"prompt": f"Q{i}", "response": {"text": "yes", "of": "m"}, "a.b": "s"} for i in range(3)]
+    data = read(tmp_path, *rows, columns={"subset": "a.b", "annotator": "response.of"})
+    assert data.description().forms == {"prompts": 3}, "a part of a column is of it"
+    with pytest.raises(UserError, match="these columns make no form that is known"):
+        read(tmp_path, *rows, columns={"subset": "prompt"})
+
+
 def test_lists_and_messages_in_a_table_are_read_as_such(tmp_path: Path) -> None:
     import json
 
