@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "scores": ("scores", "ratings", "rewards"),
     "ranks": ("ranks", "ranking"),
     "finished": ("finished",),
-    "answer": ("answer", "ground_truth", "final_answer", "solution"),
+    "answer": ("answer", "ground_truth", "final_answer", "answer_key", "answerkey", "solution"),
     "response": ("response", "completion", "output", "solution"),
     "label": ("label",),
     "winner": ("winner", "better_response_id"),
@@ -41,7 +42,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "subset": ("subset", "category", "domain", "difficulty", "level", "topic", "source"),
     "id": ("id",),
 }
-"""Each role and the names by which it is known, the surest first. A column plays one role."""
+"""Each role and the names by which it is known, the surest first. A column plays one role, unless the user names it for several."""
 COUPLES = (
     ("response_a", "response_b"),
     ("response_0", "response_1"),
@@ -96,23 +97,24 @@ class Columns:
         given = self.given
         if self.lenient:
             given = {role: where for role, where in given.items() if str(where).split(".")[0] in row}
-        named = _known(tuple(map(str, row)), frozenset(given))
+        wanted = {role: _parts(where) for role, where in given.items()}
+        assigned = {part if part in row else part.split(".")[0] for parts in wanted.values() for part in parts}
+        named = _known(tuple(name for name in map(str, row) if name not in assigned), frozenset(given))
         values = {role: row[column] for role, column in named.items()}
         columns = dict(named)
-        for role, where in given.items():
-            several = isinstance(where, Sequence) and not isinstance(where, str)
-            parts = [str(part) for part in where] if several else [str(where)]
+        for role, parts in wanted.items():
             found = [_look_up(row, part) for part in parts]
             columns[role] = ", ".join(parts)
-            values[role] = None if any(part is None for part in found) else found if several else found[0]
+            one = found[0] if isinstance(given[role], str) or not isinstance(given[role], Sequence) else found
+            values[role] = None if any(part is None for part in found) else one
         return Fields(values, columns, row, frozenset(given))
 
     def missing(self, row: Mapping[str, Any]) -> str:
         """A column that the user named and that is not there, as a sentence; empty where all are."""
         for role, where in self.given.items():
-            for part in [where] if isinstance(where, str) else where if isinstance(where, Iterable) else [str(where)]:
-                if str(part) not in row and str(part).split(".")[0] not in row:
-                    near = difflib.get_close_matches(str(part), map(str, row), n=1)
+            for part in _parts(where):
+                if part not in row and part.split(".")[0] not in row:
+                    near = difflib.get_close_matches(part, map(str, row), n=1)
                     hint = f" (closest: {near[0]!r})" if near else ""
                     return f"data.columns.{role}={part} is no column{hint}"
         return ""
@@ -137,10 +139,27 @@ def _known(names: tuple[str, ...], taken: frozenset[str]) -> dict[str, str]:
     return found
 
 
+def _parts(where: Any) -> list[str]:
+    """The columns that the user named for a role."""
+    return list(map(str, where)) if isinstance(where, Sequence) and not isinstance(where, str) else [str(where)]
+
+
 def _look_up(row: Mapping[str, Any], where: str) -> Any:
     if where in row:
         return row[where]
     value: Any = row
     for part in where.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def unpacked(value: Any, *, objects: bool = False) -> Any:
+    """A list that was written as JSON into a text column, as in CSV; with `objects` also an object; anything else as it is."""
+    ends = ("[]", "{}") if objects else ("[]",)
+    if isinstance(value, str) and value[:1] + value[-1:] in ends:
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        return found if isinstance(found, (list, dict)) else value
     return value

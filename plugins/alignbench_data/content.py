@@ -136,13 +136,20 @@ def prompt_messages(fields: Fields) -> list[Message]:
     """The conversation that a row's responses answer, from its prompt, its instruction and input, or its messages."""
     if "prompt" in fields:
         asked = conversation(fields.get("prompt"), fields.name("prompt"))
-        if "input" in fields and (more := text(fields.get("input"), fields.name("input"))).strip():
+        if "input" in fields and (more := text(_input(fields), fields.name("input"))).strip():
             return [*asked[:-1], Message(asked[-1].role, f"{asked[-1].content}\n\n{more}")]
         return asked
-    role = "input" if "input" in fields else "messages"
-    if role in fields:
-        return conversation(fields.get(role), fields.name(role))
+    if "input" in fields:
+        return conversation(_input(fields), fields.name("input"))
+    if "messages" in fields:
+        return conversation(fields.get("messages"), fields.name("messages"))
     raise Unusable(Reason.NO_PROMPT, "either 'prompt' or 'messages' is needed")
+
+
+def _input(fields: Fields) -> Any:
+    """What goes with an instruction; a list of texts, such as the tests of a program, as lines."""
+    value = fields.get("input")
+    return "\n".join(value) if isinstance(value, list) and all(isinstance(part, str) for part in value) else value
 
 
 def reply(value: Any, name: str) -> str:

@@ -32,6 +32,7 @@ def _another(value: Any) -> Any:
     return {key: _another(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
+ARC = {"text": ["x", "y"]}
 Q, YES, NO = said("user", "Q"), said("assistant", "yes"), said("assistant", "no")
 DIALOGUE = "\n\nHuman: Q\n\nAssistant: a\n\nHuman: Q2\n\nAssistant:"
 
@@ -265,6 +266,19 @@ def test_an_input_goes_with_its_instruction(tmp_path: Path) -> None:
     assert data.demonstrations()[0].prompt.text in ("Add.\n\n1 + 0", "Add.\n\n1 + 1")
 
 
+@pytest.mark.parametrize("asked", [{"prompt": "Q"}, {"prompt": [Q]}])
+def test_an_input_may_be_a_list_of_texts(tmp_path: Path, asked: dict[str, Any]) -> None:
+    row = {**asked, "input": ["a", "b"]}
+    data = read(tmp_path, row, {**row, "prompt": "other Q"}, max_bad_share=0.0)
+    assert {p.text for split in Split for p in data.prompts(split)} == {"Q\n\na\nb", "other Q\n\na\nb"}
+    data = read(
+        tmp_path, {"input": ["Q", "b"]}, {"input": "[1]"}, {"input": '["x"]'}, {**asked, "input": []}, max_bad_share=0.0
+    )
+    assert {p.text for split in Split for p in data.prompts(split)} == {"Q\nb", "[1]", '["x"]', "Q"}
+    with pytest.raises(UserError, match=r"x\.jsonl, line 1: 'input' must be text, not a list"):
+        read(tmp_path, {**asked, "input": ["a", 1]}, row)
+
+
 def test_prompts_alone(tmp_path: Path) -> None:
     data = read(tmp_path, {"prompt": "Q"}, {"prompt": "other Q"})
     assert {prompt.text for split in Split for prompt in data.prompts(split)} == {"Q", "other Q"}
@@ -273,11 +287,43 @@ def test_prompts_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ({"preferred_model": "x"}, r"closest is comparisons, which lacks winner or preference: name it by data\.columns\.winner="),
+        ({"preference": 1}, r"name it by data\.columns\.winner=preference\. Columns"),
+        ({"the_winner": "a"}, r"name it by data\.columns\.winner=the_winner\. Columns"),
+        ({"label": "A=B"}, "closest is comparisons"),
+        ({"preferred_model": "x", "text": "T"}, "closest is comparisons"),
+        ({"preferred_model": "x", "answer": "4"}, "closest is comparisons"),
+        ({}, "closest is comparisons"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("first", "second"), [("response_a", "response_b"), ("human_ref_A", "human_ref_B")])
+@pytest.mark.parametrize("asked", ["prompt", "history", "input", "unnamed"])
+def test_two_responses_without_a_known_verdict_are_no_prompt(
+    tmp_path: Path, verdict: dict[str, Any], said: str, first: str, second: str, asked: str
+) -> None:
+    rows = [{asked: f"Q{i}", first: "yes", second: "no", **verdict} for i in range(2)]
+    with pytest.raises(UserError, match=r"x\.jsonl, line 1: these columns make no form that is known; .*" + said):
+        read(tmp_path, *rows)
+
+
+@pytest.mark.parametrize(
     ("row", "reference"),
     [
         ({"question": "Q", "answer": "#### 4"}, Reference("#### 4")),
         ({"problem": "Q", "solution": "so 4", "answer": 4}, Reference("4")),
-        ({"question": "Q", "choices": ["x", "y"], "answer": 1}, Reference("1", ("x", "y"))),
+        ({"question": "Q", "choices": ["x", "y"], "answer": 1}, Reference("B", ("x", "y"))),
+        ({"question": "Q", "choices": ["x", "y"], "answer": 0}, Reference("A", ("x", "y"))),
+        ({"question": "Q", "choices": ["0", "1", "4"], "answer": 1}, Reference("B", ("0", "1", "4"))),
+        ({"question": "Q", "choices": ["B", "A"], "answer": 1}, Reference("A", ("B", "A"))),  # its text: a letter would name the other
+        ({"question": "Q", "choices": [1, 2, 3], "answer": 1}, Reference("1", ("1", "2", "3"))),  # a number among numbers
+        *(({"question": "Q", "choices": ["x", "y"], "answer": given}, Reference(str(given), ("x", "y"))) for given in (2, -1, True, 1.0, "1", "y", "B")),
+        ({"question": "Q", "choices": ARC | {"label": ["A", "B"]}, "answerKey": "B"}, Reference("B", ("x", "y"))),
+        ({"question": "Q", "choices": ARC | {"label": ["1", "2"]}, "answerKey": "2"}, Reference("B", ("x", "y"))),
+        ({"question": "Q", "choices": ARC | {"label": ["1", "2"]}, "answer_key": 1}, Reference("A", ("x", "y"))),
+        ({"question": "Q", "choices": ARC | {"label": ["1", "2"]}, "answerKey": "C"}, Reference("C", ("x", "y"))),
+        ({"question": "Q", "choices": {"2": "x", "1": "y"}, "answer": "1"}, Reference("B", ("x", "y"))),
         ({"question": "Q", "choices": {"text": ["x", "y"], "label": ["A", "B"]}}, Reference("", ("x", "y"))),
         ({"prompt": "Q", "instruction_id_list": ["a:b", "c"], "kwargs": [{"n": 3, "m": None}, None]}, Reference(constraints=(Constraint("a:b", {"n": 3}), Constraint("c")))),
         ({"prompt": "Q", "constraints": [{"name": "a", "arguments": {"n": 1}}]}, Reference(constraints=(Constraint("a", {"n": 1}),))),
@@ -289,6 +335,67 @@ def test_references(tmp_path: Path, row: dict[str, Any], reference: Reference | 
     data = read(tmp_path, row, {**row, next(iter(row)): "other Q"})
     prompts = [prompt for split in Split for prompt in data.prompts(split)]
     assert [prompt.reference for prompt in prompts] == [reference] * 2
+
+
+@pytest.mark.parametrize(
+    ("row", "reference"),
+    [
+        ({"test_list": '["assert f(1) == 2"]'}, Reference(tests="assert f(1) == 2")),
+        ({"tests": ' ["assert f(1)", "assert f(2)"]\n'}, Reference(tests="assert f(1)\nassert f(2)")),
+        ({"tests": "[]"}, None),
+        ({"tests": "'\\d'.split(f())"}, Reference(tests="'\\d'.split(f())")),
+        ({"options": '["x", "y"]', "answer": '["x"]'}, Reference('["x"]', ("x", "y"))),
+        ({"choices": '{"text": ["x", "y"], "label": ["A", "B"]}'}, Reference(choices=("x", "y"))),
+        ({"choices": '{"A": "x", "B": "y"}'}, Reference(choices=("x", "y"))),
+        ({"choices": "", "constraints": "", "tests": "", "answer": "4"}, Reference("4")),
+        ({"constraints": '["a", "b"]', "kwargs": '[{"n": 3, "m": null}, null]'}, Reference(constraints=(Constraint("a", {"n": 3}), Constraint("b")))),
+        ({"constraints": ["a"], "kwargs": ['{"n": 3}']}, Reference(constraints=(Constraint("a", {"n": 3}),))),
+        ({"constraints": '["a"]', "kwargs": ""}, Reference(constraints=(Constraint("a"),))),
+        ({"constraints": '[{"name": "a", "arguments": {"n": 1}}]'}, Reference(constraints=(Constraint("a", {"n": 1}),))),
+        ({"constraints": ['{"name": "a", "arguments": "{\\"n\\": 1}"}']}, Reference(constraints=(Constraint("a", {"n": 1}),))),
+    ],
+)  # fmt: skip
+def test_references_written_as_json(tmp_path: Path, row: dict[str, Any], reference: Reference | None) -> None:
+    """As CSV holds them, and sets whose lists are texts."""
+    rows = [{"prompt": f"Q{i}", **row} for i in range(2)]
+    data = read(tmp_path, *rows)
+    assert [prompt.reference for split in Split for prompt in data.prompts(split)] == [reference] * 2
+    if not any(isinstance(value, list) for value in row.values()):
+        data = source(table(tmp_path / "x.csv", rows))
+        assert [prompt.reference for split in Split for prompt in data.prompts(split)] == [reference] * 2
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "['assert f(1) == 2']",
+        '{"inputs": ["1"], "outputs": ["2"]}',
+        "[1, 2]",
+        "\n['assert f(1)'\n 'assert f(2)']",
+        "1",
+        "'yes'",
+        "True",
+        "true",
+        [{"input": "1", "output": "2"}],
+        [1],
+    ],
+)
+def test_tests_that_every_program_passes_are_none(tmp_path: Path, tests: object) -> None:
+    """A literal is a statement of Python that asserts nothing."""
+    row = {"prompt": "Q", "tests": tests}
+    data = read(tmp_path, row, {"prompt": "other Q", "tests": "assert f(1) == [2]"})
+    found = {prompt.text: prompt.reference for split in Split for prompt in data.prompts(split)}
+    assert found == {"Q": None, "other Q": Reference(tests="assert f(1) == [2]")}
+    with pytest.raises(UserError, match=r"x\.jsonl, line 1: 'tests' must be Python"):
+        read(tmp_path, row, {**row, "prompt": "other Q"}, columns={"tests": "tests"})
+
+
+@pytest.mark.parametrize("arguments", ["n=3", 3, ["n=3"], [3], {"n": 3}])
+def test_arguments_that_are_none_are_not_left_out(tmp_path: Path, arguments: object) -> None:
+    row = {"prompt": "Q", "instruction_id_list": ["a"], "kwargs": arguments}
+    columns = {"constraints": "instruction_id_list"}
+    with pytest.raises(UserError, match=r"x\.jsonl, line 1: .*'kwargs'"):
+        read(tmp_path, row, {**row, "prompt": "other Q"}, columns=columns)
 
 
 def test_a_column_that_only_sounds_like_a_reference_costs_no_row(tmp_path: Path) -> None:
@@ -381,6 +488,27 @@ def test_columns_of_any_name(tmp_path: Path) -> None:
     data = read(tmp_path, *rows, columns=columns)
     assert {(r.prompt.text, *r.responses) for r in data.rankings()} == {(f"Q{i}", f"a{i}", f"b{i}") for i in range(3)}
     assert data.description().columns == columns
+
+
+def test_a_column_that_was_assigned_plays_no_other_role(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{i}", "response": "yes", "label": "good"} for i in range(3)]
+    data = read(tmp_path, *rows, columns={"subset": "label"})
+    assert (data.description().forms, len(data.labelled())) == ({"demonstrations": 3}, 0)
+    assert {p.subset for split in Split for p in data.prompts(split)} == {"good"}
+    assert data.description().columns == {"prompt": "prompt", "response": "response", "subset": "label"}
+    data = read(tmp_path, *rows, columns={"subset": "label", "label": "label"})
+    assert len(data.labelled()) == 3, "but where it is named for both"
+    assert {p.subset for split in Split for p in data.prompts(split)} == {"good"}
+    rows = [
+        {"prompt": f"Q{i}", "response_a": "no", "response_b": "yes", "order": [2, 1], "winner": "a"} for i in range(3)
+    ]
+    data = read(tmp_path, *rows, columns={"responses": ["response_a", "response_b"], "ranks": "order"})
+    assert {(r.responses, r.ranks) for r in data.rankings()} == {(("no", "yes"), (1, 0))}
+    rows = [{"prompt": f"Q{i}", "response": {"text": "yes", "of": "m"}, "a.b": "s"} for i in range(3)]
+    data = read(tmp_path, *rows, columns={"subset": "a.b", "annotator": "response.of"})
+    assert data.description().forms == {"prompts": 3}, "a part of a column is of it"
+    with pytest.raises(UserError, match="these columns make no form that is known"):
+        read(tmp_path, *rows, columns={"subset": "prompt"})
 
 
 def test_lists_and_messages_in_a_table_are_read_as_such(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alignbench import Seeds, Split, select
+from alignbench import Reference, Seeds, Split, select
 from alignbench.app.compose import conf_dir, load_config
 from tests.data.writing import Rows, lines, said
 from tests.shared_data import shared_data
@@ -118,10 +118,12 @@ ROWS: dict[str, Rows | dict[str, Rows]] = {
     "math-500": [
         {"problem": f"Q{i}?", "solution": f"So \\boxed{{{i}}}", "answer": f"{i}", "subject": "Algebra", "level": 2, "unique_id": "u"} for i in range(N)
     ],
-    "mbpp": {"full/train": [
-        {"task_id": i, "text": f"Q{i}?", "code": "def f(): pass", "test_list": ["assert f() is None"], "test_setup_code": "", "challenge_test_list": []}
+    "mbpp": {f"full/{split}": [
+        {"task_id": i, "text": f"Write a function to find the number that is {i} above the given one.", "code": f"def {split}_{i}(n):\r\n  return (n + {i}) ",
+         "test_list": [f"assert {split}_{i}(1) == {1 + i}", f"assert {split}_{i}(-4) == {i - 4}", f"assert {split}_{i}(0) == {i}"], "test_setup_code": "",
+         "challenge_test_list": []}
         for i in range(N)
-    ]},
+    ] for split in ("train", "test")},
     "ifeval": [{"key": i, "prompt": f"Q{i}?", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"num_words": None}]} for i in range(N)],
     "arena-human-preference-55k": [
         {"id": i, "model_a": "a", "model_b": "b", "prompt": f'["Q{i}?"]', "response_a": '["bad"]', "response_b": '["good"]',
@@ -248,6 +250,17 @@ def test_preset(tmp_path: Path, name: str) -> None:
             assert "?" in ranking.prompt.text and "Assistant" not in ranking.prompt.text
     if name in REFERENCES:
         assert all(prompt.reference for prompt in held_out)
+
+
+def test_what_mbpp_asks_for_can_be_solved_from_the_prompt(tmp_path: Path) -> None:
+    """Only the tests name the function that is to be written (arXiv 2108.07732 shows them too)."""
+    data = read(tmp_path, "mbpp")
+    (asked,) = [p for p in data.prompts(Split.EVALUATION) if "is 2 above" in p.text]
+    tests = "assert test_2(1) == 3\nassert test_2(-4) == -2\nassert test_2(0) == 2"
+    assert asked.text == f"Write a function to find the number that is 2 above the given one.\n\n{tests}"
+    assert asked.reference == Reference(tests=tests)
+    shown = {d.prompt.text.rsplit("assert ", 1)[1]: d.response for d in data.demonstrations()}
+    assert shown["train_2(0) == 2"] == "def train_2(n):\r\n  return (n + 2) "
 
 
 def test_a_preset_is_chosen_by_its_name() -> None:

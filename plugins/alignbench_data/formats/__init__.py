@@ -41,13 +41,17 @@ def form_of(fields: Fields, settings: Settings) -> Form | None:
 
 
 def nearest(fields: Fields) -> str:
-    """Which form a row is closest to and what it lacks for that, as a sentence; empty where it is close to none."""
-    lacking_of = [(form, form.lacks(fields)) for form in FORMS if form not in _BY_CONTENT]
+    """Which form a row is closest to and what it lacks for that, as a sentence; empty where it is close to none.
+
+    No form recognised the row: one whose columns are all there lacks the verdict that it asks for."""
+    verdict_of = {form.name: [" or ".join(form.verdict)] for form in FORMS if form.verdict and not form.lacks(fields)}
+    lacking_of = [(form, verdict_of.get(form.name) or form.lacks(fields)) for form in FORMS if form not in _BY_CONTENT]
     partly = [(len(lacking), form, lacking) for form, lacking in lacking_of if 0 < len(lacking) < len(form.needs)]
     if not partly:
         return ""
-    _, form, lacking = min(partly, key=lambda found: found[0])
-    role = lacking[0].split()[0]
+    _, form, lacking = min(partly, key=lambda found: (found[1].name not in verdict_of, found[0]))
     free = [str(name) for name in fields.row if name not in fields.columns.values()]
-    column = next(iter(difflib.get_close_matches(role, free, n=1)), "<column>")
+    roles = lacking[0].split(" or ")
+    near = [name for role in roles for name in difflib.get_close_matches(role, free, n=1)]
+    column, role = next(iter(near), "<column>"), roles[0]
     return f"closest is {form.name}, which lacks {' and '.join(lacking)}: name it by data.columns.{role}={column}"

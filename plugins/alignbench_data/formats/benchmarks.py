@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 
 from alignbench import Ranking
-from alignbench_data.columns import Fields
+from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import is_conversation, prompt, prompt_messages, reply
-from alignbench_data.formats.form import Form, Settings, unpacked
+from alignbench_data.formats.form import Form, Settings
 from alignbench_data.formats.pairs import of_several
 from alignbench_data.reasons import Reason, Unusable
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from alignbench import Message, Ranking, unknown_name
-from alignbench_data.columns import Fields
+from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import conversation, is_conversation, prompt, prompt_messages, reply
-from alignbench_data.formats.form import Form, Settings, annotator, number, number_of, unpacked
+from alignbench_data.formats.form import Form, Settings, annotator, number, number_of
 from alignbench_data.reasons import Reason, Unusable
 
 A, B, TIE = (0, 1), (1, 0), (0, 0)
@@ -32,6 +32,7 @@ _WORDS = {
         TIE,
     ),
 }
+_VERDICT = ("winner", "preference")
 _ONE_HOT = {"winner_model_a": A, "winner_model_b": B, "winner_tie": TIE}
 
 
@@ -142,9 +143,7 @@ def _by_number(fields: Fields, said: str) -> tuple[int, int] | None:
 
 
 def _has_verdict(fields: Fields, settings: Settings) -> bool:
-    return any(role in fields.columns for role in ("winner", "preference")) or any(
-        key in fields.row for key in _ONE_HOT
-    )
+    return any(role in fields.columns for role in _VERDICT) or any(key in fields.row for key in _ONE_HOT)
 
 
-COMPARISONS = Form("comparisons", (("response_a",), ("response_b",)), _parse, _has_verdict)
+COMPARISONS = Form("comparisons", (("response_a",), ("response_b",)), _parse, _has_verdict, _VERDICT)

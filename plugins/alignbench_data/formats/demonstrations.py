@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from alignbench import Demonstration, Message, Prompt
-from alignbench_data.columns import Fields
+from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import conversation, dialogue, is_dialogue, joined, prompt, prompt_messages, reply
-from alignbench_data.formats.form import Form, Record, Settings, unpacked
+from alignbench_data.formats.form import Form, Record, Settings
 from alignbench_data.reasons import Reason, Unusable
 
 
@@ -54,9 +54,12 @@ def _ends_in_reply(fields: Fields, settings: Settings) -> bool:
     return str(who).lower() in ("assistant", "gpt", "chatgpt", "bot", "model")
 
 
+_OF_A_PREFERENCE = ("chosen", "rejected", "responses", "scores", "ranks", "response_a", "response_b")
+
+
 def _says_no_more(fields: Fields, settings: Settings) -> bool:
     """Half a preference is no prompt: it would be lost unnoticed."""
-    return not any(role in fields for role in ("chosen", "rejected", "responses", "scores", "ranks"))
+    return not any(role in fields for role in _OF_A_PREFERENCE)
 
 
 RESPONSES = Form("demonstrations", (("prompt", "input", "messages"), ("response",)), _imitated)

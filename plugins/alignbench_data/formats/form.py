@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from alignbench import Demonstration, Labelled, Prompt, Ranking
-from alignbench_data.columns import Fields
+from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import kind
 from alignbench_data.reasons import Reason, Unusable
 
@@ -39,7 +38,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Form:
-    """`needs`: the roles that it is known by, each with what may stand in its place. `fits`: what else must hold.
+    """`needs`: the roles that it is known by, each with what may stand in its place. `fits`: what else must hold; `verdict`: the roles
+    one of which it asks for.
 
     `parse` gives what the row says, or raises Unusable."""
 
@@ -47,6 +47,7 @@ class Form:
     needs: tuple[tuple[str, ...], ...]
     parse: Callable[[Fields, Settings], Sequence[Record]]
     fits: Callable[[Fields, Settings], bool] = lambda fields, settings: True
+    verdict: tuple[str, ...] = ()
 
     def recognises(self, fields: Fields, settings: Settings) -> bool:
         return not self.lacks(fields) and self.fits(fields, settings)
@@ -82,17 +83,6 @@ def items(fields: Fields, role: str, what: str) -> list[Any]:
     value = unpacked(fields.get(role))
     if not isinstance(value, list):
         raise Unusable(Reason.MALFORMED, f"{fields.name(role)!r} must be a list of {what}, not {kind(value)}")
-    return value
-
-
-def unpacked(value: Any) -> Any:
-    """A list that was written as JSON into a text column; anything else as it is."""
-    if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
-        try:
-            found = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-        return found if isinstance(found, list) else value
     return value
 
 

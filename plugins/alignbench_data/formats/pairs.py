@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alignbench import Message, Ranking
-from alignbench_data.columns import Fields
+from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import (
     conversation,
     dialogue,
@@ -19,7 +19,7 @@ from alignbench_data.content import (
     reply,
     text,
 )
-from alignbench_data.formats.form import Form, Settings, annotator, number_of, unpacked
+from alignbench_data.formats.form import Form, Settings, annotator, number_of
 from alignbench_data.reasons import Reason, Unusable
 
 
