@@ -8,8 +8,8 @@ from pathlib import Path
 
 from alignbench.errors import UserError
 from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, RESULT
-from alignbench.results.disk.record import RunRecord, Status
-from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, locate, read_settings
+from alignbench.results.disk.record import Status
+from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, locate, read_record, read_settings
 from alignbench.untrusted import plain
 
 
@@ -56,22 +56,17 @@ def _resume(path: Path) -> None:
         raise UserError(
             f"{path} is no run's directory: it has no {RESULT}. See `alignbench resume` for what can be resumed."
         )
-    record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+    record = read_record(path)
     if record.status is Status.FINISHED:
         raise UserError(f"{path} is finished: there is nothing to go on with.")
     _require_same_config(path)
 
-    from omegaconf import DictConfig, OmegaConf
-
     from alignbench.app.compose import register_configs, typed
+    from alignbench.app.target import labels, settings_of
 
     register_configs()
-    settings = OmegaConf.load(path / CONFIG)
-    assert isinstance(settings, DictConfig)
     who = record.identity
-    names = {"algo": who.algo_label or who.algo, "model": who.model, "data": who.data}
-    names |= {kind: name for kind, name in (("annotator", who.annotator), ("reward", who.reward)) if name}
-    config = typed(settings, names)
+    config = typed(settings_of(path), labels(who))
     if config.hash != who.config_hash:
         raise UserError(
             f"{path} began under other settings, or other defaults, than {CONFIG} gives now "

@@ -21,8 +21,9 @@ from alignbench.pipeline.display import Display
 from alignbench.plugins import registry
 from alignbench.records import Metric
 from alignbench.results.disk import environment
-from alignbench.results.disk.directory import RESULT, RunDirectory
+from alignbench.results.disk.directory import RunDirectory
 from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
+from alignbench.results.disk.runs import read_record
 from alignbench.selection import Selected
 from alignbench.untrusted import redacted
 
@@ -88,7 +89,7 @@ def begun(config: RunConfig, *, annotator: bool, reward: bool, again: Path | Non
     interrupted run left unfinished, or a new one. The flags are those of `identity`."""
     if not distributed.is_main():
         path = distributed.agreed(lambda: Path())
-        record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+        record = read_record(path)
         yield Begun(RunDirectory(path), record)
         return
     with contextlib.ExitStack() as held:
@@ -126,8 +127,8 @@ def _resumable(config: RunConfig, paths: Sequence[Path], held: contextlib.ExitSt
     for path in paths:
         directory = RunDirectory(path)
         try:
-            record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
-        except (OSError, UserError):
+            record = read_record(path)
+        except UserError:
             continue
         if record.identity.config_hash != config.hash:
             continue
