@@ -12,7 +12,7 @@ from alignbench.optimizer_config import OfflineConfig, RolloutConfig
 from alignbench.plugins import Component
 from alignbench.records import Consumes, ExactProblem
 from alignbench.seeds import Seeds
-from alignbench.testing.algorithm import COEFFICIENTS
+from alignbench.testing.algorithms.updates import COEFFICIENTS
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.trial import Trial, has, settings
 from alignbench.testing.world import World, exact_kl, total_variation
