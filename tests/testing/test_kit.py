@@ -20,8 +20,8 @@ from alignbench import testing as kit
 from alignbench.commands.check import main, resolve
 from alignbench.plugins import Component, Kind, Registry, registry
 from alignbench.selection import with_defaults
-from alignbench.testing.checks import run_checks
 from alignbench.testing import PropertyBroken, Status, check, checks_of, conformance
+from alignbench.testing.checks import run_checks
 from tests.testing.faults import FAULTS, planted
 
 # The command
