@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignbench import Seeds, UserError, functional
+from alignbench import Seeds, UserError, functional, user_path
 from alignbench_rewards.config import JudgeConfig
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class ChatClient:
         self._url = config.url.rstrip("/") + "/chat/completions"
         self._opener = urllib.request.build_opener(_NoRedirects)
         root = Path(os.environ.get("ALIGNBENCH_CACHE") or Path.home() / ".cache" / "alignbench")
-        self.folder = Path(config.cache_dir).expanduser() if config.cache_dir else root / "judge"
+        self.folder = user_path(config.cache_dir, f"{config.slot}.cache_dir") if config.cache_dir else root / "judge"
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
