@@ -5,6 +5,7 @@ This is the public door: everything that a plugin may import stands here, in `al
 Importing it does not import torch.
 """
 
+from alignbench.bounds import bounded
 from alignbench.contracts import (
     Annotator,
     DataSource,
@@ -30,6 +31,7 @@ from alignbench.optimizer_config import (
     PreferenceConfig,
     RolloutConfig,
 )
+from alignbench.paths import user_path
 from alignbench.records import (
     POLICY,
     REFERENCE,
@@ -140,9 +142,11 @@ __all__ = [
     "UtilityTerm",
     "Verdict",
     "Work",
+    "bounded",
     "expand",
     "hookimpl",
     "redacted",
     "select",
     "unknown_name",
+    "user_path",
 ]

@@ -316,6 +316,11 @@ class Evaluation(ABC):
         SFT model's evaluation under it."""
         return ""
 
+    def applies(self, data: DataSource, *, ordinary_text: bool) -> bool:
+        """Whether it can measure anything on this data; `ordinary_text` as in Subject. Asked before anything is trained: a run none of
+        whose evaluations can is refused."""
+        return True
+
     @abstractmethod
     def specs(self) -> Sequence[MetricSpec]:
         """Every metric that `evaluate` may return."""

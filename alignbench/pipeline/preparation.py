@@ -9,10 +9,10 @@ import torch
 
 from alignbench import distributed
 from alignbench.app.config import RunConfig
-from alignbench.contracts import Annotator, DataSource, Policy, RewardSource
+from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, RewardSource
 from alignbench.errors import UserError
 from alignbench.evaluation.judge import SourceJudge
-from alignbench.evaluation.suite import evaluation_prompts
+from alignbench.evaluation.suite import evaluation_prompts, reads_ordinary_text
 from alignbench.optimizer_config import LabelConfig, OfflineConfig, PreferenceConfig
 from alignbench.pipeline.display import Display
 from alignbench.pipeline.experience import fitting
@@ -152,6 +152,20 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
         )
     if annotator and not annotator.samples_responses and not annotator.recorded():
         raise UserError(without_rankings(config, data))
+
+
+def refuse_unmeasured(config: RunConfig, evaluations: Sequence[Evaluation], data: DataSource, policy: Policy) -> None:
+    """Refuses, before anything is trained, a run none of whose evaluations can measure anything."""
+    ordinary_text = reads_ordinary_text(policy, data)
+    if not any(evaluation.applies(data, ordinary_text=ordinary_text) for evaluation in evaluations):
+        raise UserError(measures_nothing(config))
+
+
+def measures_nothing(config: RunConfig) -> str:
+    return (
+        f"eval.families=[{','.join(config.eval.families)}] measures nothing on data={config.data.label} with "
+        f"model={config.model.label}: choose eval=standard, or other families."
+    )
 
 
 def without_rankings(config: RunConfig, data: DataSource) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.contracts import Annotator, Policy, RewardSource, Tracker
-from alignbench.errors import NonFiniteError
+from alignbench.errors import NonFiniteError, UserError
 from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import Evaluated, Suite
@@ -32,10 +32,12 @@ from alignbench.pipeline.preparation import (
     build_judge,
     labels_to_learn,
     load_model,
+    measures_nothing,
     needs_rankings,
     needs_reward,
     read_data,
     read_prompts,
+    refuse_unmeasured,
 )
 from alignbench.pipeline.shared_stages import Scorer
 from alignbench.pipeline.stages import Aligned, Rankings, align
@@ -93,6 +95,8 @@ def _carry_out(config: RunConfig, begun: Begun, display: Display) -> None:
     with lifecycle.ending(directory, record, display):
         lifecycle.announce_start(config, directory)
         outcome = pipeline(config, directory, display)
+        if not outcome.metrics:
+            raise UserError(measures_nothing(config))
         if not outcome.ranked:
             record = dataclasses.replace(record, identity=dataclasses.replace(record.identity, annotator=None))
         lifecycle.finish(
@@ -116,6 +120,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
     policy = load_model(config, data.source, seeds, display)
     prompts = read_prompts(config, data, policy, display)
     evaluations = [chosen.build() for chosen in config.evaluations]
+    refuse_unmeasured(config, evaluations, data.source, policy)
     bench = workbench(config, directory, display, tracker, policy.device)
 
     with closing_tracker(tracker), keeping_last_good(policy, directory):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignbench import UserError, unknown_name
+from alignbench import UserError, unknown_name, user_path
 from alignbench_data.reading.opening import open_bytes
 from alignbench_data.reading.rows import Part, Row
 from alignbench_data.reading.tables import arrow_rows, from_hub, parquet_rows, saved
@@ -45,10 +45,7 @@ def parts_of(path: str, *, subset: str = "", revision: str = "", streaming: bool
 
 
 def _path(path: str, option: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{option}={_short(path)}: there is no home of such a user.") from error
+    return user_path(path, option)
 
 
 def _short(path: str) -> str:
