@@ -66,6 +66,7 @@ from alignbench.records import (
     expand,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
 
@@ -96,6 +97,7 @@ __all__ = [
     "ImplicitReward",
     "Judge",
     "LabelConfig",
+    "LabelTerms",
     "Labelled",
     "LabelledBatch",
     "Likelihood",
@@ -106,6 +108,7 @@ __all__ = [
     "NonFiniteError",
     "Opinion",
     "OptimizerConfig",
+    "PairTerms",
     "Part",
     "Policy",
     "PolicyOptimizer",
@@ -117,9 +120,11 @@ __all__ = [
     "Ranking",
     "Reference",
     "Register",
+    "ResponseTerms",
     "RewardSource",
     "Rollout",
     "RolloutConfig",
+    "RolloutTerms",
     "RunFinished",
     "RunStarted",
     "RunStep",
@@ -132,6 +137,7 @@ __all__ = [
     "Sequences",
     "Split",
     "Subject",
+    "Terms",
     "TokenScores",
     "Tracker",
     "UpdateReport",

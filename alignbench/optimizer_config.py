@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +34,8 @@ class AlgorithmConfig:
 
     scalar_roles: ClassVar[tuple[str, ...]] = ()
     """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory."""
+    inert: ClassVar[Mapping[str, str]] = {}
+    """Options that change nothing in an update, each with the reason: the conformance kit holds all others to have an effect."""
 
     @property
     def candidates(self) -> int:
