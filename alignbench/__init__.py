@@ -68,6 +68,7 @@ from alignbench.records import (
     expand,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
 from alignbench.untrusted import redacted
@@ -99,6 +100,7 @@ __all__ = [
     "ImplicitReward",
     "Judge",
     "LabelConfig",
+    "LabelTerms",
     "Labelled",
     "LabelledBatch",
     "Likelihood",
@@ -109,6 +111,7 @@ __all__ = [
     "NonFiniteError",
     "Opinion",
     "OptimizerConfig",
+    "PairTerms",
     "Part",
     "Policy",
     "PolicyOptimizer",
@@ -120,9 +123,11 @@ __all__ = [
     "Ranking",
     "Reference",
     "Register",
+    "ResponseTerms",
     "RewardSource",
     "Rollout",
     "RolloutConfig",
+    "RolloutTerms",
     "RunFinished",
     "RunStarted",
     "RunStep",
@@ -135,6 +140,7 @@ __all__ = [
     "Sequences",
     "Split",
     "Subject",
+    "Terms",
     "TokenScores",
     "Tracker",
     "UpdateReport",

@@ -296,6 +296,13 @@ class PolicyOptimizer(ABC, Generic[Batch]):
         """Options, by name, under which `optimum` is reached, where the defaults trade it for something else."""
         return {}
 
+    @classmethod
+    def stated_loss(cls, config: Any, terms: Any) -> Tensor | None:
+        """The loss of one optimizer step with these settings, a float64 scalar, written anew from the paper: it shares no code with
+        `update`. `terms` are those of what the config consumes (see `alignbench.Terms`). The conformance kit holds the gradient of
+        every step to its gradient. None where it is not stated."""
+        return None
+
     @abstractmethod
     def update(self, batch: Batch) -> UpdateReport:
         """One update. Raises NonFiniteError before stepping if a reward, a loss or a gradient is not finite."""
