@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from alignbench import UserError
 
@@ -13,6 +15,8 @@ AUTO = "auto"
 @dataclass
 class CheckingConfig:
     """How responses are checked against references."""
+
+    inert: ClassVar[Mapping[str, str]] = {"cpu_seconds": "it limits what checks may take, and changes no answer that comes in time"}
 
     pattern: str = ""
     """What the check `regex` looks for, anywhere in a response; empty: each row's reference answer."""
