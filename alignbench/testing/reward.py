@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import dataclasses
 import functools
 import math
@@ -22,7 +21,6 @@ from alignbench.plugins import Component
 from alignbench.records import FitReport, Samples, Sampling
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
-from alignbench.testing.known import known, with_settings
 from alignbench.testing.known import known, with_settings
 from alignbench.testing.tabular import TabularPolicy, disguise
 from alignbench.testing.trial import changed_fields, snapshot
@@ -74,23 +72,6 @@ def make(component: Component, seed: int) -> Fitted:
         progress=lambda update, updates, metrics, state=None: seen.append((update, updates)),
     )
     return Fitted(world, policy, source, baseline, report, tuple(seen))
-
-
-@functools.lru_cache(maxsize=2)
-def variants(component: Component, seed: int) -> tuple[Component, ...]:
-    """The component as it stands, where it can be built on the kit's data, and with all settings that its author knows."""
-    world, found = World(seed), []
-    for one in (None, *known(component)):
-        with contextlib.suppress(NotApplicable, UserError):
-            tried = component if one is None else with_settings(component, one)
-            build(tried, world, world.policy(reward_role=False), seed)
-            found.append(tried)
-    return tuple(found)
-
-
-def ready(component: Component, seed: int) -> Component:
-    """The first of them, or itself."""
-    return (*variants(component, seed), component)[0]
 
 
 @functools.lru_cache(maxsize=2)

@@ -53,7 +53,9 @@ def by_messages(prompt: Sequence[Mapping[str, str]], response: str) -> float:
 
 
 def by_record(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-    return [by_text(prompt.text, response) + len(prompt.id) for prompt, response in zip(prompts, responses, strict=True)]
+    return [
+        by_text(prompt.text, response) + len(prompt.id) for prompt, response in zip(prompts, responses, strict=True)
+    ]
 
 
 def function() -> list[Known]:

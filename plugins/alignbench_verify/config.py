@@ -16,7 +16,9 @@ AUTO = "auto"
 class CheckingConfig:
     """How responses are checked against references."""
 
-    inert: ClassVar[Mapping[str, str]] = {"cpu_seconds": "it limits what checks may take, and changes no answer that comes in time"}
+    inert: ClassVar[Mapping[str, str]] = {
+        "cpu_seconds": "it limits what checks may take, and changes no answer that comes in time"
+    }
 
     pattern: str = ""
     """What the check `regex` looks for, anywhere in a response; empty: each row's reference answer."""

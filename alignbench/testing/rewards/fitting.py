@@ -128,7 +128,9 @@ def rate(config: Any, update: int) -> float:
     return float(config.learning_rate * falls[config.lr_schedule])
 
 
-@check(causes="a pair weighed wrongly, a tie taken for a pair, a mean over a micro-batch, a schedule or a clip left out.")
+@check(
+    causes="a pair weighed wrongly, a tie taken for a pair, a mean over a micro-batch, a schedule or a clip left out."
+)
 def fitting_follows_its_loss(component: Component, seed: int) -> None:
     """Step by step the weights go where AdamW in float64 takes them by the stated loss: with ties, small micro-batches, every
     schedule, warm-up, weight decay, and a limit on the gradient that acts."""
@@ -139,7 +141,13 @@ def fitting_follows_its_loss(component: Component, seed: int) -> None:
 
 
 def _followed(component: Component, one: Known, seed: int, schedule: str, warmup: int) -> None:
-    settings = {**SMALL, "batch_size": RANKED, "micro_batch_size": 5, "adam_eps": 1e-3, "weight_decay": 0.3}
+    settings: dict[str, Any] = {
+        **SMALL,
+        "batch_size": RANKED,
+        "micro_batch_size": 5,
+        "adam_eps": 1e-3,
+        "weight_decay": 0.3,
+    }
     settings |= {"lr_schedule": schedule, "warmup_updates": warmup, "max_grad_norm": 0.0}
     made = attempt(component, seed, **settings)
     if "reward" not in made.policy.scalars():
@@ -172,7 +180,9 @@ def _followed(component: Component, one: Known, seed: int, schedule: str, warmup
         )
 
 
-@check(causes="a figure of other rankings, a tie of scores that counts as right, or one of scores that are normalised already.")
+@check(
+    causes="a figure of other rankings, a tie of scores that counts as right, or one of scores that are normalised already."
+)
 def fitting_figures_are_as_stated(component: Component, seed: int) -> None:
     """The figures that its author states of held-out rankings are those of its report."""
     for one in stated(component, "figures"):
@@ -191,7 +201,9 @@ def fitting_figures_are_as_stated(component: Component, seed: int) -> None:
 # What it learns from, and how often
 
 
-@check(causes="batches drawn with replacement, the same rows each time, or rows that are left over at the end of a pass.")
+@check(
+    causes="batches drawn with replacement, the same rows each time, or rows that are left over at the end of a pass."
+)
 def every_ranking_is_learnt_from_once_a_pass(component: Component, seed: int) -> None:
     """With `passes=2` each ranking that says something is read twice, and in another order the second time."""
     tuned = reward.fittable(component, seed)
@@ -212,7 +224,9 @@ def every_ranking_is_learnt_from_once_a_pass(component: Component, seed: int) ->
     if not read:
         raise NotApplicable("it does not read rankings by the policy")
     if len(batches) != RANKED:
-        raise PropertyBroken(f"Two passes over {RANKED} rankings, 2 at a time, are {RANKED} updates, not {len(batches)}.")
+        raise PropertyBroken(
+            f"Two passes over {RANKED} rankings, 2 at a time, are {RANKED} updates, not {len(batches)}."
+        )
     told = [(r.prompt.id, text) for r in made.rankings[:RANKED] for text in r.responses]
     counts = Counter(told)
     if odd := [key for key in counts | Counter(read) if Counter(read)[key] != 2 * counts[key]]:
@@ -223,7 +237,9 @@ def every_ranking_is_learnt_from_once_a_pass(component: Component, seed: int) ->
         raise PropertyBroken("The order of the rankings is that in which they were given, or the same in each pass.")
 
 
-@check(causes="rankings without a pair that count in a mean, or held-out rankings and the baseline among those that are learnt.")
+@check(
+    causes="rankings without a pair that count in a mean, or held-out rankings and the baseline among those that are learnt."
+)
 def what_says_nothing_teaches_nothing(component: Component, seed: int) -> None:
     """Rankings that are all ties, and other held-out rankings, change no score."""
     tuned = reward.fittable(component, seed)
