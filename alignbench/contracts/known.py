@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from alignbench.contracts.subject import Judge
 from alignbench.records import Prompt
 
 
@@ -30,13 +31,16 @@ class Known:
 
     `gives`, by kind. A reward: `(config, policy, data, samples)` to a number for each response. An annotator: `(config, data, prompt,
     responses, finished)` to the ranks, where chance plays no part. An evaluation: `(config, subject)` to `{metric: {example:
-    value}}`. A data source: `(config, source)` to what is wrong with it, in words, or nothing. `compares`, of a reward:
+    value}}`, or the mean over examples in place of the latter, None where a metric is to be left out. A data source: `(config, source)` to what is wrong with it, in words, or nothing. `compares`, of a reward:
     `(config, first, second)` to what its `compare` gives of each pair. `cases`: of a reward that reads texts. `tolerance`: how far a
     number may be from what is stated, as a share of the largest.
 
     `loss`, of a reward that is fitted: `(config, scores, rankings)` to the loss of one batch whose responses got these scores, row
     after row, as a float64 tensor; `figures`, of the same: `(scores, rankings)` to figures of its report, by name, that follow
-    from its raw scores of the held-out rankings."""
+    from its raw scores of the held-out rankings.
+
+    `answers`, of an evaluation: what a subject that reads ordinary text says to a prompt, `likely`: the log-probability that it gives to a
+    text; `judge`: who judges then. Without `answers` the subjects are the kit's own."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     gives: Callable[..., Any] | None = None
@@ -47,3 +51,6 @@ class Known:
     reply: Callable[[Sequence[tuple[str, str]]], str] | None = None
     loss: Callable[..., Any] | None = None
     figures: Callable[..., Mapping[str, float]] | None = None
+    answers: Callable[[Prompt], str] | None = None
+    likely: Callable[[Prompt, str], float] | None = None
+    judge: Judge | None = None

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 from alignbench.plugins import Component, Kind, resolve
 from alignbench.testing import algorithms, annotator, config, data, evaluation, model, reward
 from alignbench.testing.checks import Check, NotApplicable, Result, run_checks
+from alignbench.testing.evaluations import stated
 from alignbench.testing.rewards import fitting, values
 
 CONFIG_CHECKS = tuple(config.check.checks)
 DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
 ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *algorithms.CHECKS)
 REWARD_CHECKS = (*reward.check.checks, *values.check.checks, *fitting.check.checks)
-EVALUATION_CHECKS = tuple(evaluation.check.checks)
+EVALUATION_CHECKS = (*evaluation.check.checks, *stated.check.checks)
 ANNOTATOR_CHECKS = tuple(annotator.check.checks)
 MODEL_CHECKS = tuple(model.check.checks)
 DATA_CHECKS = tuple(data.check.checks)

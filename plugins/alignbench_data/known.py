@@ -33,7 +33,7 @@ def recorded() -> list[Known]:
         wanted = [(row["prompt"], tuple(row["responses"]), tuple(row["ranks"])) for row in _RANKED]
         return "" if found == wanted else f"The file's first ranking came back as {found[:1]}, not {wanted[:1]}."
 
-    file = {"rankings.jsonl": _lines(_RANKED, '{"prompt": "Question 99?"}')}
+    file = {"rankings.jsonl": _lines(_RANKED, '{"prompt": "Question 99?", "responses": ["one", "two"], "ranks": [0]}')}
     options = {"path": "{folder}/rankings.jsonl", "max_bad_share": 0.1}
     return [Known({}, of_data), Known(options, of_file, files=file)]
 
