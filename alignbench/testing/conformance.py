@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 from alignbench.errors import unknown_name
 from alignbench.plugins import Component, Kind, resolve
-from alignbench.testing import algorithms, annotator, config, data, evaluation, model, reward
+from alignbench.testing import algorithms, annotator, config, data, evaluation, experience, model, reward
 from alignbench.testing.checks import Check, NotApplicable, Result, declined, run_checks
 from alignbench.testing.evaluations import stated
 from alignbench.testing.rewards import fitting, values
 
 CONFIG_CHECKS = tuple(config.check.checks)
 DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
-ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *algorithms.CHECKS)
+ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *experience.check.checks, *algorithms.CHECKS)
 REWARD_CHECKS = (*reward.check.checks, *values.check.checks, *fitting.check.checks)
 EVALUATION_CHECKS = (*evaluation.check.checks, *stated.check.checks)
 ANNOTATOR_CHECKS = tuple(annotator.check.checks)
