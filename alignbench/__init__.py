@@ -18,6 +18,7 @@ from alignbench.contracts import (
     ScalarRole,
     Tracker,
 )
+from alignbench.contracts.known import Case, Known
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
@@ -82,6 +83,7 @@ __all__ = [
     "AlgorithmConfig",
     "AlignbenchError",
     "Annotator",
+    "Case",
     "Constraint",
     "Consumes",
     "DataSource",
@@ -99,6 +101,7 @@ __all__ = [
     "Generation",
     "ImplicitReward",
     "Judge",
+    "Known",
     "LabelConfig",
     "LabelTerms",
     "Labelled",

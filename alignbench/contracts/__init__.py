@@ -195,6 +195,9 @@ class Policy(ABC):
 class RewardSource(ABC):
     """One raw scalar per response. Built with: policy, data, seeds."""
 
+    known: ClassVar[str] = ""
+    """package.module:function, which returns what its author knows of it, a sequence of `Known`, for the conformance kit."""
+
     @classmethod  # noqa: B027 (most serve any data)
     def check_data(cls, config: Any, data: DataSource) -> None:
         """Raises UserError where this data cannot serve it. Called before a model is loaded."""
@@ -317,6 +320,9 @@ class PolicyOptimizer(ABC, Generic[Batch]):
 
 class Evaluation(ABC):
     """Per-example scores of a checkpoint. It sees neither the live policy nor the algorithm's name. Built with: nothing."""
+
+    known: ClassVar[str] = ""
+    """As RewardSource.known."""
 
     def fingerprint(self) -> str:
         """Names what its scores depend on beside its config and the source of its package (a folder's content): runs share the

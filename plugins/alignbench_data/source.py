@@ -42,6 +42,8 @@ class _Set:
 class PreferencesData(DataSource):
     """No gold reward: the truth is not known, but where rows bring a reference, which each prompt then holds."""
 
+    known = "alignbench_data.known:preferences"
+
     def __init__(self, config: PreferencesConfig, *, seeds: Seeds) -> None:
         # The run's `seeds` stay unused: the split has a seed of its own, see PreferencesConfig.split_seed.
         self._config = config

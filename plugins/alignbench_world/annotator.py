@@ -17,6 +17,8 @@ class WorldAnnotator(Annotator):
     hear. Where the opinion is right, truth and agreement pull the same way; where it is wrong, against each other.
     """
 
+    known = "alignbench_world.known:annotator"
+
     def __init__(self, config: AnnotatorConfig, *, data: DataSource, seeds: Seeds) -> None:
         if not isinstance(data, WorldData):
             raise UserError(
