@@ -45,8 +45,9 @@ class PPOConfig(RolloutConfig):
     value_learning_rate: float | None = None
     """Of the value network, under the policy's schedule; null: learning_rate."""
     value_coef: float = 0.1
-    """Weight of the value loss in what trains the policy's weights, read with model.value_trunk=shared alone. A value network
-    of its own has its step from value_learning_rate: AdamW takes no notice of a factor on a loss."""
+    """Weight of the value loss in what trains the policy's weights, read with model.value_trunk=shared alone; its gradient is clipped
+    to max_grad_norm apart from the policy's. A value network of its own has its step from value_learning_rate: AdamW takes no notice
+    of a factor on a loss."""
     value_init: str = "reward"
     """What the value network starts from: reward (the reward model, where there is one) or policy."""
     gamma: float = 1.0
