@@ -21,7 +21,8 @@ SCHEMA_VERSION = 6
 """2: `ended` and `reused`. 3: `missing` of a metric. 4: `peak_gpu_memory_bytes` of the cost. 5: a metric's interval. 6: `code` of the
 identity."""
 INTERVALS_SINCE = 5
-"""Before it the interval of one seed was 1.96 standard errors, whatever the number of clusters."""
+"""Before it the interval of one seed was 1.96 standard errors, whatever the number of clusters; `budget.seconds` left out the reference's pass
+of some algorithms; and log-ratios were taken at temperature 1, whatever was sampled at, which is no KL."""
 FEEDBACK = "feedback"
 """Before the names of a run's counts that are of the rankings, pairs and labels that it learnt from, not of its data."""
 MEASURED_REWARD = "reward"
