@@ -59,7 +59,9 @@ def _at(run: StoredRun) -> tuple[float, ...]:
     if not kls or kl > max(kls):
         return (math.nan,) * 3
     order = np.argsort(kls)
-    columns = ([points[i].get(name, {}).get("value", math.nan) for i in order] for name in ("proxy", "gold", "agreement"))
+    columns = (
+        [points[i].get(name, {}).get("value", math.nan) for i in order] for name in ("proxy", "gold", "agreement")
+    )
     return tuple(float(np.interp(kl, np.sort(kls), column)) for column in columns)
 
 
