@@ -210,6 +210,8 @@ def test_a_chat_model_is_watched_while_it_answers(
     serve: Callable[[Path], str],
     chats: Path,
 ) -> None:
+    from axe_playwright_python.base import AXE_FILE_PATH
+
     page = opened(f"{serve(chats)}/simulator")
     assert page.is_hidden("#gauges") and page.is_hidden("#coefficient") and page.is_visible("#generate")
     assert "Trained: dpo" in page.inner_text("#answers-title")
@@ -224,6 +226,9 @@ def test_a_chat_model_is_watched_while_it_answers(
     assert page.locator("#answers-sft li").count() == page.locator("#answers-tilted li").count() == 2
     assert page.locator("#answers-tilted .token").count() > 4 and page.locator("#answers-sft .token").count() == 0
     assert page.evaluate("globalThis.seen.size") > 3, "it grew"
+    page.evaluate(AXE_FILE_PATH.read_text())
+    found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
+    assert [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]] == []
     first = page.inner_text("#answers-tilted")
     page.click("#generate")
     page.wait_for_function(
