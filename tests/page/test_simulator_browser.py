@@ -115,7 +115,7 @@ def test_gauges_follow_the_sliders(opened: Callable[..., Page], file: str) -> No
     assert "nothing is wanted" in page.inner_text("#formula")
     assert (value(page, "kl"), value(page, "proxy")) == (0.0, 0.0)
     page.select_option("#reward", "reward0")
-    assert page.is_disabled("#term-2") and "has really learnt" in page.inner_text("#meaning")
+    assert page.is_disabled("#term-2") and "really trained with" in page.inner_text("#meaning")
     assert "about" in page.inner_text("#formula") or not page.inner_text("#formula")
 
 

@@ -239,7 +239,8 @@ export class Simulator {
       : sum && `about ${sum}, with preferences of its own beside`;
     byId("meaning").textContent = ours
       ? "The reward is the annotator's own utility: what a perfect reward model would learn."
-      : "A reward model that a run has really learnt. It is what it is: its weights cannot be moved.";
+      : this.state.reward === "gold" ? "What is optimised is the truth itself, as if nothing had to be learnt."
+      : "A reward that a run was really trained with. It is what it is: nothing in it can be moved.";
   }
 
   showGauges() {
