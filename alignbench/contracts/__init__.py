@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 
 Batch = TypeVar("Batch", contravariant=True)
+Watch = Callable[[Sequence[Sequence[int]]], None]
+"""What somebody is shown while responses are sampled: the token ids of each so far."""
 
 
 class ScalarRole(ABC):
@@ -131,6 +133,24 @@ class Policy(ABC):
     ) -> Rollout:
         """Samples n responses to each prompt from POLICY or REFERENCE, in the order of `records.expand`; a response ends
         at its first EOS. With `sampling.max_new_tokens` prompts may be as long as the window leaves room for."""
+
+    def generate_watched(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        watch: Watch,
+        *,
+        n: int = 1,
+        role: str = POLICY,
+        rng: torch.Generator,
+    ) -> Rollout:
+        """`generate`, for people who watch: whenever a policy has more, `watch` is told the token ids of all responses so far. What it
+        raises ends the sampling. Here they are told once, at the end."""
+        rollout = self.generate(prompts, sampling, n=n, role=role, rng=rng)
+        sequences = rollout.samples.sequences
+        lengths = sequences.response_mask.sum(1).tolist()
+        watch([row[:length] for row, length in zip(sequences.response_ids.tolist(), lengths, strict=True)])
+        return rollout
 
     @abstractmethod
     def logprobs(

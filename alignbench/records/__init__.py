@@ -157,13 +157,15 @@ class PreferencePair:
 @dataclass(frozen=True)
 class UtilityTerm:
     """One term of an annotator's utility, `weight` times a feature of the response. `setting`: the field of its config that is the
-    weight; `label` names the feature in a word or two; a weight is moved from `low` to `high`."""
+    weight; `label` names the feature in a word or two; a weight is moved from `low` to `high`. `against`: the setting of the term that
+    this one is weighed against, so that people move one slider from that to this and the sum of the two stays."""
 
     setting: str
     label: str
     weight: float
     low: float
     high: float
+    against: str = ""
 
 
 @dataclass(frozen=True)
