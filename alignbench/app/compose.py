@@ -30,6 +30,7 @@ import alignbench
 from alignbench import distributed
 from alignbench.app import annotators, sweeps, tuning
 from alignbench.app.config import COMPONENT, PointSettings, RunConfig, Settings
+from alignbench.app.overrides import expanded, unread
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.plugins import Component, Kind, Registry, registry
 from alignbench.results.disk.environment import config_hash
@@ -202,7 +203,7 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     register_configs()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
-            cfg = compose("config", list(overrides), return_hydra_config=True)
+            cfg = compose("config", expanded(overrides), return_hydra_config=True)
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
                 del cfg["hydra"]
@@ -253,7 +254,7 @@ def main(task: Task, arguments: Sequence[str]) -> None:
     """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
     register_configs()
     # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
-    arguments = sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
+    arguments = sorted(expanded(arguments), key=lambda argument: "=" in argument and not argument.startswith("-"))
     _parse(arguments)
     sweep = sweeps.Sweep()
     job, ended = Job(task, sweep.name), None
@@ -318,6 +319,8 @@ def _parse(arguments: Sequence[str]) -> None:
 def explain(error: Exception) -> UserError:
     """Hydra's and OmegaConf's many-line messages as one line that lists the choices."""
     text = str(error) + (f"\n{error.__cause__}" if error.__cause__ else "")
+    if refusal := unread(error, text):
+        return refusal
     if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, name = missing.groups()
         if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:

@@ -56,7 +56,7 @@ def _overrides(target: str, overrides: Sequence[str]) -> list[str]:
         return [target, *overrides]
     if "\n" in target or "\0" in target:
         raise UserError("The path holds a control character.")
-    from alignbench.app.target import quoted
+    from alignbench.app.overrides import quoted
 
     named = any(override.startswith("data=") for override in overrides)
     return [
