@@ -48,6 +48,8 @@ def read_data(config: RunConfig, seeds: Seeds, display: Display) -> Data:
             annotator = config.annotator.build(data=source, seeds=seeds.child("annotator"))
         refuse_impossible(config, source, annotator)
         note.text = ", ".join(f"{count} {reason}" for reason, count in source.counts().items() if count)
+    described = source.description()
+    display.say_all(f"  {note}" for note in (described.notes if described else ()))
     return Data(source, annotator)
 
 
