@@ -588,6 +588,8 @@ COMPARED = {"prompt": "Q", "response_a": "yes", "response_b": "no", "winner": "a
         ({"prompt": "Q", "response": "yes", "label": True}, {"label": None}, "no_verdict", "'label' is empty"),
         ({"prompt": "Q", "response": "yes", "label": True}, {"label": ""}, "no_verdict", "'label' is empty"),
         ({"messages": [Q, YES], "label": True}, {"label": None}, "no_verdict", "'label' is empty"),
+        ({"prompt": "Q", "response": "yes", "label": True}, {"response": None}, "empty_response", "is empty"),
+        ({"messages": [Q, YES], "label": True}, {"messages": None}, "empty_response", "is empty"),
     ],
 )  # fmt: skip
 def test_a_row_whose_column_is_empty_is_of_no_other_form(

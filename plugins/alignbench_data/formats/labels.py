@@ -16,6 +16,8 @@ _BAD = {"false", "0", "0.0", "bad", "no", "undesirable", "rejected", "negative",
 
 
 def _parse(fields: Fields, settings: Settings) -> list[Labelled]:
+    if "response" not in fields and "messages" not in fields:
+        raise Unusable(Reason.EMPTY_RESPONSE, f"{fields.name('response')!r} is empty")
     turns, response = asked_and_reply(fields)
     if not response.strip():
         raise Unusable(Reason.EMPTY_RESPONSE, "the response is empty")
@@ -32,4 +34,10 @@ def _good(value: Any, name: str) -> bool:
     raise Unusable(Reason.MALFORMED, f"{name!r} must be true or false, good or bad, 1 or 0, not {str(value)[:40]!a}")
 
 
-LABELS = Form("labels", (("response", "messages"), ("label",)), _parse, empty=("label",))
+def _says_something(fields: Fields, settings: Settings) -> bool:
+    return any(role in fields for role in ("response", "messages", "label"))
+
+
+LABELS = Form(
+    "labels", (("response", "messages"), ("label",)), _parse, _says_something, empty=("response", "messages", "label")
+)
