@@ -68,6 +68,7 @@ from alignbench.records import (
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
+from alignbench.untrusted import redacted
 
 __version__ = "0.1.0"
 
@@ -141,6 +142,7 @@ __all__ = [
     "Work",
     "expand",
     "hookimpl",
+    "redacted",
     "select",
     "unknown_name",
 ]

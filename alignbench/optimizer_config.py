@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +34,10 @@ class AlgorithmConfig:
 
     scalar_roles: ClassVar[tuple[str, ...]] = ()
     """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory."""
+
+    declines: ClassVar[Mapping[str, str]] = {}
+    """Checks of the conformance kit that do not hold of it, by name, each with the reason, which is printed in the check's place.
+    The config of any other kind of component may have the same attribute."""
 
     @property
     def candidates(self) -> int:

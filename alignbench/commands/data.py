@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from alignbench.errors import UserError
 from alignbench.plugins import Kind, registry
-from alignbench.results.shown.grid import plain
+from alignbench.untrusted import plain
 
 if TYPE_CHECKING:
     from alignbench.pipeline.data.inspection import Inspection, Lengths

@@ -10,6 +10,7 @@ from alignbench.errors import UserError
 from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, RESULT
 from alignbench.results.disk.record import RunRecord, Status
 from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, locate, read_settings
+from alignbench.untrusted import plain
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,7 +46,7 @@ def _list(results_dir: Path) -> None:
     unfinished = [run for run in found if run.record.status is not Status.FINISHED]
     for run in unfinished:
         reason = f": {run.record.error}" if run.record.error else ""
-        print(f"{run.path}  {run.record.status.value}{reason}")
+        print(plain(f"{run.path}  {run.record.status.value}{reason}"))
     if not unfinished:
         print(f"Every run in {results_dir} is finished.")
 

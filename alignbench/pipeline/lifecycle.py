@@ -24,6 +24,7 @@ from alignbench.results.disk import environment
 from alignbench.results.disk.directory import RESULT, RunDirectory
 from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
 from alignbench.selection import Selected
+from alignbench.untrusted import redacted
 
 
 def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: bool, reward: bool) -> Identity:
@@ -163,7 +164,8 @@ def ending(directory: RunDirectory, record: RunRecord, display: Display) -> Iter
                     f"another process of this run ended; what there is lies in {directory.path}"
                 ) from error
             reason = str(error) if isinstance(error, AlignbenchError) else f"{type(error).__name__}: {error}"
-            _end(directory, record, display, Status.FAILED, reason.splitlines()[0] if reason else "unknown")
+            first, *_ = redacted(reason).splitlines() or ["unknown"]
+            _end(directory, record, display, Status.FAILED, first)
             raise
 
 

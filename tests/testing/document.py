@@ -36,8 +36,10 @@ UNTRIED = {check.name for check in CONFIG_CHECKS} | {"algorithm_declares_what_it
 
 
 def check_table(checks: tuple[Check, ...]) -> str:
-    rows = [f"| `{check.name}` | {check.says} | {check.causes} |" for check in checks]
-    return "\n".join(["| check | what holds | what most often breaks it |", "| --- | --- | --- |", *rows])
+    rows = [f"| `{check.name}` | {check.says} | {check.within} | {check.causes} |" for check in checks]
+    return "\n".join(
+        ["| check | what holds | within | what most often breaks it |", "| --- | --- | --- | --- |", *rows]
+    )
 
 
 def fault_table() -> str:
