@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignbench.app.compose import composed, typed
 from alignbench.app.config import RunConfig
+from alignbench.app.overrides import quoted
 from alignbench.errors import UserError
 from alignbench.plugins import Component, Kind, registry
 from alignbench.results.disk.directory import CONFIG
@@ -121,9 +122,3 @@ def _reader() -> Component:
         names = ", ".join(component.name for component in found) or "none"
         raise UserError(f"Say which model component reads it: model=<name>. Those that take a path: {names}.")
     return found[0]
-
-
-def quoted(text: str) -> str:
-    """As Hydra's grammar takes any text."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
