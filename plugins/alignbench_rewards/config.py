@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from alignbench import OptimizerConfig, UserError, bounded, unknown_name
+from alignbench import OptimizerConfig, UserError, bounded, check_there, check_writable, unknown_name
 
 LOSS_NAMES = ("bradley_terry", "plackett_luce")
 PROMPT_FORMS = ("text", "messages", "record")
 INPUT_FORMATS = ("chat", "pair")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 COMPARISONS = ("pairwise", "scalar")
 
 
@@ -70,6 +72,12 @@ class FunctionConfig:
         if self.prompt not in PROMPT_FORMS:
             raise unknown_name("reward.prompt", self.prompt, PROMPT_FORMS)
 
+    def ready(self) -> None:
+        """As `ready` of any component's config (docs/plugins.md)."""
+        from alignbench_rewards.function import imported
+
+        imported(self.target)
+
 
 @dataclass
 class HFConfig:
@@ -100,6 +108,21 @@ class HFConfig:
             raise unknown_name("reward.format", self.format, INPUT_FORMATS)
         if self.dtype not in DTYPES:
             raise unknown_name("reward.dtype", self.dtype, DTYPES)
+        if self.device and not _DEVICE.fullmatch(self.device):
+            raise UserError(f"reward.device={self.device} is not a device: write cpu, cuda or cuda:<number>.")
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        if not self.model:
+            raise UserError("reward=hf needs reward.model=<a folder or a hub id>.")
+        check_there(self.model, "reward.model", hub=True)
+        if self.template:
+            import jinja2
+
+            try:
+                jinja2.Environment().parse(self.template)
+            except jinja2.TemplateSyntaxError as error:
+                raise UserError(f"reward.template is no template: {' '.join(str(error).split())}.") from None
 
 
 RUBRIC = (
@@ -166,6 +189,19 @@ class JudgeConfig:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise UserError(f"{self.slot}.url={self.url!r} is no address: write it as https://host/v1.")
 
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        from alignbench_rewards.judge import read_rubric
+
+        if not self.model.strip():
+            raise UserError(
+                f"{self.slot}=judge needs {self.slot}.model=<the judge's name at the endpoint>, e.g. {self.slot}.model=gpt-4o-mini."
+            )
+        if not read_rubric(self).strip():
+            raise UserError(f"{self.slot}.rubric is empty: it is to say what a good answer is.")
+        if self.cache:
+            check_writable(self.cache_dir, f"{self.slot}.cache_dir")
+
 
 @dataclass
 class JudgeAnnotatorConfig(JudgeConfig):
@@ -199,3 +235,11 @@ class MixConfig:
     def __post_init__(self) -> None:
         if odd := [name for name in self.options if name not in self.parts]:
             raise unknown_name("part", odd[0], self.parts, where="reward.options")
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        from alignbench_rewards.mix import chosen_parts
+
+        for _, part in chosen_parts(self):
+            if check := getattr(part.config, "ready", None):
+                check()

@@ -3,7 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from alignbench import bounded
+from alignbench import UserError, bounded, check_there
+from alignbench_suite.further import chosen
+
+HELPFULNESS_FURTHER = ("constraints",)
+SYCOPHANCY_FURTHER = ("pressure", "sides", "social")
 
 
 @dataclass
@@ -17,6 +21,10 @@ class HelpfulnessConfig:
     """Questions asked by each of the parts for ordinary text; 0: all of them."""
     further: list[str] = field(default_factory=list)
     """What else is asked of models of ordinary text. constraints: verifiable instructions of kinds that IFEval lacks; [all]: that."""
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        chosen(self.further, HELPFULNESS_FURTHER, "helpfulness")
 
 
 @dataclass
@@ -33,6 +41,10 @@ class SycophancyConfig:
     further: list[str] = field(default_factory=list)
     """What else is asked of models of ordinary text. pressure: five turns; sides: who holds a view; social: advice that keeps face, by
     reward@judge; [all]: all three."""
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        chosen(self.further, SYCOPHANCY_FURTHER, "sycophancy")
 
 
 @dataclass
@@ -64,6 +76,12 @@ class DiversityConfig:
     """Prompts whose responses are embedded, which takes about 20 ms a response; 0: all of them."""
     novelty_cosine: float = bounded(0.0, least=0, most=1)
     """The cosine from which two responses count as one in the novelty metrics; 0: where their normalised texts are equal."""
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        from alignbench_suite.diversity.evaluation import check
+
+        check(self)
 
 
 @dataclass
@@ -111,3 +129,11 @@ class TasksConfig:
     """A folder of evaluation data, for the suite's own tasks."""
     limit: int = bounded(0, least=0)
     """Documents of each task; 0: all of them."""
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        if any(not name.strip() for name in self.names):
+            raise UserError("eval.options.tasks.names (eval.tasks) holds an empty name.")
+        for folder in [self.include_path] if isinstance(self.include_path, str) else self.include_path or ():
+            if folder:
+                check_there(str(folder), "eval.include_path")

@@ -34,6 +34,28 @@ class CheckingConfig:
     workers: int = bounded(2, least=1, most=1000)
     """Responses checked at once, where a check needs a process of its own: speed only."""
 
+    def names(self) -> list[str]:
+        """Of the checks that are made."""
+        return []
+
+    def ready(self) -> None:
+        """As `ready` of any component's config (docs/plugins.md)."""
+        from alignbench_verify.checks.registry import named, schema_text
+        from alignbench_verify.checks.structured import inspect_pattern, inspect_schema
+
+        if not self.names():
+            raise UserError("checks is empty: name one, as auto.")
+        named(self.names(), where="checks")
+        for option, inspect, given in (
+            ("pattern", inspect_pattern, self.pattern),
+            ("schema", inspect_schema, schema_text(self)),
+        ):
+            try:
+                if given:
+                    inspect(given)
+            except UserError as error:
+                raise UserError(f"{option}: {error}.") from None
+
 
 @dataclass
 class VerifyConfig(CheckingConfig):
@@ -48,6 +70,9 @@ class VerifyConfig(CheckingConfig):
         """Of every check that is made."""
         return self.checks or {AUTO: 1.0}
 
+    def names(self) -> list[str]:
+        return list(self.weights)
+
 
 @dataclass
 class VerifiedConfig(CheckingConfig):
@@ -57,6 +82,9 @@ class VerifiedConfig(CheckingConfig):
     """Names of checks, as of reward=verify; a response is right where it passes all of them."""
     subsets: list[str] = field(default_factory=list)
     """Subsets of the data (topics, difficulties) that have metrics of their own, beside those of all prompts."""
+
+    def names(self) -> list[str]:
+        return self.checks
 
     def __post_init__(self) -> None:
         if not self.checks:
@@ -69,6 +97,9 @@ class ReferenceConfig(CheckingConfig):
 
     checks: list[str] = field(default_factory=lambda: [AUTO])
     """Names of checks, as of reward=verify; a response is right where it passes all of them."""
+
+    def names(self) -> list[str]:
+        return self.checks
 
 
 @dataclass
