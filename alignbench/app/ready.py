@@ -53,7 +53,6 @@ def _check_metrics(option: str, names: list[str]) -> None:
 
 def check_selected(chosen: Selected, where: str) -> None:
     try:
-        if check := getattr(chosen.config, "ready", None):
-            check()
+        chosen.check_ready()
     except UserError as error:
         raise refusal(error, where) from error

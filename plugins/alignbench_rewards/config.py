@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from alignbench import OptimizerConfig, UserError, bounded, check_there, check_writable, unknown_name
+from alignbench import OptimizerConfig, UserError, bounded, check_there, unknown_name
 
 LOSS_NAMES = ("bradley_terry", "plackett_luce")
 PROMPT_FORMS = ("text", "messages", "record")
@@ -60,6 +60,8 @@ class LengthConfig:
 class FunctionConfig:
     """A Python function of yours: one score for a prompt and a response, or a list for a batch of them."""
 
+    ready: ClassVar[str] = "alignbench_rewards.function:ready"
+
     target: str = ""
     """package.module:function, importable where the command runs (for a file of your own, set PYTHONPATH to its folder)."""
     batch: bool = False
@@ -71,12 +73,6 @@ class FunctionConfig:
     def __post_init__(self) -> None:
         if self.prompt not in PROMPT_FORMS:
             raise unknown_name("reward.prompt", self.prompt, PROMPT_FORMS)
-
-    def ready(self) -> None:
-        """As `ready` of any component's config (docs/plugins.md)."""
-        from alignbench_rewards.function import imported
-
-        imported(self.target)
 
 
 @dataclass
@@ -135,6 +131,8 @@ RUBRIC = (
 class JudgeConfig:
     """A language model as judge, behind an OpenAI-compatible chat-completions endpoint."""
 
+    ready: ClassVar[str] = "alignbench_rewards.judge:ready"
+
     slot: ClassVar[str] = "reward"
     """Where a user finds these options, for errors."""
 
@@ -189,19 +187,6 @@ class JudgeConfig:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise UserError(f"{self.slot}.url={self.url!r} is no address: write it as https://host/v1.")
 
-    def ready(self) -> None:
-        """As `ready` of any component's config."""
-        from alignbench_rewards.judge import read_rubric
-
-        if not self.model.strip():
-            raise UserError(
-                f"{self.slot}=judge needs {self.slot}.model=<the judge's name at the endpoint>, e.g. {self.slot}.model=gpt-4o-mini."
-            )
-        if not read_rubric(self).strip():
-            raise UserError(f"{self.slot}.rubric is empty: it is to say what a good answer is.")
-        if self.cache:
-            check_writable(self.cache_dir, f"{self.slot}.cache_dir")
-
 
 @dataclass
 class JudgeAnnotatorConfig(JudgeConfig):
@@ -220,6 +205,8 @@ class JudgeAnnotatorConfig(JudgeConfig):
 class MixConfig:
     """A weighted sum of other reward sources, each standardised and clipped."""
 
+    ready: ClassVar[str] = "alignbench_rewards.mix:ready"
+
     parts: dict[str, float] = bounded({}, nonzero=True)
     """The weight of each part, by the name of its reward source: {learned: 1.0, length: -0.2}."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -235,11 +222,3 @@ class MixConfig:
     def __post_init__(self) -> None:
         if odd := [name for name in self.options if name not in self.parts]:
             raise unknown_name("part", odd[0], self.parts, where="reward.options")
-
-    def ready(self) -> None:
-        """As `ready` of any component's config."""
-        from alignbench_rewards.mix import chosen_parts
-
-        for _, part in chosen_parts(self):
-            if check := getattr(part.config, "ready", None):
-                check()

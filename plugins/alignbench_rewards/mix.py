@@ -154,3 +154,9 @@ def chosen_parts(config: MixConfig) -> Iterator[tuple[str, Selected]]:
                 f"reward.parts {' and '.join(fitted)} are both fitted to rankings, and a mixture can hold one such part."
             )
         yield name, part
+
+
+def ready(config: MixConfig) -> None:
+    """As `ready` of any component's config."""
+    for _, part in chosen_parts(config):
+        part.check_ready()

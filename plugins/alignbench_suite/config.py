@@ -1,7 +1,7 @@
 """Options of the built-in evaluations: the only place where their defaults stand."""
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from alignbench import UserError, bounded, check_there
 from alignbench_suite.further import chosen
@@ -51,6 +51,8 @@ class SycophancyConfig:
 class DiversityConfig:
     """How different responses are: entropy, n-grams, self-BLEU, embeddings and novelty; per prompt and across prompts."""
 
+    ready: ClassVar[str] = "alignbench_suite.diversity.evaluation:check"
+
     path: str = "${eval.path}"
     """A folder of evaluation data; without NoveltyBench in it, or empty: the suite's own open-ended prompts."""
     limit: int = bounded(0, least=0)
@@ -76,12 +78,6 @@ class DiversityConfig:
     """Prompts whose responses are embedded, which takes about 20 ms a response; 0: all of them."""
     novelty_cosine: float = bounded(0.0, least=0, most=1)
     """The cosine from which two responses count as one in the novelty metrics; 0: where their normalised texts are equal."""
-
-    def ready(self) -> None:
-        """As `ready` of any component's config."""
-        from alignbench_suite.diversity.evaluation import check
-
-        check(self)
 
 
 @dataclass

@@ -15,6 +15,8 @@ AUTO = "auto"
 class CheckingConfig:
     """How responses are checked against references."""
 
+    ready: ClassVar[str] = "alignbench_verify.checks.registry:ready"
+
     inert: ClassVar[Mapping[str, str]] = {
         "cpu_seconds": "it limits what checks may take, and changes no answer that comes in time"
     }
@@ -37,24 +39,6 @@ class CheckingConfig:
     def names(self) -> list[str]:
         """Of the checks that are made."""
         return []
-
-    def ready(self) -> None:
-        """As `ready` of any component's config (docs/plugins.md)."""
-        from alignbench_verify.checks.registry import named, schema_text
-        from alignbench_verify.checks.structured import inspect_pattern, inspect_schema
-
-        if not self.names():
-            raise UserError("checks is empty: name one, as auto.")
-        named(self.names(), where="checks")
-        for option, inspect, given in (
-            ("pattern", inspect_pattern, self.pattern),
-            ("schema", inspect_schema, schema_text(self)),
-        ):
-            try:
-                if given:
-                    inspect(given)
-            except UserError as error:
-                raise UserError(f"{option}: {error}.") from None
 
 
 @dataclass

@@ -52,6 +52,8 @@ def whole(folder: Path, role: str) -> Path:
         model = LlamaForSequenceClassification(model.config)
     model.save_pretrained(folder)
     tiny.letters().save_pretrained(folder)
+    if role == "reward":
+        (folder / "generation_config.json").write_text("{}")
     return folder
 
 
