@@ -51,9 +51,7 @@ class Simulator:
         self._trainings = Trainings(settings.results)
 
     def page(self, request: Request) -> Response:
-        return render(
-            request, "simulator.html", live=True, samples=SAMPLES, waiting="Loading the samples ..."
-        )
+        return render(request, "simulator.html", live=True, samples=SAMPLES, waiting="Loading the samples ...")
 
     def starts(self, request: Request) -> Response:
         found = [{"key": s.key, "label": s.label, "runs": len(s.runs)} for s in starts.starts(self._results)]
