@@ -76,7 +76,9 @@ def _made(world: World, say: Say) -> dict[str, Any]:
         say(f"sampling the SFT model: prompt {number} of {len(prompts)}")
         asked.append(respond(world, prompt, n, rng))
     say("reading what the checkpoints said")
-    checkpoints = [found for run in world.start.runs[:MOST_CHECKPOINTS] if (found := _checkpoint(world, run, prompts))]
+    checkpoints = [
+        found for run in world.start.runs[:MOST_CHECKPOINTS] if (found := measured_checkpoint(world, run, prompts))
+    ]
     return {
         "label": world.start.label,
         "key": world.start.key,
@@ -191,7 +193,7 @@ def _noise(someone: Annotator, asked: Sequence[Responses]) -> float:
     return 1.0
 
 
-def _checkpoint(world: World, run: StoredRun, prompts: Sequence[Prompt]) -> dict[str, Any] | None:
+def measured_checkpoint(world: World, run: StoredRun, prompts: Sequence[Prompt]) -> dict[str, Any] | None:
     """What a run said to these prompts when it was evaluated, with each token's log pi / pi_sft under its weights."""
     known = {prompt.id: prompt for prompt in prompts}
     lines = [line for line in _lines(run.path / GENERATIONS) if line.get("prompt") in known]

@@ -99,6 +99,28 @@ class Workshop:
             raise UserError(f"Type a prompt of 1 to {MOST_CHARACTERS} characters.")
         start = starts.chosen(self._results, key)
         with self._working:
-            if self._asking is None or self._asking.world.start.key != start.key:
-                self._asking = Asking(start)
-            return self._asking.ask(text)
+            return self._asked(start).ask(text)
+
+    def checkpoint(self, key: str, run: str) -> dict[str, Any]:
+        """What a run that has finished since said to the prompts that are shown, so that it can be drawn beside the others. Rewards have
+        the names of `rewards` here, which may be others than those of the samples."""
+        start = starts.chosen(self._results, key)
+        finished = next((one for one in start.runs if one.path.name == run), None)
+        if finished is None:
+            raise UserError("That run did not start from this SFT model, or is not in the results folder (any more).")
+        with self._lock:
+            shown = next((made for name, made in self._made.items() if name[0] == start.key), None)
+        if shown is None:
+            raise UserError("The samples are not at hand: load the page again.")
+        ids = [prompt["id"] for prompt in shown["prompts"]]
+        with self._working:
+            asking = self._asked(start)
+            prompts = {prompt.id: prompt for prompt in asking.world.data.prompts(Split.EVALUATION)}
+            found = pool.measured_checkpoint(asking.world, finished, [prompts[name] for name in ids if name in prompts])
+        rewards = [{"name": named.name, "label": named.label} for named, _ in asking.world.rewards]
+        return {"checkpoint": found, "prompts": [name for name in ids if name in prompts], "rewards": rewards}
+
+    def _asked(self, start: Start) -> Asking:
+        if self._asking is None or self._asking.world.start.key != start.key:
+            self._asking = Asking(start)
+        return self._asking

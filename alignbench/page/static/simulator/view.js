@@ -306,6 +306,11 @@ export class Simulator {
     };
   }
 
+  addCheckpoint(read) {
+    this.checkpoints.push(read);
+    this.showCurves();
+  }
+
   choose(k) {
     this.state.checkpoint = k;
     this.showCurves();
@@ -369,7 +374,7 @@ export class Simulator {
   }
 }
 
-function readCheckpoint(packed) {
+export function readCheckpoint(packed) {
   const columns = Object.fromEntries(Object.entries(packed.columns).map(([name, column]) => [name, decoded(column)]));
   return { ...packed, columns, prompts: Array.from(decoded(packed.prompts)) };
 }
