@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import os
-import threading
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn

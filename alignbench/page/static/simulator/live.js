@@ -1,4 +1,5 @@
 // Real runs with the simulator's settings, in processes of their own, watched while they train, side by side.
+import { along } from "../along.js";
 import { get, post } from "../api.js";
 import { el } from "../dom.js";
 import { arrived } from "./arrived.js";
@@ -85,7 +86,7 @@ class Run {
     this.words = el("p", { class: "quiet", role: "status" }, "starting");
     this.curves = el("div", { class: "sparks" });
     this.measured = el("div", { class: "sparks measured" });
-    this.said = el("ol", { class: "plain along", "aria-label": "What it answers, update by update", tabindex: 0 });
+    this.said = el("ol", { class: "along", "aria-label": "What it answers, update by update", tabindex: 0 });
     this.stop = el("button", { type: "button", onclick: () => this.act("stop") }, "Stop");
     this.resume = el("button", { type: "button", hidden: true, onclick: () => this.act("resume") }, "Go on");
     this.links = el("span", { class: "links" });
@@ -147,10 +148,8 @@ class Run {
 
   /** The chosen prompt's answer after every few updates, the latest first. */
   answers() {
-    const found = this.points.map(({ update, said: all }) => [update, all.find((one) => one.prompt === this.live.prompt)]).filter(([, one]) => one);
-    this.said.hidden = !found.length;
-    this.said.replaceChildren(...found.reverse().map(([update, { text, note }]) =>
-      el("li", {}, el("span", { class: "quiet" }, update ? `update ${update} ` : "SFT model "), el("span", { class: "said" }, text || "(says nothing)"), el("span", { class: "marks" }, note))));
+    this.said.replaceChildren(...along(this.points, this.live.prompt));
+    this.said.hidden = !this.said.childElementCount;
   }
 
   /** A diamond in the plots, as the others are, without a reload. */
