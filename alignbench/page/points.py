@@ -54,7 +54,7 @@ def points(run: Path) -> list[dict[str, Any]]:
 
 def _figures(metrics: Any) -> dict[str, float]:
     found = metrics if isinstance(metrics, Mapping) else {}
-    values = {name: metric.get("value") for name, metric in found.items() if isinstance(metric, Mapping)}
+    values: dict[str, Any] = {n: metric.get("value") for n, metric in found.items() if isinstance(metric, Mapping)}
     return {short: values[name] for short, name in FIGURES.items() if number(values.get(name))}
 
 

@@ -101,7 +101,7 @@ const watched = new Map();
 
 function watch(training) {
   if (watched.has(training.id)) return;
-  const view = { lines: [], points: [], node: el("article", { class: "card", "aria-label": `Run ${training.id}` }) };
+  const view = { lines: [], points: [], seen: false, node: el("article", { class: "card", "aria-label": `Run ${training.id}` }) };
   watched.set(training.id, view);
   document.getElementById("runs").prepend(view.node);
   follow(training.id, view);
@@ -137,6 +137,7 @@ const FIGURES = ["accuracy", "reward", "loss"];
 function drawRun(view, progress) {
   const last = view.lines.at(-1);
   const running = RUNNING.includes(progress.status);
+  view.seen ||= running;
   const algo = progress.overrides.find((one) => one.startsWith("algo="))?.slice(5) ?? "";
   const words = running && last ? `${last.stage}, update ${last.update}` : "";
   const act = async (what) => {
@@ -154,7 +155,7 @@ function drawRun(view, progress) {
     progress.error ? el("p", { class: "bad" }, progress.error) : "",
     curve(view.lines),
     saying(view.points),
-    ...(progress.status === "finished" ? [...metrics(progress, table), answers(progress.run)] : []),
+    ...(progress.status === "finished" ? [...metrics(progress, table), answers(progress.run, view.seen)] : []),
     el(
       "p",
       { class: "actions" },

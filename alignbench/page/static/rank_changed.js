@@ -26,9 +26,9 @@ export function metrics(progress, table) {
   ].filter(Boolean);
 }
 
-/** Fills itself: the same prompts, answered by both. */
-export function answers(run) {
-  const place = el("section", { "aria-label": "Answers side by side" }, el("p", { class: "quiet" }, "Reading the answers…"));
+/** The same prompts, answered by both: read when it is opened. `open`: of a run that was watched until its end. */
+export function answers(run, open) {
+  const place = el("div", {}, el("p", { class: "quiet" }, "Reading the answers…"));
   const sft = `${run}/sft`;
   const names = new Map([[sft, "SFT model"], [run, "Trained on these rankings"]]);
   const query = new URLSearchParams([["run", sft], ["run", run]]);
@@ -38,7 +38,6 @@ export function answers(run) {
       try {
         const found = await get(`/results/responses?${query}`);
         place.replaceChildren(
-          el("h4", {}, "The same prompts, answered by both"),
           ...found.prompts.map((prompt) => card(prompt, found.columns, names, "")),
           pager(`answers-${run}`, found, "prompts", show),
         );
@@ -49,6 +48,10 @@ export function answers(run) {
       }
     }
   };
-  show(1);
-  return place;
+  let read = false;
+  const ontoggle = (event) => {
+    if (event.target.open && !read) show(1);
+    read ||= event.target.open;
+  };
+  return el("details", { class: "beside", open, ontoggle }, el("summary", {}, "The same prompts, answered by both"), place);
 }
