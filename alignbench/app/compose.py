@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -52,6 +53,10 @@ SLOTS = {
 JUDGE = "judge"  # a reward source too, but one that a run can do without
 FULL_ERRORS = "HYDRA_FULL_ERROR"
 COMPLAINTS = (HydraException, OmegaConfBaseException, ValueError, OSError)  # how Hydra refuses a request
+
+
+_COMPOSING = threading.Lock()
+"""Hydra's state is global: a server composes one configuration at a time, whichever of its threads asks."""
 
 
 def conf_dir() -> str:
@@ -201,7 +206,7 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     """The configuration of a list of overrides, and what each of its groups was chosen as."""
     register_configs()
     try:
-        with initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
+        with _COMPOSING, initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
             cfg = compose("config", list(overrides), return_hydra_config=True)
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
