@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError
-from alignbench.app.compose import load_config
+from alignbench.app.compose import load_config, typed
 from alignbench.app.config import BudgetSettings
+from alignbench.app.target import settings_of
 from alignbench.commands.cli import run_command
 from alignbench.pipeline import experience, lifecycle
 from alignbench.pipeline.stages import affordable
@@ -339,3 +340,13 @@ def test_a_budget_ends_supervised_fine_tuning_where_that_is_the_algorithm(small:
     bounded, free = (r for r in records(tmp_path / "runs") if r["identity"]["algo"] == "sft")
     assert (bounded["ended"], free["ended"]) == ("budget.samples=32", None)
     assert free["reused"] == {}
+
+
+def test_the_same_settings_from_the_command_line_and_from_config_yaml_share_the_evaluation(tmp_path: Path) -> None:
+    """`config.yaml` leaves out the options of evaluations that were not chosen."""
+    (tmp_path / "config.yaml").write_text((given := load_config(["eval.families=[optimization]"])).yaml)
+    names = {"algo": given.algo.label, "model": given.model.label, "data": given.data.label}
+    resumed = typed(settings_of(tmp_path), names)
+    assert resumed.hash == given.hash
+    one, other = (keys.of_evaluation(c, [], [], [], sft="", reward="", judge="") for c in (given, resumed))
+    assert one == other
