@@ -18,6 +18,7 @@ from alignbench.contracts import (
     ScalarRole,
     Tracker,
 )
+from alignbench.contracts.known import Case, Known
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
@@ -68,8 +69,10 @@ from alignbench.records import (
     expand,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
+from alignbench.untrusted import redacted
 
 __version__ = "0.1.0"
 
@@ -80,6 +83,7 @@ __all__ = [
     "AlgorithmConfig",
     "AlignbenchError",
     "Annotator",
+    "Case",
     "Constraint",
     "Consumes",
     "DataSource",
@@ -97,7 +101,9 @@ __all__ = [
     "Generation",
     "ImplicitReward",
     "Judge",
+    "Known",
     "LabelConfig",
+    "LabelTerms",
     "Labelled",
     "LabelledBatch",
     "Likelihood",
@@ -108,6 +114,7 @@ __all__ = [
     "NonFiniteError",
     "Opinion",
     "OptimizerConfig",
+    "PairTerms",
     "Part",
     "Policy",
     "PolicyOptimizer",
@@ -119,9 +126,11 @@ __all__ = [
     "Ranking",
     "Reference",
     "Register",
+    "ResponseTerms",
     "RewardSource",
     "Rollout",
     "RolloutConfig",
+    "RolloutTerms",
     "RunFinished",
     "RunStarted",
     "RunStep",
@@ -134,6 +143,7 @@ __all__ = [
     "Sequences",
     "Split",
     "Subject",
+    "Terms",
     "TokenScores",
     "Tracker",
     "UpdateReport",
@@ -144,6 +154,7 @@ __all__ = [
     "bounded",
     "expand",
     "hookimpl",
+    "redacted",
     "select",
     "unknown_name",
     "user_path",

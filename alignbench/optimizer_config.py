@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +34,13 @@ class AlgorithmConfig:
 
     scalar_roles: ClassVar[tuple[str, ...]] = ()
     """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory."""
+
+    inert: ClassVar[Mapping[str, str]] = {}
+    """Options that change nothing in an update, each with the reason: the conformance kit holds all others to have an effect."""
+
+    declines: ClassVar[Mapping[str, str]] = {}
+    """Checks of the conformance kit that do not hold of it, by name, each with the reason, which is printed in the check's place.
+    The config of any other kind of component may have the same attribute."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work before anything is built: here what lies outside the range of its option. A subclass with rules

@@ -29,6 +29,7 @@ from alignbench import distributed
 from alignbench.app import annotators, sweeps, tuning
 from alignbench.app.config import COMPONENT, RunConfig, Settings
 from alignbench.app.options import JUDGE, SLOTS
+from alignbench.app.overrides import expanded
 from alignbench.app.refusals import COMPLAINTS, explain, refuse_missing
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.paths import user_path
@@ -210,7 +211,7 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     register_configs()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
-            cfg = compose("config", list(overrides), return_hydra_config=True)
+            cfg = compose("config", expanded(overrides), return_hydra_config=True)
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
                 del cfg["hydra"]
@@ -261,7 +262,7 @@ def main(task: Task, arguments: Sequence[str]) -> None:
     """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
     register_configs()
     # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
-    arguments = sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
+    arguments = sorted(expanded(arguments), key=lambda argument: "=" in argument and not argument.startswith("-"))
     _parse(arguments)
     sweep = sweeps.Sweep()
     job, ended = Job(task, sweep.name), None

@@ -100,7 +100,7 @@ class BudgetSettings:
     """Wall time of its training: sampling and scoring, and the reference's pass over recorded responses, whichever run made it."""
 
 
-RESUME = ("unfinished", "finished", "never")
+RESUME = ("finished", "unfinished", "never")
 
 
 @dataclass
@@ -116,15 +116,15 @@ class Settings:
     """The plain keys of the configuration. Component groups stand beside them.
 
     `cache`: whether stages are kept for other runs, in `cache_dir` (empty: $ALIGNBENCH_CACHE/stages, else
-    ~/.cache/alignbench/stages). `resume`: the same command again goes on with its unfinished run; `finished` also leaves
-    a finished one as it is, so that a sweep is picked up; `never` always starts a new run."""
+    ~/.cache/alignbench/stages). `resume`: the same command again goes on with its unfinished run and leaves a finished one of the same
+    settings and code as it is, so that a sweep is picked up; `unfinished` trains a finished one anew; `never` always starts a new run."""
 
     seed: int = bounded(0, least=0, most=1e18)
     device: str = "auto"
     results_dir: str = "results/runs"
     cache: bool = True
     cache_dir: str = ""
-    resume: str = "unfinished"
+    resume: str = "finished"
     algo: Any = None
     sft: Any = None
     pretrain: Any = None

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alignbench.app.config import PointSettings, Settings
+from alignbench.app.overrides import unread
 from alignbench.bounds import shown
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import registry
@@ -37,6 +38,8 @@ _ONE_CHOICE = "A config group takes the name of one choice, as in algo=ppo: see 
 def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
     """Hydra's and OmegaConf's many-line messages as one line that lists the choices. `overrides`: all that were given."""
     text, cause = str(error) + (f"\n{error.__cause__}" if error.__cause__ else ""), error.__cause__ or error
+    if told := unread(error, text):
+        return told
     if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         return _unknown_choice(text, *missing.groups())
     if wrong := re.search(r"Key '([^']+)' (?:is )?not in '?(\w+)'?", text):

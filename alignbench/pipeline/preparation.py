@@ -48,7 +48,14 @@ def read_data(config: RunConfig, seeds: Seeds, display: Display) -> Data:
             annotator = config.annotator.build(data=source, seeds=seeds.child("annotator"))
         refuse_impossible(config, source, annotator)
         note.text = ", ".join(f"{count} {reason}" for reason, count in source.counts().items() if count)
+    say_notes(source, display)
     return Data(source, annotator)
+
+
+def say_notes(source: DataSource, display: Display) -> None:
+    """What of the data's files, or of the settings for them, was not read."""
+    described = source.description()
+    display.say_all(f"  {note}" for note in (described.notes if described else ()))
 
 
 def load_model(config: RunConfig, data: DataSource, seeds: Seeds, display: Display) -> Policy:

@@ -45,7 +45,7 @@ from alignbench.pipeline.training import Point, Trained
 from alignbench.pipeline.workbench import Workbench, saved, workbench
 from alignbench.records import Labelled, Metric, PreferencePair
 from alignbench.results.disk import environment
-from alignbench.results.disk.directory import RunDirectory
+from alignbench.results.disk.directory import LAST_GOOD, RunDirectory
 from alignbench.results.shown.render import print_table
 from alignbench.seeds import Seeds
 
@@ -71,10 +71,13 @@ def run(config: RunConfig, *, again: Path | None = None) -> Path:
         display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()))
         environment.reset_peak_memory()
         with lifecycle.begun(
-            config, annotator=needs_rankings(config), reward=needs_reward(config), again=again
+            config, annotator=needs_rankings(config), reward=needs_reward(config), again=again, say=display.say
         ) as begun:
             directory = begun.directory
             if begun.finished:  # a sweep is picked up: it still wants to hear of this run
+                display.say(
+                    f"{directory.path} is finished, with these settings and this code; resume=never trains it anew"
+                )
                 lifecycle.announce_start(config, directory)
                 lifecycle.announce(directory, begun.record)
             else:
@@ -287,6 +290,6 @@ def keeping_last_good(policy: Policy, directory: RunDirectory) -> Iterator[None]
     except NonFiniteError as error:
         if not distributed.is_main():
             raise
-        with directory.writing("last_good"):
-            path = policy.save(directory.path / "last_good")
+        with directory.writing(LAST_GOOD):
+            path = policy.save(directory.path / LAST_GOOD)
         raise NonFiniteError(f"{error} The weights of the last good update are in {path}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +14,9 @@ class ExactDataConfig:
     """A world whose every response can be written down: the optimum is known exactly; no download."""
 
     annotator: ClassVar[str] = "exact"
+    declines: ClassVar[Mapping[str, str]] = {
+        "held_out_conversations_teach_nothing": "every context is trained on and evaluated on: what is measured is optimisation"
+    }
 
     length: int = bounded(2, least=2, most=3)
     """Tokens of the longest response, its end-of-sequence token included: 2 or 3."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alignbench import MISSING_EOS, RolloutConfig, UserError, bounded, unknown_name
 
@@ -57,6 +59,8 @@ class RLOOConfig(GroupConfig):
 @dataclass
 class GRPOConfig(GroupConfig):
     """Group relative policy optimisation (arXiv 2402.03300), and its unbiased form Dr. GRPO (arXiv 2503.20783)."""
+
+    inert: ClassVar[Mapping[str, str]] = {"kl_estimator=k1": "it is refused in the loss, and unused in the reward"}
 
     samples_per_prompt: int = 8
     """As in GroupConfig."""

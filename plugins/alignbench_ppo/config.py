@@ -44,8 +44,9 @@ class PPOConfig(RolloutConfig):
     value_learning_rate: float | None = bounded(None, least=0, most=100)
     """Of the value network, under the policy's schedule; null: learning_rate."""
     value_coef: float = bounded(0.1, least=0, most=1e4)
-    """Weight of the value loss in what trains the policy's weights, read with model.value_trunk=shared alone. A value network
-    of its own has its step from value_learning_rate: AdamW takes no notice of a factor on a loss."""
+    """Weight of the value loss in what trains the policy's weights, read with model.value_trunk=shared alone; its gradient is clipped
+    to max_grad_norm apart from the policy's. A value network of its own has its step from value_learning_rate: AdamW takes no notice
+    of a factor on a loss."""
     value_init: str = "reward"
     """What the value network starts from: reward (the reward model, where there is one) or policy."""
     gamma: float = bounded(1.0, above=0, most=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -113,6 +114,10 @@ class JudgeConfig:
 
     slot: ClassVar[str] = "reward"
     """Where a user finds these options, for errors."""
+
+    inert: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("timeout", "backoff", "max_backoff"), "it matters where a server is slow or fails, and changes no answer"
+    )
 
     url: str = "https://api.openai.com/v1"
     """Where the endpoint is, without /chat/completions."""

@@ -19,6 +19,8 @@ from alignbench_rewards.config import FunctionConfig
 class FunctionReward(RewardSource):
     """Whatever `config.target` returns. It is given texts, never tokens."""
 
+    known = "alignbench_rewards.known:function"
+
     def __init__(self, config: FunctionConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         self._function, self._config = imported(config.target), config
         self._name = f"reward.target={config.target}"

@@ -17,6 +17,8 @@ UNKNOWN = (
 class GoldReward(RewardSource):
     """The gold reward of the data source's verdict."""
 
+    known = "alignbench_rewards.known:gold"
+
     def __init__(self, config: GoldConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         self._data = data
 
@@ -41,6 +43,8 @@ class GoldReward(RewardSource):
 class LengthReward(RewardSource):
     """`scale` times the tokens of the response. Much of what reward models reward is length (Singhal et al., arXiv
     2310.03716): what an algorithm gains on this reward is what it gains by that alone."""
+
+    known = "alignbench_rewards.known:length"
 
     def __init__(self, config: LengthConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         self._scale = config.scale

@@ -115,6 +115,8 @@ class Judge:
 class JudgeReward(RewardSource):
     """The judge's rating, 1 to 10. It reads texts and knows nothing of how they were made."""
 
+    known = "alignbench_rewards.known:judge"
+
     def __init__(self, config: JudgeConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         self._judge = Judge(config, seeds)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from alignbench import UserError, bounded
 
@@ -12,6 +14,10 @@ AUTO = "auto"
 @dataclass
 class CheckingConfig:
     """How responses are checked against references."""
+
+    inert: ClassVar[Mapping[str, str]] = {
+        "cpu_seconds": "it limits what checks may take, and changes no answer that comes in time"
+    }
 
     pattern: str = ""
     """What the check `regex` looks for, anywhere in a response; empty: each row's reference answer."""

@@ -26,6 +26,8 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 class Verified(Evaluation):
     """Left out for prompts without references."""
 
+    known = "alignbench_verify.known:verified"
+
     def __init__(self, config: VerifiedConfig) -> None:
         self.config = config
         self._verifier = Verifier(config, config.checks, where="eval.options.verified")

@@ -31,6 +31,8 @@ class WorldData(DataSource):
     """Built with: seeds. They draw the training prompts and the demonstrations; facts, split and evaluation prompts
     follow from `world_seed` alone."""
 
+    known = "alignbench_world.known:world"
+
     def __init__(self, config: WorldConfig, *, seeds: Seeds) -> None:
         self.config = config
         self._seeds = seeds

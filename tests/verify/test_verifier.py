@@ -90,7 +90,7 @@ def test_the_report_counts() -> None:
         (
             ["auto"],
             [row("a")],
-            r"1 of 1 train prompts do not bring what auto reads \(a reference\), as 'a': .*data=arithmetic",
+            r"1 of 1 train prompts do not bring what auto reads \(a reference\), as 'a' \('.+'\): .*data=arithmetic",
         ),
         (
             ["number"],

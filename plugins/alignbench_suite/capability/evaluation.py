@@ -13,6 +13,8 @@ from alignbench_suite.tasks.files import content
 
 
 class Capability(Evaluation):
+    known = "alignbench_suite.known:capability"
+
     def __init__(self, config: CapabilityConfig) -> None:
         self.config = config
 
