@@ -23,6 +23,7 @@ from alignbench import (
     ExactProblem,
     Policy,
     PolicyOptimizer,
+    RolloutTerms,
     ScoredRollout,
     Seeds,
     Sequences,
@@ -30,6 +31,7 @@ from alignbench import (
     functional,
 )
 from alignbench.functional import ClippedLoss, masked_mean, masked_sum, policy_loss, require_finite, shape_scores
+from alignbench_ppo import equations
 from alignbench_ppo.config import PPOConfig, check
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,10 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             "gae_lambda": 1.0,
             "clip_value": 0.0,
         }
+
+    @classmethod
+    def stated_loss(cls, config: PPOConfig, terms: RolloutTerms) -> Tensor:
+        return equations.loss(config, terms)
 
     def update(self, batch: ScoredRollout) -> UpdateReport:
         config, samples = self._config, batch.rollout.samples

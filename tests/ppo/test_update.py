@@ -417,7 +417,7 @@ def test_a_bad_loss_stops_before_its_step(loss: str, monkeypatch: pytest.MonkeyP
         ({"missing_eos": "drop"}, "Choices: keep, replace, subtract"),
         ({"value_init": "zero"}, "Choices: policy, reward"),
         ({"epochs": 0}, "epochs"),
-        ({"kl_coef": -0.1}, "negative"),
+        ({"kl_coef": -0.1}, "must be 0 to"),
         ({"kl_coef": 0.0, "kl_target": 6.0}, "kl_coef"),
         ({"kl_target": 6.0, "kl_horizon": 0.0}, "kl_horizon"),
         ({"clip_ratio": 0.0}, "clip_ratio"),

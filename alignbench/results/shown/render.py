@@ -21,7 +21,8 @@ from alignbench.records import Direction
 from alignbench.results.compared.table import PAST_PEAK, UNANSWERED, Cell, Table, build_table
 from alignbench.results.compared.training_points import has_points
 from alignbench.results.disk.runs import find_runs
-from alignbench.results.shown.grid import Grid, latex_text, markdown_text, plain
+from alignbench.results.shown.grid import Grid, latex_text, markdown_text
+from alignbench.untrusted import plain
 
 if TYPE_CHECKING:
     from alignbench.results.compared.paired import Difference
