@@ -135,12 +135,14 @@ class Labelled:
 @dataclass(frozen=True)
 class Description:
     """How a data source understood its files, for people to read. `forms`: rows by the form that they were read as. `columns`: what
-    each column was read as, by its role. `set_aside`: the first row that each reason set aside, and what is wrong with it."""
+    each column was read as, by its role. `set_aside`: the first row that each reason set aside, and what is wrong with it. `notes`: lines
+    on what else was given or is there and was not read."""
 
     files: tuple[str, ...] = ()
     forms: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     set_aside: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

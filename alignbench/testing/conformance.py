@@ -7,14 +7,17 @@ from typing import Any, ClassVar
 
 from alignbench.errors import unknown_name
 from alignbench.plugins import Component, Kind, resolve
-from alignbench.testing import algorithms, config, data, evaluation, model, reward
+from alignbench.testing import algorithms, annotator, config, data, evaluation, experience, model, reward
 from alignbench.testing.checks import Check, NotApplicable, Result, declined, run_checks
+from alignbench.testing.evaluations import stated
+from alignbench.testing.rewards import fitting, values
 
 CONFIG_CHECKS = tuple(config.check.checks)
 DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
-ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *algorithms.CHECKS)
-REWARD_CHECKS = tuple(reward.check.checks)
-EVALUATION_CHECKS = tuple(evaluation.check.checks)
+ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *experience.check.checks, *algorithms.CHECKS)
+REWARD_CHECKS = (*reward.check.checks, *values.check.checks, *fitting.check.checks)
+EVALUATION_CHECKS = (*evaluation.check.checks, *stated.check.checks)
+ANNOTATOR_CHECKS = tuple(annotator.check.checks)
 MODEL_CHECKS = tuple(model.check.checks)
 DATA_CHECKS = tuple(data.check.checks)
 STILL_CHECKS = (*DECLARATION_CHECKS, *algorithms.STILL_CHECKS)
@@ -37,6 +40,7 @@ def _checks(component: Component) -> tuple[Check, ...]:
         return (*CONFIG_CHECKS, *(ALGORITHM_CHECKS if algorithms.supported(component) else STILL_CHECKS))
     own = {
         Kind.REWARD: REWARD_CHECKS,
+        Kind.ANNOTATOR: ANNOTATOR_CHECKS,
         Kind.EVALUATION: EVALUATION_CHECKS,
         Kind.MODEL: MODEL_CHECKS,
         Kind.DATA: DATA_CHECKS,
@@ -86,6 +90,12 @@ class RewardConformance(Conformance):
     """Every check of a reward source."""
 
     checks = (*CONFIG_CHECKS, *REWARD_CHECKS)
+
+
+class AnnotatorConformance(Conformance):
+    """Every check of an annotator."""
+
+    checks = (*CONFIG_CHECKS, *ANNOTATOR_CHECKS)
 
 
 class EvaluationConformance(Conformance):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -20,6 +21,7 @@ from alignbench.plugins import Component
 from alignbench.records import FitReport, Samples, Sampling
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
+from alignbench.testing.known import known, with_settings
 from alignbench.testing.tabular import TabularPolicy, disguise
 from alignbench.testing.trial import changed_fields, snapshot
 from alignbench.testing.world import BradleyTerry, World, WorldData
@@ -49,7 +51,7 @@ class Fitted:
     progress: tuple[tuple[int, int], ...]
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=8)
 def fitted(component: Component, seed: int) -> Fitted:
     """Built and, where it can be, fitted to rankings by Bradley-Terry on the known reward."""
     return make(component, seed)
@@ -58,9 +60,11 @@ def fitted(component: Component, seed: int) -> Fitted:
 def make(component: Component, seed: int, *, alike: bool = False) -> Fitted:
     world = World(seed, alike=alike)
     policy = world.policy(reward_role=False)
+    component = ready(component, seed)
+    component = ready(component, seed)
     source = build(component, world, policy, seed)
     baseline = samples(world, policy, BASELINE, "baseline")
-    if not isinstance(source, FittableRewardSource) or not component.load().needs_rankings(_config(component)):
+    if not isinstance(source, FittableRewardSource) or not component.load().needs_rankings(config_of(component)):
         return Fitted(world, policy, source, baseline, None, ())
     annotator = BradleyTerry(world, seeds=world.seeds)
     rng = world.seeds.torch("rankings")
@@ -76,18 +80,43 @@ def make(component: Component, seed: int, *, alike: bool = False) -> Fitted:
     return Fitted(world, policy, source, baseline, report, tuple(seen))
 
 
+@functools.lru_cache(maxsize=2)
+def variants(component: Component, seed: int) -> tuple[Component, ...]:
+    """The component as it stands, where it can be built on the kit's data, and with all settings that its author knows."""
+    world, found = World(seed), []
+    for one in (None, *known(component)):
+        with contextlib.suppress(NotApplicable, UserError):
+            tried = component if one is None else with_settings(component, one)
+            build(tried, world, world.policy(reward_role=False), seed)
+            found.append(tried)
+    return tuple(found)
+
+
+def ready(component: Component, seed: int) -> Component:
+    """The first of them, or itself."""
+    return (*variants(component, seed), component)[0]
+
+
+def fittable(component: Component, seed: int) -> Component:
+    """The first of them that is fitted."""
+    for tried in variants(component, seed):
+        if tried.load().needs_rankings(config_of(tried)):
+            return tried
+    raise NotApplicable("it is not fitted")
+
+
 def build(component: Component, world: World, policy: TabularPolicy, seed: int) -> RewardSource:
     """The source with its own defaults, at a size and a learning rate that suit a table."""
     try:
         made: RewardSource = component.load()(
-            _config(component), policy=policy, data=WorldData(world), seeds=Seeds(seed).child("reward")
+            config_of(component), policy=policy, data=WorldData(world), seeds=Seeds(seed).child("reward")
         )
     except UserError as error:
         raise NotApplicable(f"it cannot be built on the kit's data: {error}") from error
     return made
 
 
-def _config(component: Component) -> Any:
+def config_of(component: Component) -> Any:
     known = {field.name for field in dataclasses.fields(component.config)}
     size = {"updates": 60, "batch_size": 32, "micro_batch_size": 32, "learning_rate": 0.1, "lr_schedule": "linear"}
     return dataclasses.replace(component.config(), **{n: v for n, v in size.items() if n in known})
@@ -170,10 +199,7 @@ def scores_do_not_depend_on_padding(component: Component, seed: int) -> str:
 
 
 def _fittable(component: Component, seed: int) -> Fitted:
-    made = fitted(component, seed)
-    if made.report is None:
-        raise NotApplicable("it is not fitted")
-    return made
+    return fitted(fittable(component, seed), seed)
 
 
 def ignores_prompts(made: Fitted) -> bool:
@@ -225,8 +251,7 @@ def fitting_is_reported(component: Component, seed: int) -> None:
 @check(causes="torch's global generator, or the order of a set.")
 def fitting_is_repeatable(component: Component, seed: int) -> None:
     """The same seeds give the same scores bit for bit, whatever the global generators hold."""
-    _, fresh, scores = scored(component, seed)
-    _fittable(component, seed)
+    _, fresh, scores = scored(component := fittable(component, seed), seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)
         again = make(component, seed).source.score(fresh)
@@ -237,10 +262,9 @@ def fitting_is_repeatable(component: Component, seed: int) -> None:
 @check(causes="normalisation or a head that is left out of save, or loaded into a copy.", within=SAME_SCORE)
 def saved_and_loaded_it_scores_alike(component: Component, seed: int) -> str:
     """Saved, built anew and loaded, it gives the same scores."""
-    made, fresh, scores = scored(component, seed)
-    _fittable(component, seed)
+    made, fresh, scores = scored(component := fittable(component, seed), seed)
     assert isinstance(made.source, FittableRewardSource)
-    other = build(component, made.world, made.world.policy(reward_role=False), seed)
+    other = build(ready(component, seed), made.world, made.world.policy(reward_role=False), seed)
     assert isinstance(other, FittableRewardSource)
     with tempfile.TemporaryDirectory() as folder:
         made.source.save(Path(folder))

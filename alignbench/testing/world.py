@@ -206,10 +206,10 @@ class World:
 
 
 class WorldData(DataSource):
-    """The world as a data source: every prompt for training and, where it `judges`, the truth about every response."""
+    """The world as a data source: every prompt for training, `rankings`, and, where it `judges`, the truth about every response."""
 
-    def __init__(self, world: World, *, judges: bool = True) -> None:
-        self._world, self._judges = world, judges
+    def __init__(self, world: World, *, judges: bool = True, rankings: Sequence[Ranking] = ()) -> None:
+        self._world, self._judges, self._rankings = world, judges, tuple(rankings)
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         return self._world.prompts
@@ -217,6 +217,9 @@ class WorldData(DataSource):
     def demonstrations(self) -> Sequence[Demonstration]:
         texts = [self._world.text(column)[0] for column in range(len(self._world.problem.completions))]
         return [Demonstration(prompt, text) for prompt in self._world.prompts for text in texts]
+
+    def rankings(self) -> Sequence[Ranking]:
+        return self._rankings
 
     def judge(self, prompt: Prompt, response: str, *, finished: bool) -> Verdict | None:
         if not self._judges:

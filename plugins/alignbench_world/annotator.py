@@ -17,15 +17,13 @@ class WorldAnnotator(Annotator):
     hear. Where the opinion is right, truth and agreement pull the same way; where it is wrong, against each other.
     """
 
+    known = "alignbench_world.known:annotator"
+
     def __init__(self, config: AnnotatorConfig, *, data: DataSource, seeds: Seeds) -> None:
         if not isinstance(data, WorldData):
             raise UserError(
-                f"The simulated annotators (honest, mild, sycophantic) know the truth of data=world only and cannot "
-                f"rank responses to {type(data).__name__}: choose data=world or another annotator."
-            )
-        if not (config.temperature > 0 and math.isfinite(config.temperature)):
-            raise UserError(
-                f"annotator.temperature={config.temperature} is not a noise scale: choose a number above 0."
+                "The simulated annotators (honest, mild, sycophantic) know the truth of data=world only: choose data=world, or "
+                "leave annotator out, and whoever belongs to your data ranks (annotator=auto)."
             )
         self._config, self._data, self._seeds = config, data, seeds
 

@@ -15,6 +15,7 @@ if __name__ == "__main__":
 from alignbench.testing.checks import Check  # noqa: E402
 from alignbench.testing.conformance import (  # noqa: E402
     ALGORITHM_CHECKS,
+    ANNOTATOR_CHECKS,
     CONFIG_CHECKS,
     DATA_CHECKS,
     EVALUATION_CHECKS,
@@ -28,6 +29,7 @@ GROUPS = {
     "Algorithms": ALGORITHM_CHECKS,
     "Models": MODEL_CHECKS,
     "Reward sources": REWARD_CHECKS,
+    "Annotators": ANNOTATOR_CHECKS,
     "Evaluations": EVALUATION_CHECKS,
     "Data sources": DATA_CHECKS,
 }
