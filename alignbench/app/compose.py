@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,6 +41,10 @@ from alignbench.selection import Selected, instance
 
 Task = Callable[[RunConfig], None]
 FULL_ERRORS = "HYDRA_FULL_ERROR"
+
+
+_COMPOSING = threading.Lock()
+"""Hydra's state is global: a server composes one configuration at a time, whichever of its threads asks."""
 
 
 def conf_dir() -> str:
@@ -210,7 +215,7 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     """The configuration of a list of overrides, and what each of its groups was chosen as."""
     register_configs()
     try:
-        with initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
+        with _COMPOSING, initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
             cfg = compose("config", expanded(overrides), return_hydra_config=True)
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
