@@ -5,6 +5,7 @@ This is the public door: everything that a plugin may import stands here, in `al
 Importing it does not import torch.
 """
 
+from alignbench.bounds import bounded
 from alignbench.contracts import (
     Annotator,
     DataSource,
@@ -17,6 +18,7 @@ from alignbench.contracts import (
     ScalarRole,
     Tracker,
 )
+from alignbench.contracts.known import Case, Known
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
@@ -30,6 +32,7 @@ from alignbench.optimizer_config import (
     PreferenceConfig,
     RolloutConfig,
 )
+from alignbench.paths import user_path
 from alignbench.records import (
     POLICY,
     REFERENCE,
@@ -69,6 +72,7 @@ from alignbench.records.batches import DemonstrationBatch, LabelledBatch, Prefer
 from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
+from alignbench.untrusted import redacted
 
 __version__ = "0.1.0"
 
@@ -79,6 +83,7 @@ __all__ = [
     "AlgorithmConfig",
     "AlignbenchError",
     "Annotator",
+    "Case",
     "Constraint",
     "Consumes",
     "DataSource",
@@ -96,6 +101,7 @@ __all__ = [
     "Generation",
     "ImplicitReward",
     "Judge",
+    "Known",
     "LabelConfig",
     "LabelTerms",
     "Labelled",
@@ -145,8 +151,11 @@ __all__ = [
     "UtilityTerm",
     "Verdict",
     "Work",
+    "bounded",
     "expand",
     "hookimpl",
+    "redacted",
     "select",
     "unknown_name",
+    "user_path",
 ]
