@@ -5,6 +5,7 @@ This is the public door: everything that a plugin may import stands here, in `al
 Importing it does not import torch.
 """
 
+from alignbench.bounds import bounded
 from alignbench.contracts import (
     Annotator,
     DataSource,
@@ -31,6 +32,7 @@ from alignbench.optimizer_config import (
     PreferenceConfig,
     RolloutConfig,
 )
+from alignbench.paths import user_path
 from alignbench.records import (
     POLICY,
     REFERENCE,
@@ -67,6 +69,7 @@ from alignbench.records import (
     expand,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
 from alignbench.untrusted import redacted
@@ -100,6 +103,7 @@ __all__ = [
     "Judge",
     "Known",
     "LabelConfig",
+    "LabelTerms",
     "Labelled",
     "LabelledBatch",
     "Likelihood",
@@ -110,6 +114,7 @@ __all__ = [
     "NonFiniteError",
     "Opinion",
     "OptimizerConfig",
+    "PairTerms",
     "Part",
     "Policy",
     "PolicyOptimizer",
@@ -121,9 +126,11 @@ __all__ = [
     "Ranking",
     "Reference",
     "Register",
+    "ResponseTerms",
     "RewardSource",
     "Rollout",
     "RolloutConfig",
+    "RolloutTerms",
     "RunFinished",
     "RunStarted",
     "RunStep",
@@ -136,6 +143,7 @@ __all__ = [
     "Sequences",
     "Split",
     "Subject",
+    "Terms",
     "TokenScores",
     "Tracker",
     "UpdateReport",
@@ -143,9 +151,11 @@ __all__ = [
     "UtilityTerm",
     "Verdict",
     "Work",
+    "bounded",
     "expand",
     "hookimpl",
     "redacted",
     "select",
     "unknown_name",
+    "user_path",
 ]

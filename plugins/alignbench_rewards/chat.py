@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignbench import Seeds, UserError, functional, redacted
+from alignbench import Seeds, UserError, functional, redacted, user_path
 from alignbench_rewards.config import JudgeConfig
 from alignbench_rewards.deadline import Deadline
 
@@ -89,7 +89,7 @@ class ChatClient:
         self._config, self._seeds, self._key = config, seeds, read_key(config)
         self._url = config.url.rstrip("/") + "/chat/completions"
         root = Path(os.environ.get("ALIGNBENCH_CACHE") or Path.home() / ".cache" / "alignbench")
-        self.folder = Path(config.cache_dir).expanduser() if config.cache_dir else root / "judge"
+        self.folder = user_path(config.cache_dir, f"{config.slot}.cache_dir") if config.cache_dir else root / "judge"
         self._counts: Counter[str] = Counter()
         self._understood = False  # an answer was read, so that the judge knows what is asked of it
         self._lock = threading.Lock()

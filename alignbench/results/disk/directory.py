@@ -34,6 +34,8 @@ FRONTIER = "frontier.json"
 BASELINE = "sft"
 """Sub-folder with the same files for the SFT model that the run started from."""
 CHECKPOINTS = "checkpoint"
+LAST_GOOD = "last_good"
+"""The policy as the last good update left it, where a number became NaN or infinite."""
 LOCK = ".lock"
 """What only an unfinished run has."""
 
@@ -135,6 +137,13 @@ class RunDirectory:
     def lock(self) -> FileLock:
         """Held by the process that runs here: the operating system drops it, however that process ends."""
         return FileLock(self.path / LOCK)
+
+    def sweep(self) -> None:
+        """Removes what a killed process was in the middle of writing. The run's lock must be held."""
+        for folder in (self.path, self.path / BASELINE, self.path / CHECKPOINTS):
+            for file in folder.glob(".*.tmp"):
+                with contextlib.suppress(OSError):
+                    file.unlink()
 
     def tidy(self) -> None:
         """Removes what only an unfinished run needs."""

@@ -262,7 +262,7 @@ def _cells(table: Table) -> dict[str, list[str]]:
 
 def _interval(cell: Cell, decimals: int) -> str:
     """±, or both ends where they are not equally far."""
-    if math.isnan(cell.half_interval):
+    if math.isnan(cell.half_interval) or cell.half_interval == 0:  # known, as the KL of a model from itself
         return ""
     below, above = (f"{end:.{decimals}f}" for end in (cell.value - cell.low, cell.high - cell.value))
     return f" ±{above}" if below == above else f" −{below} +{above}"

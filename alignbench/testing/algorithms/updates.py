@@ -45,7 +45,6 @@ that temperature gives, as a share of its largest entry."""
 
 # Options that mean the same wherever they occur: the kit sets them where a check needs them.
 COEFFICIENTS = ("kl_coef", "beta", "tau")
-TELLING = (*COEFFICIENTS, "gamma", "gae_lambda", "label_smoothing")
 ONE_STEP: dict[str, Any] = {"epochs": 1, "minibatches": 1}
 
 check = CheckList()
@@ -399,33 +398,6 @@ def temperature_divides_the_logits(component: Component, seed: int) -> str:
     if error > GRADIENT_OFF:
         raise PropertyBroken(f"The gradient at temperature {TEMPERATURE} is off by {error:.2g} of its size.")
     return f"off by {error:.2g}, of at most {GRADIENT_OFF:g}"
-
-
-@check(causes="an option that is read nowhere, overwritten by a literal, or used at the first update only.")
-def options_have_an_effect(component: Component, seed: int) -> None:
-    """Options that mean the same everywhere (kl_coef, beta, gamma, gae_lambda, ...) change the update when they change."""
-    default: Any = component.config()
-    names = [name for name in TELLING if has(component, name) and isinstance(getattr(default, name), float)]
-    names = [name for name in names if getattr(default, name) != 0 and _unconditional(component, name)]
-    if not names:
-        raise NotApplicable("it has none of " + ", ".join(TELLING))
-    plain = Trial(component, seed)
-    batch = plain.batch()
-    for _ in range(2):
-        plain.update(batch)
-    for name in names:
-        value = getattr(default, name)
-        other = Trial(component, seed, **{name: 0.5 * value})
-        for _ in range(2):
-            other.update(batch)
-        if torch.equal(plain.weights(), other.weights()):
-            raise PropertyBroken(f"{name}={0.5 * value:g} gave the weights of {name}={value:g} bit for bit.")
-
-
-def _unconditional(component: Component, name: str) -> bool:
-    """A config with several losses has coefficients that only some of them read."""
-    several = [known for known in COEFFICIENTS if has(component, known)]
-    return name not in several or len(several) == 1
 
 
 def supported(component: Component) -> bool:
