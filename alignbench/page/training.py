@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from alignbench.app.compose import load_config
-from alignbench.app.target import quoted
+from alignbench.app.overrides import quoted
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.page.points import looked_at, points
 from alignbench.plugins import Kind, registry

@@ -21,6 +21,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from alignbench import distributed
+from alignbench.paths import user_path
 from alignbench.results.disk.directory import file_errors, write_whole
 
 MANIFEST = "manifest.json"
@@ -37,7 +38,7 @@ Write = Callable[[Path], object]
 def cache_root(folder: str) -> Path:
     """`folder`, or where nothing is said $ALIGNBENCH_CACHE/stages, else ~/.cache/alignbench/stages."""
     if folder:
-        return Path(folder).expanduser()
+        return user_path(folder, "cache_dir")
     return Path(os.environ.get("ALIGNBENCH_CACHE") or Path.home() / ".cache" / "alignbench") / "stages"
 
 

@@ -47,6 +47,13 @@ def core_digest(root: Path = Path(alignbench.__file__).parent) -> str:
     return source_digest((path.relative_to(root).as_posix(), path) for path in sorted([*root.glob("*.py"), *wings]))
 
 
+def of_code(config: RunConfig) -> str:
+    """Of the source of the core and of every component that a run chose: what decides its numbers beside its settings."""
+    chosen = [config.algo, config.sft, config.pretrain, config.model, config.data, config.reward, config.annotator]
+    chosen += [*([config.judge] if config.judge else []), *config.evaluations]
+    return digest(core_digest(), [each.identity()["code"] for each in chosen])
+
+
 def of_prompts(prompts: Iterable[Prompt]) -> str:
     return digest(*(_prompt(prompt) for prompt in prompts))
 

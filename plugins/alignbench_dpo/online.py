@@ -7,7 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alignbench import REFERENCE, ExactProblem, Policy, PreferenceBatch, ScoredRollout, Seeds, UpdateReport, functional
+from alignbench import (
+    REFERENCE,
+    ExactProblem,
+    Policy,
+    PreferenceBatch,
+    RolloutTerms,
+    ScoredRollout,
+    Seeds,
+    UpdateReport,
+    functional,
+)
+from alignbench_dpo import equations
 from alignbench_dpo.config import OnlineDPOConfig
 from alignbench_dpo.losses import dpo_loss
 from alignbench_dpo.pairs import Objective, PairLearner, Side
@@ -41,6 +52,10 @@ class OnlineDPO(PairLearner):
             return None
         scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
         return None if scores is None else functional.kl_optimum(problem.reference, scores, config.beta)
+
+    @classmethod
+    def stated_loss(cls, config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
+        return equations.online_dpo(config, terms)
 
     def update(self, batch: ScoredRollout) -> UpdateReport:
         config, samples = self._config, batch.rollout.samples

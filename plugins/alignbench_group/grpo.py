@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from alignbench import ExactProblem, functional
+from alignbench import ExactProblem, RolloutTerms, functional
+from alignbench_group import equations
 from alignbench_group.config import GRPOConfig
 from alignbench_group.groups import Experience, GroupOptimizer, PartLoss
 from alignbench_group.optimum import grpo_optimum
@@ -33,6 +34,10 @@ class GRPO(GroupOptimizer):
     def exact_settings(cls) -> Mapping[str, object]:
         """With the KL in the reward, where it prices what a token leads to as well."""
         return {"kl_in": "reward"}
+
+    @classmethod
+    def stated_loss(cls, config: GRPOConfig, terms: RolloutTerms) -> Tensor:
+        return equations.grpo(config, terms)
 
     @property
     def _kl_in_reward(self) -> bool:

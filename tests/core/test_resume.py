@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -12,12 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignbench import AlignbenchError, DemonstrationBatch
+from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError
+from alignbench.app.compose import load_config
 from alignbench.app.config import BudgetSettings
 from alignbench.commands.cli import run_command
-from alignbench.pipeline import experience
+from alignbench.pipeline import experience, lifecycle
 from alignbench.pipeline.stages import affordable
 from alignbench.pipeline.training import train
+from alignbench.results.disk.record import Status
+from alignbench.store import keys
 from alignbench.store.checkpoints import Checkpoints
 from tests import tiny
 from tests.core.harness import SMALL, Command, Plugin, records
@@ -99,14 +104,68 @@ def test_the_same_command_starts_anew_after_a_failure_or_where_told(
     assert statuses == ["failed", "finished", "interrupted"]
 
 
-def test_a_sweep_is_picked_up_by_leaving_finished_runs_alone(small: Command, plugin: Plugin, tmp_path: Path) -> None:
+def test_the_same_command_keeps_what_is_finished(
+    small: Command, plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> int:
+        return len([r for r in records(tmp_path / "runs") if not r["baseline"]])
+
     assert small(SHORT).code == 0
     steps = len(plugin.heard.steps)
-    again = small(SHORT, "resume=finished")
+    again = small(SHORT)
     assert again.code == 0 and "gold_reward" in again.out
+    assert "is finished, with these settings and this code; resume=never trains it anew" in again.err
     assert len(plugin.heard.steps) == steps
-    assert small(SHORT, "resume=finished", "seed=1").code == 0
-    assert len([r for r in records(tmp_path / "runs") if not r["baseline"]]) == 2
+    assert small(SHORT, "seed=1").code == 0
+    assert made() == 2
+    assert small(SHORT, "resume=unfinished").code == 0
+    assert made() == 3
+    monkeypatch.setattr(keys, "of_code", lambda config: "edited")
+    edited = small(SHORT)
+    assert "is finished, but by other code: a new run begins" in edited.err
+    assert made() == 4
+
+
+def test_a_file_that_the_settings_name_and_that_changed_makes_a_new_run(tmp_path: Path) -> None:
+    rankings = tmp_path / "rankings.jsonl"
+    rankings.write_text("{}")
+    config = load_config(
+        [SHORT, f"annotator.path={rankings}", "annotator=recorded", f"results_dir={tmp_path / 'runs'}"]
+    )
+    kind = {"annotator": True, "reward": True, "say": print}
+    with lifecycle.begun(config, **kind) as begun:  # type: ignore[arg-type]
+        begun.directory.write_record(dataclasses.replace(begun.record, status=Status.FINISHED))
+    said: list[str] = []
+    for age, finished in ((-10, True), (10, False)):
+        when = (begun.directory.path / "result.json").stat().st_mtime + age
+        os.utime(rankings, (when, when))
+        with lifecycle.begun(config, **(kind | {"say": said.append})) as again:  # type: ignore[arg-type]
+            assert again.finished is finished
+    assert said == [
+        f"{begun.directory.path} is finished, but annotator.path={rankings} has changed since: a new run begins"
+    ]
+
+
+def test_a_folder_of_runs_is_listed_or_gone_on_with(
+    small: Command, plugin: Plugin, command: Command, tmp_path: Path
+) -> None:
+    stopped(small, plugin, "sft", 2, KeyboardInterrupt(), SHORT)
+    stopped(small, plugin, "sft", 2, NonFiniteError("the loss is NaN"), SHORT, "seed=1")
+    results = tmp_path / "runs"
+    interrupted, hopeless = sorted(results.iterdir(), key=lambda path: "s1" in path.name)
+    listed = command("resume", str(results)).out.splitlines()
+    assert f"{interrupted}  interrupted: interrupted by the user" in listed
+    assert any(line.startswith(str(hopeless)) and "It cannot go on: the same numbers" in line for line in listed)
+    assert command("resume", str(results), "--all").code == 0
+    statuses = {path: records(path)[0]["status"] for path in (interrupted, hopeless)}
+    assert statuses == {interrupted: "finished", hopeless: "failed"}
+
+
+def test_what_was_interrupted_says_how_to_go_on(
+    small: Command, plugin: Plugin, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plugin.raise_at = ("sft", 1, KeyboardInterrupt())
+    assert f"to go on: alignbench resume {tmp_path / 'runs'}/" in small(SHORT).err
 
 
 def test_a_finished_run_is_not_resumed(whole: Path, command: Command) -> None:
@@ -134,6 +193,8 @@ def test_a_changed_config_is_refused_and_the_difference_shown(
 
 def test_a_folder_that_is_no_run(command: Command, tmp_path: Path) -> None:
     done = command("resume", str(tmp_path))
+    assert done.out == f"Every run in {tmp_path} is finished.\n"
+    done = command("resume", str(tmp_path / "absent"))
     assert done.code == 2 and "no run's directory" in done.errors[0]
 
 

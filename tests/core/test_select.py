@@ -29,8 +29,8 @@ def test_its_fingerprint_covers_its_settings() -> None:
         ("rewards", "length", {}, "Unknown kind of component 'rewards'.*Did you mean 'reward'"),
         ("reward", "lenght", {}, "Unknown reward 'lenght'.*Did you mean 'length'"),
         ("reward", "length", {"scael": 1}, "Unknown key 'scael' in here. Did you mean 'scale'"),
-        ("reward", "length", {"scale": "long"}, "^here: .*could not be converted to Float"),
-        ("reward", "length", {"scale": 0}, "^here: reward.scale=0"),
+        ("reward", "length", {"scale": "long"}, "^here.scale=long must be a number, other than 0"),
+        ("reward", "length", {"scale": 0}, "^here.scale=0.0 must be other than 0"),
     ],
 )
 def test_what_is_not_there_is_told_with_the_place(kind: str, name: str, options: dict[str, object], told: str) -> None:

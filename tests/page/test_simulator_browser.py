@@ -99,16 +99,24 @@ def test_gauges_follow_the_sliders(opened: Callable[..., Page], file: str) -> No
     assert page.inner_text("#coefficient-name") == "0.2"
     assert far["proxy"] > near["proxy"] and far["kl"] > near["kl"]
     page.select_option("#annotator", label="sycophantic")
-    move(page, "#term-2", 5)
+    assert page.inner_text("#weight-2") == "43 : 57", "3 x the right value, 4 x agreement"
+    assert "3.0 × the right value" in page.inner_text("#formula")
+    move(page, "#term-2", 80)
     assert value(page, "agreement") > far["agreement"]
-    assert "5.0 × agreement with the user" in page.inner_text("#formula")
+    assert "1.4 × the right value" in page.inner_text("#formula") and "5.6 × agreement" in page.inner_text("#formula")
+    assert (
+        page.get_attribute("#term-2", "aria-valuetext")
+        == "20 percent the right value, 80 percent agreement with the user"
+    )
+    assert page.locator("#terms .row").count() == 5 and page.locator("#term-0").count() == 0, "one slider for the two"
     page.wait_for_function("document.getElementById('why-agreement').textContent.length > 0")
-    for k in range(6):
+    page.evaluate("simulator.state.weights[0] = simulator.state.weights[2] = 0")
+    for k in (1, 3, 4, 5):
         move(page, f"#term-{k}", page.eval_on_selector(f"#term-{k}", "s => s.min <= 0 && s.max >= 0 ? 0 : s.max"))
     assert "nothing is wanted" in page.inner_text("#formula")
     assert (value(page, "kl"), value(page, "proxy")) == (0.0, 0.0)
     page.select_option("#reward", "reward0")
-    assert page.is_disabled("#term-0") and "has really learnt" in page.inner_text("#meaning")
+    assert page.is_disabled("#term-2") and "really trained with" in page.inner_text("#meaning")
     assert "about" in page.inner_text("#formula") or not page.inner_text("#formula")
 
 
@@ -353,5 +361,6 @@ def test_two_runs_side_by_side_and_what_may_go_wrong_is_said(
         cards.nth(k).locator("p.warning:has-text('It failed: the disk is <b>full</b>')").wait_for()
     assert cards.locator("b, i").count() == 0
     cards.nth(0).locator("button:has-text('Go on')").click()
+    cards.locator("p:has-text('running: ppo, update 5')").wait_for()
     runs.status = "gone"
     cards.locator("p:has-text('There is no such training: it was removed.')").wait_for()

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alignbench.app.target import quoted
+from alignbench.app.overrides import quoted
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.page.rank import export
 from alignbench.page.rank.store import Project

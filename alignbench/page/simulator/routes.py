@@ -37,6 +37,7 @@ def routes(settings: PageSettings) -> list[BaseRoute]:
         Route("/simulator/pool", parts.pool),
         Route("/simulator/checkpoint", parts.checkpoint),
         Route("/simulator/ask", parts.ask, methods=["POST"]),
+        Route("/simulator/say", parts.say, methods=["POST"]),
         Route("/simulator/trainings", parts.trainings, methods=["GET"]),
         Route("/simulator/trainings", parts.train, methods=["POST"]),
         Route("/simulator/trainings/{id}/events", parts.events),
@@ -69,6 +70,21 @@ class Simulator:
     async def ask(self, request: Request) -> Response:
         body = await asked(request)
         return JSONResponse(await run_in_threadpool(self._workshop.ask, _text(body, "start"), _text(body, "text")))
+
+    async def say(self, request: Request) -> Response:
+        """One JSON object a line: the texts so far, then the answers with all that is known of them, or an error in words."""
+        body = await asked(request)
+        start, run, prompt, text = (_text(body, name) for name in ("start", "run", "prompt", "text"))
+        seed = body.get("seed", 0)
+        if not isinstance(seed, int):
+            raise UserError("seed is no whole number.")
+        found = await run_in_threadpool(lambda: self._workshop.say(start, run, prompt=prompt, text=text, seed=seed))
+
+        async def lines() -> AsyncIterator[str]:
+            async for event in found:
+                yield f"{json.dumps(event, allow_nan=False)}\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
 
     def trainings(self, request: Request) -> Response:
         return JSONResponse([{"id": training.id, "title": training.title} for training in self._trainings.all()])

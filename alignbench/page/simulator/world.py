@@ -51,7 +51,9 @@ def load(start: Start) -> World:
     torch.use_deterministic_algorithms(True, warn_only=True)
     data: DataSource = config.data.build(seeds=seeds.child("data"))
     policy = _sft(config, data, first)
-    return World(start, config, seeds, data, policy, tuple(_annotators(data, seeds)), tuple(_rewards(start, data)))
+    return World(
+        start, config, seeds, data, policy, tuple(_annotators(data, seeds)), tuple(_rewards(start, data, policy))
+    )
 
 
 def _sft(config: RunConfig, data: DataSource, run: StoredRun) -> Policy:
@@ -74,7 +76,7 @@ def _annotators(data: DataSource, seeds: Seeds) -> list[tuple[Named, Annotator]]
     return found
 
 
-def _rewards(start: Start, data: DataSource) -> list[tuple[Named, RewardSource]]:
+def _rewards(start: Start, data: DataSource, sft: Policy) -> list[tuple[Named, RewardSource]]:
     """One of each kind that the runs had, the latest: a learned one by whose rankings it learnt from."""
     found: dict[str, tuple[Named, RewardSource]] = {}
     for run in start.runs:
@@ -82,7 +84,8 @@ def _rewards(start: Start, data: DataSource) -> list[tuple[Named, RewardSource]]
         if label is None or label in found:
             continue
         config = of_run(run.path, ()).config
-        policy = _sft(config, data, run)  # of its own: each is a role of that name
+        fitted = issubclass(config.reward.load(), FittableRewardSource)
+        policy = _sft(config, data, run) if fitted else sft  # one that is learnt adds a role to a model of its own
         source: RewardSource = config.reward.build(policy=policy, data=data, seeds=Seeds(config.seed).child("reward"))
         if isinstance(source, FittableRewardSource) and source.needs_rankings(config.reward.config):
             source.load(run.path / "reward")

@@ -34,6 +34,8 @@ FRONTIER = "frontier.json"
 BASELINE = "sft"
 """Sub-folder with the same files for the SFT model that the run started from."""
 CHECKPOINTS = "checkpoint"
+LAST_GOOD = "last_good"
+"""The policy as the last good update left it, where a number became NaN or infinite."""
 LOCK = ".lock"
 """What only an unfinished run has."""
 

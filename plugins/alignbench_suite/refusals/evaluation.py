@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignbench import Direction, Evaluation, ExampleScore, Message, MetricSpec, Prompt, Sampling, Subject
+from alignbench import DataSource, Direction, Evaluation, ExampleScore, Message, MetricSpec, Prompt, Sampling, Subject
 from alignbench_suite.config import RefusalsConfig
 from alignbench_suite.judging import affirmed
 from alignbench_suite.refusals.rules import refuses
@@ -42,6 +42,9 @@ class Refusals(Evaluation):
 
     def fingerprint(self) -> str:
         return content()
+
+    def applies(self, data: DataSource, *, ordinary_text: bool) -> bool:
+        return ordinary_text
 
     def specs(self) -> Sequence[MetricSpec]:
         return tuple(
