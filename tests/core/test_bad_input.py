@@ -104,6 +104,7 @@ ALGO_KEYS = ("adam_eps", "batch_size", "kl_coef", "learning_rate")
         (["eval.options.diversity=null"], ["eval.options.diversity holds options", "limit=10"]),
         (["data=${oc.create:[]}"], ["data=${oc.create:[]}", "name of one choice"]),
         (["cache_dir='~nouser/x'"], ["cache_dir=~nouser/x", "no home folder ~nouser"]),
+        (["results_dir="], ["results_dir is empty"]),
         (["~eval"], ["eval.families names no evaluation", "eval=standard"]),
         (["eval.families=[]"], ["eval.families names no evaluation"]),
         (["algo.updates=???"], ["algo.updates=??? is no value"]),
@@ -230,6 +231,12 @@ def test_model_that_cannot_be_found(small: Command, tmp_path: Path, path: str) -
 
 
 def test_a_run_that_would_measure_nothing(small: Command, tmp_path: Path) -> None:
+    one_line(
+        small("eval.primary=[diversity/entropi]"),
+        2,
+        "Unknown metric 'diversity/entropi' in eval.primary",
+        "Did you mean",
+    )
     done = small("eval.families=[exact]")
     one_line(done, 2, "eval.families=[exact] measures nothing on data=world with model=tiny", "eval=standard")
     assert "pretrain" not in done.err, "it is seen before anything is trained"

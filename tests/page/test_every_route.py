@@ -24,9 +24,9 @@ VIEW = ("only", "row", "metric", "primary", "baseline", "at_kl", "at_budget", "f
 PATHS = {
     "project": ["first", "gone"], "name": ["Ann", "session"], "id": [TRAINING, "1" * 16], "act": ["stop", "resume"], "token": ["x"],
 }  # fmt: skip
-START = st.fixed_dictionaries(
-    {"start": st.sampled_from(["", "x"]) | json_values},
-    optional=dict.fromkeys(("text", "prompt", "run", "seed"), json_values),
+START = st.fixed_dictionaries({}, optional={"start": st.sampled_from(["", "x"]) | json_values, "text": json_values})
+SAY = st.fixed_dictionaries(
+    {}, optional={name: st.sampled_from(["", "x"]) | json_values for name in ("start", "run", "prompt", "text", "seed")}
 )
 CHOICES = st.fixed_dictionaries(
     {},
@@ -66,7 +66,7 @@ ROUTES: Mapping[tuple[str, str], Asked] = {
     ("GET", "/simulator/pool"): Asked(("start",)),
     ("GET", "/simulator/checkpoint"): Asked(("start", "run")),
     ("POST", "/simulator/ask"): Asked(body=START),
-    ("POST", "/simulator/say"): Asked(body=START),
+    ("POST", "/simulator/say"): Asked(body=SAY | json_values),
     ("GET", "/simulator/trainings"): Asked(),
     ("POST", "/simulator/trainings"): Asked(body=CHOICES),
     ("GET", "/simulator/trainings/{id}/events"): Asked(),

@@ -361,6 +361,6 @@ def test_two_runs_side_by_side_and_what_may_go_wrong_is_said(
         cards.nth(k).locator("p.warning:has-text('It failed: the disk is <b>full</b>')").wait_for()
     assert cards.locator("b, i").count() == 0
     cards.nth(0).locator("button:has-text('Go on')").click()
-    cards.locator("p:has-text('running: ppo, update 5')").wait_for()
+    cards.nth(0).locator("p:has-text('running: ppo, update 5')").wait_for()
     runs.status = "gone"
     cards.locator("p:has-text('There is no such training: it was removed.')").wait_for()

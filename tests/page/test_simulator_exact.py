@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from alignbench_exact.evaluation import every_completion
 
-from alignbench import REFERENCE, Prompt, Split, UserError, functional
+from alignbench import REFERENCE, Prompt, Split, functional
 from alignbench.commands.cli import run_command
 from alignbench.page.simulator import columns, export, pool, starts
 from alignbench.page.simulator.responses import every_response
@@ -70,18 +71,6 @@ def test_every_response_is_there_with_its_probability(whole: dict[str, Any], fol
     )
 
 
-def test_a_run_that_comes_later_is_measured_as_the_others_were(whole: dict[str, Any], folder: Path) -> None:
-    """In a world that has answered before: whatever weights it holds."""
-    start = starts.chosen(folder)
-    speaker = Speaker(start)
-    names = [prompt["id"] for prompt in whole["prompts"]]
-    by_run = {found["run"]: found for found in whole["checkpoints"]}
-    for run in (*start.runs, *start.runs):
-        assert speaker.compare(run, names) == by_run[run.path.name]
-    with pytest.raises(UserError, match="load the page again"):
-        speaker.compare(start.runs[0], [*names, "no such prompt"])
-
-
 def test_checkpoints_are_exact_too(whole: dict[str, Any], folder: Path) -> None:
     """As the evaluation of each run says, which writes down and sums on its own."""
     gold = torch.tensor(columns.read(whole["pool"]["columns"]["gold"]), dtype=torch.double).view(2, 13)
@@ -96,6 +85,29 @@ def test_checkpoints_are_exact_too(whole: dict[str, Any], folder: Path) -> None:
         assert objective == pytest.approx(measured["exact/objective"], abs=1e-5)
         assert len(found["tokens"]) == 26
     assert by_algo["ppo"]["kl"] != by_algo["best_of_n"]["kl"]
+
+
+def test_a_run_that_finishes_later_stands_beside_the_others_as_they_do(whole: dict[str, Any], folder: Path) -> None:
+    """And what was read for that is not what another run answers with."""
+    start = starts.chosen(folder)
+    speaker = Speaker(start)
+    by_name = {prompt.id: prompt for prompt in speaker.world.data.prompts(Split.EVALUATION)}
+    prompts = [by_name[prompt["id"]] for prompt in whole["prompts"]]
+    ppo, best = sorted(start.runs, key=lambda run: run.record.identity.algo, reverse=True)
+
+    def answer() -> dict[str, Any]:
+        told: list[dict[str, Any]] = []
+        speaker.say(ppo, prompts[0], 1, told.append)
+        return told[-1]["done"]
+
+    first = answer()
+    assert any(ratio for tokens in first["tokens"] for _, ratio in tokens)
+    for run in (ppo, best):
+        found = json.loads(json.dumps(speaker.beside(run, prompts)))
+        (shown,) = [one for one in whole["checkpoints"] if one["run"] == run.path.name]
+        assert found.keys() == shown.keys() and found["kl"] == pytest.approx(shown["kl"], abs=1e-9)
+        assert columns.read(found["weights"]) == pytest.approx(columns.read(shown["weights"]), abs=1e-9)
+    assert answer() == first
 
 
 def enumerated(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

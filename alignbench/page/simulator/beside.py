@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from alignbench.app.compose import load_config
-from alignbench.app.target import quoted
+from alignbench.app.overrides import quoted
 from alignbench.results.disk.runs import StoredRun
 
 SHARED = ("pretrain", "sft", "model", "data", "rankings", "reward", "eval")

@@ -69,7 +69,7 @@ class Simulator:
 
     async def ask(self, request: Request) -> Response:
         body = await asked(request)
-        return JSONResponse(await run_in_threadpool(self._workshop.ask, _text(body, "start"), _text(body, "text")))
+        return as_json(await run_in_threadpool(self._workshop.ask, _text(body, "start"), _text(body, "text")))
 
     async def say(self, request: Request) -> Response:
         """One JSON object a line: the texts so far, then the answers with all that is known of them, or an error in words."""

@@ -67,16 +67,6 @@ class Speaker:
             )
         return asked
 
-    def compare(self, run: StoredRun, names: Sequence[str]) -> dict[str, Any] | None:
-        """A run beside the tilt on the data's own prompts of these names: see checkpoints.compared."""
-        known = {prompt.id: prompt for prompt in self.world.data.prompts(Split.EVALUATION)}
-        if any(name not in known for name in names):
-            raise UserError("The data's prompts are no longer those that are shown: load the page again.")
-        prompts = [known[name] for name in names]
-        every, rng = every_response(self.world.policy), self._chances("")  # where all are written down nothing is drawn
-        self._holds = ""
-        return compared(self.world, run, prompts, [respond(self.world, p, 1, rng) for p in prompts] if every else [])
-
     def say(self, run: StoredRun | None, prompt: Prompt, seed: int, tell: Tell) -> None:
         """Tells the texts of several answers as they grow, and at last each with all that is known of it: tokens with their
         log pi / pi_sft, where a run speaks."""
@@ -103,6 +93,13 @@ class Speaker:
             ratios = policy.logprobs(samples.sequences).logprobs
             ratios = ratios - policy.logprobs(samples.sequences, role=REFERENCE).logprobs
         tell({"done": told(self.world, samples, ratios)})
+
+    def beside(self, run: StoredRun, prompts: Sequence[Prompt]) -> dict[str, Any] | None:
+        """A run that has finished since the others were read, as it stands beside the tilt."""
+        self._holds = ""  # its weights are read
+        every = every_response(self.world.policy)
+        asked = [respond(self.world, prompt, 0, self._chances("")) for prompt in prompts] if every else []
+        return compared(self.world, run, prompts, asked)
 
     def _watched(self, prompt: Prompt, n: int, role: str, rng: torch.Generator, tell: Tell) -> Samples:
         policy = self.world.policy

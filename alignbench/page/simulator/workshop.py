@@ -11,6 +11,7 @@ from alignbench.errors import AlignbenchError, UserError
 from alignbench.page.simulator import pool, starts
 from alignbench.page.simulator.speaking import Speaker, Tell, overheard
 from alignbench.page.simulator.starts import Start
+from alignbench.records import Split
 
 MOST_CHARACTERS = 500
 
@@ -86,7 +87,7 @@ class Workshop:
         return overheard(work)
 
     def checkpoint(self, key: str, run: str) -> dict[str, Any]:
-        """What a run that has finished since says to the prompts that are shown, so that it can be drawn beside the others. Rewards have
+        """What a run that has finished since said to the prompts that are shown, so that it can be drawn beside the others. Rewards have
         the names of `rewards` here, which may be others than those of the samples."""
         start = starts.chosen(self._results, key)
         finished = next((one for one in start.runs if one.path.name == run), None)
@@ -99,9 +100,10 @@ class Workshop:
         ids = [prompt["id"] for prompt in shown["prompts"]]
         with self._working:
             speaker = self._of(start)
-            found = speaker.compare(finished, ids)
+            prompts = {prompt.id: prompt for prompt in speaker.world.data.prompts(Split.EVALUATION)}
+            found = speaker.beside(finished, [prompts[name] for name in ids if name in prompts])
         rewards = [{"name": named.name, "label": named.label} for named, _ in speaker.world.rewards]
-        return {"checkpoint": found, "prompts": ids, "rewards": rewards}
+        return {"checkpoint": found, "prompts": [name for name in ids if name in prompts], "rewards": rewards}
 
     def _of(self, start: Start) -> Speaker:
         if self._speaker is None or self._speaker.world.start.key != start.key:

@@ -138,6 +138,13 @@ class RunDirectory:
         """Held by the process that runs here: the operating system drops it, however that process ends."""
         return FileLock(self.path / LOCK)
 
+    def sweep(self) -> None:
+        """Removes what a killed process was in the middle of writing. The run's lock must be held."""
+        for folder in (self.path, self.path / BASELINE, self.path / CHECKPOINTS):
+            for file in folder.glob(".*.tmp"):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
     def tidy(self) -> None:
         """Removes what only an unfinished run needs."""
         with contextlib.suppress(OSError):
