@@ -20,6 +20,7 @@ ONLINE_DPO = "algo=online_dpo"
 LEARNED, BEST_OF_N = "reward=learned", "algo=best_of_n"
 SCRATCH = "model=scratch"
 WORLD = "data=world"
+EXPERIENCE = "alignbench.pipeline.experience"
 HELPFULNESS, OPTIMIZATION = "evaluation=helpfulness", "evaluation=optimization"
 SUMMED = "functional.summed_logprobs(self._policy, both, temperature=self._temperature)"
 
@@ -156,6 +157,13 @@ FAULTS = (
 def original(fault: Fault) -> Component:
     kind, _, name = fault.component.partition("=")
     return registry().get(Kind(kind), name)
+
+
+def faulty_module(fault: Fault) -> types.ModuleType:
+    """The module with the fault, by itself."""
+    source = inspect.getsource(importlib.import_module(fault.module))
+    assert fault.old in source, f"{fault.name}: {fault.module} has no {fault.old!r}"
+    return _module(fault.module, fault.name, source.replace(fault.old, fault.new))
 
 
 def planted(fault: Fault) -> Component:
