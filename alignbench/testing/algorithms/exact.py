@@ -106,24 +106,26 @@ def optimum_is_a_distribution(component: Component, seed: int) -> str:
 )
 def reaches_its_optimum(component: Component, seed: int) -> str:
     """Trained where everything is known, the policy reaches the algorithm's own optimum, and no other coefficient's."""
-    reach(component, World(seed), seed, exact_config(component))
+    return reach(component, World(seed), seed, exact_config(component))
 
 
 @check(causes="an optimum that leaves an option out, or an option that is used otherwise than its optimum says.")
-def reaches_its_other_optima(component: Component, seed: int) -> None:
+def reaches_its_other_optima(component: Component, seed: int) -> str:
     """So it does under each of its `exact_variants`."""
     variants, world = component.load().exact_variants(), World(seed)
     if not variants:
         raise NotApplicable("it names no exact_variants")
+    margins = []
     for variant in variants:
         config, said = exact_config(component, **variant), ", ".join(f"{k}={v}" for k, v in variant.items())
         if component.load().optimum(config, world.problem) is None:
             raise PropertyBroken(f"exact_variants names {said}, for which there is no optimum.")
-        reach(component, world, seed, config, said)
+        margins.append(f"{said}: {reach(component, world, seed, config, said)}")
+    return "; ".join(margins)
 
 
-def reach(component: Component, world: World, seed: int, config: Any, said: str = "") -> None:
-    """Trains by `config` and compares with its optimum."""
+def reach(component: Component, world: World, seed: int, config: Any, said: str = "") -> str:
+    """Trains by `config` and compares with its optimum; returns the margin."""
     optimum = component.load().optimum(config, world.problem)
     if optimum is None:
         raise NotApplicable("it names no optimum")
