@@ -26,4 +26,4 @@ def test_a_fault_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("selection", "optimizer_config"):
         monkeypatch.setattr(f"alignbench.{module}.check_bounds", unchecked)
     assert bounds.check_bounds is not unchecked
-    assert config.fuzz(500, seed=0, seconds=60).faults
+    assert config.fuzz(200, seed=0, seconds=60).faults
