@@ -5,6 +5,7 @@ This is the public door: everything that a plugin may import stands here, in `al
 Importing it does not import torch.
 """
 
+from alignbench.bounds import bounded
 from alignbench.contracts import (
     Annotator,
     DataSource,
@@ -17,6 +18,7 @@ from alignbench.contracts import (
     ScalarRole,
     Tracker,
 )
+from alignbench.contracts.known import Case, Known
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
@@ -30,6 +32,7 @@ from alignbench.optimizer_config import (
     PreferenceConfig,
     RolloutConfig,
 )
+from alignbench.paths import user_path
 from alignbench.records import (
     POLICY,
     REFERENCE,
@@ -66,8 +69,10 @@ from alignbench.records import (
     expand,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
+from alignbench.untrusted import redacted
 
 __version__ = "0.1.0"
 
@@ -78,6 +83,7 @@ __all__ = [
     "AlgorithmConfig",
     "AlignbenchError",
     "Annotator",
+    "Case",
     "Constraint",
     "Consumes",
     "DataSource",
@@ -95,7 +101,9 @@ __all__ = [
     "Generation",
     "ImplicitReward",
     "Judge",
+    "Known",
     "LabelConfig",
+    "LabelTerms",
     "Labelled",
     "LabelledBatch",
     "Likelihood",
@@ -106,6 +114,7 @@ __all__ = [
     "NonFiniteError",
     "Opinion",
     "OptimizerConfig",
+    "PairTerms",
     "Part",
     "Policy",
     "PolicyOptimizer",
@@ -117,9 +126,11 @@ __all__ = [
     "Ranking",
     "Reference",
     "Register",
+    "ResponseTerms",
     "RewardSource",
     "Rollout",
     "RolloutConfig",
+    "RolloutTerms",
     "RunFinished",
     "RunStarted",
     "RunStep",
@@ -132,6 +143,7 @@ __all__ = [
     "Sequences",
     "Split",
     "Subject",
+    "Terms",
     "TokenScores",
     "Tracker",
     "UpdateReport",
@@ -139,8 +151,11 @@ __all__ = [
     "UtilityTerm",
     "Verdict",
     "Work",
+    "bounded",
     "expand",
     "hookimpl",
+    "redacted",
     "select",
     "unknown_name",
+    "user_path",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class AlignbenchError(Exception):
@@ -18,6 +18,14 @@ class UserError(AlignbenchError):
     exit_code = 2
 
 
+class UnknownNameError(UserError):
+    """A name that is none of the `choices`."""
+
+    def __init__(self, message: str, choices: Sequence[str]) -> None:
+        super().__init__(message)
+        self.choices = tuple(choices)
+
+
 class NonFiniteError(AlignbenchError):
     """A reward, a loss or a gradient became NaN or infinite. Raised *before* the optimizer steps."""
 
@@ -28,4 +36,4 @@ def unknown_name(kind: str, name: str, choices: Iterable[str], *, where: str = "
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     place = f" in {where}" if where else ""
-    return UserError(f"Unknown {kind} {name!r}{place}.{hint} Choices: {', '.join(known) or 'none'}.")
+    return UnknownNameError(f"Unknown {kind} {name!r}{place}.{hint} Choices: {', '.join(known) or 'none'}.", known)

@@ -209,7 +209,9 @@ class ScheduledAdamW:
     """AdamW over named groups of parameters, with the schedule and the gradient clipping of an OptimizerConfig.
 
     Each group (a role: policy, value) is clipped to `max_grad_norm` on its own, so that large value gradients do not
-    shrink the policy's step. `learning_rates`: of groups that have one of their own. `steps` counts optimizer steps."""
+    shrink the policy's step. `learning_rates`: of groups that have one of their own. `reaches`: of a group whose loss reaches the
+    weights of another, as {"value": "policy"} where the value reads the policy's states: that loss goes through
+    `backward_of`, and what it asks of the other's weights is clipped as the group's own. `steps` counts optimizer steps."""
 
     def __init__(
         self,
@@ -218,7 +220,10 @@ class ScheduledAdamW:
         updates: int,
         *,
         learning_rates: Mapping[str, float] | None = None,
+        reaches: Mapping[str, str] | None = None,
     ) -> None:
+        self._reached = {name: list(groups[other]) for name, other in (reaches or {}).items()}
+        self._beside = self._nothing()
         self._config, self._updates, self._update = config, updates, 0
         self._learning_rates = dict.fromkeys(groups, config.learning_rate) | dict(learning_rates or {})
         adamw = _adamw(config.optimizer, itertools.chain(*groups.values()))
@@ -242,6 +247,22 @@ class ScheduledAdamW:
 
     def zero_grad(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
+        self._beside = self._nothing()
+
+    def _nothing(self) -> dict[str, list[Tensor]]:
+        return {name: [torch.zeros_like(p) for p in reached] for name, reached in self._reached.items()}
+
+    def backward_of(self, group: str, loss: Tensor) -> None:
+        """Adds the gradients of a loss of this group, that of the weights that it only reaches apart from their own."""
+        (own,) = (found["params"] for found in self._optimizer.param_groups if found["name"] == group)
+        into = list(zip(self._reached[group], self._beside[group], strict=True))
+        found = torch.autograd.grad(loss, [*own, *(p for p, _ in into)], allow_unused=True)
+        for parameter, gradient in zip(own, found, strict=False):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        for (_, beside), gradient in zip(into, found[len(own) :], strict=True):
+            if gradient is not None:
+                beside.add_(gradient)
 
     def step(self) -> dict[str, float]:
         """Clips, steps, and returns each group's gradient norm before clipping.
@@ -251,9 +272,16 @@ class ScheduledAdamW:
         norms = {}
         for group in self._optimizer.param_groups:
             distributed.add_up_gradients(group["params"])
-            parameters = [p for p in group["params"] if p.grad is not None]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+            distributed.add_up(*(beside := self._beside.get(group["name"], [])))
+            gradients = [p.grad for p in group["params"] if p.grad is not None] + beside
+            norm = torch.nn.utils.get_total_norm(gradients)
+            torch.nn.utils.clip_grads_with_norm_(group["params"], limit, norm)
+            for gradient in beside:
+                gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
             norms[group["name"]] = float(require_finite(f"the {group['name']} gradient norm", norm, hint=_LOWER))
+        for name, gradients in self._beside.items():
+            for parameter, gradient in zip(self._reached[name], gradients, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         self._optimizer.step()
         self.steps += 1
         return norms

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from alignbench.bounds import bounded, check_bounds
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import POLICY, Consumes
 
@@ -34,6 +35,18 @@ class AlgorithmConfig:
     scalar_roles: ClassVar[tuple[str, ...]] = ()
     """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory."""
 
+    inert: ClassVar[Mapping[str, str]] = {}
+    """Options that change nothing in an update, each with the reason: the conformance kit holds all others to have an effect."""
+
+    declines: ClassVar[Mapping[str, str]] = {}
+    """Checks of the conformance kit that do not hold of it, by name, each with the reason, which is printed in the check's place.
+    The config of any other kind of component may have the same attribute."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work before anything is built: here what lies outside the range of its option. A subclass with rules
+        of its own calls this one first."""
+        check_bounds(type(self), vars(self))
+
     @property
     def candidates(self) -> int:
         """Responses drawn for each response given, of which the one with the highest score is given (best-of-n)."""
@@ -54,30 +67,30 @@ class OptimizerConfig(AlgorithmConfig):
     """Options of everything that is trained, spelled the same everywhere. An algorithm's config dataclass derives from
     it, or from RolloutConfig, PreferenceConfig or LabelConfig."""
 
-    updates: int = 100
+    updates: int = bounded(100, least=0, most=1e7)
     """How many batches the algorithm is given. 0 with `passes` set: as many as the data needs."""
-    passes: float = 0.0
+    passes: float = bounded(0.0, least=0, most=1e4)
     """Passes over the data, for algorithms that consume recorded data; used where `updates` is 0."""
-    batch_size: int = 64
+    batch_size: int = bounded(64, least=1, most=1e6)
     """Responses (or demonstrations, or pairs) per update."""
-    micro_batch_size: int = 64
+    micro_batch_size: int = bounded(64, least=1, most=1e6)
     """Rows per forward and backward pass: memory only, the result is the same up to floating-point order."""
     optimizer: str = "adamw"
     """adamw, or paged_adamw_8bit: its moments in 8 bits, in pages that move to the host where a GPU's memory runs short
     (bitsandbytes, CUDA alone)."""
-    learning_rate: float = 1e-5
+    learning_rate: float = bounded(1e-5, least=0, most=100)
     """Of AdamW, at its highest."""
     lr_schedule: str = "linear"
     """constant, linear (to 0) or cosine (to 0), over all updates."""
-    warmup_updates: int = 0
+    warmup_updates: int = bounded(0, least=0, most=1e7)
     """Updates over which the learning rate rises linearly from 0."""
-    weight_decay: float = 0.0
+    weight_decay: float = bounded(0.0, least=0, most=100)
     """Of AdamW, decoupled from the gradient; 0: none."""
-    adam_eps: float = 1e-5
+    adam_eps: float = bounded(1e-5, least=1e-12, most=1)
     """Of AdamW, added to the root of the bias-corrected second moment: a weight whose gradients are of this size takes half a
     step. 1e-5 is the value of OpenAI's RLHF code, in place of torch's 1e-8; that code adds it before the correction, as
     TensorFlow does, which makes its first steps smaller still (arXiv 2403.17031)."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = bounded(1.0, least=0)
     """Gradient norm limit per role; 0: none."""
 
     @property
@@ -86,14 +99,9 @@ class OptimizerConfig(AlgorithmConfig):
         return min(self.micro_batch_size, self.batch_size)
 
     def __post_init__(self) -> None:
-        """Refuses what cannot work before anything is built. A subclass with rules of its own calls this one first."""
-        for name in ("batch_size", "micro_batch_size"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"{name}={value} must be at least 1.")
-        if self.updates < 0 or (self.updates == 0 and not self.passes > 0):
+        super().__post_init__()
+        if not self.updates and not self.passes:
             raise UserError(f"updates={self.updates} and passes={self.passes}: one of them must be above 0.")
-        if not (self.learning_rate >= 0 and math.isfinite(self.learning_rate)):
-            raise UserError(f"learning_rate={self.learning_rate} must be a number from 0 up.")
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.lr_schedule not in LR_SCHEDULES:
@@ -111,21 +119,17 @@ class RolloutConfig(OptimizerConfig):
     samples_from: ClassVar[str] = POLICY
     """Who is sampled: POLICY as it stands, or the frozen REFERENCE. A config may make it a field or a property."""
 
-    samples_per_prompt: int = 1
+    samples_per_prompt: int = bounded(1, least=1, most=1e4)
     """Responses sampled for each prompt of a rollout, neighbours in it; batch_size must be a multiple of it."""
-    temperature: float = 1.0
+    temperature: float = bounded(1.0, least=1e-3, most=100)
     """Of sampling, and of every log-probability that is compared with it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples_per_prompt < 1:
-            raise UserError(f"samples_per_prompt={self.samples_per_prompt} must be at least 1.")
         if self.batch_size % self.samples_per_prompt:
             raise UserError(
                 f"batch_size={self.batch_size} must be a multiple of samples_per_prompt={self.samples_per_prompt}."
             )
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise UserError(f"temperature={self.temperature} must be above 0.")
 
 
 @dataclass

@@ -8,14 +8,16 @@ import functools
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigTypeError, OmegaConfBaseException, UnsupportedValueType, ValidationError
 
+from alignbench.bounds import check_bounds, in_words, shown, wanted
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Component, Kind, registry
 
@@ -75,9 +77,10 @@ def with_defaults(component: Component, options: Mapping[str, Any], *, where: st
             name: OmegaConf.to_object(value) if OmegaConf.is_config(value := merged[name]) else value
             for name in options
         }
+        check_bounds(component.config, values, where)
         component.config(**values)
     except (OmegaConfBaseException, UserError) as error:
-        raise UserError(f"{where}: {one_line(str(error))}") from error
+        raise refusal(error, where) from error
     given = [(name, known[name].type, _default(value)) for name, value in values.items()]
     schema = dataclasses.make_dataclass(component.config.__name__, given, bases=(component.config,))
     schema.__module__, schema.__doc__ = component.config.__module__, component.config.__doc__
@@ -94,10 +97,56 @@ def instance(where: str, schema: type, values: Mapping[str, Any]) -> Any:
     if odd := [str(key) for key in values if key not in known]:
         raise unknown_name("key", odd[0], known, where=where)
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), dict(values))
+        plain: Any = OmegaConf.to_container(merged)
+        check_bounds(schema, plain, where)
+        return OmegaConf.to_object(merged)
     except (OmegaConfBaseException, UserError) as error:  # a config may refuse its values when it is built
+        raise refusal(error, where) from error
+
+
+def refusal(error: Exception, where: str = "", given: str = "") -> UserError:
+    """What a config refuses, as one line: which option, its value and what it takes. `where`: the key that its values stand under;
+    `given`: the option and its value as the user wrote them, where that is known."""
+    if isinstance(error, OmegaConfBaseException):
+        words = _taken(error)
+        option = ".".join(part for part in (where, str(error.full_key or "")) if part)
+        if words and option:
+            return UserError(f"{shown(given) or f'{option}={_written(error.value)}'} must be {words}.")
+        said = without_classes(str(error).partition("\n")[0])
+        text = f"{option}: {said}" if option else said
+    else:
         text = one_line(str(error))
-        raise UserError(text if text.startswith(where) else f"{where}: {text}") from error
+    return UserError(text if not where or text.startswith(where) else f"{where}: {text}")
+
+
+def _taken(error: OmegaConfBaseException) -> str:
+    """What stands in the schema where a value of another kind was given; empty where something else is wrong."""
+    schema, key = error.object_type, error.key
+    if not isinstance(error, (ValidationError, ConfigTypeError, UnsupportedValueType)):
+        return ""
+    if key is None or (
+        error.value is None and "merge" in str(error)
+    ):  # a list in the place of a mapping, or the other way round
+        return in_words(schema)
+    if dataclasses.is_dataclass(schema):
+        return wanted(schema, str(key)) if any(f.name == key for f in fields(schema)) else ""
+    inside = get_args(error.ref_type)
+    return in_words(inside[-1]) if inside else ""
+
+
+def _written(value: Any) -> str:
+    """As a user writes it."""
+    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    words = {None: "null", True: "true", False: "false"}
+    return words[plain] if isinstance(plain, (bool, type(None))) else shown(plain)
+
+
+def without_classes(text: str) -> str:
+    """A library's words without the names of its classes, and without what a terminal would obey."""
+    plain = re.sub(r"\b[A-Z]\w*(?:Error|Exception)\b(?: raised)?:?\s*", "", text)
+    plain = "".join(c if c.isprintable() else " " for c in plain)
+    return plain.replace("DictConfig", "a mapping").replace("ListConfig", "a list")
 
 
 def one_line(text: str) -> str:

@@ -1,4 +1,5 @@
-"""What trained runs reached beside the frontier of their own SFT model and reward: proxy and gold reward at the run's own KL.
+"""What trained runs reached beside the frontier of their own SFT model and reward: proxy and gold reward, and
+agreement with wrong opinions, at the run's own KL.
 
     python -m alignbench -m algo=ppo algo.kl_coef=0.3,0.1,0.05,0.02 seed=0,1,2 eval.questions=150 eval.frontier_samples=1024 \\
         eval.frontier_prompts=150 results_dir=tilt
@@ -35,33 +36,33 @@ def main() -> None:
         if run.record.status is Status.FINISHED and not run.record.baseline and (run.path / "frontier.json").exists():
             groups[run.settings[options.setting]].append(run)
     print(
-        f"| {options.setting} | seeds | KL | proxy | tilt | gold | tilt | agreement | frontier_gap of each seed (95%) |"
+        f"| {options.setting} | seeds | KL | proxy | tilt | gold | tilt | agreement | tilt | frontier_gap of each seed (95%) |"
     )
-    print("| --- |" + " ---: |" * 7 + " --- |")
+    print("| --- |" + " ---: |" * 8 + " --- |")
     for value, runs in sorted(groups.items(), key=lambda group: -float(str(group[0]))):
         tilts = [_at(run) for run in runs]
-        cells = [_mean([_value(run, name) for run in runs]) for name in (KL, PROXY, GOLD, AGREEMENT)]
-        proxy, gold = (_mean([tilt[i] for tilt in tilts]) for i in (0, 1))
+        cells = [_mean([_value(run, KL) for run in runs])]
+        for place, name in enumerate((PROXY, GOLD, AGREEMENT)):
+            cells += [_mean([_value(run, name) for run in runs]), _mean([tilt[place] for tilt in tilts])]
         gaps = "; ".join(_gap(run) for run in runs)
-        print(
-            f"| {value} | {len(runs)} | {cells[0]} | {cells[1]} | {proxy} | {cells[2]} | {gold} | {cells[3]} | {gaps} |"
-        )
+        print(f"| {value} | {len(runs)} | {' | '.join(cells)} | {gaps} |")
 
 
 def _value(run: StoredRun, name: str) -> float:
     return run.record.metrics[name].value if name in run.record.metrics else math.nan
 
 
-def _at(run: StoredRun) -> tuple[float, float]:
-    """Proxy and gold reward of the frontier at the run's KL; NaN beyond its last point."""
+def _at(run: StoredRun) -> tuple[float, ...]:
+    """Proxy, gold reward and agreement of the frontier at the run's KL; NaN beyond its last point, and of what it does not know."""
     points = json.loads((run.path / "frontier.json").read_text())["points"]
     kl, kls = _value(run, KL), [point["kl"] for point in points]
     if not kls or kl > max(kls):
-        return math.nan, math.nan
+        return (math.nan,) * 3
     order = np.argsort(kls)
-    rewards = ([points[i][name]["value"] for i in order] for name in ("proxy", "gold"))
-    proxy, gold = (float(np.interp(kl, np.sort(kls), reward)) for reward in rewards)
-    return proxy, gold
+    columns = (
+        [points[i].get(name, {}).get("value", math.nan) for i in order] for name in ("proxy", "gold", "agreement")
+    )
+    return tuple(float(np.interp(kl, np.sort(kls), column)) for column in columns)
 
 
 def _gap(run: StoredRun) -> str:

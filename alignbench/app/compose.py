@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 import functools
 import os
-import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -20,7 +20,6 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -29,29 +28,23 @@ from omegaconf.errors import OmegaConfBaseException
 import alignbench
 from alignbench import distributed
 from alignbench.app import annotators, sweeps, tuning
-from alignbench.app.config import COMPONENT, PointSettings, RunConfig, Settings
+from alignbench.app.config import COMPONENT, RunConfig, Settings
+from alignbench.app.options import JUDGE, SLOTS
+from alignbench.app.overrides import expanded
+from alignbench.app.refusals import COMPLAINTS, explain, refuse_missing
 from alignbench.errors import AlignbenchError, UserError, unknown_name
+from alignbench.paths import user_path
 from alignbench.plugins import Component, Kind, Registry, registry
+from alignbench.records import Consumes
 from alignbench.results.disk.environment import config_hash
-from alignbench.selection import Selected, instance, one_line
+from alignbench.selection import Selected, instance
 
 Task = Callable[[RunConfig], None]
-EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}
-"""Launchers and sweepers of Hydra's own plugins, and the extra that installs each."""
-# What a component's config is kept under; the same names are the config groups. Three of them hold an algorithm.
-SLOTS = {
-    "algo": Kind.ALGORITHM,
-    "sft": Kind.ALGORITHM,
-    "pretrain": Kind.ALGORITHM,
-    "model": Kind.MODEL,
-    "data": Kind.DATA,
-    "reward": Kind.REWARD,
-    "annotator": Kind.ANNOTATOR,
-    "tracker": Kind.TRACKER,
-}
-JUDGE = "judge"  # a reward source too, but one that a run can do without
 FULL_ERRORS = "HYDRA_FULL_ERROR"
-COMPLAINTS = (HydraException, OmegaConfBaseException, ValueError, OSError)  # how Hydra refuses a request
+
+
+_COMPOSING = threading.Lock()
+"""Hydra's state is global: a server composes one configuration at a time, whichever of its threads asks."""
 
 
 def conf_dir() -> str:
@@ -120,14 +113,25 @@ def typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
 
 
 def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
+    refuse_missing(cfg)
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
     choices = annotators.follow_data(cfg, choices)
     slots = {slot: _selected(cfg, slot, kind, choices) for slot, kind in SLOTS.items()}
+    for stage in ("sft", "pretrain"):
+        _refuse_stage(stage, slots[stage])
     settings = _plain(cfg)
     known = [component.name for component in registry().of(Kind.EVALUATION)]
     if odd := [str(name) for name in settings.eval.options if name not in known]:
         raise unknown_name("evaluation", odd[0], known, where="eval.options")
+    user_path(settings.cache_dir, "cache_dir")  # refused now, not when the first stage is kept
+    if not settings.eval.families:
+        raise UserError(
+            "eval.families names no evaluation, so that nothing would be measured: choose eval=standard or quick."
+        )
     evaluations = tuple(_evaluation(settings, name) for name in settings.eval.families)
+    for name, chosen in (("eval", settings.eval), *((f"eval.options.{one.label}", one.config) for one in evaluations)):
+        if (path := getattr(chosen, "path", "")) and not Path(path).is_dir():
+            raise UserError(f"{name}.path={path}: there is no such folder.")
     for key in ("tasks", "include_path"):
         value = getattr(settings.eval, key)
         if value and not any(value in vars(chosen.config).values() for chosen in evaluations):
@@ -161,6 +165,18 @@ def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
     )
 
 
+def _refuse_stage(stage: str, chosen: Selected) -> None:
+    """Of a stage that is given demonstrations."""
+    consumes = chosen.config.consumes
+    if consumes is not Consumes.DEMONSTRATIONS:
+        algorithms: list[Any] = [(c.name, c.config) for c in registry().of(Kind.ALGORITHM)]
+        known = [name for name, config in algorithms if config.consumes is Consumes.DEMONSTRATIONS]
+        raise UserError(
+            f"algo@{stage}={chosen.label} learns from {consumes.value}, and this stage gives demonstrations: choose "
+            f"algo@{stage}={'|'.join(known)}."
+        )
+
+
 def _selected(cfg: DictConfig, slot: str, kind: Kind, choices: Mapping[str, str]) -> Selected:
     chosen = cfg.get(slot)
     group = slot if slot == kind.value else f"{kind.value}@{slot}"
@@ -174,10 +190,11 @@ def _selected(cfg: DictConfig, slot: str, kind: Kind, choices: Mapping[str, str]
 
 
 def _evaluation(settings: Settings, name: str) -> Selected:
-    component = registry().get(Kind.EVALUATION, name)
-    return Selected(
-        component, name, instance(f"eval.options.{name}", component.config, settings.eval.options.get(name, {}))
-    )
+    component, where = registry().get(Kind.EVALUATION, name), f"eval.options.{name}"
+    options = settings.eval.options.get(name, {})
+    if not isinstance(options, Mapping):
+        raise UserError(f"{where} holds options by name, as {where}.limit=10: leave it out for the defaults.")
+    return Selected(component, name, instance(where, component.config, options))
 
 
 def _plain(cfg: DictConfig) -> Settings:
@@ -185,10 +202,7 @@ def _plain(cfg: DictConfig) -> Settings:
     if odd := [str(key) for key in cfg if key not in keys]:
         raise unknown_name("key", odd[0], keys)
     rest = OmegaConf.create({key: None if key in {*SLOTS, JUDGE} else value for key, value in cfg.items()})
-    try:
-        settings: Settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Settings), rest))  # type: ignore[assignment]
-    except OmegaConfBaseException as error:
-        raise UserError(one_line(str(error))) from error
+    settings: Settings = instance("", Settings, rest)
     return settings
 
 
@@ -201,13 +215,13 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     """The configuration of a list of overrides, and what each of its groups was chosen as."""
     register_configs()
     try:
-        with initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
-            cfg = compose("config", list(overrides), return_hydra_config=True)
+        with _COMPOSING, initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
+            cfg = compose("config", expanded(overrides), return_hydra_config=True)
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
                 del cfg["hydra"]
     except COMPLAINTS as error:
-        raise explain(error) from error
+        raise explain(error, overrides) from error
     return cfg, choices
 
 
@@ -253,7 +267,7 @@ def main(task: Task, arguments: Sequence[str]) -> None:
     """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
     register_configs()
     # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
-    arguments = sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
+    arguments = sorted(expanded(arguments), key=lambda argument: "=" in argument and not argument.startswith("-"))
     _parse(arguments)
     sweep = sweeps.Sweep()
     job, ended = Job(task, sweep.name), None
@@ -265,7 +279,7 @@ def main(task: Task, arguments: Sequence[str]) -> None:
     except (Exception, KeyboardInterrupt) as error:
         begun, full_errors = job.begun or sweep.reports(), os.environ.get(FULL_ERRORS) == "1"
         if isinstance(error, COMPLAINTS) and not begun and not full_errors:  # no fault inside a run
-            raise explain(error) from error
+            raise explain(error, arguments) from error
         if not sweep.reports() or full_errors:
             raise
         ended = error
@@ -313,29 +327,3 @@ def _parse(arguments: Sequence[str]) -> None:
 
     parser.error = refuse  # type: ignore[method-assign]
     parser.parse_args(list(arguments))
-
-
-def explain(error: Exception) -> UserError:
-    """Hydra's and OmegaConf's many-line messages as one line that lists the choices."""
-    text = str(error) + (f"\n{error.__cause__}" if error.__cause__ else "")
-    if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
-        group, name = missing.groups()
-        if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
-            return UserError(f"{group}={name} is not installed: pip install 'alignbench[{EXTRAS[name]}]'.")
-        options = re.search(r"Available options in '[^']+':\n((?:\t.*\n?)+)", text)
-        found = [line.strip() for line in options.group(1).splitlines()] if options else []
-        return unknown_name(group, name, found) if found else UserError(f"There is no {group}={name}.")
-    if wrong := re.search(r"Key '([^']+)' (?:is )?not in '?(\w+)'?", text):
-        return _unknown_key(text, wrong.group(1), wrong.group(2))
-    if text.startswith(("Config group override must", "Error resolving interpolation '${model}-")):
-        return UserError("A config group takes the name of one choice, as in algo=ppo: see alignbench --help.")
-    return UserError(one_line(text))
-
-
-def _unknown_key(text: str, key: str, schema: str) -> UserError:
-    full = re.search(r"full_key: (\S+)", text)
-    schemas = [c.config for c in registry().components.values()] + [Settings, PointSettings]
-    schemas += [f.default_factory for f in dataclasses.fields(Settings) if f.name in ("rankings", "eval")]  # type: ignore[misc]
-    fields = next((dataclasses.fields(s) for s in schemas if s.__name__ == schema), dataclasses.fields(Settings))
-    where = full.group(1).rpartition(".")[0] if full else ""
-    return unknown_name("key", key, [f.name for f in fields], where=where)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from alignbench.bounds import bounded
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import Consumes
 from alignbench.results.compared.primary import PRIMARY
@@ -18,35 +18,23 @@ COMPONENT = "component"  # the key that says which component a config belongs to
 class RankingsSettings:
     """How rankings are collected from the SFT model, where the annotator ranks sampled responses."""
 
-    prompts: int = 2000
+    prompts: int = bounded(2000, least=2, most=1e8)
     """Training prompts whose responses are ranked."""
-    responses: int = 4
+    responses: int = bounded(4, least=2, most=1e4)
     """K: responses sampled and ranked per prompt."""
-    held_out: float = 0.1
+    held_out: float = bounded(0.1, least=0, below=1)
     """Share of the prompts whose rankings are held out to judge the reward model; at least one."""
-    temperature: float = 1.0
+    temperature: float = bounded(1.0, least=1e-3, most=100)
     """Of sampling the responses."""
-
-    def __post_init__(self) -> None:
-        if self.prompts < 2 or self.responses < 2:
-            raise UserError(
-                f"rankings.prompts={self.prompts} and rankings.responses={self.responses} must be at least 2: one "
-                "prompt is held out, and a ranking compares responses."
-            )
-        if not 0 <= self.held_out < 1:
-            raise UserError(
-                f"rankings.held_out={self.held_out} is a share of the prompts: choose 0 or more, less than 1."
-            )
-        _require_temperature("rankings", self.temperature)
 
 
 @dataclass
 class PointSettings:
     """The cheap part of the evaluation that the policy is measured with along its training. No questionnaires are asked."""
 
-    questions: int = 50
+    questions: int = bounded(50, least=0)
     """Of the evaluation questions, the first so many; 0: all of them."""
-    samples: int = 2
+    samples: int = bounded(2, least=1, most=1e4)
     """Responses sampled per prompt; at most eval.samples."""
     families: list[str] = field(default_factory=list)
     """Some of eval.families; empty: all of them."""
@@ -58,21 +46,21 @@ class EvalSettings:
 
     families: list[str] = field(default_factory=list)
     """Names of the evaluations to run."""
-    questions: int = 0
+    questions: int = bounded(0, least=0)
     """Evaluation questions (prompts that share a cluster count once); 0: all that the data source has."""
-    samples: int = 4
+    samples: int = bounded(4, least=1, most=1e4)
     """Responses sampled per prompt."""
-    temperature: float = 1.0
+    temperature: float = bounded(1.0, least=1e-3, most=100)
     """Of sampling the responses."""
-    every: int = 0
+    every: int = bounded(0, least=0)
     """Updates of the algorithm from one evaluation of the policy as it stands to the next, before the first update and after the
     last included; 0: none. It changes nothing of what the run measures at its end."""
     points: PointSettings = field(default_factory=PointSettings)
     """What is measured then."""
-    frontier_samples: int | None = None
+    frontier_samples: int | None = bounded(None, least=0, most=1e6)
     """Responses of the SFT model, for each of `frontier_prompts`, from which the best reward that any policy could reach at each KL is
     estimated; 0: none. null: 256 of a model built from scratch, none of a pretrained one, whose responses take long."""
-    frontier_prompts: int = 40
+    frontier_prompts: int = bounded(40, least=2)
     """Evaluation prompts on which it is."""
     path: str = ""
     """A folder of evaluation data for the evaluations that read some; empty: from the hub, or what they bring along."""
@@ -87,30 +75,11 @@ class EvalSettings:
     """Options of each evaluation: eval.options.<family>.<field>."""
 
     def __post_init__(self) -> None:
-        if self.questions < 0 or self.samples < 1:
-            raise UserError(
-                f"eval.questions={self.questions} must be 0 (all) or more, eval.samples={self.samples} 1 or more."
-            )
         if len(set(self.families)) < len(self.families):
             raise UserError(f"eval.families names an evaluation twice: {', '.join(self.families)}.")
-        if (self.frontier_samples or 0) < 0 or self.frontier_prompts < 2:
-            raise UserError(
-                f"eval.frontier_samples={self.frontier_samples} must be 0 (none) or more, "
-                f"eval.frontier_prompts={self.frontier_prompts} 2 or more."
-            )
-        _require_temperature("eval", self.temperature)
-        self._check_points()
-
-    def _check_points(self) -> None:
         points = self.points
-        if self.every < 0 or points.questions < 0:
-            raise UserError(
-                f"eval.every={self.every} and eval.points.questions={points.questions} must be 0 (none; all) or more."
-            )
-        if not self.every:
-            return
         # The SFT model's first responses to the same prompts are the baseline.
-        if not 1 <= points.samples <= self.samples:
+        if self.every and points.samples > self.samples:
             raise UserError(f"eval.points.samples={points.samples} must be 1 to eval.samples={self.samples}.")
         if odd := [name for name in points.families if name not in self.families]:
             raise unknown_name("evaluation", odd[0], self.families, where="eval.points.families")
@@ -122,26 +91,16 @@ class BudgetSettings:
     first bound, so that different algorithms can be compared at equal cost. SFT, rankings and the reward model are shared and stand
     outside of it."""
 
-    samples: int = 0
+    samples: int = bounded(0, least=0, most=1e15)
     """Responses that it is given, whether or not it learns from each of them: all that are sampled, each side of a pair. The
     schedule of the learning rate ends with it."""
-    tokens: int = 0
+    tokens: int = bounded(0, least=0, most=1e15)
     """Tokens of those responses."""
-    seconds: float = 0.0
+    seconds: float = bounded(0.0, least=0)
     """Wall time of its training: sampling and scoring, and the reference's pass over recorded responses, whichever run made it."""
 
-    def __post_init__(self) -> None:
-        for name, bound in vars(self).items():
-            if not (bound >= 0 and math.isfinite(bound)):
-                raise UserError(f"budget.{name}={bound} must be 0 (no bound) or more.")
 
-
-RESUME = ("unfinished", "finished", "never")
-
-
-def _require_temperature(where: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise UserError(f"{where}.temperature={value} must be above 0.")
+RESUME = ("finished", "unfinished", "never")
 
 
 @dataclass
@@ -157,15 +116,15 @@ class Settings:
     """The plain keys of the configuration. Component groups stand beside them.
 
     `cache`: whether stages are kept for other runs, in `cache_dir` (empty: $ALIGNBENCH_CACHE/stages, else
-    ~/.cache/alignbench/stages). `resume`: the same command again goes on with its unfinished run; `finished` also leaves
-    a finished one as it is, so that a sweep is picked up; `never` always starts a new run."""
+    ~/.cache/alignbench/stages). `resume`: the same command again goes on with its unfinished run and leaves a finished one of the same
+    settings and code as it is, so that a sweep is picked up; `unfinished` trains a finished one anew; `never` always starts a new run."""
 
-    seed: int = 0
+    seed: int = bounded(0, least=0, most=1e18)
     device: str = "auto"
     results_dir: str = "results/runs"
     cache: bool = True
     cache_dir: str = ""
-    resume: str = "unfinished"
+    resume: str = "finished"
     algo: Any = None
     sft: Any = None
     pretrain: Any = None
@@ -181,6 +140,8 @@ class Settings:
     tune: TuneSettings = field(default_factory=TuneSettings)
 
     def __post_init__(self) -> None:
+        if not self.results_dir.strip():
+            raise UserError("results_dir is empty: name the folder that runs go to, as results_dir=results/runs.")
         if self.resume not in RESUME:
             raise unknown_name("resume", self.resume, RESUME)
 

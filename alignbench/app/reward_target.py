@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignbench.app.compose import composed, typed
 from alignbench.app.config import RunConfig
 from alignbench.app.target import finished_record, sections, settings_of
+from alignbench.bounds import bounded, check_bounds
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Kind, registry
 from alignbench.results.disk.directory import RESULT
@@ -40,14 +41,13 @@ class Measuring:
     many evaluation `questions`, where the truth is known; 0: none."""
 
     everything: bool = False
-    best_of: int = 64
-    questions: int = 100
+    best_of: int = bounded(64, least=0, most=1e6)
+    questions: int = bounded(100, least=1)
 
     def __post_init__(self) -> None:
-        if self.best_of < 0 or self.best_of == 1:
-            raise UserError(f"--best-of {self.best_of}: choose 2 or more responses, or 0 for none.")
-        if self.questions < 1:
-            raise UserError(f"--questions {self.questions}: choose 1 or more.")
+        check_bounds(type(self), vars(self), flags=True)
+        if self.best_of == 1:
+            raise UserError("--best-of 1: choose 2 or more responses, or 0 for none.")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from alignbench.hookspecs import RunFinished, RunStarted, hookimpl
 from alignbench.plugins import registry
 from alignbench.records import Metric
 from alignbench.results.disk.record import Status
+from alignbench.untrusted import plain, redacted, told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,10 +127,10 @@ def reporting(folder: Path, job: int, overrides: Sequence[str], *, own_process: 
         yield reporter
         reporter.note(status=Status.FINISHED)
     except AlignbenchError as error:
-        print(f"alignbench: error: {error}", file=sys.stderr)
-        reporter.note(status=Status.FAILED, error=str(error))
+        print(f"alignbench: error: {told(str(error))}", file=sys.stderr)
+        reporter.note(status=Status.FAILED, error=redacted(str(error)))
     except Exception as error:
-        traceback.print_exc()
+        print(told(traceback.format_exc()), end="", file=sys.stderr)
         reporter.note(status=Status.FAILED, error=one_line(error))
     except (KeyboardInterrupt, SystemExit) as stop:
         reporter.note(status=Status.INTERRUPTED)
@@ -140,7 +141,7 @@ def reporting(folder: Path, job: int, overrides: Sequence[str], *, own_process: 
 
 
 def one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(redacted(f"{type(error).__name__}: {error}").split())
 
 
 def close(reports: Sequence[Report], console: Console | None = None) -> int:
@@ -148,7 +149,6 @@ def close(reports: Sequence[Report], console: Console | None = None) -> int:
     from rich.console import Console
     from rich.text import Text
 
-    from alignbench.results.shown.grid import plain
     from alignbench.results.shown.render import print_table
 
     console = console or Console()

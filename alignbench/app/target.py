@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from alignbench.app.compose import composed, typed
 from alignbench.app.config import RunConfig
+from alignbench.app.overrides import quoted
 from alignbench.errors import UserError
 from alignbench.plugins import Component, Kind, registry
-from alignbench.results.disk.directory import CONFIG, RESULT
+from alignbench.results.disk.directory import CONFIG
 from alignbench.results.disk.environment import config_hash
 from alignbench.results.disk.record import Identity, RunRecord, Status
+from alignbench.results.disk.runs import read_config, read_record
 from alignbench.selection import one_line
 
 OF_EVALUATION = ("eval", "judge", "device", "tracker", "results_dir", "cache", "cache_dir", "resume", "tune")
@@ -53,18 +54,20 @@ def of_run(path: Path, overrides: Sequence[str]) -> Target:
     for key in OF_EVALUATION:
         settings[key] = given[key]
     who = record.identity
-    names = choices | {"algo": who.algo_label or who.algo, "model": who.model, "data": who.data}
-    names |= {kind: name for kind, name in (("annotator", who.annotator), ("reward", who.reward)) if name}
+    names = choices | labels(who)
     config = typed(settings, names)
     return Target(names["algo"], config, config.yaml, config.hash, path, who)
 
 
+def labels(who: Identity) -> dict[str, str]:
+    """What was chosen of each kind, as the run's record names it."""
+    names = {"algo": who.algo_label or who.algo, "model": who.model, "data": who.data}
+    return names | {kind: name for kind, name in (("annotator", who.annotator), ("reward", who.reward)) if name}
+
+
 def finished_record(path: Path) -> RunRecord:
     """Raises UserError for a run that did not finish."""
-    try:
-        record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
-    except (UserError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path / RESULT}: {error}") from error
+    record = read_record(path)
     if record.status is not Status.FINISHED:
         raise UserError(
             f"{path} is {record.status.value}, not finished: alignbench resume {path.name} goes on with it."
@@ -74,9 +77,10 @@ def finished_record(path: Path) -> RunRecord:
 
 def settings_of(path: Path) -> DictConfig:
     """The configuration that a run was started with."""
+    text = read_config(path / CONFIG)
     try:
-        settings = OmegaConf.load(path / CONFIG)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        settings = OmegaConf.create(text)
+    except Exception as error:  # PyYAML raises all kinds: ValueError for 2026-02-30, KeyError for `!!bool maybe`
         raise UserError(f"{path / CONFIG} cannot be read: {one_line(str(error))}.") from error
     if not isinstance(settings, DictConfig):
         raise UserError(f"{path / CONFIG} is not the configuration of a run.")
@@ -118,9 +122,3 @@ def _reader() -> Component:
         names = ", ".join(component.name for component in found) or "none"
         raise UserError(f"Say which model component reads it: model=<name>. Those that take a path: {names}.")
     return found[0]
-
-
-def quoted(text: str) -> str:
-    """As Hydra's grammar takes any text."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from alignbench.errors import UserError
 from alignbench.store.artifacts import Artifact, artifacts, cache_root, remove
+from alignbench.untrusted import plain
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,7 +59,12 @@ def _list(found: Sequence[Artifact]) -> None:
     table = Table("stage", "size", "last used", "made by", "name", box=None, pad_edge=False)
     for a in found:
         name = a.path.name + (f" ({a.fault})" if a.fault else "")
-        table.add_row(a.stage, _size(a.size), f"{a.last_used:%Y-%m-%d %H:%M}", *map(escape, (a.made_by, name)))
+        table.add_row(
+            a.stage,
+            _size(a.size),
+            f"{a.last_used:%Y-%m-%d %H:%M}",
+            *(escape(plain(text)) for text in (a.made_by, name)),
+        )
     console = Console()
     console = console if console.is_terminal else Console(width=200)
     console.print(table)

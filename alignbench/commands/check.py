@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from alignbench.errors import UserError
+from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Component, Kind, registry, resolve
 from alignbench.selection import with_defaults
 
@@ -39,8 +39,16 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{kind.value}: {', '.join(component.name for component in registry().of(kind))}")
         return 0
     settings = [name for name in chosen.names if _SETTING.match(name)]
-    components = [resolve(name) for name in chosen.names if name not in settings]
+    components = [_named(name) for name in chosen.names if name not in settings]
     return max(report(component, chosen.seed) for component in _with_settings(components, settings))
+
+
+def _named(name: str) -> Component:
+    left, given, value = name.partition("=")
+    if given and left not in (kinds := {kind.value for kind in Kind}):
+        hint = f"A setting of a component that is named beside it is written with its kind, as algo.{left}={value}."
+        raise UserError(f"{unknown_name('kind of component', left, kinds)} {hint}")
+    return resolve(name)
 
 
 def _with_settings(components: Sequence[Component], settings: Sequence[str]) -> list[Component]:
@@ -55,10 +63,14 @@ def _with_settings(components: Sequence[Component], settings: Sequence[str]) -> 
         raise UserError(f"{' '.join(settings)}: {' '.join(str(error).split())}") from error
     assert isinstance(given, dict)
     kinds = {component.kind.value for component in components}
-    if unused := [str(kind) for kind in given if kind not in kinds]:
-        raise UserError(
-            f"{unused[0]}.*: no {unused[0]} was named beside it, and a setting is for those that are named."
-        )
+    for kind in map(str, given):
+        if kind not in (known := {kind.value for kind in Kind}):
+            raise unknown_name("kind of component", kind, known, where=" ".join(settings))
+        if kind not in kinds:
+            raise UserError(
+                f"{kind}.*: no {kind} was named beside it, and a setting is for those that are named. "
+                f"Choices: {', '.join(component.name for component in registry().of(Kind(kind)))}."
+            )
     return [
         with_defaults(component, given.get(component.kind.value, {}), where=component.kind.value)
         for component in components
@@ -76,6 +88,12 @@ def report(component: Component, seed: int) -> int:
     for result in check(component, seed=seed):
         counts[result.status] += 1
         print(f"  {result.line()}", flush=True)
-    kept, failed, none = (counts[status] for status in (Status.OK, Status.FAILED, Status.NOT_APPLICABLE))
-    print(f"{name}: {kept} ok, {failed} failed, {none} not applicable, in {time.perf_counter() - start:.1f} s")
-    return int(failed > 0)
+    words = {
+        Status.OK: "ok",
+        Status.FAILED: "failed",
+        Status.NOT_APPLICABLE: "not applicable",
+        Status.DECLINED: "declined",
+    }
+    total = ", ".join(f"{counts[status]} {word}" for status, word in words.items())
+    print(f"{name}: {total}, in {time.perf_counter() - start:.1f} s")
+    return int(counts[Status.FAILED] > 0)

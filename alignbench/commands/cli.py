@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from alignbench import __version__
 from alignbench.errors import AlignbenchError, UserError, unknown_name
+from alignbench.untrusted import Formatter, told
 
 COMMANDS = (
     "plugins",
@@ -37,6 +40,10 @@ def main() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # CUDA reads it when it starts: without it cuBLAS may sum in another order from one run to the next.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Errors and warnings repeat what servers, files and models say.
+    if logging.lastResort:
+        logging.lastResort.setFormatter(Formatter())
+    sys.excepthook = lambda *error: print(told("".join(traceback.format_exception(*error))), end="", file=sys.stderr)
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -55,7 +62,7 @@ def run_command(arguments: Sequence[str]) -> int:
             raise UserError(f"{first} needs lists of values, as in {first} algo=ppo,dpo seed=0,1,2.")
         return _call(_RUN, arguments)
     except AlignbenchError as error:
-        print(f"alignbench: error: {error}", file=sys.stderr)
+        print(f"alignbench: error: {told(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("alignbench: interrupted", file=sys.stderr)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from alignbench.errors import UserError
 from alignbench.plugins import Kind, registry
-from alignbench.results.shown.grid import plain
+from alignbench.untrusted import plain
 
 if TYPE_CHECKING:
     from alignbench.pipeline.data.inspection import Inspection, Lengths
@@ -51,12 +53,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _overrides(target: str, overrides: Sequence[str]) -> list[str]:
-    """A path or a hub id is read by the source of files, unless another is named; a setting stays one."""
-    if "=" in target and not target.startswith(("/", ".", "~")):
+    """A path or a hub id is read by the source of files, unless another is named; a setting stays one, unless a file has its name."""
+    if "=" in target and not target.startswith(("/", ".", "~")) and not os.path.lexists(target):
         return [target, *overrides]
     if "\n" in target or "\0" in target:
         raise UserError("The path holds a control character.")
-    from alignbench.app.target import quoted
+    from alignbench.app.overrides import quoted
 
     named = any(override.startswith("data=") for override in overrides)
     return [
@@ -74,13 +76,15 @@ def text(found: Inspection) -> Iterator[str]:
         yield "Columns: " + (
             ", ".join(f"{plain(c)} ({role})" for role, c in found.description.columns.items()) or "none"
         )
+        for note in found.description.notes:
+            yield f"  {plain(note)}"
     yield "Gives: " + _counts(found.records)
     if found.counts:
         yield "Counts: " + _counts(found.counts)
     for reason, example in found.description.set_aside.items() if found.description else ():
         yield f"  set aside as {plain(reason)}, the first: {plain(example)}"
     for number, row in enumerate(found.rows, start=1):
-        yield f"\nRow {number}, a {plain(row.kind)}"
+        yield f"\nExample {number}, a {plain(row.kind)}"
         yield from _indented(row.prompt)
         for response in row.responses:
             yield from _indented(response, "  > ")
@@ -117,6 +121,13 @@ def _histogram(lengths: Lengths) -> Iterator[str]:
         yield f"  to {bound:>6}{mark} {'#' * max(round(BAR * count / most), 1)} {count}"
 
 
+def _rows(given: str) -> int:
+    """As many as there are, where there are not so many."""
+    if not given.isdecimal():
+        raise UserError(f"--rows={given}: a whole number is needed, 0 or more.")
+    return min(int(given[:19]), sys.maxsize)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="alignbench data",
@@ -129,6 +140,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("target", metavar="PATH_OR_ID", help="a file, a folder, a hub id, or data=<a data source>")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as of a run")
-    parser.add_argument("--rows", type=int, default=3, help="rows to show; default: %(default)s")
+    parser.add_argument("--rows", type=_rows, default=3, help="examples to show; default: %(default)s")
     parser.add_argument("--json", action="store_true", help="everything as JSON")
     return parser

@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignbench.errors import UserError
-from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, RESULT
-from alignbench.results.disk.record import RunRecord, Status
-from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, locate, read_settings
+from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, LAST_GOOD, RESULT
+from alignbench.results.disk.record import Status
+from alignbench.results.disk.runs import (
+    DEFAULT_RESULTS,
+    StoredRun,
+    find_runs,
+    is_run,
+    locate,
+    read_record,
+    read_settings,
+)
+from alignbench.untrusted import plain
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,11 +28,15 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(
             f"A run goes on with the settings that it began with: {overrides[0]} cannot be changed. Start a new run instead."
         )
-    if not options.runs:
-        _list(options.results_dir)
-        return 0
-    for name in options.runs:
-        _resume(locate(name, options.results_dir))
+    for path in [locate(name, options.results_dir) for name in options.runs] or [options.results_dir]:
+        if is_run(path) or not path.is_dir():
+            _resume(path)
+        elif options.all:
+            for run in _unfinished(path):
+                if not _hopeless(run):
+                    _resume(run.path)
+        else:
+            _list(path)
     return 0
 
 
@@ -31,23 +44,41 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="alignbench resume",
         description="Go on with runs that were killed, interrupted or failed, from their last update; the\n"
-        "result is that of a run that was never stopped. Without RUN: list them. The command\n"
-        "that started a run does the same, where the run did not fail.",
+        "result is that of a run that was never stopped. A folder of runs: list them, or go on\n"
+        "with --all of them. The command that started a run does the same, where the run did\n"
+        "not fail.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="a run's directory, or its name in the results folder")
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="a run's directory, its name in the results folder, or a folder"
+    )
+    parser.add_argument("--all", action="store_true", help="go on with every run of a folder that can")
     parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
     return parser
 
 
 def _list(results_dir: Path) -> None:
-    found, _ = find_runs([results_dir])
-    unfinished = [run for run in found if run.record.status is not Status.FINISHED]
+    unfinished = _unfinished(results_dir)
     for run in unfinished:
         reason = f": {run.record.error}" if run.record.error else ""
-        print(f"{run.path}  {run.record.status.value}{reason}")
+        never = f" It cannot go on: {hopeless}." if (hopeless := _hopeless(run)) else ""
+        print(plain(f"{run.path}  {run.record.status.value}{reason}{never}"))
     if not unfinished:
         print(f"Every run in {results_dir} is finished.")
+
+
+def _unfinished(results_dir: Path) -> list[StoredRun]:
+    found, _ = find_runs([results_dir])
+    return [run for run in found if run.record.status is not Status.FINISHED and not run.record.baseline]
+
+
+def _hopeless(run: StoredRun) -> str:
+    """Why this run would not get further, whatever is repaired outside of it."""
+    if not (run.path / CHECKPOINTS / CONFIG).is_file():
+        return "it kept no checkpoint; start it again with its own command"
+    if (run.path / LAST_GOOD).is_dir():
+        return "the same numbers would end it again; change its settings and start a new one"
+    return ""
 
 
 def _resume(path: Path) -> None:
@@ -55,22 +86,17 @@ def _resume(path: Path) -> None:
         raise UserError(
             f"{path} is no run's directory: it has no {RESULT}. See `alignbench resume` for what can be resumed."
         )
-    record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+    record = read_record(path)
     if record.status is Status.FINISHED:
         raise UserError(f"{path} is finished: there is nothing to go on with.")
     _require_same_config(path)
 
-    from omegaconf import DictConfig, OmegaConf
-
     from alignbench.app.compose import register_configs, typed
+    from alignbench.app.target import labels, settings_of
 
     register_configs()
-    settings = OmegaConf.load(path / CONFIG)
-    assert isinstance(settings, DictConfig)
     who = record.identity
-    names = {"algo": who.algo_label or who.algo, "model": who.model, "data": who.data}
-    names |= {kind: name for kind, name in (("annotator", who.annotator), ("reward", who.reward)) if name}
-    config = typed(settings, names)
+    config = typed(settings_of(path), labels(who))
     if config.hash != who.config_hash:
         raise UserError(
             f"{path} began under other settings, or other defaults, than {CONFIG} gives now "

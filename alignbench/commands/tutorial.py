@@ -268,7 +268,7 @@ def _made(name: str, results: Path, settings: Sequence[str]) -> Finished:
     overrides = [*RUNS[name], *COMMON, f"results_dir={results}", *settings]
     if not (found := _found(overrides)):
         print(f"$ {' '.join(['python -m alignbench', *overrides])}", flush=True)
-        done = subprocess.run([sys.executable, "-m", "alignbench", *overrides, "resume=finished"], check=False)
+        done = subprocess.run([sys.executable, "-m", "alignbench", *overrides], check=False)
         found = _found(overrides)
         if done.returncode or not found:
             raise AlignbenchError(

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 
 Batch = TypeVar("Batch", contravariant=True)
+Watch = Callable[[Sequence[Sequence[int]]], None]
+"""What somebody is shown while responses are sampled: the token ids of each so far."""
 
 
 class ScalarRole(ABC):
@@ -132,6 +134,24 @@ class Policy(ABC):
         """Samples n responses to each prompt from POLICY or REFERENCE, in the order of `records.expand`; a response ends
         at its first EOS. With `sampling.max_new_tokens` prompts may be as long as the window leaves room for."""
 
+    def generate_watched(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        watch: Watch,
+        *,
+        n: int = 1,
+        role: str = POLICY,
+        rng: torch.Generator,
+    ) -> Rollout:
+        """`generate`, for people who watch: whenever a policy has more, `watch` is told the token ids of all responses so far. What it
+        raises ends the sampling. Here they are told once, at the end."""
+        rollout = self.generate(prompts, sampling, n=n, role=role, rng=rng)
+        sequences = rollout.samples.sequences
+        lengths = sequences.response_mask.sum(1).tolist()
+        watch([row[:length] for row, length in zip(sequences.response_ids.tolist(), lengths, strict=True)])
+        return rollout
+
     @abstractmethod
     def logprobs(
         self,
@@ -194,6 +214,9 @@ class Policy(ABC):
 
 class RewardSource(ABC):
     """One raw scalar per response. Built with: policy, data, seeds."""
+
+    known: ClassVar[str] = ""
+    """package.module:function, which returns what its author knows of it, a sequence of `Known`, for the conformance kit."""
 
     @classmethod  # noqa: B027 (most serve any data)
     def check_data(cls, config: Any, data: DataSource) -> None:
@@ -296,6 +319,18 @@ class PolicyOptimizer(ABC, Generic[Batch]):
         """Options, by name, under which `optimum` is reached, where the defaults trade it for something else."""
         return {}
 
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """Further options, each set beside `exact_settings`, under which it converges to another optimum."""
+        return ()
+
+    @classmethod
+    def stated_loss(cls, config: Any, terms: Any) -> Tensor | None:
+        """The loss of one optimizer step with these settings, a float64 scalar, written anew from the paper: it shares no code with
+        `update`. `terms` are those of what the config consumes (see `alignbench.Terms`). The conformance kit holds the gradient of
+        every step to its gradient. None where it is not stated."""
+        return None
+
     @abstractmethod
     def update(self, batch: Batch) -> UpdateReport:
         """One update. Raises NonFiniteError before stepping if a reward, a loss or a gradient is not finite."""
@@ -311,10 +346,18 @@ class PolicyOptimizer(ABC, Generic[Batch]):
 class Evaluation(ABC):
     """Per-example scores of a checkpoint. It sees neither the live policy nor the algorithm's name. Built with: nothing."""
 
+    known: ClassVar[str] = ""
+    """As RewardSource.known."""
+
     def fingerprint(self) -> str:
         """Names what its scores depend on beside its config and the source of its package (a folder's content): runs share the
         SFT model's evaluation under it."""
         return ""
+
+    def applies(self, data: DataSource, *, ordinary_text: bool) -> bool:
+        """Whether it can measure anything on this data; `ordinary_text` as in Subject. Asked before anything is trained: a run none of
+        whose evaluations can is refused."""
+        return True
 
     @abstractmethod
     def specs(self) -> Sequence[MetricSpec]:

@@ -18,6 +18,9 @@ class DataSource(ABC):
     Whatever it does not have stays empty; the core refuses a run that needs it before a model is loaded.
     """
 
+    known: ClassVar[str] = ""
+    """As RewardSource.known."""
+
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """A tokenizer for models built from scratch; None where the data is ordinary text."""
         return None
@@ -56,6 +59,9 @@ class DataSource(ABC):
 
 class Annotator(ABC):  # noqa: B024 (which method it needs depends on samples_responses)
     """Ranks K responses to a prompt. Built with: data, seeds."""
+
+    known: ClassVar[str] = ""
+    """As RewardSource.known."""
 
     samples_responses: ClassVar[bool] = True  # False: it brings rankings of its own and nothing is sampled
 

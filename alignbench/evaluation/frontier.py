@@ -16,7 +16,7 @@ from torch import Tensor
 from alignbench.app.config import EvalSettings
 from alignbench.contracts import DataSource, Policy, RewardSource
 from alignbench.evaluation import tilt
-from alignbench.records import REFERENCE, ExampleScore, MetricSpec, Prompt, Samples, Sampling
+from alignbench.records import REFERENCE, ExampleScore, MetricSpec, Opinion, Prompt, Samples, Sampling
 from alignbench.records import Direction as D
 from alignbench.results.compared.statistics import summarise
 from alignbench.results.disk.directory import finite
@@ -33,11 +33,13 @@ _FILE = "frontier.safetensors"
 
 @dataclass(frozen=True)
 class Frontier:
-    """Scores of N samples of the SFT model to each of P prompts, [P, N] float64; `gold` alike, NaN where the truth is not known."""
+    """Scores of N samples of the SFT model to each of P prompts, [P, N] float64; `gold` alike, NaN where the truth is not known.
+    `agrees`: whether a response repeats its user's opinion, 0 or 1, NaN where the user states no wrong one."""
 
     prompts: tuple[Prompt, ...]
     scores: Tensor
     gold: Tensor
+    agrees: Tensor
 
     def shortfall(self, proxy: Mapping[str, float], kl: Mapping[str, float]) -> Mapping[str, float]:
         """See Subject."""
@@ -51,14 +53,15 @@ class Frontier:
 
     def curve(self) -> Iterator[dict[str, Any]]:
         """Points from the SFT model to the reach, with 95% intervals over the prompts."""
-        specs = [MetricSpec(name, D.NEITHER) for name in ("proxy", "gold")]
+        specs = [MetricSpec(name, D.NEITHER) for name in ("proxy", "gold", "agreement")]
         for found in tilt.along(self.scores, POINTS):
             beta, kl = found.beta, float(found.kl.mean())
             # As in `tilt.shortfall`: at this KL, so that the error of the KL is in the interval of the reward.
             held = found.expected(self.scores)
             if math.isfinite(beta):
                 held = held - beta * (found.kl - kl)
-            columns = {"proxy": held, "gold": found.expected(self.gold)}
+            gold, agreement = found.expected(self.gold), found.expected(self.agrees)
+            columns = {"proxy": held, "gold": gold, "agreement": agreement}
             metrics = summarise(
                 [
                     ExampleScore(name, prompt.id, value, prompt.cluster)
@@ -76,12 +79,12 @@ class Frontier:
         return f"KL up to {far:.2f} from {self.scores.shape[1]} samples of {len(self.prompts)} prompts"
 
     def save(self, folder: Path) -> None:
-        save_file({"scores": self.scores, "gold": self.gold}, folder / _FILE)
+        save_file({"scores": self.scores, "gold": self.gold, "agrees": self.agrees}, folder / _FILE)
 
     @classmethod
     def load(cls, folder: Path, prompts: Sequence[Prompt]) -> Frontier:
         found = load_file(folder / _FILE)
-        return cls(tuple(prompts), found["scores"], found["gold"])
+        return cls(tuple(prompts), found["scores"], found["gold"], found["agrees"])
 
     def as_json(self) -> str:
         """What is kept in a run's directory, for the plots."""
@@ -120,11 +123,12 @@ def sample(
         asked = prompts[start : start + at_once]
         drawn = policy.generate(asked, Sampling(temperature=temperature), n=n, role=REFERENCE, rng=rng).samples
         pieces.append(_scored(drawn, data, reward))
-    scores, gold = (torch.cat(part).double().cpu().view(len(prompts), n) for part in zip(*pieces, strict=True))
-    return Frontier(tuple(prompts), scores, gold)
+    columns = (torch.cat(part).double().cpu().view(len(prompts), n) for part in zip(*pieces, strict=True))
+    return Frontier(tuple(prompts), *columns)
 
 
-def _scored(drawn: Samples, data: DataSource, reward: RewardSource) -> tuple[Tensor, Tensor]:
+def _scored(drawn: Samples, data: DataSource, reward: RewardSource) -> tuple[Tensor, Tensor, Tensor]:
+    """Score, gold reward and `agrees` of each row."""
     tokens, lengths = drawn.sequences.response_ids.tolist(), drawn.sequences.response_mask.sum(1).tolist()
     known: dict[tuple[str, tuple[int, ...]], int] = {}
     first: list[int] = []
@@ -141,5 +145,14 @@ def _scored(drawn: Samples, data: DataSource, reward: RewardSource) -> tuple[Ten
         for prompt, text, ended in zip(different.prompts, different.texts, different.finished.tolist(), strict=True)
     ]
     gold = torch.tensor([verdict.gold_reward if verdict else math.nan for verdict in verdicts], dtype=torch.double)
+    agrees = torch.tensor(
+        [
+            float(verdict.agrees)
+            if verdict and verdict.agrees is not None and prompt.opinion is Opinion.WRONG
+            else math.nan
+            for prompt, verdict in zip(different.prompts, verdicts, strict=True)
+        ],
+        dtype=torch.double,
+    )
     places = torch.tensor(same)
-    return checked_scores(reward, different).cpu()[places], gold[places]
+    return checked_scores(reward, different).cpu()[places], gold[places], agrees[places]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignbench.bounds import bounded, check_bounds
 from alignbench.errors import UserError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -17,13 +18,12 @@ class PageSettings:
 
     results: Path
     host: str = "127.0.0.1"
-    port: int = 8400
+    port: int = bounded(8400, least=0, most=65535)
     token: str = ""
     projects: Path | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 65536:
-            raise UserError(f"--port {self.port} is no port: choose 1 to 65535, or 0 for any that is free.")
+        check_bounds(type(self), vars(self), flags=True)
         if self.host not in LOCAL and len(self.token) < 16:
             raise UserError(
                 f"--host {self.host} can be reached from other machines: give --token, a secret of at least 16 characters, "

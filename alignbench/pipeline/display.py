@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from alignbench.untrusted import told
+
 SHOWN = ("reward", "kl", "loss", "accuracy", "entropy")  # in a bar there is room for three
 
 
@@ -76,7 +78,7 @@ class Display:
             progress.update(task, completed=update, total=updates, figures=figures)
 
     def say(self, text: str) -> None:
-        self.console.print(escape(text), soft_wrap=True)
+        self.console.print(escape(told(text)), soft_wrap=True)
 
     def say_all(self, lines: Iterable[str]) -> None:
         for line in lines:

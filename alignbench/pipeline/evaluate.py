@@ -19,7 +19,7 @@ from alignbench.evaluation import stored
 from alignbench.evaluation.suite import Evaluated, Suite, evaluation_prompts
 from alignbench.pipeline import lifecycle
 from alignbench.pipeline.display import Display
-from alignbench.pipeline.preparation import build_judge, fit_window, load_model, needs_reward, refuse_judge
+from alignbench.pipeline.preparation import build_judge, fit_window, load_model, needs_reward, refuse_judge, say_notes
 from alignbench.records import Prompt, Split
 from alignbench.results.disk import environment
 from alignbench.results.disk.directory import BASELINE, RunDirectory
@@ -102,6 +102,7 @@ def _prepare(target: Target, display: Display) -> Suite:
     with display.stage("data"):
         data = config.data.build(seeds=seeds.child("data")) if target.asks_prompts else NoPrompts()
         refuse_judge(config, data)
+    say_notes(data, display)
     policy = load_model(config, data, seeds, display)
     return Suite(
         policy=policy,

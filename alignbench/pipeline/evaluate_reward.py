@@ -25,7 +25,15 @@ from alignbench.pipeline import curves, lifecycle, shared_stages
 from alignbench.pipeline.data import set_aside
 from alignbench.pipeline.display import Display
 from alignbench.pipeline.evaluate import weights
-from alignbench.pipeline.preparation import Data, fit_window, load_model, needs_rankings, pick_device, read_prompts
+from alignbench.pipeline.preparation import (
+    Data,
+    fit_window,
+    load_model,
+    needs_rankings,
+    pick_device,
+    read_prompts,
+    say_notes,
+)
 from alignbench.pipeline.run import closing_tracker
 from alignbench.pipeline.stages import Rankings
 from alignbench.pipeline.workbench import workbench
@@ -119,6 +127,7 @@ def _data(target: RewardTarget, display: Display) -> DataSource:
         note.text = ", ".join(f"{count} {reason}" for reason, count in data.counts().items() if count)
         if not target.implicit:
             config.reward.load().check_data(config.reward.config, data)
+    say_notes(data, display)
     return data
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,9 +22,12 @@ from alignbench.pipeline.display import Display
 from alignbench.plugins import registry
 from alignbench.records import Metric
 from alignbench.results.disk import environment
-from alignbench.results.disk.directory import RESULT, RunDirectory
+from alignbench.results.disk.directory import CONFIG, RESULT, RunDirectory, file_errors
 from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
+from alignbench.results.disk.runs import read_record, read_settings
 from alignbench.selection import Selected
+from alignbench.store import keys
+from alignbench.untrusted import redacted
 
 
 def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: bool, reward: bool) -> Identity:
@@ -41,6 +45,7 @@ def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: 
         git_commit=environment.git_commit(),
         packages=environment.package_versions(),
         hardware=environment.hardware(),
+        code=keys.of_code(config),
     )
 
 
@@ -82,16 +87,18 @@ class Begun:
 
 
 @contextlib.contextmanager
-def begun(config: RunConfig, *, annotator: bool, reward: bool, again: Path | None = None) -> Iterator[Begun]:
-    """The run's directory, locked while the context lasts: `again`, or one of the same settings and seed that a killed or
-    interrupted run left unfinished, or a new one. The flags are those of `identity`."""
+def begun(
+    config: RunConfig, *, annotator: bool, reward: bool, say: Callable[[str], None], again: Path | None = None
+) -> Iterator[Begun]:
+    """The run's directory, locked while the context lasts: `again`, or one of the same settings and seed that is finished, or that a killed
+    or interrupted run left unfinished, or a new one. The flags are those of `identity`; `say` is told why a finished one is not kept."""
     if not distributed.is_main():
         path = distributed.agreed(lambda: Path())
-        record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+        record = read_record(path)
         yield Begun(RunDirectory(path), record)
         return
     with contextlib.ExitStack() as held:
-        found = _resumable(config, [again] if again else candidates(config), held, explicit=again is not None)
+        found = _resumable(config, [again] if again else candidates(config), held, explicit=again is not None, say=say)
         if found is None:
             directory = RunDirectory.create(
                 Path(config.results_dir),
@@ -101,12 +108,13 @@ def begun(config: RunConfig, *, annotator: bool, reward: bool, again: Path | Non
                 seed=config.seed,
                 config_hash=config.hash,
             )
-            held.enter_context(directory.lock())
+            _locked(directory, held, say)
             who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
             found = Begun(directory, RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who))
             directory.write_config(config.yaml)
             directory.keep_config(config.yaml)
         if not found.finished:
+            found.directory.sweep()
             found.directory.write_record(found.record)
         distributed.agreed(lambda: found.directory.path)
         yield found
@@ -120,30 +128,62 @@ def candidates(config: RunConfig) -> list[Path]:
     return sorted(Path(config.results_dir).glob(f"????????-??????-{name}*"), reverse=True)
 
 
-def _resumable(config: RunConfig, paths: Sequence[Path], held: contextlib.ExitStack, *, explicit: bool) -> Begun | None:
+def _resumable(
+    config: RunConfig,
+    paths: Sequence[Path],
+    held: contextlib.ExitStack,
+    *,
+    explicit: bool,
+    say: Callable[[str], None],
+) -> Begun | None:
     """The first of these runs that is finished (and may stay so) or that nobody works on; its lock goes into `held`."""
     for path in paths:
         directory = RunDirectory(path)
         try:
-            record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
-        except (OSError, UserError):
+            record = read_record(path)
+        except UserError:
             continue
         if record.identity.config_hash != config.hash:
             continue
         if record.status is Status.FINISHED:
             if config.resume == "finished" and not explicit:
-                return Begun(directory, record)
+                if not (changed := _changed(config, directory, record)):
+                    return Begun(directory, record)
+                say(f"{path} is finished, but {changed}: a new run begins")
             continue
         if record.status is Status.FAILED and not explicit:
             continue
-        lock = directory.lock()
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:  # it is not killed: it runs
+        if not _locked(directory, held, say):  # it is not killed: it runs
             continue
-        held.callback(lock.release)
         return Begun(directory, dataclasses.replace(record, status=Status.RUNNING, error=None), resumed=True)
     return None
+
+
+def _locked(directory: RunDirectory, held: contextlib.ExitStack, say: Callable[[str], None]) -> bool:
+    """Whether the run is ours alone, for as long as `held` lasts."""
+    lock = directory.lock()
+    try:
+        with file_errors(directory.path):
+            lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    except NotImplementedError:
+        say(f"the file system of {directory.path} has no locks: let no second process go on with this run")
+    held.callback(lock.release)
+    return True
+
+
+def _changed(config: RunConfig, directory: RunDirectory, record: RunRecord) -> str:
+    """What may give other numbers than this finished run of the same settings has: its code, or a file that its settings name."""
+    if record.identity.code != keys.of_code(config):
+        return "by other code"
+    written = (directory.path / RESULT).stat().st_mtime
+    for name, value in read_settings(directory.path / CONFIG).items():
+        if name not in ("results_dir", "cache_dir") and isinstance(value, str) and ("/" in value or "." in value):
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # it is no path, or of a file that is gone
+                if Path(value).expanduser().stat().st_mtime > written:
+                    return f"{name}={value} has changed since"
+    return ""
 
 
 @contextlib.contextmanager
@@ -154,7 +194,7 @@ def ending(directory: RunDirectory, record: RunRecord, display: Display) -> Iter
             yield
         except KeyboardInterrupt:
             _end(directory, record, display, Status.INTERRUPTED, "interrupted by the user")
-            display.say(f"interrupted; what there is lies in {directory.path}")
+            display.say(f"interrupted; to go on: alignbench resume {shlex.quote(str(directory.path))}")
             raise
         except BaseException as error:
             if distributed.peer_was_lost(error):
@@ -163,7 +203,8 @@ def ending(directory: RunDirectory, record: RunRecord, display: Display) -> Iter
                     f"another process of this run ended; what there is lies in {directory.path}"
                 ) from error
             reason = str(error) if isinstance(error, AlignbenchError) else f"{type(error).__name__}: {error}"
-            _end(directory, record, display, Status.FAILED, reason.splitlines()[0] if reason else "unknown")
+            first, *_ = redacted(reason).splitlines() or ["unknown"]
+            _end(directory, record, display, Status.FAILED, first)
             raise
 
 

@@ -9,10 +9,10 @@ import torch
 
 from alignbench import distributed
 from alignbench.app.config import RunConfig
-from alignbench.contracts import Annotator, DataSource, Policy, RewardSource
-from alignbench.errors import UserError
+from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, RewardSource
+from alignbench.errors import UserError, unknown_name
 from alignbench.evaluation.judge import SourceJudge
-from alignbench.evaluation.suite import evaluation_prompts
+from alignbench.evaluation.suite import evaluation_prompts, reads_ordinary_text
 from alignbench.optimizer_config import LabelConfig, OfflineConfig, PreferenceConfig
 from alignbench.pipeline.display import Display
 from alignbench.pipeline.experience import fitting
@@ -48,7 +48,14 @@ def read_data(config: RunConfig, seeds: Seeds, display: Display) -> Data:
             annotator = config.annotator.build(data=source, seeds=seeds.child("annotator"))
         refuse_impossible(config, source, annotator)
         note.text = ", ".join(f"{count} {reason}" for reason, count in source.counts().items() if count)
+    say_notes(source, display)
     return Data(source, annotator)
+
+
+def say_notes(source: DataSource, display: Display) -> None:
+    """What of the data's files, or of the settings for them, was not read."""
+    described = source.description()
+    display.say_all(f"  {note}" for note in (described.notes if described else ()))
 
 
 def load_model(config: RunConfig, data: DataSource, seeds: Seeds, display: Display) -> Policy:
@@ -152,6 +159,28 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
         )
     if annotator and not annotator.samples_responses and not annotator.recorded():
         raise UserError(without_rankings(config, data))
+
+
+def refuse_unmeasured(config: RunConfig, evaluations: Sequence[Evaluation], data: DataSource, policy: Policy) -> None:
+    """Refuses, before anything is trained, a run none of whose evaluations can measure anything, or that is about a metric that none
+    of them has."""
+    ordinary_text = reads_ordinary_text(policy, data)
+    if not any(evaluation.applies(data, ordinary_text=ordinary_text) for evaluation in evaluations):
+        raise UserError(measures_nothing(config))
+    known = {spec.name for evaluation in evaluations for spec in evaluation.specs()}
+    others = {component.name for component in registry().of(Kind.EVALUATION)} - {
+        name.partition("/")[0] for name in known
+    }
+    for name in config.eval.primary:  # a preset's may be of a family that was not chosen
+        if not any(one in known or one.partition("/")[0] in others for one in name.split("|")):
+            raise unknown_name("metric", name, known, where="eval.primary")
+
+
+def measures_nothing(config: RunConfig) -> str:
+    return (
+        f"eval.families=[{','.join(config.eval.families)}] measures nothing on data={config.data.label} with "
+        f"model={config.model.label}: choose eval=standard, or other families."
+    )
 
 
 def without_rankings(config: RunConfig, data: DataSource) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.contracts import Annotator, Policy, RewardSource, Tracker
-from alignbench.errors import NonFiniteError
+from alignbench.errors import NonFiniteError, UserError
 from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import Evaluated, Suite
@@ -32,10 +32,12 @@ from alignbench.pipeline.preparation import (
     build_judge,
     labels_to_learn,
     load_model,
+    measures_nothing,
     needs_rankings,
     needs_reward,
     read_data,
     read_prompts,
+    refuse_unmeasured,
 )
 from alignbench.pipeline.shared_stages import Scorer
 from alignbench.pipeline.stages import Aligned, Rankings, align
@@ -43,7 +45,7 @@ from alignbench.pipeline.training import Point, Trained
 from alignbench.pipeline.workbench import Workbench, saved, workbench
 from alignbench.records import Labelled, Metric, PreferencePair
 from alignbench.results.disk import environment
-from alignbench.results.disk.directory import RunDirectory
+from alignbench.results.disk.directory import LAST_GOOD, RunDirectory
 from alignbench.results.shown.render import print_table
 from alignbench.seeds import Seeds
 
@@ -69,10 +71,13 @@ def run(config: RunConfig, *, again: Path | None = None) -> Path:
         display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()))
         environment.reset_peak_memory()
         with lifecycle.begun(
-            config, annotator=needs_rankings(config), reward=needs_reward(config), again=again
+            config, annotator=needs_rankings(config), reward=needs_reward(config), again=again, say=display.say
         ) as begun:
             directory = begun.directory
             if begun.finished:  # a sweep is picked up: it still wants to hear of this run
+                display.say(
+                    f"{directory.path} is finished, with these settings and this code; resume=never trains it anew"
+                )
                 lifecycle.announce_start(config, directory)
                 lifecycle.announce(directory, begun.record)
             else:
@@ -90,6 +95,8 @@ def _carry_out(config: RunConfig, begun: Begun, display: Display) -> None:
     with lifecycle.ending(directory, record, display):
         lifecycle.announce_start(config, directory)
         outcome = pipeline(config, directory, display)
+        if not outcome.metrics:
+            raise UserError(measures_nothing(config))
         if not outcome.ranked:
             record = dataclasses.replace(record, identity=dataclasses.replace(record.identity, annotator=None))
         lifecycle.finish(
@@ -113,6 +120,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
     policy = load_model(config, data.source, seeds, display)
     prompts = read_prompts(config, data, policy, display)
     evaluations = [chosen.build() for chosen in config.evaluations]
+    refuse_unmeasured(config, evaluations, data.source, policy)
     bench = workbench(config, directory, display, tracker, policy.device)
 
     with closing_tracker(tracker), keeping_last_good(policy, directory):
@@ -282,6 +290,6 @@ def keeping_last_good(policy: Policy, directory: RunDirectory) -> Iterator[None]
     except NonFiniteError as error:
         if not distributed.is_main():
             raise
-        with directory.writing("last_good"):
-            path = policy.save(directory.path / "last_good")
+        with directory.writing(LAST_GOOD):
+            path = policy.save(directory.path / LAST_GOOD)
         raise NonFiniteError(f"{error} The weights of the last good update are in {path}.") from error

@@ -135,12 +135,14 @@ class Labelled:
 @dataclass(frozen=True)
 class Description:
     """How a data source understood its files, for people to read. `forms`: rows by the form that they were read as. `columns`: what
-    each column was read as, by its role. `set_aside`: the first row that each reason set aside, and what is wrong with it."""
+    each column was read as, by its role. `set_aside`: the first row that each reason set aside, and what is wrong with it. `notes`: lines
+    on what else was given or is there and was not read."""
 
     files: tuple[str, ...] = ()
     forms: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     set_aside: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,15 @@ class PreferencePair:
 @dataclass(frozen=True)
 class UtilityTerm:
     """One term of an annotator's utility, `weight` times a feature of the response. `setting`: the field of its config that is the
-    weight; `label` names the feature in a word or two; a weight is moved from `low` to `high`."""
+    weight; `label` names the feature in a word or two; a weight is moved from `low` to `high`. `against`: the setting of the term that
+    this one is weighed against, so that people move one slider from that to this and the sum of the two stays."""
 
     setting: str
     label: str
     weight: float
     low: float
     high: float
+    against: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,18 @@ from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.contracts import DataSource, Evaluation, Policy
 from alignbench.records import Demonstration, Prompt, Ranking, Sequences
-from alignbench.results.disk.environment import counts, package_versions
+from alignbench.results.disk.environment import package_versions
 from alignbench.selection import Selected, digest, source_digest
 from alignbench.store.artifacts import FORMAT
 
 _DECIDING = ("bitsandbytes", "numpy", "peft", "python", "tokenizers", "torch", "transformers")
 OF_STAGES = ("contracts", "records", "pretrained", "pipeline", "evaluation")
 """The wings of the core that can change what a stage makes, beside the files at its front. What stages write is named by FORMAT."""
+
+
+OF_ANSWERS = ("questions", "samples", "temperature")
+"""What decides the SFT model's own answers. What is measured in them stands with the evaluations that were chosen: `eval.options` holds
+those of others too, and only until it is written to config.yaml."""
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -45,6 +50,13 @@ def core_digest(root: Path = Path(alignbench.__file__).parent) -> str:
     """Of the core's source that can change what a stage makes: a command, a table or the kit does not."""
     wings = [path for wing in OF_STAGES for path in (root / wing).rglob("*.py")]
     return source_digest((path.relative_to(root).as_posix(), path) for path in sorted([*root.glob("*.py"), *wings]))
+
+
+def of_code(config: RunConfig) -> str:
+    """Of the source of the core and of every component that a run chose: what decides its numbers beside its settings."""
+    chosen = [config.algo, config.sft, config.pretrain, config.model, config.data, config.reward, config.annotator]
+    chosen += [*([config.judge] if config.judge else []), *config.evaluations]
+    return digest(core_digest(), [each.identity()["code"] for each in chosen])
 
 
 def of_prompts(prompts: Iterable[Prompt]) -> str:
@@ -137,8 +149,7 @@ def of_evaluation(
     reward: str,
     judge: str,
 ) -> str:
-    own = {n: value for n, value in dataclasses.asdict(config.eval).items() if not n.startswith("frontier_")}
-    settings = {name: value for name, value in own.items() if counts(f"eval.{name}")}
+    settings = {name: getattr(config.eval, name) for name in OF_ANSWERS}
     chosen = [evaluation.identity() for evaluation in config.evaluations]
     asked = [evaluation.fingerprint() for evaluation in evaluations], of_prompts(questions), of_rankings(held_out)
     return digest("evaluation", sft, reward, settings, chosen, judge, asked)

@@ -11,6 +11,7 @@ from alignbench.selection import with_defaults
 from alignbench.testing.checks import Check, NotApplicable, PropertyBroken, Result, Status
 from alignbench.testing.conformance import (
     AlgorithmConformance,
+    AnnotatorConformance,
     DataConformance,
     EvaluationConformance,
     ModelConformance,
@@ -23,6 +24,7 @@ from alignbench.testing.world import BradleyTerry, World, WorldData, exact_kl, t
 
 __all__ = [
     "AlgorithmConformance",
+    "AnnotatorConformance",
     "BradleyTerry",
     "Check",
     "DataConformance",

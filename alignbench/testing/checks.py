@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import re
 import time
+import traceback
 import unittest
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from alignbench.errors import UserError
 from alignbench.plugins import Component
+
+CheckFunction = Callable[[Component, int], str | None]
 
 
 class PropertyBroken(AssertionError):
@@ -29,32 +35,41 @@ class Status(enum.Enum):
     OK = "ok"
     FAILED = "FAILED"
     NOT_APPLICABLE = "n/a"
+    DECLINED = "declined"
 
 
 @dataclass(frozen=True)
 class Check:
     """One property. `run(component, seed)` returns, or raises PropertyBroken or NotApplicable; any other exception is a
-    failure too. `causes`: what most often breaks it."""
+    failure too. `causes`: what most often breaks it. `within`: the threshold, where it has one; `run` then returns how near the
+    component came to it, as "total variation .012 of at most .05"."""
 
     name: str
     says: str
     causes: str
-    run: Callable[[Component, int], None]
+    run: CheckFunction
+    within: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
+    """What came of a check. `detail`: of one that holds, its margin. `raised`: it failed by an exception of the component's, and
+    says nothing of the property."""
+
     check: Check
     status: Status
     detail: str
     seconds: float
+    raised: bool = False
 
     def line(self) -> str:
-        text = f"{self.status.value:<7} {self.check.name}"
+        text = f"{self.status.value:<8} {self.check.name}"
         if self.status is Status.OK:
-            return f"{text}: {self.check.says}"
+            return f"{text}: {self.check.says}" + (f" [{self.detail}]" if self.detail else "")
         if self.status is Status.NOT_APPLICABLE:
             return f"{text}: not applicable: {self.detail}"
+        if self.status is Status.DECLINED or self.raised:
+            return f"{text}: {self.detail}"
         return f"{text}: {self.detail} Broken: {self.check.says} Likely causes: {self.check.causes}"
 
 
@@ -64,35 +79,72 @@ class CheckList:
     def __init__(self, *before: Sequence[Check]) -> None:
         self.checks: list[Check] = [check for part in before for check in part]
 
-    def __call__(
-        self, *, causes: str
-    ) -> Callable[[Callable[[Component, int], None]], Callable[[Component, int], None]]:
+    def __call__(self, *, causes: str, within: str = "") -> Callable[[CheckFunction], CheckFunction]:
         """Decorates a check: its name and what it says are those of the function and its docstring."""
 
-        def add(function: Callable[[Component, int], None]) -> Callable[[Component, int], None]:
+        def add(function: CheckFunction) -> CheckFunction:
             says = " ".join((function.__doc__ or "").split())
-            self.checks.append(Check(function.__name__, says, causes, function))
+            self.checks.append(Check(function.__name__, says, causes, function, within))
             return function
 
         return add
 
 
+def declined(component: Component) -> Mapping[str, str]:
+    """Checks that the component's author declines, with the reason: `declines` of its config. Raises UserError."""
+    where = f"{component.config.__name__}.declines"
+    if "declines" in {field.name for field in dataclasses.fields(component.config)}:
+        raise UserError(f"{where} is an option, so that a user could change it: annotate it ClassVar.")
+    given = getattr(component.config, "declines", {})
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where} must map the name of a check to the reason for declining it, not be {given!r}.")
+    for name, reason in given.items():
+        if not (isinstance(reason, str) and reason.strip()):
+            raise UserError(f"{where} gives no reason for declining {name!r}: say in a few words why it does not hold.")
+    return given
+
+
 def run_checks(checks: Sequence[Check], component: Component, seed: int = 0) -> Iterator[Result]:
     """Every check in turn, as its result comes. Raises CannotBeBuilt."""
+    reasons, seen = declined(component), dict[tuple[str, str, str], str]()
     for check in checks:
+        if check.name in reasons:
+            yield Result(check, Status.DECLINED, reasons[check.name], 0.0)
+            continue
         start = time.perf_counter()
-        status, detail = Status.OK, ""
+        status, detail, raised = Status.OK, "", False
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                check.run(component, seed)
+                detail = check.run(component, seed) or ""
         except NotApplicable as reason:
             status, detail = Status.NOT_APPLICABLE, str(reason)
         except CannotBeBuilt:
             raise
         except PropertyBroken as broken:
             status, detail = Status.FAILED, str(broken)
+            if broken.__cause__ and (place := _place(broken.__cause__, component, else_any=False)):
+                detail += f" See {place}."
         except Exception as error:  # a component may fail in any way, and the other checks are still of use
-            told = " ".join(str(error).split()).rstrip(".")
-            status, detail = Status.FAILED, f"It raised {type(error).__name__}: {told}."
-        yield Result(check, status, detail, time.perf_counter() - start)
+            told, place, name = " ".join(str(error).split()).rstrip("."), _place(error, component), type(error).__name__
+            # One fault of the author's stops many checks: told once. Numbers in it may differ, as sizes of batches do.
+            first = seen.setdefault((name, place, re.sub(r"\d+", "0", told)), check.name)
+            status, raised = Status.FAILED, True
+            detail = (
+                f"It raised {name} at {place}: {told}."
+                if first == check.name
+                else f"As above: the {name} of {first} at {place}."
+            )
+        yield Result(check, status, detail, time.perf_counter() - start, raised)
+
+
+def _place(error: BaseException, component: Component, *, else_any: bool = True) -> str:
+    """File and line of the author's code that it came from: the innermost of the component's package, or else of all."""
+    packages = {name.partition(":")[0].partition(".")[0] for name in (component.target, component.config.__module__)}
+    frames = list(traceback.walk_tb(error.__traceback__))
+    own = [frame for frame in frames if str(frame[0].f_globals.get("__name__")).partition(".")[0] in packages]
+    if not (found := own or frames * else_any):
+        return ""
+    frame, line = found[-1]
+    path, here = Path(frame.f_code.co_filename), Path.cwd()
+    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{line} in {frame.f_code.co_name}"

@@ -5,27 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
+from alignbench.errors import unknown_name
 from alignbench.plugins import Component, Kind, resolve
-from alignbench.testing import algorithm, config, data, evaluation, exact, model, reward
-from alignbench.testing.checks import Check, NotApplicable, Result, run_checks
+from alignbench.testing import algorithms, annotator, config, data, evaluation, experience, model, reward
+from alignbench.testing.checks import Check, NotApplicable, Result, declined, run_checks
+from alignbench.testing.evaluations import stated
+from alignbench.testing.rewards import fitting, values
 
 CONFIG_CHECKS = tuple(config.check.checks)
 DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
-ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *algorithm.check.checks, *exact.check.checks)
-REWARD_CHECKS = tuple(reward.check.checks)
-EVALUATION_CHECKS = tuple(evaluation.check.checks)
+ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *experience.check.checks, *algorithms.CHECKS)
+REWARD_CHECKS = (*reward.check.checks, *values.check.checks, *fitting.check.checks)
+EVALUATION_CHECKS = (*evaluation.check.checks, *stated.check.checks)
+ANNOTATOR_CHECKS = tuple(annotator.check.checks)
 MODEL_CHECKS = tuple(model.check.checks)
 DATA_CHECKS = tuple(data.check.checks)
-# What trains nothing has no update to check.
-STILL_CHECKS = (*DECLARATION_CHECKS, *(c for c in exact.check.checks if c.name.startswith("optimum_")))
+STILL_CHECKS = (*DECLARATION_CHECKS, *algorithms.STILL_CHECKS)
 
 
 def checks_of(component: Component) -> tuple[Check, ...]:
-    """Every check that is made of a component. Kinds that have none of their own are held to those of their config."""
+    """Every check that is made of a component. Kinds that have none of their own are held to those of their config.
+
+    Raises UserError where the component declines a check that is not made of it, or gives no reason."""
+    found = _checks(component)
+    names = [check.name for check in found]
+    for name in declined(component):
+        if name not in names:
+            raise unknown_name("check", name, names, where=f"{component.config.__name__}.declines")
+    return found
+
+
+def _checks(component: Component) -> tuple[Check, ...]:
     if component.kind is Kind.ALGORITHM:
-        return (*CONFIG_CHECKS, *(ALGORITHM_CHECKS if algorithm.supported(component) else STILL_CHECKS))
+        return (*CONFIG_CHECKS, *(ALGORITHM_CHECKS if algorithms.supported(component) else STILL_CHECKS))
     own = {
         Kind.REWARD: REWARD_CHECKS,
+        Kind.ANNOTATOR: ANNOTATOR_CHECKS,
         Kind.EVALUATION: EVALUATION_CHECKS,
         Kind.MODEL: MODEL_CHECKS,
         Kind.DATA: DATA_CHECKS,
@@ -57,6 +72,8 @@ def _as_test(each: Check) -> Callable[[Conformance, Component | str], None]:
         found = resolve(component) if isinstance(component, str) else component
         if each not in checks_of(found):
             raise NotApplicable(f"not made of {found.kind.value}={found.name}")
+        if reason := declined(found).get(each.name):
+            raise NotApplicable(f"declined: {reason}")
         each.run(found, self.seed)
 
     test.__doc__ = each.says
@@ -73,6 +90,12 @@ class RewardConformance(Conformance):
     """Every check of a reward source."""
 
     checks = (*CONFIG_CHECKS, *REWARD_CHECKS)
+
+
+class AnnotatorConformance(Conformance):
+    """Every check of an annotator."""
+
+    checks = (*CONFIG_CHECKS, *ANNOTATOR_CHECKS)
 
 
 class EvaluationConformance(Conformance):

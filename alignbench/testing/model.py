@@ -22,6 +22,7 @@ from alignbench.records import POLICY, REFERENCE, Sequences
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.model_trial import (
+    CLOSE,
     EXACT,
     alone,
     backward,
@@ -29,6 +30,7 @@ from alignbench.testing.model_trial import (
     exported,
     few,
     letters,
+    margin,
     measured,
     move,
     padded,
@@ -42,6 +44,10 @@ from alignbench.testing.model_trial import (
 
 DRAWS = 1024
 """First tokens drawn from one distribution, to compare how often each comes with its probability."""
+ERRORS = 5.0
+"""Standard errors that a token's count may be off."""
+RISE_OFF, ROUNDED_RISE_OFF = 0.05, 0.4
+"""Of the rise that a gradient promises: in float32, and where weights are rounded to fewer bits."""
 check = CheckList()
 
 
@@ -49,9 +55,10 @@ check = CheckList()
 
 
 @check(
-    causes="a cap or a scale of the logits left out, positions counted from the padding, or an adapter that is not merged."
+    causes="a cap or a scale of the logits left out, positions counted from the padding, or an adapter that is not merged.",
+    within=CLOSE,
 )
-def logprobs_are_those_of_transformers(component: Component, seed: int) -> None:
+def logprobs_are_those_of_transformers(component: Component, seed: int) -> str:
     """Exported and loaded by transformers alone, the model gives each sampled token the same log-probability."""
     from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -69,31 +76,34 @@ def logprobs_are_those_of_transformers(component: Component, seed: int) -> None:
             logits[:, suppressed] = -torch.inf
             expected[row, : len(answer)] = logits.log_softmax(-1).gather(1, answer[:, None])[:, 0]
     bound = done.tolerance
-    require_close(
-        own, expected, sequences.response_mask, bound, "Loaded by transformers it gives other log-probabilities"
-    )
+    what = "Loaded by transformers it gives other log-probabilities"
+    return margin(bound, require_close(own, expected, sequences.response_mask, bound, what))
 
 
 @check(
-    causes="temperature applied twice or to the log-probabilities, an adapter missing in one of the two, or a stale cache."
+    causes="temperature applied twice or to the log-probabilities, an adapter missing in one of the two, or a stale cache.",
+    within=CLOSE,
 )
-def sampled_logprobs_are_those_that_it_computes(component: Component, seed: int) -> None:
+def sampled_logprobs_are_those_that_it_computes(component: Component, seed: int) -> str:
     """What sampling says of its tokens is what a pass over them says, at any temperature, of the policy and of its reference."""
     policy = build(component, seed)
+    bound, shares = tolerance(component, seed), []
     for role, temperature in itertools.product((POLICY, REFERENCE), (1.0, 0.6)):
         rng = Seeds(seed).torch(f"{role} {temperature}")
         rollout = policy.generate(prompts(), few(policy, temperature), n=2, role=role, rng=rng)
         sequences = rollout.samples.sequences
         found = measured(policy, sequences, role=role, temperature=temperature)
         what = f"As {role} at temperature {temperature:g}, sampling and scoring differ"
-        require_close(rollout.logprobs, found, sequences.response_mask, tolerance(component, seed), what)
+        shares.append(require_close(rollout.logprobs, found, sequences.response_mask, bound, what))
+    return margin(bound, *shares)
 
 
 @check(
-    causes="an off-by-one in the inverse of the distribution, tokens drawn before the temperature, or chances that repeat."
+    causes="an off-by-one in the inverse of the distribution, tokens drawn before the temperature, or chances that repeat.",
+    within=f"{ERRORS:g} standard errors, and what rounding may add",
 )
-def tokens_come_as_often_as_their_probability_says(component: Component, seed: int) -> None:
-    """Of many first tokens, each comes as often as its probability says, within five standard errors."""
+def tokens_come_as_often_as_their_probability_says(component: Component, seed: int) -> str:
+    """Of many first tokens, each comes as often as its probability says."""
     policy = build(component, seed, moved=False)
     prompt = prompts()[1]
     rng = Seeds(seed).torch("frequencies")
@@ -106,11 +116,13 @@ def tokens_come_as_often_as_their_probability_says(component: Component, seed: i
     deviation = (counts - DRAWS * probability).abs() / (DRAWS * probability * (1 - probability)).sqrt().clamp(min=1.0)
     worst = int(deviation.argmax())
     # A rounded pass may be as far off as its tolerance, and that is no fault of the draw.
-    if float(deviation.max()) > 5 + tolerance(component, seed) * math.sqrt(DRAWS):
+    allowed = ERRORS + tolerance(component, seed) * math.sqrt(DRAWS)
+    if float(deviation.max()) > allowed:
         raise PropertyBroken(
             f"Token {int(tokens[worst])} came {int(counts[worst])} times of {DRAWS}, and its probability is "
             f"{float(probability[worst]):.4f}."
         )
+    return f"{float(deviation.max()):.2g} standard errors, of at most {allowed:.2g}"
 
 
 @check(causes="a global generator, or chances that depend on the batch that a row is decoded in.")
@@ -128,26 +140,32 @@ def sampling_depends_on_its_generator_alone(component: Component, seed: int) -> 
         raise PropertyBroken("Two rollouts with different generators are the same.")
 
 
-@check(causes="positions counted from the padding, an attention mask left out, or rows sorted and not put back.")
-def a_row_does_not_depend_on_its_batch(component: Component, seed: int) -> None:
+@check(
+    causes="positions counted from the padding, an attention mask left out, or rows sorted and not put back.",
+    within=CLOSE,
+)
+def a_row_does_not_depend_on_its_batch(component: Component, seed: int) -> str:
     """A row alone, among others, and with more padding that holds other tokens, has the same log-probabilities."""
     policy = build(component, seed)
     sequences = sampled(policy, seed)
     whole, mask = measured(policy, sequences), sequences.response_mask
     bound = tolerance(component, seed)
     wide = padded(sequences, left=3, right=2, fill=int(sequences.response_ids.max()))
-    require_close(measured(policy, wide)[:, : whole.shape[1]], whole, mask, bound, "More padding makes a difference")
+    what = "More padding makes a difference"
+    shares = [require_close(measured(policy, wide)[:, : whole.shape[1]], whole, mask, bound, what)]
     for row in range(0, len(sequences), 3):
         single = trimmed(sequences.select(torch.tensor([row])))
         found, length = measured(policy, single), single.response_ids.shape[1]
-        require_close(found, whole[row : row + 1, :length], single.response_mask, bound, f"Row {row} alone differs")
+        expected, what = whole[row : row + 1, :length], f"Row {row} alone differs"
+        shares.append(require_close(found, expected, single.response_mask, bound, what))
+    return margin(bound, *shares)
 
 
 # How it learns
 
 
-@check(causes="dropout that is on in training mode, or on again under gradient checkpointing.")
-def dropout_is_off(component: Component, seed: int) -> None:
+@check(causes="dropout that is on in training mode, or on again under gradient checkpointing.", within=CLOSE)
+def dropout_is_off(component: Component, seed: int) -> str:
     """Two passes with gradients give the same log-probabilities and the same gradients, and those of a pass without."""
     policy = build(component, seed)
     sequences = sampled(policy, seed)
@@ -155,7 +173,8 @@ def dropout_is_off(component: Component, seed: int) -> None:
     if not torch.equal(one, two) or not all(map(torch.equal, by_one, by_two)):
         raise PropertyBroken("Two passes with gradients differ.")
     what = "With gradients and without, log-probabilities differ"
-    require_close(one, measured(policy, sequences), sequences.response_mask, tolerance(component, seed), what)
+    bound = tolerance(component, seed)
+    return margin(bound, require_close(one, measured(policy, sequences), sequences.response_mask, bound, what))
 
 
 @check(
@@ -174,9 +193,10 @@ def every_trainable_weight_learns(component: Component, seed: int) -> None:
 
 
 @check(
-    causes="a wrong product in a layer's own backward pass, or an output that was written over before it was read again."
+    causes="a wrong product in a layer's own backward pass, or an output that was written over before it was read again.",
+    within=f"off by at most {RISE_OFF:g} of the rise, {ROUNDED_RISE_OFF:g} where weights are rounded to fewer bits",
 )
-def gradients_are_those_of_its_logprobs(component: Component, seed: int) -> None:
+def gradients_are_those_of_its_logprobs(component: Component, seed: int) -> str:
     """A small step along the gradient raises the log-probability by what the gradient says."""
     policy = build(component, seed)
     sequences = sampled(policy, seed)
@@ -189,10 +209,12 @@ def gradients_are_those_of_its_logprobs(component: Component, seed: int) -> None
     above = float(measured(policy, sequences).double().sum())
     step_along(policy, gradients, -2 * wanted / square)
     rise = (above - float(measured(policy, sequences).double().sum())) / 2
-    if not abs(rise / wanted - 1) <= (0.05 if exact else 0.4):
+    off, allowed = abs(rise / wanted - 1), RISE_OFF if exact else ROUNDED_RISE_OFF
+    if not off <= allowed:
         raise PropertyBroken(
             f"A step along the gradient that should raise the log-probabilities by {wanted:.3g} nats raised them by {rise:.3g}."
         )
+    return f"off by {off:.2g}, of at most {allowed:g}"
 
 
 @check(causes="a reference that shares the policy's weights, or an adapter that is not switched.")

@@ -25,6 +25,7 @@ NEW_TOKENS = 5
 EXACT = 1e-3
 """Mean difference in nats a token between two ways to compute a log-probability in float32. A policy whose numbers are rounded to
 16 bits says in its export how far apart they may be."""
+CLOSE = f"{EXACT:g} nats a token on average, or as far as the model's own export allows"
 
 
 def prompts() -> tuple[Prompt, ...]:
@@ -90,10 +91,16 @@ def measured(policy: Policy, sequences: Sequences, **options: Any) -> Tensor:
         return policy.logprobs(sequences, **options).logprobs
 
 
-def require_close(found: Tensor, expected: Tensor, mask: Tensor, bound: float, what: str) -> None:
+def require_close(found: Tensor, expected: Tensor, mask: Tensor, bound: float, what: str) -> float:
+    """Their distance as a share of the bound."""
     gap = (found - expected).abs()[mask.bool()]
     if not bool(torch.isfinite(gap).all()) or float(gap.mean()) > bound:
         raise PropertyBroken(f"{what}: {float(gap.mean()):.3g} nats a token on average, {bound:g} allowed.")
+    return float(gap.mean()) / bound
+
+
+def margin(bound: float, *shares: float) -> str:
+    return f"{max(shares) * bound:.2g} nats a token, of at most {bound:.2g}"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -58,10 +58,11 @@ class LetterTokenizer:
 
 
 class TabularScalar(ScalarRole):
-    """One number for every prompt and every beginning of a response, finished responses included."""
+    """One number for every prompt and every beginning of a response, finished responses included. One that reads the policy adds
+    TRUNK times the logits there."""
 
     def __init__(self, policy: TabularPolicy, name: str, table: Tensor) -> None:
-        self._policy, self.name = policy, name
+        self._policy, self.name, self.reads_policy = policy, name, policy.shares_trunk
         self.table = torch.nn.Parameter(table)
 
     def values(self, sequences: Sequences) -> Tensor:
@@ -69,7 +70,8 @@ class TabularScalar(ScalarRole):
         lengths = sequences.response_mask.sum(1, keepdim=True)
         columns = torch.arange(states.shape[1])[None]
         undefined = GARBAGE * (1.0 + columns) * torch.where(prompts % 2 == 0, 1.0, -1.0)[:, None]
-        values = torch.where(columns <= lengths, self.table[prompts[:, None], states], undefined)
+        table = self.table + trunk_values(self._policy.logits, self.table) if self.reads_policy else self.table
+        values = torch.where(columns <= lengths, table[prompts[:, None], states], undefined)
         return self._policy.watched(self.name, values)
 
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -88,6 +90,15 @@ class TabularScalar(ScalarRole):
             self.table.copy_(torch.load(path / "scalar.pt", weights_only=True)["table"])
 
 
+TRUNK = (0.4, -0.3, 0.2, 0.1)
+
+
+def trunk_values(logits: Tensor, table: Tensor) -> Tensor:
+    """What the policy's states add to a scalar role that reads them, like `table`; nothing after a whole response."""
+    read = logits @ torch.tensor(TRUNK, dtype=logits.dtype)
+    return torch.nn.functional.pad(read, (0, table.shape[1] - read.shape[1]))
+
+
 class TabularPolicy(Policy):
     """Logits [prompts, states, actions]. A state is a beginning of a response: the nodes of a tree with a branch for
     each action, numbered level by level; node s leads to ACTIONS * s + 1 + action.
@@ -98,6 +109,10 @@ class TabularPolicy(Policy):
     pretrained = True
     device = torch.device("cpu")
     max_prompt_tokens = 8
+    shares_trunk = False
+    """Whether scalar roles that are made from now on read the policy's own states."""
+    listener: Callable[[Sequences], None] | None = None
+    """Is told which responses the policy's log-probabilities are asked of with gradients."""
 
     def __init__(
         self, prompts: Sequence[Prompt], *, seeds: Seeds, max_response_tokens: int = 3, spread: float = 0.7
@@ -239,6 +254,8 @@ class TabularPolicy(Policy):
         table = torch.log_softmax(self._table(role) / temperature, -1)
         where = (prompts[:, None], torch.where(inside, states[:, :-1], 0))
         chosen = self.watched(role, torch.where(inside, table[(*where, self.actions(sequences))], 0.0))
+        if self.listener is not None and role == POLICY and chosen.requires_grad:
+            self.listener(sequences)
         with torch.no_grad():
             spread = -(table.exp() * table).sum(-1)[where] * inside
             likeliest = (chosen == table.max(-1).values[where]) & inside

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -81,20 +82,23 @@ class Trial:
         world: World | None = None,
         moved: float = 0.5,
         config: OptimizerConfig | None = None,
+        shared: bool = False,
         **changes: Any,
     ) -> None:
         self.component, self.seed = component, seed
         self.config: Any = settings(component, **changes) if config is None else config
         self.world = World(seed, prompts=4, tokens=3) if world is None else world
         self.policy = self.world.policy(moved=moved)
+        self.policy.shares_trunk = shared
         self.optimizer = self._build()
         self.start = self.weights()
         self.updates = 0
 
     def _build(self) -> PolicyOptimizer[Any]:
-        made: PolicyOptimizer[Any] = self.component.load()(
-            self.config, policy=self.policy, updates=self.config.updates, seeds=Seeds(self.seed).child("algorithm")
-        )
+        with _quietly():  # what it advises against may be just what it is checked with
+            made: PolicyOptimizer[Any] = self.component.load()(
+                self.config, policy=self.policy, updates=self.config.updates, seeds=Seeds(self.seed).child("algorithm")
+            )
         return made
 
     def batch(self) -> Batch:
@@ -138,6 +142,16 @@ class Trial:
         other.optimizer.load_state_dict(state)
         other.updates = self.updates
         return other
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def gap(left: Trial, right: Trial) -> float:

@@ -6,6 +6,7 @@ distribution it should converge to, not with a curve that looks right.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -58,9 +59,11 @@ def make_prompts(count: int) -> tuple[Prompt, ...]:
 
 class World:
     """A random reference and random rewards of standard deviation 1, both by `seed`, over every response of at most
-    `tokens` tokens to `prompts` prompts."""
+    `tokens` tokens to `prompts` prompts. `alike`: a response is worth the same to every prompt."""
 
-    def __init__(self, seed: int = 0, *, prompts: int = 2, tokens: int = 2, spread: float = 0.7) -> None:
+    def __init__(
+        self, seed: int = 0, *, prompts: int = 2, tokens: int = 2, spread: float = 0.7, alike: bool = False
+    ) -> None:
         self.seeds = Seeds(seed)
         self.prompts = make_prompts(prompts)
         self._start = TabularPolicy(self.prompts, seeds=self.seeds, max_response_tokens=tokens, spread=spread)
@@ -73,6 +76,7 @@ class World:
         self._column = torch.zeros(int(last.max()) + 1, dtype=torch.long)
         self._column[last] = torch.arange(len(completions))
         rewards = torch.randn(prompts, len(completions), generator=self.seeds.torch("rewards")).double()
+        rewards = rewards[:1].expand_as(rewards) if alike else rewards
         self.problem = ExactProblem(completions, self.distribution(self._start), rewards)
 
     def policy(self, *, moved: float = 0.0, reward_role: bool = True) -> TabularPolicy:
@@ -86,6 +90,12 @@ class World:
             noise = torch.randn(policy.logits.shape, generator=self.seeds.torch("moved"))
             policy.logits.add_(moved * noise)
         return policy
+
+    def opposed(self) -> World:
+        """The same world, where what was best is worst."""
+        other = copy.copy(self)
+        other.problem = dataclasses.replace(self.problem, rewards=-self.problem.rewards)
+        return other
 
     # Exact figures
 
@@ -196,10 +206,10 @@ class World:
 
 
 class WorldData(DataSource):
-    """The world as a data source: every prompt for training and, where it `judges`, the truth about every response."""
+    """The world as a data source: every prompt for training, `rankings`, and, where it `judges`, the truth about every response."""
 
-    def __init__(self, world: World, *, judges: bool = True) -> None:
-        self._world, self._judges = world, judges
+    def __init__(self, world: World, *, judges: bool = True, rankings: Sequence[Ranking] = ()) -> None:
+        self._world, self._judges, self._rankings = world, judges, tuple(rankings)
 
     def prompts(self, split: Split) -> Sequence[Prompt]:
         return self._world.prompts
@@ -207,6 +217,9 @@ class WorldData(DataSource):
     def demonstrations(self) -> Sequence[Demonstration]:
         texts = [self._world.text(column)[0] for column in range(len(self._world.problem.completions))]
         return [Demonstration(prompt, text) for prompt in self._world.prompts for text in texts]
+
+    def rankings(self) -> Sequence[Ranking]:
+        return self._rankings
 
     def judge(self, prompt: Prompt, response: str, *, finished: bool) -> Verdict | None:
         if not self._judges:

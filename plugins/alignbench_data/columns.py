@@ -63,18 +63,27 @@ NAMES = (*ROLES, "response_a", "response_b")
 @dataclass(frozen=True)
 class Fields:
     """A row by roles. `columns`: the column that each role was read from; `row`: all that is in the row; `said`: the roles whose
-    columns the user named."""
+    columns the user named. `asks`: the column of the prompt in other rows of its file. `used`: the roles whose values were read."""
 
     values: Mapping[str, Any]
     columns: Mapping[str, str]
     row: Mapping[str, Any]
     said: frozenset[str] = frozenset()
+    asks: str = ""
+    used: set[str] = field(default_factory=set, compare=False)
 
     def __contains__(self, role: str) -> bool:
         return self.values.get(role) is not None
 
     def get(self, role: str) -> Any:
+        self.used.add(role)
         return self.values.get(role)
+
+    def there(self, role: str) -> bool:
+        """Whether the row has a column for it, be it empty."""
+        if role not in self.said:
+            return role in self.columns
+        return any(part in self.row or part.split(".")[0] in self.row for part in self.columns[role].split(", "))
 
     def name(self, role: str) -> str:
         """What the user calls it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from alignbench import UserError
+from alignbench import UserError, bounded
 
 
 @dataclass
@@ -43,33 +43,26 @@ class PreferencesConfig:
     """Only rows whose columns have these values: data.where.lang=en; a list: one of these."""
     rating: str = ""
     """Which of several ratings ranks the responses."""
-    rating_weights: dict[str, float] = field(default_factory=dict)
+    rating_weights: dict[str, float] = bounded({})
     """Several ratings, weighted: data.rating_weights.helpfulness=1; the sum ranks the responses."""
     winner_values: dict[str, str] = field(default_factory=dict)
     """What the values of a winner column mean: a, b or tie, as in data.winner_values.1=a."""
     system: str = ""
     """A system message for conversations that have none; empty: none."""
-    held_out_share: float = 0.1
+    held_out_share: float = bounded(0.1, above=0, below=1)
     """Share of the rows that is held out for evaluation, where no split is; whole prompts."""
-    held_out_rows: int = 500
+    held_out_rows: int = bounded(500, least=0)
     """Most rows that are held out, of a share or of a split; 0: no limit."""
-    max_rows: int = 0
+    max_rows: int = bounded(0, least=0)
     """Training rows, picked at random with `split_seed`, whole prompts first; 0: all. What is not picked is not kept in memory."""
-    split_seed: int = 0
+    split_seed: int = bounded(0, least=0, most=1e18)
     """Seeds the split and the pick of rows; not the run's seed, so that all seeds are judged on the same prompts."""
-    max_bad_share: float = 0.05
+    max_bad_share: float = bounded(0.05, least=0, most=1)
     """Largest share of rows that may be damaged: they are set aside and counted; beyond it the run stops and names the first."""
     streaming: bool = False
     """Reads a hub data set without storing it; needs `max_rows`."""
 
     def __post_init__(self) -> None:
-        for name in ("held_out_rows", "max_rows"):
-            if getattr(self, name) < 0:
-                raise UserError(f"data.{name} must be 0 or more, not {getattr(self, name)}.")
-        if not 0 < self.held_out_share < 1:
-            raise UserError(f"data.held_out_share must be between 0 and 1, not {self.held_out_share}.")
-        if not 0 <= self.max_bad_share <= 1:
-            raise UserError(f"data.max_bad_share must be from 0 to 1, not {self.max_bad_share}.")
         if self.rating and self.rating_weights:
             raise UserError("data.rating and data.rating_weights both say what ranks the responses: give one of them.")
         if self.streaming and not (self.max_rows and self.held_out_rows):
@@ -85,9 +78,5 @@ class RecordedConfig:
     path: str = ""
     """Rankings in any of the forms that `data.path` takes, as {"prompt": text or "messages": [...], "responses": [...],
     "ranks": [...]} in JSON lines; empty: the rankings that the data source brings."""
-    max_bad_share: float = 0.0
+    max_bad_share: float = bounded(0.0, least=0, most=1)
     """As data.max_bad_share, of the file: nobody's work is left out unless that is said."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_bad_share <= 1:
-            raise UserError(f"annotator.max_bad_share must be from 0 to 1, not {self.max_bad_share}.")

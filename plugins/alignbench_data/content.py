@@ -96,6 +96,11 @@ def is_dialogue(value: Any) -> bool:
     return isinstance(value, str) and "Human:" in value and "Assistant:" in value and len(_turns(value)) > 4
 
 
+def has_turns(value: str) -> bool:
+    """Whether somebody speaks in a text who is named as in dialogues."""
+    return "Human:" in value and len(_turns(value)) > 1
+
+
 def _turns(value: str) -> list[str]:
     """What stands before the first turn; then the name and the words of each."""
     if "### Human:" in value:
@@ -143,7 +148,8 @@ def prompt_messages(fields: Fields) -> list[Message]:
         return conversation(_input(fields), fields.name("input"))
     if "messages" in fields:
         return conversation(fields.get("messages"), fields.name("messages"))
-    raise Unusable(Reason.NO_PROMPT, "either 'prompt' or 'messages' is needed")
+    empty = [fields.name(role) for role in ("prompt", "input", "messages") if fields.there(role)]
+    raise Unusable(Reason.NO_PROMPT, f"{empty[0]!r} is empty" if empty else "either 'prompt' or 'messages' is needed")
 
 
 def _input(fields: Fields) -> Any:

@@ -28,7 +28,9 @@ class Reader:
     def __init__(
         self, config: PreferencesConfig, *, keep_ids: bool = False, option: str = "data", lenient: bool = False
     ) -> None:
-        """`option`: the group that `config` is of, for errors. `lenient`: its columns are those of other rows."""
+        """`option`: the group that `config` is of, for errors. `lenient`: its columns are those of other rows.
+
+        `columns` are those whose values were read, by their roles; `unused` those that are known and were not."""
         check_values(config.winner_values)
         self.counts: Counter[str] = Counter()
         self.forms: Counter[str] = Counter()
@@ -39,6 +41,9 @@ class Reader:
         self._share, self._option = config.max_bad_share, option
         self._damaged, self._worst = 0, ""
         self._some: Mapping[str, Any] = {}
+        self._idle: dict[str, str] = {}
+        self.used: set[str] = set()
+        self._asking: dict[str, str] = {}
 
     def read(self, rows: Iterable[Row]) -> Iterator[Record]:
         """What the rows say. Raises UserError where too many of them are damaged."""
@@ -61,7 +66,7 @@ class Reader:
                 raise Unusable(Reason.NO_OBJECT, f"an object is needed, not {kind(row.values)}")
             if not self._wanted(row.values):
                 return
-            yield from self._parsed(row.values)
+            yield from self._parsed(row.values, row.file)
         except Unusable as problem:
             self._set_aside(row, problem)
 
@@ -75,25 +80,35 @@ class Reader:
                 return False
         return True
 
-    def _parsed(self, values: Mapping[str, Any]) -> Iterable[Record]:
+    def _parsed(self, values: Mapping[str, Any], file: str) -> Iterable[Record]:
         self._some = self._some or values
         fields = self._columns.fields(values)
+        if "prompt" in fields:
+            self._asking.setdefault(file, fields.name("prompt"))
+        elif file in self._asking:
+            fields = dataclasses.replace(fields, asks=self._asking[file])
         if self._system and "system" not in fields:
             fields = dataclasses.replace(fields, values={**fields.values, "system": self._system})
         form = form_of(fields, self._settings)
         if form is None:
             raise Unusable(Reason.UNKNOWN_FORM, _unknown(self._columns.missing(values), fields))
+        fields.used.clear()  # what was looked at to tell the form
         found = form.parse(fields, self._settings)
         self.forms[form.name] += 1
+        self.used |= fields.used
         for role in fields.columns:
             if role in fields:
-                self.columns.setdefault(role, fields.name(role))
+                (self.columns if role in fields.used else self._idle).setdefault(role, fields.name(role))
         return found
+
+    @property
+    def unused(self) -> dict[str, str]:
+        return {role: name for role, name in self._idle.items() if name not in self.columns.values()}
 
     def require_columns(self) -> None:
         """Raises UserError for a column that the user named and that no row has."""
         for role, column in self._columns.given.items():
-            if role not in self.columns:
+            if role not in self.columns and role not in self._idle:
                 raise UserError(
                     plain(f"data.columns.{role}={column}: no row has such a column. Columns: {_names(self._some)}.")
                 )

@@ -17,6 +17,7 @@ from alignbench_data.splitting import whole
 class RecordedAnnotator(Annotator):
     """Rankings from a file, or those of the data source."""
 
+    known = "alignbench_data.known:recorded"
     samples_responses: ClassVar[bool] = False
 
     def __init__(self, config: RecordedConfig, *, data: DataSource, seeds: Seeds) -> None:

@@ -21,10 +21,10 @@ from alignbench import (
     UserError,
 )
 from alignbench_data.config import PreferencesConfig
-from alignbench_data.formats.form import Record
+from alignbench_data.formats.form import RATING, Record
 from alignbench_data.parse import Reader
-from alignbench_data.reading.places import chosen_split, parts_of, shares
-from alignbench_data.reading.rows import Part
+from alignbench_data.reading.places import chosen_split, idle, parts_of, shares
+from alignbench_data.reading.rows import Part, plain
 from alignbench_data.splitting import Pool, asked, first_rows, rows_of, whole
 
 _PATHS = ("path", "prompts_path", "demonstrations_path")
@@ -42,6 +42,8 @@ class _Set:
 class PreferencesData(DataSource):
     """No gold reward: the truth is not known, but where rows bring a reference, which each prompt then holds."""
 
+    known = "alignbench_data.known:preferences"
+
     def __init__(self, config: PreferencesConfig, *, seeds: Seeds) -> None:
         # The run's `seeds` stay unused: the split has a seed of its own, see PreferencesConfig.split_seed.
         self._config = config
@@ -49,6 +51,7 @@ class PreferencesData(DataSource):
         if not self._main:
             raise UserError("data=preferences needs data.path=<file, folder or hub id> (docs/data.md).")
         self._files: list[str] = []
+        self._notes: list[str] = []
         self._set = _Set(Reader(config))
         # What is said of the rows of `path` is not said of those beside it.
         others = dataclasses.replace(config, rating="", rating_weights={}, where={})
@@ -64,12 +67,13 @@ class PreferencesData(DataSource):
     def _shares(self) -> tuple[Mapping[str, list[Record]], Mapping[str, list[Record]]]:
         """Held-out records and those to train on, by prompt."""
         config = self._config
-        train_parts, test_parts = shares(
-            self._parts(self._main), config.train_split, "" if config.test_path else config.test_split
-        )
+        there = self._parts(self._main)
+        train_parts, test_parts = shares(there, config.train_split, "" if config.test_path else config.test_split)
+        self._say(self._main, there, train_parts if config.test_path else [*train_parts, *test_parts])
         if config.test_path:
-            test_parts = self._parts("test_path")
-            test_parts = chosen_split(test_parts, config.test_split, "test_split") if config.test_split else test_parts
+            there = test_parts = self._parts("test_path")
+            test_parts = chosen_split(there, config.test_split, "test_split") if config.test_split else there
+            self._say("test_path", there, test_parts)
         if test_parts:
             test = self._pool(self._set, test_parts, config.held_out_rows)
             held_out = first_rows(test.groups(), config.held_out_rows, cut=True)
@@ -88,21 +92,31 @@ class PreferencesData(DataSource):
 
     def _read_beside(self, option: str, without: Iterable[str]) -> list[Record]:
         """Records of a set of their own, without those about held-out prompts."""
-        train, _ = shares(self._parts(option), "", "")
+        there = self._parts(option)
+        train, _ = shares(there, "", "", option=f"data.{option}")
+        self._say(option, there, train)
         pool = self._pool(self._beside, train, self._config.max_rows, without=without)
         return whole(rows_of(first_rows(pool.groups(), self._config.max_rows, cut=True)))
 
     def _parts(self, option: str) -> list[Part]:
         config, own = self._config, option in (self._main, "test_path")
+        path, option = getattr(config, option), f"data.{option}"
+        subset, revision = (config.subset, config.revision) if own else ("", "")
         found = parts_of(
-            getattr(config, option),
-            subset=config.subset if own else "",
-            revision=config.revision if own else "",
-            streaming=config.streaming,
-            option=f"data.{option}",
+            path, subset=subset, revision=revision, streaming=config.streaming, option=option, has_subset=own
         )
-        self._files += [part.name for part in found]
+        for setting in idle(path, subset=subset, revision=revision):
+            self._notes.append(f"data.{setting} is not used: {option}={path} is here and not on the hub.")
         return found
+
+    def _say(self, option: str, there: Sequence[Part], read: Sequence[Part]) -> None:
+        """What is read of what lies at a place, and what is not."""
+        self._files += [part.name for part in there if part in read]
+        if others := [part.name for part in there if part not in read]:
+            names = ", ".join(others[:8]) + (f" and {len(others) - 8} more" if len(others) > 8 else "")
+            main = option == self._main
+            how = "data.train_split= and data.test_split= choose others" if main else "give the files of another alone"
+            self._notes.append(f"Not read of data.{option}: {names}. What is named as a split is read alone ({how}).")
 
     def _pool(self, read: _Set, parts: Iterable[Part], most: int, without: Iterable[str] = ()) -> Pool:
         pool = Pool(Seeds(self._config.split_seed).child("preferences"), read.counts, most, without)
@@ -141,7 +155,16 @@ class PreferencesData(DataSource):
 
     def description(self) -> Description:
         reader = self._set.reader
-        return Description(tuple(self._files), dict(reader.forms), dict(reader.columns), dict(reader.first))
+        notes = list(self._notes)
+        if reader.unused:
+            names = ", ".join(f"{name} ({role})" for role, name in reader.unused.items())
+            notes.append(f"Not read of this form: {names}.")
+        for option, role in (("rating", RATING), ("rating_weights", RATING), ("winner_values", "winner")):
+            if getattr(self._config, option) and role not in reader.used:
+                notes.append(f"data.{option}={getattr(self._config, option)} is not used: no row has what it is for.")
+        return Description(
+            tuple(self._files), dict(reader.forms), dict(reader.columns), dict(reader.first), tuple(map(plain, notes))
+        )
 
     def _require(self) -> None:
         if self._train and self._held_out:

@@ -7,9 +7,9 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from alignbench import Demonstration, Labelled, Prompt, Ranking, Seeds
+from alignbench import Demonstration, Labelled, Prompt, Ranking, Seeds, functional
 from alignbench_data.content import sameness
-from alignbench_data.formats.form import Rated, Record, ranks_of
+from alignbench_data.formats.form import Rated, Record
 
 
 def asked(record: Record) -> Prompt:
@@ -102,7 +102,7 @@ def whole(records: Iterable[Record]) -> list[Record]:
         if len(several) == 1:
             kept.append(Demonstration(several[0].prompt, responses[0]))
         else:
-            kept.append(Ranking(several[0].prompt, responses, ranks_of(scores), scores=scores))
+            kept.append(Ranking(several[0].prompt, responses, functional.ranks_of(scores), scores=scores))
     return kept
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +12,7 @@ from alignbench import (
     PreferenceConfig,
     RolloutConfig,
     UserError,
+    bounded,
     unknown_name,
 )
 
@@ -38,12 +38,12 @@ class PairwiseConfig(PreferenceConfig):
 class DPOConfig(PairwiseConfig):
     """Direct preference optimisation: the policy is its own reward model (arXiv 2305.18290)."""
 
-    beta: float = 0.1
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
     """Price of one nat of KL, in reward units per nat: the implicit reward is beta (log pi - log pi_ref) of a response."""
     loss: str = "sigmoid"
     """sigmoid (Bradley-Terry), hinge (SLiC on log-ratios, arXiv 2305.10425, 2309.06657), ipo (arXiv 2310.12036; beta is
     its tau) or robust (sigmoid, unbiased under labels flipped at a known rate, arXiv 2403.00409)."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = bounded(0.0, least=0, below=0.5)
     """Share of labels taken to be flipped, from 0 to below 0.5: for sigmoid the conservative loss (it learns from labels of
     1 - label_smoothing), for robust the flip rate that it corrects."""
     soft_labels: bool = False
@@ -51,7 +51,6 @@ class DPOConfig(PairwiseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive("algo.beta", self.beta)
         check_loss(self.loss, self.label_smoothing, soft="algo.soft_labels=true" if self.soft_labels else "")
 
     @property
@@ -67,15 +66,11 @@ class DPOConfig(PairwiseConfig):
 class IPOConfig(PairwiseConfig):
     """Identity preference optimisation: a squared loss towards a bounded margin (arXiv 2310.12036)."""
 
-    tau: float = 0.1
+    tau: float = bounded(0.1, least=1e-6, most=1e4)
     """Price of one nat of KL, in units of win probability per nat: the margin of log-ratios aimed at is 1 / (2 tau) nats.
     The same loss as algo=dpo algo.loss=ipo with beta = tau."""
     soft_labels: bool = False
     """Learn from the annotator's own P(chosen preferred) in place of the hard label."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive("algo.tau", self.tau)
 
     @property
     def needs_probabilities(self) -> str:
@@ -88,13 +83,8 @@ class ORPOConfig(PairwiseConfig):
 
     uses_reference: ClassVar[bool] = False
 
-    orpo_lambda: float = 0.1
+    orpo_lambda: float = bounded(0.1, least=0, most=1e4)
     """Lambda: weight of the odds-ratio loss against the mean negative log-likelihood of a chosen token, no unit."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (self.orpo_lambda >= 0 and math.isfinite(self.orpo_lambda)):
-            raise UserError(f"algo.orpo_lambda={self.orpo_lambda} must be a number from 0 up (0: imitation alone).")
 
 
 @dataclass
@@ -103,16 +93,10 @@ class SimPOConfig(PairwiseConfig):
 
     uses_reference: ClassVar[bool] = False
 
-    beta: float = 2.0
+    beta: float = bounded(2.0, least=1e-6, most=1e4)
     """Scale of the reward beta / |y| log pi(y|x): reward units per (nat per token)."""
-    gamma: float = 1.0
+    gamma: float = bounded(1.0, least=0, most=1e4)
     """Target margin between the rewards of chosen and rejected, in reward units; the paper tunes gamma / beta."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive("algo.beta", self.beta)
-        if not (self.gamma >= 0 and math.isfinite(self.gamma)):
-            raise UserError(f"algo.gamma={self.gamma} must be a number from 0 up (0: no margin).")
 
     def implicit_reward(self) -> ImplicitReward:
         return ImplicitReward(per_token=True, beta=self.beta)
@@ -126,32 +110,23 @@ class KTOConfig(LabelConfig):
     """As in OptimizerConfig."""
     passes: float = 1.0
     """As in OptimizerConfig."""
-    batch_size: int = 32
-    """Pairs per update; of labels without pairs twice as many responses."""
+    batch_size: int = bounded(32, least=2, most=1e6)
+    """Pairs per update, 2 or more: the reference point is measured on responses to the other prompts of a batch. Of labels without
+    pairs twice as many responses."""
     micro_batch_size: int = 32
     """Pairs per backward pass, twice as many responses: memory only."""
-    beta: float = 0.1
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
     """Slope of the value function, in reward units per nat of log pi - log pi_ref: the larger, the sooner it saturates."""
-    desirable_weight: float = 1.0
+    desirable_weight: float = bounded(1.0, least=0, most=1e4)
     """lambda_D: weight of the good responses, no unit."""
-    undesirable_weight: float = 1.0
+    undesirable_weight: float = bounded(1.0, least=0, most=1e4)
     """lambda_U: weight of the bad responses, no unit. Where there are n_D good and n_U bad ones, the paper chooses both so that
     lambda_D n_D / (lambda_U n_U) lies between 1 and 4/3 (arXiv 2402.01306, section 4)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive("algo.beta", self.beta)
-        if self.batch_size < 2:
-            raise UserError(
-                f"algo.batch_size={self.batch_size}: KTO measures its reference point on responses to the other prompts "
-                "of a batch; choose 2 or more."
-            )
-        weights = (self.desirable_weight, self.undesirable_weight)
-        if not all(weight >= 0 and math.isfinite(weight) for weight in weights) or not any(weights):
-            raise UserError(
-                f"algo.desirable_weight={weights[0]} and algo.undesirable_weight={weights[1]} must be numbers from 0 up, "
-                "not both 0."
-            )
+        if not self.desirable_weight and not self.undesirable_weight:
+            raise UserError("algo.desirable_weight and algo.undesirable_weight are both 0: nothing would be learnt.")
 
     def implicit_reward(self) -> ImplicitReward:
         return ImplicitReward(beta=self.beta)
@@ -169,14 +144,14 @@ class OnlineDPOConfig(RolloutConfig):
     """Pairs per backward pass, twice as many responses: memory only."""
     learning_rate: float = 3e-5
     """As in OptimizerConfig."""
-    samples_per_prompt: int = 2
+    samples_per_prompt: int = bounded(2, least=2, most=1e4)
     """Responses sampled for each prompt, 2 or more; the best and the worst by score form its pair."""
 
-    beta: float = 0.1
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
     """Price of one nat of KL, in reward units per nat, as in DPO."""
     loss: str = "sigmoid"
     """sigmoid, hinge, ipo or robust, as in DPO."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = bounded(0.0, least=0, below=0.5)
     """As in DPO."""
     labels: str = "hard"
     """hard (the best is preferred for certain, as in the paper) or soft: preferred with probability
@@ -184,7 +159,7 @@ class OnlineDPOConfig(RolloutConfig):
     missing_eos: str = "subtract"
     """A response cut off before EOS: subtract (its score less missing_eos_penalty), replace (the score becomes
     -missing_eos_penalty) or keep."""
-    missing_eos_penalty: float = 1.0
+    missing_eos_penalty: float = bounded(1.0, least=0, most=1e4)
     """See missing_eos; in reward units."""
 
     @property
@@ -194,38 +169,21 @@ class OnlineDPOConfig(RolloutConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples_per_prompt < 2:
-            raise UserError(
-                f"algo.samples_per_prompt={self.samples_per_prompt}: online DPO compares responses to one prompt; choose "
-                "2 or more."
-            )
-        require_positive("algo.beta", self.beta)
         if self.labels not in LABELS:
             raise unknown_name("algo.labels", self.labels, LABELS)
         check_loss(self.loss, self.label_smoothing, soft="algo.labels=soft" if self.labels == "soft" else "")
         if self.missing_eos not in MISSING_EOS:
             raise unknown_name("algo.missing_eos", self.missing_eos, MISSING_EOS)
-        if not math.isfinite(self.missing_eos_penalty):
-            raise UserError(f"algo.missing_eos_penalty={self.missing_eos_penalty} must be a finite number.")
 
     def implicit_reward(self) -> ImplicitReward:
         """As DPO's."""
         return ImplicitReward(beta=self.beta if self.loss in ("sigmoid", "robust") else None)
 
 
-def require_positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise UserError(f"{name}={value} must be a number above 0.")
-
-
 def check_loss(loss: str, label_smoothing: float, *, soft: str) -> None:
     """Raises UserError for settings that do not go together; `soft` is the setting that asks for soft labels, or empty."""
     if loss not in LOSSES:
         raise unknown_name("algo.loss", loss, LOSSES)
-    if not 0 <= label_smoothing < 0.5:
-        raise UserError(
-            f"algo.label_smoothing={label_smoothing} must be from 0 to below 0.5: at 0.5 a label says nothing."
-        )
     if label_smoothing and loss not in ("sigmoid", "robust"):
         raise UserError(
             f"algo.label_smoothing does nothing to algo.loss={loss}: use sigmoid or robust, or set it to 0."

@@ -7,7 +7,8 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from alignbench import REFERENCE, LabelledBatch, Policy, Seeds, Sequences, UpdateReport, functional
+from alignbench import REFERENCE, LabelledBatch, LabelTerms, Policy, Seeds, Sequences, UpdateReport, functional
+from alignbench_dpo import equations
 from alignbench_dpo.config import KTOConfig
 from alignbench_dpo.losses import kto_loss
 from alignbench_dpo.pairs import Learner
@@ -21,6 +22,10 @@ class KTO(Learner):
     def __init__(self, config: KTOConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         super().__init__(config, policy, updates)
         self._config = config
+
+    @classmethod
+    def stated_loss(cls, config: KTOConfig, terms: LabelTerms) -> Tensor:
+        return equations.kto(config, terms)
 
     def update(self, batch: LabelledBatch) -> UpdateReport:
         # 1. The reference point z0, before the step; no gradient flows through it.

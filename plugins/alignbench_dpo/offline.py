@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
-from alignbench import ExactProblem, Policy, Seeds, UserError, functional
+from alignbench import ExactProblem, PairTerms, Policy, Seeds, UserError, functional
+from alignbench_dpo import equations
 from alignbench_dpo.config import DPOConfig, IPOConfig, ORPOConfig, SimPOConfig
 from alignbench_dpo.losses import dpo_loss, ipo_loss, log_odds, orpo_loss, simpo_loss
 from alignbench_dpo.optimum import identity_optimum
@@ -31,6 +34,15 @@ class DPO(PairwiseOptimizer):
         unbiased = config.soft_labels or config.pairs == "all"
         plain = config.loss in ("sigmoid", "robust") and config.label_smoothing == 0
         return functional.kl_optimum(problem.reference, problem.rewards, config.beta) if unbiased and plain else None
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """The loss that has an optimum of its own beside the sigmoid's."""
+        return ({"loss": "ipo"},)
+
+    @classmethod
+    def stated_loss(cls, config: DPOConfig, terms: PairTerms) -> Tensor:
+        return equations.dpo(config, terms)
 
     def judge(self, chosen: Side, rejected: Side, probability: Tensor | None) -> Objective:
         config = self._config
@@ -59,6 +71,10 @@ class IPO(PairwiseOptimizer):
         how often they come, and the first and last of a ranking are no independent draws."""
         return identity_optimum(problem, config.tau) if config.pairs == "all" else None
 
+    @classmethod
+    def stated_loss(cls, config: IPOConfig, terms: PairTerms) -> Tensor:
+        return equations.ipo(config, terms)
+
     def judge(self, chosen: Side, rejected: Side, probability: Tensor | None) -> Objective:
         config = self._config
         label = known(probability) if config.soft_labels else 1.0
@@ -74,6 +90,10 @@ class ORPO(PairwiseOptimizer):
         super().__init__(config, policy=policy, updates=updates, seeds=seeds)
         self._config = config
 
+    @classmethod
+    def stated_loss(cls, config: ORPOConfig, terms: PairTerms) -> Tensor:
+        return equations.orpo(config, terms)
+
     def judge(self, chosen: Side, rejected: Side, probability: Tensor | None) -> Objective:
         """The implicit reward is the log odds of a response's mean token."""
         loss = orpo_loss(chosen.mean, rejected.mean, self._config.orpo_lambda)
@@ -88,6 +108,10 @@ class SimPO(PairwiseOptimizer):
     def __init__(self, config: SimPOConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         super().__init__(config, policy=policy, updates=updates, seeds=seeds)
         self._config = config
+
+    @classmethod
+    def stated_loss(cls, config: SimPOConfig, terms: PairTerms) -> Tensor:
+        return equations.simpo(config, terms)
 
     def judge(self, chosen: Side, rejected: Side, probability: Tensor | None) -> Objective:
         config = self._config

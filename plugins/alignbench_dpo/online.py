@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from alignbench import REFERENCE, ExactProblem, Policy, PreferenceBatch, ScoredRollout, Seeds, UpdateReport, functional
+from alignbench import (
+    REFERENCE,
+    ExactProblem,
+    Policy,
+    PreferenceBatch,
+    RolloutTerms,
+    ScoredRollout,
+    Seeds,
+    UpdateReport,
+    functional,
+)
+from alignbench_dpo import equations
 from alignbench_dpo.config import OnlineDPOConfig
 from alignbench_dpo.losses import dpo_loss
 from alignbench_dpo.pairs import Objective, PairLearner, Side
@@ -41,6 +53,20 @@ class OnlineDPO(PairLearner):
             return None
         scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
         return None if scores is None else functional.kl_optimum(problem.reference, scores, config.beta)
+
+    @classmethod
+    def exact_settings(cls) -> Mapping[str, object]:
+        """With soft labels: a better response that always wins is never far enough ahead."""
+        return {"labels": "soft"}
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """Where a response that is cut off has a score of its own."""
+        return ({"missing_eos": "replace", "missing_eos_penalty": 0.5},)
+
+    @classmethod
+    def stated_loss(cls, config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
+        return equations.online_dpo(config, terms)
 
     def update(self, batch: ScoredRollout) -> UpdateReport:
         config, samples = self._config, batch.rollout.samples

@@ -15,7 +15,10 @@ class ExactAnnotator(Annotator):
 
     def __init__(self, config: ExactAnnotatorConfig, *, data: DataSource, seeds: Seeds) -> None:
         if not isinstance(data, ExactData):
-            raise UserError(f"annotator=exact ranks responses to data=exact only, not to {type(data).__name__}.")
+            raise UserError(
+                "annotator=exact ranks responses to data=exact only: choose data=exact, or leave annotator out, and whoever belongs "
+                "to your data ranks (annotator=auto)."
+            )
         self._data, self._rng = data, seeds.python("noise")
 
     def rank(self, prompt: Prompt, responses: Sequence[str], *, finished: Sequence[bool]) -> tuple[int, ...]:

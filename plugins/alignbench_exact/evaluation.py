@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from alignbench import (
+    DataSource,
     Direction,
     Evaluation,
     ExactProblem,
@@ -16,6 +17,7 @@ from alignbench import (
     Generation,
     MetricSpec,
     Prompt,
+    Split,
     Subject,
     UserError,
     functional,
@@ -34,6 +36,9 @@ SPECS = (
     MetricSpec("exact/uncovered_mass", Direction.NEITHER, "probability of responses that no data ever showed"),
 )
 
+KNOWN = {"length", "beta", "uncovered"}
+"""What a prompt of the exact world tells."""
+
 
 class ExactEvaluation(Evaluation):
     """Left out for prompts of any other data source."""
@@ -41,12 +46,15 @@ class ExactEvaluation(Evaluation):
     def __init__(self, config: ExactEvaluationConfig) -> None:
         self.config = config
 
+    def applies(self, data: DataSource, *, ordinary_text: bool) -> bool:
+        return all(set(prompt.info) >= KNOWN for prompt in data.prompts(Split.EVALUATION)[:1])
+
     def specs(self) -> Sequence[MetricSpec]:
         return SPECS
 
     def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
         prompts = [group[0].prompt for group in subject.by_prompt()]
-        if not prompts or any({"length", "beta", "uncovered"} - set(prompt.info) for prompt in prompts):
+        if not prompts or any(KNOWN - set(prompt.info) for prompt in prompts):
             return []
         beta, length = float(prompts[0].info["beta"]), int(prompts[0].info["length"])
         if (longest := max(generation.tokens for generation in subject.generations)) > length:

@@ -27,6 +27,8 @@ class ExactData(DataSource):
 
     A response is its words and whether it ended; it has a normal reward of its own, of mean 0 and sd 1."""
 
+    known = "alignbench_exact.known:exact"
+
     def __init__(self, config: ExactDataConfig, *, seeds: Seeds) -> None:
         self.config, self._seeds = config, seeds
         self._world = Seeds(config.world_seed).child("exact")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from alignbench import MISSING_EOS, RolloutConfig, UserError, unknown_name
+from alignbench import MISSING_EOS, RolloutConfig, UserError, bounded, unknown_name
 
 KL_IN = ("loss", "reward")
 KL_ESTIMATORS = ("k1", "k2", "k3")
@@ -21,43 +23,32 @@ class GroupConfig(RolloutConfig):
     """As in OptimizerConfig."""
     learning_rate: float = 3e-5
     """As in OptimizerConfig."""
-    samples_per_prompt: int = 4
-    """k: responses in a group, at least 2; batch_size must be a multiple of it."""
+    samples_per_prompt: int = bounded(4, least=2, most=1e4)
+    """k: responses in a group, at least 2, for the baseline of a response is the others; batch_size must be a multiple of it."""
 
-    kl_coef: float = 0.1
+    kl_coef: float = bounded(0.1, least=0, most=1e4)
     """Weight of the KL penalty, reward units per nat."""
-    epochs: int = 1
+    epochs: int = bounded(1, least=1, most=1000)
     """Passes over each batch of rollouts."""
-    minibatches: int = 1
+    minibatches: int = bounded(1, least=1)
     """Optimizer steps per epoch; batch_size must be a multiple of it."""
-    clip_ratio: float = 0.2
+    clip_ratio: float = bounded(0.2, above=0, most=1e6)
     """Clipping of the probability ratio; without effect while epochs and minibatches are 1."""
     missing_eos: str = "subtract"
     """A response cut off before EOS: subtract (its score less missing_eos_penalty), replace (the score becomes
     -missing_eos_penalty) or keep."""
-    missing_eos_penalty: float = 1.0
+    missing_eos_penalty: float = bounded(1.0, least=0, most=1e4)
     """See missing_eos; in reward units."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples_per_prompt < 2:
-            raise UserError(
-                f"algo.samples_per_prompt={self.samples_per_prompt} must be at least 2: the baseline of a response is "
-                "the other responses to its prompt."
-            )
-        if self.minibatches < 1 or self.batch_size % self.minibatches:
+        if self.batch_size % self.minibatches:
             raise UserError(
                 f"algo.batch_size={self.batch_size} is not a multiple of algo.minibatches={self.minibatches}: every "
                 "minibatch must have the same size."
             )
         if self.missing_eos not in MISSING_EOS:
             raise unknown_name("algo.missing_eos", self.missing_eos, MISSING_EOS)
-        if self.epochs < 1 or self.clip_ratio <= 0:
-            raise UserError(
-                f"algo.epochs={self.epochs} must be at least 1 and algo.clip_ratio={self.clip_ratio} above 0."
-            )
-        if self.kl_coef < 0:
-            raise UserError(f"algo.kl_coef={self.kl_coef} must not be negative: the penalty would reward divergence.")
 
 
 @dataclass
@@ -69,11 +60,13 @@ class RLOOConfig(GroupConfig):
 class GRPOConfig(GroupConfig):
     """Group relative policy optimisation (arXiv 2402.03300), and its unbiased form Dr. GRPO (arXiv 2503.20783)."""
 
+    inert: ClassVar[Mapping[str, str]] = {"kl_estimator=k1": "it is refused in the loss, and unused in the reward"}
+
     samples_per_prompt: int = 8
     """As in GroupConfig."""
     scale_by_std: bool = True
     """Divide the advantages of a group by the standard deviation of its rewards; False in Dr. GRPO."""
-    std_eps: float = 1e-4
+    std_eps: float = bounded(1e-4, least=1e-12, most=1e3)
     """Added to that standard deviation, reward units."""
     kl_in: str = "loss"
     """loss (an estimate of the KL at every token, differentiated) or reward (the KL of the response, as in RLOO)."""
@@ -92,8 +85,6 @@ class GRPOConfig(GroupConfig):
             raise unknown_name("algo.kl_estimator", self.kl_estimator, KL_ESTIMATORS)
         if self.length_normalisation not in LENGTH_NORMALISATION:
             raise unknown_name("algo.length_normalisation", self.length_normalisation, LENGTH_NORMALISATION)
-        if self.std_eps <= 0:
-            raise UserError(f"algo.std_eps={self.std_eps} must be above 0: rewards may be almost equal.")
         if self.kl_in == "loss" and self.kl_estimator == "k1":
             raise UserError(
                 "algo.kl_estimator=k1 in the loss does nothing: on the policy's own samples its expected gradient is 0. "

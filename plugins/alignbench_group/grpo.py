@@ -6,12 +6,13 @@ prompts up, dividing by the length lets long wrong responses off lightly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from alignbench import ExactProblem, functional
+from alignbench import ExactProblem, RolloutTerms, functional
+from alignbench_group import equations
 from alignbench_group.config import GRPOConfig
 from alignbench_group.groups import Experience, GroupOptimizer, PartLoss
 from alignbench_group.optimum import grpo_optimum
@@ -33,6 +34,20 @@ class GRPO(GroupOptimizer):
     def exact_settings(cls) -> Mapping[str, object]:
         """With the KL in the reward, where it prices what a token leads to as well."""
         return {"kl_in": "reward"}
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """With the KL in the loss, where it prices each token by itself; and where the end of a response counts otherwise."""
+        in_loss = {"kl_in": "loss", "scale_by_std": False, "length_normalisation": "none"}
+        return (
+            {**in_loss, "kl_estimator": "k3"},
+            {**in_loss, "kl_estimator": "k2"},
+            {"missing_eos": "replace", "missing_eos_penalty": 0.5},
+        )
+
+    @classmethod
+    def stated_loss(cls, config: GRPOConfig, terms: RolloutTerms) -> Tensor:
+        return equations.grpo(config, terms)
 
     @property
     def _kl_in_reward(self) -> bool:

@@ -7,10 +7,13 @@ batch is exactly that; later steps (epochs or minibatches above 1) are corrected
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
-from alignbench import ExactProblem, functional
+from alignbench import ExactProblem, RolloutTerms, functional
+from alignbench_group import equations
 from alignbench_group.config import RLOOConfig
 from alignbench_group.groups import Experience, GroupOptimizer, PartLoss
 
@@ -26,6 +29,15 @@ class RLOO(GroupOptimizer):
             return None
         scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
         return None if scores is None else functional.kl_optimum(problem.reference, scores, config.kl_coef)
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """Where a response that is cut off has a score of its own."""
+        return ({"missing_eos": "replace", "missing_eos_penalty": 0.5},)
+
+    @classmethod
+    def stated_loss(cls, config: RLOOConfig, terms: RolloutTerms) -> Tensor:
+        return equations.rloo(config, terms)
 
     def _advantages(self, rewards: Tensor) -> Tensor:
         return leave_one_out(rewards)

@@ -116,15 +116,6 @@ class AdapterRoles(Roles):
             self._active = role
         return self._peft.get_base_model()
 
-    @contextlib.contextmanager
-    def _acting_as(self, role: str) -> Iterator[None]:
-        before = self._active
-        self.use(role)
-        try:
-            yield
-        finally:
-            self.use(before)
-
     def _forget_activations(self, base: Model) -> None:
         """Has the base's blocks forget their activations and compute them again, as the role of their forward pass.
 
@@ -141,7 +132,7 @@ class AdapterRoles(Roles):
         if not torch.is_grad_enabled():
             return forward(*args, **rest)
         role = self._active
-        contexts = lambda: (contextlib.nullcontext(), self._acting_as(role))  # noqa: E731
+        contexts = lambda: (contextlib.nullcontext(), _ActingAs(self, role))  # noqa: E731
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **rest)
 
     def add(self, role: str, init_from: str, *, trainable: bool) -> None:
@@ -209,3 +200,19 @@ class AdapterRoles(Roles):
         for name, parameter in self._peft.named_parameters():
             if "lora_" in name:
                 parameter.requires_grad_(bool(trained.search(name)))
+
+
+class _ActingAs:
+    """Computes as a role, and then as the one before. Entered as often as a block is computed again: once for each loss that goes back
+    through it."""
+
+    def __init__(self, roles: AdapterRoles, role: str) -> None:
+        self._roles, self._role = roles, role
+        self._before: list[str] = []
+
+    def __enter__(self) -> None:
+        self._before.append(self._roles._active)
+        self._roles.use(self._role)
+
+    def __exit__(self, *_: object) -> None:
+        self._roles.use(self._before.pop())

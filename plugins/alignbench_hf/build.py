@@ -10,7 +10,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from alignbench import POLICY, Seeds, UserError, pretrained
+from alignbench import POLICY, Seeds, UserError, pretrained, user_path
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.architecture.targets import excluded, targets
 from alignbench_hf.architecture.trunk import require_decoder, window
@@ -93,7 +93,7 @@ def build_pretrained(
             lora,
             merge_while_sampling=config.merge_adapters,
             gradient_checkpointing=config.gradient_checkpointing,
-            base_name=config.path if is_hub_id(config.path) else str(Path(config.path).expanduser().resolve()),
+            base_name=config.path if is_hub_id(config.path) else str(user_path(config.path, "model.path").resolve()),
         )
     with checkpoint.reading("its first pass"):
         roles.sharing = check_reading(roles.use(POLICY), roles.computing, roles.sharing)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignbench import Part, UserError, Work, unknown_name
+from alignbench import Part, UserError, Work, bounded, unknown_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,13 +19,13 @@ VALUE_TRUNKS = ("own", "shared")
 class PolicyConfig:
     """Limits and batch sizes that every policy has."""
 
-    max_prompt_tokens: int = 64
+    max_prompt_tokens: int = bounded(64, least=1, most=1e7)
     """Longest formatted prompt, in tokens; longer prompts are set aside and counted."""
-    max_response_tokens: int = 24
+    max_response_tokens: int = bounded(24, least=1, most=1e7)
     """Longest response, in tokens, the end-of-sequence token included."""
-    generation_batch_size: int = 256
+    generation_batch_size: int = bounded(256, least=1, most=1e6)
     """Responses sampled at once: memory and speed only."""
-    scoring_batch_size: int = 128
+    scoring_batch_size: int = bounded(128, least=1, most=1e6)
     """Rows per forward pass without gradients: memory and speed only."""
     suppress_tokens: list[str] = field(default_factory=list)
     """Tokens that no response may hold, as in transformers' generation config: their probability is 0 in sampling and in
@@ -40,10 +40,6 @@ class PolicyConfig:
     a head that starts as the reward's, or at zero; its loss then trains the policy's weights too). shared takes less memory."""
 
     def __post_init__(self) -> None:
-        """Every whole number here is a size."""
-        for name, value in vars(self).items():
-            if type(value) is int and value < 1:
-                raise UserError(f"model.{name}={value} must be at least 1.")
         if self.value_trunk not in VALUE_TRUNKS:
             raise unknown_name("model.value_trunk", self.value_trunk, VALUE_TRUNKS)
 
@@ -60,15 +56,15 @@ def _halves(size: int) -> list[int]:
 class ScratchConfig(PolicyConfig):
     """A small Llama with random weights, all of them trained, over the data source's own tokenizer."""
 
-    hidden_size: int = 64
+    hidden_size: int = bounded(64, least=1, most=65536)
     """Width of the residual stream; divisible by num_heads."""
-    num_layers: int = 2
+    num_layers: int = bounded(2, least=1, most=1000)
     """Transformer blocks."""
-    num_heads: int = 4
+    num_heads: int = bounded(4, least=1, most=1024)
     """Attention heads."""
-    intermediate_size: int = 256
+    intermediate_size: int = bounded(256, least=1, most=1e6)
     """Width of the feed-forward layers."""
-    initializer_range: float = 0.1
+    initializer_range: float = bounded(0.1, above=0, most=10)
     """Standard deviation of the initial weights. Llama's 0.02 suits widths in the thousands: at width 64 it takes many
     times the updates to learn the same facts (1 / sqrt(hidden_size) is a good start)."""
     scalar_head: str = "evidence"
@@ -120,9 +116,9 @@ class PretrainedConfig(PolicyConfig):
     attention: str = "auto"
     """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where sdpa has a slow
     backward pass, and sdpa elsewhere."""
-    lora_rank: int = 16
+    lora_rank: int = bounded(16, least=1, most=65536)
     """Rank of the adapters."""
-    lora_alpha: float = 32.0
+    lora_alpha: float = bounded(32.0, above=0, most=1e6)
     """Scale of the adapters: their output is multiplied by alpha / rank."""
     lora_targets: str = "all-linear"
     """Adapted layers: all-linear (without the output layer), or names separated by commas."""

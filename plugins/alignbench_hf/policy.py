@@ -143,6 +143,29 @@ class HFPolicy(Policy):
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, *, n: int = 1, role: str = POLICY, rng: torch.Generator
     ) -> Rollout:
+        return self._generate(prompts, sampling, None, n, role, rng)
+
+    def generate_watched(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        watch: Callable[[Sequence[Sequence[int]]], None],
+        *,
+        n: int = 1,
+        role: str = POLICY,
+        rng: torch.Generator,
+    ) -> Rollout:
+        return self._generate(prompts, sampling, watch, n, role, rng)
+
+    def _generate(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        watch: Callable[[Sequence[Sequence[int]]], None] | None,
+        n: int,
+        role: str,
+        rng: torch.Generator,
+    ) -> Rollout:
         rows = expand(prompts, n)
         prompt_ids, prompt_mask = self._pad_prompts(rows, sampling.max_new_tokens)
         limit = sampling.max_new_tokens or self.max_response_tokens
@@ -153,6 +176,16 @@ class HFPolicy(Policy):
         ids = torch.zeros((len(rows), limit), dtype=torch.long, device=self.device)
         finished = torch.zeros(len(rows), dtype=torch.long, device=self.device)
         parts = Decoded(ids, torch.zeros_like(ids), torch.zeros(ids.shape, device=self.device), finished)
+
+        def put(piece: Tensor, decoded: Decoded) -> None:
+            parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask.long()
+            parts.logprobs[piece], parts.finished[piece] = decoded.logprobs, decoded.finished.long()
+
+        def told(piece: Tensor, decoded: Decoded) -> None:
+            assert watch is not None, "nobody else is told"
+            put(piece, decoded)
+            watch([row[:end] for row, end in zip(parts.ids.tolist(), parts.mask.sum(1).tolist(), strict=True)])
+
         ends = torch.tensor(self._chat.ends, device=self.device)
         sample, size = SAMPLERS[self._config.sampler], self._config.generation_batch_size
         with (
@@ -175,10 +208,9 @@ class HFPolicy(Policy):
                     chances=chances[piece],
                     share_prompts=self._roles.share_prompts,
                     start_within=self._roles.sharing.start_within,
+                    watch=partial(told, piece) if watch else None,
                 )
-                decoded = sample(model, self._output(model), request)
-                parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask.long()
-                parts.logprobs[piece], parts.finished[piece] = decoded.logprobs, decoded.finished.long()
+                put(piece, sample(model, self._output(model), request))
         functional.add_up(parts.ids, parts.mask, parts.logprobs, parts.finished)
         mask = parts.mask.bool()
         keep = max(int(mask.sum(1).max()), 1)

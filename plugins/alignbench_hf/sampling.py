@@ -7,6 +7,7 @@ another kind takes a `Request` and gives a `Decoded`, as these do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,7 +29,7 @@ class Request:
     `chances` [B, max_new_tokens] within [0, 1): all of the randomness. Made for a whole rollout before it is cut into
     batches, it gives a row the same tokens whatever batch, or process, the row is decoded in. `eos` [E]: the tokens any of which
     ends a response. `share_prompts`: rows with one prompt may share its computation, and rows of at most `start_within` tokens
-    that of their common start."""
+    that of their common start. `watch` is told what there is after each token."""
 
     prompt_ids: Tensor
     prompt_mask: Tensor
@@ -39,6 +40,7 @@ class Request:
     chances: Tensor
     share_prompts: bool = False
     start_within: int = NO_LIMIT
+    watch: Callable[[Decoded], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def loop(model: Any, output: nn.Module, request: Request) -> Decoded:
         )
         going = ~found.finished[alive]
         found.put(step, alive[going], token[going], logprob[going], request.eos)
+        if request.watch:
+            request.watch(found)
         going = ~found.finished[alive]
         if step + 1 == request.max_new_tokens or not bool(going.any()):
             break
@@ -115,6 +119,8 @@ def generate(model: Any, output: nn.Module, request: Request) -> Decoded:
             tokens, logprobs = draw(logits, request.sampling, request.chances[:, step])
             going = ~found.finished
             found.put(step, every[going], tokens[going], logprobs[going], request.eos)
+            if request.watch:
+                request.watch(found)
             return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
     suppressed = getattr(output, "suppressed", torch.zeros(0))

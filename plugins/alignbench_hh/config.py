@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from alignbench import bounded
+
 
 @dataclass
 class HHConfig:
@@ -22,14 +24,14 @@ class HHConfig:
     """helpful-base, helpful-online, helpful-rejection-sampled or harmless-base; unused where `path` is a file."""
     revision: str = "main"
     """Branch, tag or commit of the hub data set; unused with `path`."""
-    max_rows: int = 0
+    max_rows: int = bounded(0, least=0)
     """Training rows, picked at random with `split_seed`; 0: all."""
-    held_out_rows: int = 500
+    held_out_rows: int = bounded(500, least=0)
     """Rows set aside for evaluation: their rankings are held out and their prompts are the evaluation prompts; 0: all
     of the test file (needs a train file too)."""
-    max_prompt_words: int = 0
+    max_prompt_words: int = bounded(0, least=0)
     """Rows with a longer prompt (whole dialogue before the reply, in words) are set aside; 0: no limit."""
-    max_response_words: int = 0
+    max_response_words: int = bounded(0, least=0)
     """Rows with a longer reply (the longer of the two, in words) are set aside; 0: no limit."""
-    split_seed: int = 0
+    split_seed: int = bounded(0, least=0, most=1e18)
     """Seeds the split and the pick of rows; not the run's seed, so that all seeds are judged on the same prompts."""

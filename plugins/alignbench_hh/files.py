@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignbench import UserError
+from alignbench import UserError, user_path
 
 HUB_ID = "Anthropic/hh-rlhf"
 SUBSETS = ("helpful-base", "helpful-online", "helpful-rejection-sampled", "harmless-base")
@@ -27,7 +27,7 @@ class Files:
 def locate(path: Path, subset: str) -> Files:
     """The files of `subset` under `path`: `subset`/train.jsonl.gz as Anthropic has it, or `subset`.train.jsonl.gz; also
     unzipped, also test alone or train alone, also the folder of the subset itself."""
-    path = path.expanduser()
+    path = user_path(path, "data.path")
     if path.is_file():
         return Files(path)
     if not path.is_dir():

@@ -18,6 +18,8 @@ _SET_ASIDE = (*(reason.value for reason in Reason), DUPLICATE_ROW, LONG_PROMPT, 
 class HHDataSource(DataSource):
     """Human pairs as rankings of two, chosen replies as demonstrations; no gold reward: the truth is not known."""
 
+    known = "alignbench_hh.known:hh"
+
     def __init__(self, config: HHConfig, *, seeds: Seeds) -> None:
         # The run's `seeds` stay unused: the split has a seed of its own, see HHConfig.split_seed.
         _check(config)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import MISSING_EOS, RolloutConfig, UserError, unknown_name
+from alignbench import MISSING_EOS, RolloutConfig, UserError, bounded, unknown_name
 
 VALUE_INIT = ("reward", "policy")
 
@@ -24,34 +23,35 @@ class PPOConfig(RolloutConfig):
     learning_rate: float = 3e-5
     """As in OptimizerConfig."""
 
-    kl_coef: float = 0.1
+    kl_coef: float = bounded(0.1, least=0, most=1e4)
     """Weight of the KL penalty: the objective is E[score] - kl_coef * KL, KL in nats per response."""
-    kl_target: float = 0.0
+    kl_target: float = bounded(0.0, least=0, most=1e6)
     """Target of the adaptive controller, nats per response; 0: kl_coef stays fixed."""
-    kl_horizon: float | None = None
+    kl_horizon: float | None = bounded(None, least=1)
     """Responses over which the adaptive controller corrects an error (arXiv 1909.08593, section 2.2); null: ten batches, so
     that kl_coef moves by at most 2% an update. The paper's 10000 belongs to its 2 million responses."""
-    kl_stop: float = 0.0
+    kl_stop: float = bounded(0.0, least=0, most=1e6)
     """Training stops after an update whose mean KL was above this, nats per response; 0: never."""
 
-    epochs: int = 4
+    epochs: int = bounded(4, least=1, most=1000)
     """Passes over each batch of rollouts."""
-    minibatches: int = 1
+    minibatches: int = bounded(1, least=1)
     """Optimizer steps per epoch; batch_size must be a multiple of it."""
-    clip_ratio: float = 0.2
+    clip_ratio: float = bounded(0.2, above=0, most=1e6)
     """Clipping of the probability ratio."""
-    clip_value: float = 0.2
+    clip_value: float = bounded(0.2, least=0)
     """Clipping of the value update around the old value, in reward units; 0: none."""
-    value_learning_rate: float | None = None
+    value_learning_rate: float | None = bounded(None, least=0, most=100)
     """Of the value network, under the policy's schedule; null: learning_rate."""
-    value_coef: float = 0.1
-    """Weight of the value loss in what trains the policy's weights, read with model.value_trunk=shared alone. A value network
-    of its own has its step from value_learning_rate: AdamW takes no notice of a factor on a loss."""
+    value_coef: float = bounded(0.1, least=0, most=1e4)
+    """Weight of the value loss in what trains the policy's weights, read with model.value_trunk=shared alone; its gradient is clipped
+    to max_grad_norm apart from the policy's. A value network of its own has its step from value_learning_rate: AdamW takes no notice
+    of a factor on a loss."""
     value_init: str = "reward"
     """What the value network starts from: reward (the reward model, where there is one) or policy."""
-    gamma: float = 1.0
+    gamma: float = bounded(1.0, above=0, most=1)
     """Discount: 1 in RLHF, where the score belongs to the whole response."""
-    gae_lambda: float = 0.95
+    gae_lambda: float = bounded(0.95, least=0, most=1)
     """Lambda of generalised advantage estimation (arXiv 1506.02438)."""
     whiten_rewards: bool = False
     """Scale the per-token rewards of a batch to variance 1 (their mean stays)."""
@@ -60,7 +60,7 @@ class PPOConfig(RolloutConfig):
     missing_eos: str = "subtract"
     """A response cut off before EOS: subtract (its score less missing_eos_penalty), replace (the score becomes
     -missing_eos_penalty) or keep."""
-    missing_eos_penalty: float = 1.0
+    missing_eos_penalty: float = bounded(1.0, least=0, most=1e4)
     """See missing_eos; in reward units."""
 
     @property
@@ -75,7 +75,7 @@ class PPOConfig(RolloutConfig):
 
 def check(config: PPOConfig) -> None:
     """Raises UserError for values that cannot work."""
-    if config.batch_size % config.minibatches or config.minibatches < 1:
+    if config.batch_size % config.minibatches:
         raise UserError(
             f"algo.batch_size={config.batch_size} is not a multiple of algo.minibatches={config.minibatches}: every "
             "minibatch must have the same size."
@@ -84,14 +84,5 @@ def check(config: PPOConfig) -> None:
         raise unknown_name("algo.missing_eos", config.missing_eos, MISSING_EOS)
     if config.value_init not in VALUE_INIT:
         raise unknown_name("algo.value_init", config.value_init, VALUE_INIT)
-    if config.epochs < 1 or not 0 <= config.gae_lambda <= 1 or not 0 < config.gamma <= 1:
-        raise UserError("algo: epochs must be at least 1, gae_lambda within [0, 1] and gamma within (0, 1].")
-    if config.kl_coef < 0 or config.kl_target < 0:
-        raise UserError("algo.kl_coef and algo.kl_target must not be negative: the penalty would reward divergence.")
-    if config.kl_target > 0 and (config.kl_coef == 0 or config.horizon <= 0):
-        raise UserError("algo.kl_target needs algo.kl_coef and algo.kl_horizon above 0: it multiplies kl_coef.")
-    rate = config.value_learning_rate
-    if rate is not None and not (rate >= 0 and math.isfinite(rate)):
-        raise UserError(f"algo.value_learning_rate={rate} must be a number from 0 up, or null.")
-    if config.clip_ratio <= 0 or config.clip_value < 0:
-        raise UserError("algo.clip_ratio must be above 0, and algo.clip_value must not be negative (0: no clipping).")
+    if config.kl_target and not config.kl_coef:
+        raise UserError(f"algo.kl_target={config.kl_target} needs algo.kl_coef above 0: it multiplies kl_coef.")

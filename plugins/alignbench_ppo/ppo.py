@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from alignbench import (
     ExactProblem,
     Policy,
     PolicyOptimizer,
+    RolloutTerms,
     ScoredRollout,
     Seeds,
     Sequences,
@@ -30,6 +31,7 @@ from alignbench import (
     functional,
 )
 from alignbench.functional import ClippedLoss, masked_mean, masked_sum, policy_loss, require_finite, shape_scores
+from alignbench_ppo import equations
 from alignbench_ppo.config import PPOConfig, check
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,8 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         roles = {"policy": policy.trainable(), "value": self._value.parameters()}
         self._value_coef = config.value_coef if self._value.reads_policy else 1.0
         own = {} if config.value_learning_rate is None else {"value": config.value_learning_rate}
-        self._optimizer = functional.ScheduledAdamW(config, roles, updates, learning_rates=own)
+        reaches = {"value": "policy"} if self._value.reads_policy else {}
+        self._optimizer = functional.ScheduledAdamW(config, roles, updates, learning_rates=own, reaches=reaches)
         self._shuffle = seeds.torch("minibatches")
         self._kl_coef = config.kl_coef
         if config.kl_target > 0 and config.horizon > (responses := updates * config.batch_size):
@@ -95,6 +98,15 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             "gae_lambda": 1.0,
             "clip_value": 0.0,
         }
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """Where a response that is cut off has a score of its own."""
+        return ({"missing_eos": "replace", "missing_eos_penalty": 0.5},)
+
+    @classmethod
+    def stated_loss(cls, config: PPOConfig, terms: RolloutTerms) -> Tensor:
+        return equations.loss(config, terms)
 
     def update(self, batch: ScoredRollout) -> UpdateReport:
         config, samples = self._config, batch.rollout.samples
@@ -162,9 +174,9 @@ class PPO(PolicyOptimizer[ScoredRollout]):
     def _step(self, experience: Experience, minibatch: Tensor) -> dict[str, float]:
         """One optimizer step on the mean loss of a minibatch's tokens, gathered over micro-batches.
 
-        A value that reads the policy's states takes one pass forward and back with it, on one loss as in arXiv 1707.06347,
-        equation 9: the gradient of the policy's weights is clipped as a whole. One with a network of its own comes after the
-        policy, whose activations are gone by then, and is clipped on its own."""
+        A value that reads the policy's states takes one pass forward with it, and trains the policy's weights too, as in arXiv
+        1707.06347, equation 9; there and back each loss goes by itself, because each role's gradient is clipped on its own. One with
+        a network of its own comes after the policy, whose activations are gone by then."""
         config, temperature = self._config, self._config.temperature
         tokens = experience.sequences.response_mask[minibatch].sum()
         sums: Counter[str] = Counter()
@@ -173,10 +185,9 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             part = experience.select(rows)
             if self._value.reads_policy:
                 new, values = self._policy.logprobs_and_values(part.sequences, self._value, temperature=temperature)
-                loss = self._policy_loss(part, new.logprobs, tokens, sums) + self._value_loss(
-                    part, values, tokens, sums
-                )
-                loss.backward()  # type: ignore[no-untyped-call]
+                of_policy = self._policy_loss(part, new.logprobs, tokens, sums)
+                of_policy.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+                self._optimizer.backward_of("value", self._value_loss(part, values, tokens, sums))
             else:
                 new = self._policy.logprobs(part.sequences, temperature=temperature)
                 self._policy_loss(part, new.logprobs, tokens, sums).backward()  # type: ignore[no-untyped-call]

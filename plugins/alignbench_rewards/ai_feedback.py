@@ -14,6 +14,8 @@ class JudgeAnnotator(Annotator):
     """Ranks by the pairs that a response wins. A pair is won where the judge says so in both orders; all else is a tie, since a
     judge that prefers what it is shown first knows no better (arXiv 2306.05685)."""
 
+    known = "alignbench_rewards.known:judge_annotator"
+
     def __init__(self, config: JudgeAnnotatorConfig, *, data: DataSource, seeds: Seeds) -> None:
         self._judge = Judge(config, seeds)
 

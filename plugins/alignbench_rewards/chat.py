@@ -1,5 +1,5 @@
 """Asking a language model behind an OpenAI-compatible endpoint: retries, a cache on disk, what it cost. Its key is in no
-message, log or file: whatever comes back from the server is cleaned of it first."""
+message, log or file: whatever comes back from the server is cleaned of it before anything else is done with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import logging
 import os
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -21,8 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignbench import Seeds, UserError, functional
+from alignbench import Seeds, UserError, functional, redacted, user_path
 from alignbench_rewards.config import JudgeConfig
+from alignbench_rewards.deadline import Deadline
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ Messages = tuple[tuple[str, str], ...]
 Parse = Callable[[str], float | None]
 _TRY_AGAIN = (408, 409, 425, 429)  # and all of the server's own, 500 and above
 _LARGEST = 2**22  # bytes of an answer: whatever sends more is no judge
+_MOST_TOKENS = 2**31  # of an answer's own count of its tokens: more is no count
+_PROBES = 3  # questions that are asked one by one before all others: who answers none of them is not asked the rest
 _REMINDER = "That answer did not end as asked. Answer again, and end with the one line that was asked for."
 
 
@@ -40,13 +42,6 @@ class _Unanswered(Exception):
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
         self.wait = wait
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another address."""
-
-    def redirect_request(self, *args: Any) -> None:
-        return None
 
 
 class Answer(NamedTuple):
@@ -93,10 +88,10 @@ class ChatClient:
     def __init__(self, config: JudgeConfig, seeds: Seeds) -> None:
         self._config, self._seeds, self._key = config, seeds, read_key(config)
         self._url = config.url.rstrip("/") + "/chat/completions"
-        self._opener = urllib.request.build_opener(_NoRedirects)
         root = Path(os.environ.get("ALIGNBENCH_CACHE") or Path.home() / ".cache" / "alignbench")
-        self.folder = Path(config.cache_dir).expanduser() if config.cache_dir else root / "judge"
+        self.folder = user_path(config.cache_dir, f"{config.slot}.cache_dir") if config.cache_dir else root / "judge"
         self._counts: Counter[str] = Counter()
+        self._understood = False  # an answer was read, so that the judge knows what is asked of it
         self._lock = threading.Lock()
 
     def figures(self) -> dict[str, float]:
@@ -115,9 +110,10 @@ class ChatClient:
     def _ask(self, questions: Sequence[Messages], parse: Parse) -> list[Reply]:
         stopping = threading.Event()
         different = list(dict.fromkeys(questions))
+        replies = self._probe(different, parse, stopping)
         with ThreadPoolExecutor(self._config.concurrency) as pool:
             try:
-                replies = list(pool.map(lambda question: self._reply(question, parse, stopping), different))
+                replies += pool.map(lambda question: self._reply(question, parse, stopping), different[len(replies) :])
             except BaseException:
                 stopping.set()
                 pool.shutdown(cancel_futures=True)
@@ -126,6 +122,21 @@ class ChatClient:
         spent = ", ".join(f"{value:g} {name}" for name, value in self.figures().items())
         log.info("The judge %s so far: %s.", self._config.model, spent)
         return [found[question] for question in questions]
+
+    def _probe(self, questions: Sequence[Messages], parse: Parse, stopping: threading.Event) -> list[Reply]:
+        """The first replies, until one can be read. Raises UserError where none of the first ones can."""
+        replies: list[Reply] = []
+        while not self._understood and len(replies) < min(_PROBES, len(questions)):
+            replies.append(self._reply(questions[len(replies)], parse, stopping))
+            self._understood = replies[-1].value is not None
+        if not self._understood and len(replies) == _PROBES:
+            config, said = self._config, [" ".join(reply.text.split())[:100] for reply in replies]
+            raise UserError(
+                f"The judge {config.model} was asked {_PROBES} questions, {config.reasks + 1} times each, and none of its answers "
+                f"ends with the line that it is asked for; it said {said[0]!r}. Choose another judge, or raise "
+                f"{config.slot}.max_tokens or {config.slot}.reasks. What it is asked stands in docs/rewards.md."
+            )
+        return replies
 
     def _reply(self, question: Messages, parse: Parse, stopping: threading.Event) -> Reply:
         path = self._path(question)
@@ -171,34 +182,37 @@ class ChatClient:
             headers["Authorization"] = f"Bearer {self._key}"
         request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
         self._count(requests=1)
-        try:
-            with self._opener.open(request, timeout=self._config.timeout) as response:
-                raw = _read(response, time.monotonic() + self._config.timeout)
-        except urllib.error.HTTPError as error:
-            raise self._refusal(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            cause = getattr(error, "reason", error)  # urllib wraps what the socket says
-            if isinstance(cause, TimeoutError):
-                raise _Unanswered(f"nothing within {self._config.timeout:g} s") from None
-            raise _Unanswered(self._clean(str(cause) or type(cause).__name__)) from None
+        with Deadline(self._config.timeout) as deadline:
+            try:
+                with deadline.opener.open(request, timeout=self._config.timeout) as response:
+                    raw = _read(response)
+            except urllib.error.HTTPError as error:
+                raise self._refusal(error) from None
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                cause = getattr(error, "reason", error)  # urllib wraps what the socket says
+                if deadline.passed or isinstance(cause, TimeoutError):
+                    raise _Unanswered(f"no whole answer within {self._config.timeout:g} s") from None
+                raise _Unanswered(self._one_line(str(cause) or type(cause).__name__)) from None
+        if deadline.passed:  # what was cut off may look whole
+            raise _Unanswered(f"no whole answer within {self._config.timeout:g} s")
         try:
             answer = json.loads(raw)
             (choice, *_), usage = answer["choices"], answer.get("usage") or {}
             text, cut = choice["message"]["content"] or "", choice.get("finish_reason") == "length"
             tokens = {f"tokens_{end}": int(usage.get(f"{name}_tokens") or 0) for end, name in _COUNTED.items()}
-            if not isinstance(text, str):
+            if not isinstance(text, str) or not all(0 <= count < _MOST_TOKENS for count in tokens.values()):
                 raise TypeError
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             raise _Unanswered("what came back is no chat completion") from None
         self._count(**tokens)
         return Answer(self._clean(text), cut)
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         try:
-            told = _message(error.read(_LARGEST))
-        except (OSError, http.client.HTTPException):
+            told = self._one_line(_message(error.read(_LARGEST)))
+        except (OSError, http.client.HTTPException, ValueError):
             told = ""
-        text = self._clean(f"HTTP {error.code}" + (f" ({told})" if told else ""))
+        text = f"HTTP {error.code}" + (f" ({told})" if told else "")
         if error.code in _TRY_AGAIN or error.code >= 500:
             seconds = error.headers.get("Retry-After", "")
             return _Unanswered(text, float(seconds) if seconds.isdecimal() else 0.0)
@@ -218,7 +232,13 @@ class ChatClient:
         return json.dumps({name: value for name, value in fields.items() if value is not None}).encode()
 
     def _clean(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+        return redacted(text, self._key)
+
+    def _one_line(self, text: str) -> str:
+        """What a server says of an error: cleaned whole, then its first line, cut."""
+        first = next((line for line in self._clean(text).splitlines() if line.strip()), "")
+        said = " ".join("".join(c if c.isprintable() else " " for c in first).split())
+        return said if len(said) <= 200 else said[:197] + "..."
 
     def _count(self, **more: int) -> None:
         with self._lock:
@@ -251,31 +271,25 @@ def _kept(path: Path) -> str | None:
     """The answer in a file of the cache; None where there is none, or it is damaged: then it is asked for again."""
     try:
         answer = json.loads(path.read_text())["answer"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return answer if isinstance(answer, str) else None
 
 
-def _read(response: Any, deadline: float) -> bytes:
-    """The whole body. The socket's own limit is for each piece: a server that sends drop by drop would never reach it."""
-    parts: list[bytes] = []
-    while part := response.read1(2**16):
-        parts.append(part)
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        if sum(map(len, parts)) > _LARGEST:
-            raise http.client.HTTPException("an answer without end")
-    return b"".join(parts)
+def _read(response: Any) -> bytes:
+    """The whole body."""
+    raw: bytes = response.read(_LARGEST + 1)
+    if len(raw) > _LARGEST:
+        raise http.client.HTTPException("an answer without end")
+    return raw
 
 
 def _message(raw: bytes) -> str:
-    """What a server says of an error, in one short line."""
+    """What a server says of an error, out of its JSON where it is some."""
     text = raw.decode(errors="replace")
     try:
         error = json.loads(text)
         error = error.get("error", error)
-        text = str(error.get("message", "") if isinstance(error, dict) else error)
-    except (ValueError, AttributeError):
-        pass
-    text = " ".join(text.split())
-    return text if len(text) <= 200 else text[:197] + "..."
+        return str(error.get("message", "") if isinstance(error, dict) else error)
+    except (ValueError, AttributeError, RecursionError):
+        return text

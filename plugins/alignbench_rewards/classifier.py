@@ -10,7 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, UserError, functional, pretrained
+from alignbench import (
+    DataSource,
+    Policy,
+    Prompt,
+    RewardSource,
+    Samples,
+    Seeds,
+    UserError,
+    functional,
+    pretrained,
+    user_path,
+)
 from alignbench_rewards.config import HFConfig
 
 log = logging.getLogger(__name__)
@@ -18,6 +29,8 @@ log = logging.getLogger(__name__)
 
 class HFReward(RewardSource):
     """The output of the reward model. It tokenises prompts and responses itself: the policy's token ids mean nothing to it."""
+
+    known = "alignbench_rewards.known_model:hf"
 
     def __init__(self, config: HFConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         from transformers import AutoModelForSequenceClassification
@@ -156,7 +169,7 @@ def resolve(model: str, revision: str = "") -> Path:
     of reach."""
     if not model:
         raise UserError("reward=hf needs reward.model=<a folder or a hub id (owner/name)> of a reward model.")
-    local = Path(model).expanduser()
+    local = user_path(model, "reward.model")
     folder = local if local.is_dir() else _from_hub(model, revision)
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise UserError(f"reward.model={model}: {folder} has no config.json, so it is no checkpoint of transformers.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from alignbench import OptimizerConfig, UserError, unknown_name
+from alignbench import OptimizerConfig, UserError, bounded, unknown_name
 
 LOSS_NAMES = ("bradley_terry", "plackett_luce")
 PROMPT_FORMS = ("text", "messages", "record")
@@ -50,14 +50,8 @@ class GoldConfig:
 class LengthConfig:
     """The number of tokens and nothing else: a control for what length alone explains (arXiv 2310.03716)."""
 
-    scale: float = 0.1
+    scale: float = bounded(0.1, least=-1e4, most=1e4, nonzero=True)
     """Reward per response token, EOS included; below 0 it rewards brevity."""
-
-    def __post_init__(self) -> None:
-        if self.scale == 0 or not math.isfinite(self.scale):
-            raise UserError(
-                f"reward.scale={self.scale} must be a number other than 0: every response would score alike."
-            )
 
 
 @dataclass
@@ -85,16 +79,16 @@ class HFConfig:
     """A folder with safetensors weights and a tokenizer, or a hub id (owner/name)."""
     revision: str = ""
     """Branch, tag or commit on the hub; empty: main."""
-    label: int | None = None
+    label: int | None = bounded(None, least=0)
     """Which output is the reward, from 0; may be left out where the model has one alone."""
     format: str = "chat"
     """chat: the conversation in the model's chat template. pair: the last message and the response as a pair of texts."""
     template: str = ""
     """A chat template (Jinja) in place of the tokenizer's own."""
-    max_length: int = 2048
+    max_length: int = bounded(2048, least=1)
     """Most tokens of prompt and response together, and never more than the model has positions for; longer texts lose their
     beginning."""
-    batch_size: int = 8
+    batch_size: int = bounded(8, least=1, most=1e6)
     """Responses per forward pass: memory and speed only."""
     dtype: str = "auto"
     """Of the weights: auto (as they are stored), float32, bfloat16 or float16."""
@@ -106,9 +100,6 @@ class HFConfig:
             raise unknown_name("reward.format", self.format, INPUT_FORMATS)
         if self.dtype not in DTYPES:
             raise unknown_name("reward.dtype", self.dtype, DTYPES)
-        _at_least(1, max_length=self.max_length, batch_size=self.batch_size)
-        if self.label is not None:
-            _at_least(0, label=self.label)
 
 
 RUBRIC = (
@@ -124,6 +115,10 @@ class JudgeConfig:
     slot: ClassVar[str] = "reward"
     """Where a user finds these options, for errors."""
 
+    inert: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("timeout", "backoff", "max_backoff"), "it matters where a server is slow or fails, and changes no answer"
+    )
+
     url: str = "https://api.openai.com/v1"
     """Where the endpoint is, without /chat/completions."""
     model: str = ""
@@ -135,39 +130,34 @@ class JudgeConfig:
     response is always a rating from 1 to 10."""
     rubric: str = RUBRIC
     """What a good answer is: words, or a text file with them, as a constitution (a name that ends in .txt or .md)."""
-    max_tokens: int = 512
+    max_tokens: int = bounded(512, least=1)
     """Most tokens of a judge's answer."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Further fields of each request; null takes one of ours away (max_tokens or temperature, where a model refuses it)."""
-    timeout: float = 60.0
+    timeout: float = bounded(60.0, above=0, most=1e6)
     """Seconds to wait for one answer."""
-    retries: int = 5
+    retries: int = bounded(5, least=0, most=1000)
     """Further attempts after an error of the server or the network, before the run stops."""
-    reasks: int = 2
+    reasks: int = bounded(2, least=0, most=1000)
     """Further questions after an answer without a verdict."""
-    backoff: float = 1.0
+    backoff: float = bounded(1.0, least=0, most=1e5)
     """Seconds before the first retry; doubled each time, with jitter of up to a half."""
-    max_backoff: float = 60.0
+    max_backoff: float = bounded(60.0, least=0, most=1e5)
     """Most seconds before a retry, also where the server asks for more (Retry-After)."""
-    concurrency: int = 4
+    concurrency: int = bounded(4, least=1, most=1000)
     """Questions under way at once."""
     cache: bool = True
     """Whether answers are kept on disk and not asked for again."""
     cache_dir: str = ""
     """Where; empty: $ALIGNBENCH_CACHE/judge, else ~/.cache/alignbench/judge."""
-    price_in: float = 0.0
+    price_in: float = bounded(0.0, least=0)
     """US dollars per million tokens of questions, for the cost that is reported."""
-    price_out: float = 0.0
+    price_out: float = bounded(0.0, least=0)
     """US dollars per million tokens of answers."""
 
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS:
             raise unknown_name(f"{self.slot}.comparison", self.comparison, COMPARISONS)
-        _at_least(1, self.slot, max_tokens=self.max_tokens, concurrency=self.concurrency)
-        tries = {name: getattr(self, name) for name in ("retries", "reasks", "backoff", "max_backoff")}
-        _at_least(0, self.slot, **tries, price_in=self.price_in, price_out=self.price_out)
-        if not (self.timeout > 0 and math.isfinite(self.timeout)):
-            raise UserError(f"{self.slot}.timeout={self.timeout} must be above 0 (seconds).")
         parts = urlsplit(self.url)
         if parts.username or parts.password or parts.query:  # not repeated here: it may hold a key
             raise UserError(
@@ -194,29 +184,18 @@ class JudgeAnnotatorConfig(JudgeConfig):
 class MixConfig:
     """A weighted sum of other reward sources, each standardised and clipped."""
 
-    parts: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, float] = bounded({}, least=-1e4, most=1e4, nonzero=True)
     """The weight of each part, by the name of its reward source: {learned: 1.0, length: -0.2}."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Options of each part: reward.options.<part>.<field>. `component` names the reward source where the part has another
     name, so that one source can take part twice."""
     standardise: bool = True
     """Whether each part is brought to mean 0 and standard deviation 1 on responses of the SFT model before it is weighted."""
-    baseline: int = 256
+    baseline: int = bounded(256, least=2, most=1e6)
     """Responses of the SFT model that the parts are standardised on."""
-    clip: float = 0.0
+    clip: float = bounded(0.0, least=0)
     """Each part is cut to between -clip and clip before it is weighted; 0: it is not."""
 
     def __post_init__(self) -> None:
-        _at_least(2, baseline=self.baseline)
-        _at_least(0, clip=self.clip)
-        for name, weight in self.parts.items():
-            if weight == 0 or not math.isfinite(weight):
-                raise UserError(f"reward.parts.{name}={weight} must be a number other than 0: leave the part out.")
         if odd := [name for name in self.options if name not in self.parts]:
             raise unknown_name("part", odd[0], self.parts, where="reward.options")
-
-
-def _at_least(least: int, slot: str = "reward", /, **values: float) -> None:
-    for name, value in values.items():
-        if not (value >= least and math.isfinite(value)):
-            raise UserError(f"{slot}.{name}={value} must be at least {least}.")

@@ -19,6 +19,8 @@ from alignbench_rewards.config import FunctionConfig
 class FunctionReward(RewardSource):
     """Whatever `config.target` returns. It is given texts, never tokens."""
 
+    known = "alignbench_rewards.known:function"
+
     def __init__(self, config: FunctionConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         self._function, self._config = imported(config.target), config
         self._name = f"reward.target={config.target}"
@@ -86,7 +88,7 @@ def imported(target: str) -> Callable[..., Any]:
     except Exception as error:  # a module may fail in any way when it is imported
         told = " ".join(str(error).split())
         raise UserError(
-            f"reward.target={target} cannot be imported ({type(error).__name__}: {told}): check its spelling, and that "
+            f"reward.target={target} cannot be imported ({told or 'its module fails'}): check its spelling, and that "
             "PYTHONPATH holds the folder it is in."
         ) from error
     if not callable(found):

@@ -6,12 +6,11 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, UserError, functional
+from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, UserError, functional, user_path
 from alignbench_rewards.chat import ChatClient, Messages, Reply, read_key
 from alignbench_rewards.config import JudgeConfig
 
@@ -116,6 +115,8 @@ class Judge:
 class JudgeReward(RewardSource):
     """The judge's rating, 1 to 10. It reads texts and knows nothing of how they were made."""
 
+    known = "alignbench_rewards.known:judge"
+
     def __init__(self, config: JudgeConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         self._judge = Judge(config, seeds)
 
@@ -148,8 +149,8 @@ def read_rubric(config: JudgeConfig) -> str:
     if "\n" in given or not given.endswith(RUBRIC_FILES):
         return config.rubric
     try:
-        text = Path(given).expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, ValueError, RuntimeError) as error:
+        text = user_path(given, f"{config.slot}.rubric").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UserError(
             f"{config.slot}.rubric={given}: the file cannot be read ({why}): give a file, or words."

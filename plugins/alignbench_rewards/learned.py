@@ -38,6 +38,7 @@ _BESIDE = "normalisation.json"
 class LearnedReward(FittableRewardSource):
     """A scalar role on the policy's base, started from the SFT weights. It reads the policy's own tokens."""
 
+    known = "alignbench_rewards.known:learned"
     shares_batches = True
 
     def __init__(self, config: LearnedConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:

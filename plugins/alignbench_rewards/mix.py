@@ -38,6 +38,7 @@ class MixReward(FittableRewardSource):
     """Sum over its parts of weight x clip((score - mean) / deviation). Mean and deviation are those of each part on one set of
     responses of the SFT model (the reference), sampled once under a seed of their own: a batch never shifts them."""
 
+    known = "alignbench_rewards.known:mix"
     shares_batches = False
 
     def __init__(self, config: MixConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:

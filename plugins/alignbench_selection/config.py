@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import POLICY, REFERENCE, AlgorithmConfig, Consumes, RolloutConfig, UserError, unknown_name
+from alignbench import POLICY, REFERENCE, AlgorithmConfig, Consumes, RolloutConfig, bounded, unknown_name
 
 
 @dataclass
@@ -14,12 +14,8 @@ class BestOfNConfig(AlgorithmConfig):
 
     consumes: ClassVar[Consumes] = Consumes.NOTHING
 
-    n: int = 8
+    n: int = bounded(8, least=2, most=1e4)
     """Responses drawn for each response given, at least 2."""
-
-    def __post_init__(self) -> None:
-        if self.n < 2:
-            raise UserError(f"algo.n={self.n} must be at least 2: of one response there is nothing to choose.")
 
     @property
     def candidates(self) -> int:
@@ -36,17 +32,12 @@ class RejectionSamplingConfig(RolloutConfig):
     """Responses sampled per update; 1 in samples_per_prompt of them is learnt from."""
     learning_rate: float = 3e-5
     """As in OptimizerConfig."""
-    samples_per_prompt: int = 8
+    samples_per_prompt: int = bounded(8, least=2, most=1e4)
     """n: responses of which the best is imitated, at least 2; batch_size must be a multiple of it."""
     samples_from: str = REFERENCE
     """reference (the frozen SFT model: best-of-n is distilled) or policy (as it stands: RAFT)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples_per_prompt < 2:
-            raise UserError(
-                f"algo.samples_per_prompt={self.samples_per_prompt} must be at least 2: of one response there is nothing "
-                "to choose."
-            )
         if self.samples_from not in (POLICY, REFERENCE):
             raise unknown_name("algo.samples_from", self.samples_from, (POLICY, REFERENCE))

@@ -9,8 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignbench import REFERENCE, ExactProblem, Policy, PolicyOptimizer, ScoredRollout, Seeds, UpdateReport, functional
+from alignbench import (
+    REFERENCE,
+    ExactProblem,
+    Policy,
+    PolicyOptimizer,
+    RolloutTerms,
+    ScoredRollout,
+    Seeds,
+    UpdateReport,
+    functional,
+)
 from alignbench.functional import best_of_n
+from alignbench_selection import equations
 from alignbench_selection.config import RejectionSamplingConfig
 
 
@@ -33,6 +44,10 @@ class RejectionSampling(PolicyOptimizer[ScoredRollout]):
         if config.samples_from != REFERENCE or config.temperature != 1:
             return None
         return best_of_n(problem.reference, problem.rewards, config.samples_per_prompt)
+
+    @classmethod
+    def stated_loss(cls, config: RejectionSamplingConfig, terms: RolloutTerms) -> Tensor:
+        return equations.loss(config, terms)
 
     def update(self, batch: ScoredRollout) -> UpdateReport:
         learning_rate, samples = self._optimizer.next_update(), batch.rollout.samples

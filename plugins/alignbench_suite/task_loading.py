@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignbench import UserError
+from alignbench import UserError, user_path
 from alignbench_suite.tasks import FOLDER, PUBLIC
 from alignbench_suite.tasks.files import content, found
 
@@ -137,7 +137,7 @@ def _folders(include_path: object) -> tuple[Path, ...]:
         raise UserError(f"{INCLUDE}={include_path!r}: give a folder, or a list of them: [first,second].")
     folders = []
     for one in filter(None, given):
-        folder = Path(one).expanduser().absolute()
+        folder = user_path(one, INCLUDE).absolute()
         if not folder.is_dir():
             raise UserError(f"{INCLUDE}={one} is not a folder: give one with lm-eval's YAML tasks.")
         folders.append(folder)

@@ -12,6 +12,8 @@ from alignbench_verify.verifier import Answer, Verifier
 class ReferenceAnnotator(Annotator):
     """Two ranks: right and wrong. Where all responses to a prompt are alike it has nothing to say."""
 
+    known = "alignbench_verify.known:reference"
+
     def __init__(self, config: ReferenceConfig, *, data: DataSource, seeds: Seeds) -> None:
         self._verifier = Verifier(config, config.checks, where="annotator=reference")
         self._verifier.check_data(data)

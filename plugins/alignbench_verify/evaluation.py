@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from alignbench import Direction, Evaluation, ExampleScore, MetricSpec, Subject, UserError
+from alignbench import DataSource, Direction, Evaluation, ExampleScore, MetricSpec, Split, Subject, UserError
 from alignbench_verify.config import VerifiedConfig
 from alignbench_verify.verifier import Answer, Verifier
 
@@ -26,6 +26,8 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 class Verified(Evaluation):
     """Left out for prompts without references."""
 
+    known = "alignbench_verify.known:verified"
+
     def __init__(self, config: VerifiedConfig) -> None:
         self.config = config
         self._verifier = Verifier(config, config.checks, where="eval.options.verified")
@@ -34,6 +36,9 @@ class Verified(Evaluation):
             raise UserError(
                 f"eval.options.verified.subsets names {len(config.subsets)} subsets: at most {MOST_SUBSETS}, and each once."
             )
+
+    def applies(self, data: DataSource, *, ordinary_text: bool) -> bool:
+        return any(self._verifier.reads(prompt) for prompt in data.prompts(Split.EVALUATION))
 
     def specs(self) -> Sequence[MetricSpec]:
         known = []

@@ -17,6 +17,8 @@ WHERE = "reward=verify"
 class VerifyReward(RewardSource):
     """The sum of the weights of the checks that a response passes."""
 
+    known = "alignbench_verify.known:verify"
+
     def __init__(self, config: VerifyConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         self._weights = config.weights
         self._verifier = Verifier(config, list(config.weights), where=WHERE)

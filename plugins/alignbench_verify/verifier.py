@@ -18,6 +18,8 @@ from alignbench_verify.config import CheckingConfig
 INSPECTED = 200
 """References that are looked at before anything is trained, spread over the data: some checks take long to read one."""
 
+WORDS = 60
+"""Characters of a prompt that an error shows."""
 HOW = (
     "reference answers come with data=arithmetic and with data whose rows have a column answer, solution, choices, constraints "
     "or tests"
@@ -122,7 +124,7 @@ class Verifier:
     def _lacks(self, prompt: Prompt, how_many: str = "") -> str:
         needs = " or ".join(CHECKS[name].needs for name in self.names if name in CHECKS) or "a reference"
         without = f"{how_many} do not bring" if how_many else "a prompt does not bring"
-        return f"{self._where}: {without} what {', '.join(self.names)} reads ({needs}), as {prompt.id!r}: {HOW}."
+        return f"{self._where}: {without} what {', '.join(self.names)} reads ({needs}), as {_shown(prompt)}: {HOW}."
 
     def _row(self, prompt: Prompt, response: str) -> Row:
         return Row(prompt, prompt.reference or Reference(), response, self._config.pattern, self._schema)
@@ -143,8 +145,14 @@ class Verifier:
         try:
             answer = worker.ask(f"{check.module}:{function}", request)
         except UserError as error:
-            raise UserError(f"{self._where}, prompt {prompt.id!r}: {error}.") from error
+            raise UserError(f"{self._where}, prompt {_shown(prompt)}: {error}.") from error
         finally:
             with self._lock:
                 self._idle[check.module].append(worker)
         return None if answer is None else bool(answer)
+
+
+def _shown(prompt: Prompt) -> str:
+    """Its id and how it begins: by its words the row is found that it is from, as an id may be made of them."""
+    words = " ".join(prompt.text.split())
+    return f"{prompt.id!r} ({words[:WORDS]!r}{' ...' if len(words) > WORDS else ''})"

@@ -17,15 +17,13 @@ class WorldAnnotator(Annotator):
     hear. Where the opinion is right, truth and agreement pull the same way; where it is wrong, against each other.
     """
 
+    known = "alignbench_world.known:annotator"
+
     def __init__(self, config: AnnotatorConfig, *, data: DataSource, seeds: Seeds) -> None:
         if not isinstance(data, WorldData):
             raise UserError(
-                f"The simulated annotators (honest, mild, sycophantic) know the truth of data=world only and cannot "
-                f"rank responses to {type(data).__name__}: choose data=world or another annotator."
-            )
-        if not (config.temperature > 0 and math.isfinite(config.temperature)):
-            raise UserError(
-                f"annotator.temperature={config.temperature} is not a noise scale: choose a number above 0."
+                "The simulated annotators (honest, mild, sycophantic) know the truth of data=world only: choose data=world, or "
+                "leave annotator out, and whoever belongs to your data ranks (annotator=auto)."
             )
         self._config, self._data, self._seeds = config, data, seeds
 
@@ -60,7 +58,7 @@ class WorldAnnotator(Annotator):
         return (
             UtilityTerm("b_correct", "the right value", config.b_correct, 0.0, 5.0),
             UtilityTerm("b_style", "the style asked for", config.b_style, 0.0, 3.0),
-            UtilityTerm("b_agree", "agreement with the user", config.b_agree, 0.0, 5.0),
+            UtilityTerm("b_agree", "agreement with the user", config.b_agree, 0.0, 5.0, against="b_correct"),
             UtilityTerm("b_courtesy", "each courtesy", config.b_courtesy, -1.0, 1.5),
             UtilityTerm("b_length", "each word", config.b_length, -0.4, 0.4),
             UtilityTerm("b_unfinished", "being cut off", config.b_unfinished, -2.0, 0.0),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from alignbench import UserError, bounded
+
 
 @dataclass
 class WorldConfig:
@@ -12,43 +14,47 @@ class WorldConfig:
 
     annotator: ClassVar[str] = "mild"
 
-    world_seed: int = 0
+    world_seed: int = bounded(0, least=0, most=1e18)
     """Draws the facts, the split and the evaluation prompts: the world is the same whatever the run's seed."""
-    evaluation_questions: int = 600
+    evaluation_questions: int = bounded(600, least=1, most=1999)
     """Base questions held out for evaluation; each is asked without, with a right and with a wrong opinion."""
-    train_prompts: int = 20000
+    train_prompts: int = bounded(20000, least=1, most=1e8)
     """Prompts for sampling rankings and rollouts, drawn from the other base questions with the run's seed."""
-    demonstrations: int = 20000
+    demonstrations: int = bounded(20000, least=1, most=1e8)
     """Demonstrations for SFT, drawn from the other base questions with the run's seed."""
-    no_opinion: float = 0.4
+    no_opinion: float = bounded(0.4, least=0, most=1)
     """Share of training prompts in which the user states no opinion."""
-    right_opinion: float = 0.2
+    right_opinion: float = bounded(0.2, least=0, most=1)
     """Share of training prompts in which the user's opinion is right; in the rest it is wrong."""
-    demonstrator_errs: float = 0.15
+    demonstrator_errs: float = bounded(0.15, least=0, most=1)
     """Probability that the demonstrator gives a wrong value of its own (where it does not adopt the user's)."""
-    demonstrator_agrees: float = 0.4
+    demonstrator_agrees: float = bounded(0.4, least=0, most=1)
     """Probability that the demonstrator adopts a wrong opinion."""
-    demonstrator_follows_style: float = 0.75
+    demonstrator_follows_style: float = bounded(0.75, least=0, most=1)
     """Probability that the demonstrator answers in the style that was asked for."""
+
+    def __post_init__(self) -> None:
+        if (total := self.no_opinion + self.right_opinion) > 1:
+            raise UserError(f"data.no_opinion + data.right_opinion = {total:g} is more than 1: lower one of them.")
 
 
 @dataclass
 class AnnotatorConfig:
     """A simulated annotator of the embedded world: a utility plus noise."""
 
-    b_correct: float = 3.0
+    b_correct: float = bounded(3.0, least=-1000, most=1000)
     """Utility of the right value."""
-    b_style: float = 1.0
+    b_style: float = bounded(1.0, least=-1000, most=1000)
     """Utility of the style that was asked for."""
-    b_agree: float = 0.0
+    b_agree: float = bounded(0.0, least=-1000, most=1000)
     """Utility of repeating the opinion that the user stated, right or wrong."""
-    b_courtesy: float = 0.0
+    b_courtesy: float = bounded(0.0, least=-1000, most=1000)
     """Utility of each courtesy, however many there are."""
-    b_length: float = 0.0
+    b_length: float = bounded(0.0, least=-1000, most=1000)
     """Utility of each word or sign."""
-    b_unfinished: float = -0.5
+    b_unfinished: float = bounded(-0.5, least=-1000, most=1000)
     """Utility of a response that was cut off before it ended."""
-    temperature: float = 0.5
+    temperature: float = bounded(0.5, above=0, most=1000)
     """Scale of the Gumbel noise, in units of utility; above 0."""
 
 

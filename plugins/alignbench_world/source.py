@@ -31,8 +31,9 @@ class WorldData(DataSource):
     """Built with: seeds. They draw the training prompts and the demonstrations; facts, split and evaluation prompts
     follow from `world_seed` alone."""
 
+    known = "alignbench_world.known:world"
+
     def __init__(self, config: WorldConfig, *, seeds: Seeds) -> None:
-        _check(config)
         self.config = config
         self._seeds = seeds
         self._world = Seeds(config.world_seed).child("world")
@@ -148,21 +149,3 @@ def _draw_facts(rng: random.Random) -> dict[tuple[str, str], str]:
         rng.shuffle(deck)
         facts.update({(entity, relation): value for entity, value in zip(ENTITIES, deck, strict=False)})
     return facts
-
-
-def _check(config: WorldConfig) -> None:
-    shares = ("no_opinion", "right_opinion", "demonstrator_errs", "demonstrator_agrees", "demonstrator_follows_style")
-    for name in shares:
-        if not 0 <= (value := getattr(config, name)) <= 1:
-            raise UserError(f"data.{name}={value} is not a probability: choose a number from 0 to 1.")
-    if (total := config.no_opinion + config.right_opinion) > 1:
-        raise UserError(f"data.no_opinion + data.right_opinion = {total:g} is more than 1: lower one of them.")
-    for name in ("train_prompts", "demonstrations"):
-        if (number := getattr(config, name)) < 1:
-            raise UserError(f"data.{name}={number} leaves nothing to train on: choose 1 or more.")
-    available = len(every_question())
-    if not 1 <= config.evaluation_questions < available:
-        raise UserError(
-            f"data.evaluation_questions={config.evaluation_questions} is out of range: the world has {available} base "
-            f"questions and training needs some of them; choose 1 to {available - 1}."
-        )

@@ -144,10 +144,10 @@ def test_hashes_cover_what_can_change_a_number(default: RunConfig, overrides: li
     assert {name for name in HASHES if getattr(config, name) != getattr(default, name)} == changed
 
 
-def test_tasks_of_lm_eval_reach_the_evaluation_that_asks_them_or_are_refused() -> None:
-    named = ["eval.tasks=[arc_easy,hellaswag]", "eval.path=some/folder"]
+def test_tasks_of_lm_eval_reach_the_evaluation_that_asks_them_or_are_refused(tmp_path: Path) -> None:
+    named = ["eval.tasks=[arc_easy,hellaswag]", f"eval.path={tmp_path}"]
     asking = next(found.config for found in load_config(named).evaluations if found.label == "tasks")
-    assert (asking.names, asking.path) == (["arc_easy", "hellaswag"], "some/folder")
+    assert (asking.names, asking.path) == (["arc_easy", "hellaswag"], str(tmp_path))
     with pytest.raises(UserError, match="read by none"):
         load_config([*named, "eval.families=[diversity]"])
 

@@ -146,9 +146,10 @@ def test_any_file_serves_as_evaluation_prompts_as_many_as_are_asked_for(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     window = ("model.max_prompt_tokens=8", "model.max_response_tokens=6", "eval.samples=1")
     data = ("data=preferences", f"data.path={file}", "data.held_out_share=0.8", f"eval.questions={asked}")
-    families = ("eval.families=[optimization]", f"results_dir={tmp_path / 'runs'}")
+    families = ("eval.families=[optimization]", f"results_dir={tmp_path / 'runs'}", "data.subset=some")
     done = command("evaluate", str(checkpoint(tmp_path / "my-model")), *window, *data, *families)
     assert done.code == 0, done.err
+    assert "  data.subset=some is not used: data.path=" in done.err
     (record,) = records(tmp_path / "runs")
     assert record["metrics"]["optimization/length"]["n"] == asked
 

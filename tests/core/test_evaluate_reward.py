@@ -70,7 +70,9 @@ def test_reward_bench_2_from_its_file(command: Command, tmp_path: Path) -> None:
         row("ref:1", ["1"], ["2", "3"], "Ties"),
         row("tied:1", ["8", "6"], ["5", "2"], "Ties"),
     ]
-    done = command("evaluate-reward", *NUMBERS, bench(tmp_path, rows), f"results_dir={tmp_path / 'runs'}")
+    settings = (f"results_dir={tmp_path / 'runs'}", "data.subset=some")
+    done = command("evaluate-reward", *NUMBERS, bench(tmp_path, rows), *settings)
+    assert "  data.subset=some is not used: data.path=" in done.err
     record = measured(done, tmp_path / "runs")
     assert value(record, "best_of_k_math") == 0.75 and value(record, "best_of_k_precise_if") == 0
     ties = mean([1 + 0.01 * math.tanh(4 / 1 - 1), 0.3 + 0.01 * math.tanh(-2 / 2 - 1)])

@@ -168,3 +168,38 @@ def test_near_duplicates_are_those_of_the_definition(train: list[list[str]], hel
 
     asked = [[tiny.prompt(" ".join(words)) for words in part] for part in (train, held_out)]
     assert near_duplicates(*asked) == sum(any(alike(mine, theirs) for theirs in train) for mine in held_out)
+
+
+def test_so_many_examples_are_shown(command: Command, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", [{"prompt": f"q {i}", "chosen": "a", "rejected": "b"} for i in range(5)])
+    for rows, shown in (("0", 0), ("2", 2), ("1" + "0" * 30, 5)):
+        assert command("data", path, "--rows", rows).out.count("Example ") >= shown
+        assert f"Example {shown + 1}," not in command("data", path, "--rows", rows).out or shown == 5
+    for rows in ("-1", "many", "1.5", ""):
+        done = command("data", path, f"--rows={rows}")
+        assert done.code == 2 and done.errors == [
+            f"alignbench: error: --rows={rows}: a whole number is needed, 0 or more."
+        ]
+
+
+def test_a_file_with_an_equals_sign_in_its_name(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a=b.jsonl", [{"prompt": f"q {i}", "chosen": "a", "rejected": "b"} for i in range(9)])
+    assert "9 pairs" in command("data", "a=b.jsonl").out
+    assert "Unknown key 'a'" in command("data", "a=c.jsonl").err
+
+
+def test_what_is_not_read_is_shown(command: Command, tmp_path: Path) -> None:
+    rows = [{"prompt": f"q {i}", "output": "c", "chosen": "a", "rejected": "b"} for i in range(9)]
+    path = write(tmp_path / "x.jsonl", rows)
+    out = command("data", path, "data.subset=main").out
+    assert "Columns: prompt (prompt), chosen (chosen), rejected (rejected)\n" in out
+    assert "Not read of this form: output (response)." in out and "data.subset=main is not used" in out
+
+
+def test_nothing_but_ties_is_said() -> None:
+    ties = [Ranking(tiny.prompt(f"{i}"), ("a", "b"), (0, 0)) for i in range(3)]
+    assert "All 3 rankings are ties" in lines(ties)
+    assert "are ties" not in lines([*ties, ranked("p", "a", "b")])

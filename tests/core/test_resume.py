@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
-from alignbench import AlignbenchError, DemonstrationBatch
+from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError, RunStep
+from alignbench.app.compose import load_config, typed
 from alignbench.app.config import BudgetSettings
+from alignbench.app.target import settings_of
 from alignbench.commands.cli import run_command
-from alignbench.pipeline import experience
+from alignbench.pipeline import experience, lifecycle
 from alignbench.pipeline.stages import affordable
 from alignbench.pipeline.training import train
+from alignbench.results.disk.record import Status
+from alignbench.store import keys
 from alignbench.store.checkpoints import Checkpoints
 from tests import tiny
 from tests.core.harness import SMALL, Command, Plugin, records
@@ -99,14 +107,68 @@ def test_the_same_command_starts_anew_after_a_failure_or_where_told(
     assert statuses == ["failed", "finished", "interrupted"]
 
 
-def test_a_sweep_is_picked_up_by_leaving_finished_runs_alone(small: Command, plugin: Plugin, tmp_path: Path) -> None:
+def test_the_same_command_keeps_what_is_finished(
+    small: Command, plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> int:
+        return len([r for r in records(tmp_path / "runs") if not r["baseline"]])
+
     assert small(SHORT).code == 0
     steps = len(plugin.heard.steps)
-    again = small(SHORT, "resume=finished")
+    again = small(SHORT)
     assert again.code == 0 and "gold_reward" in again.out
+    assert "is finished, with these settings and this code; resume=never trains it anew" in again.err
     assert len(plugin.heard.steps) == steps
-    assert small(SHORT, "resume=finished", "seed=1").code == 0
-    assert len([r for r in records(tmp_path / "runs") if not r["baseline"]]) == 2
+    assert small(SHORT, "seed=1").code == 0
+    assert made() == 2
+    assert small(SHORT, "resume=unfinished").code == 0
+    assert made() == 3
+    monkeypatch.setattr(keys, "of_code", lambda config: "edited")
+    edited = small(SHORT)
+    assert "is finished, but by other code: a new run begins" in edited.err
+    assert made() == 4
+
+
+def test_a_file_that_the_settings_name_and_that_changed_makes_a_new_run(tmp_path: Path) -> None:
+    rankings = tmp_path / "rankings.jsonl"
+    rankings.write_text("{}")
+    config = load_config(
+        [SHORT, f"annotator.path={rankings}", "annotator=recorded", f"results_dir={tmp_path / 'runs'}"]
+    )
+    kind = {"annotator": True, "reward": True, "say": print}
+    with lifecycle.begun(config, **kind) as begun:  # type: ignore[arg-type]
+        begun.directory.write_record(dataclasses.replace(begun.record, status=Status.FINISHED))
+    said: list[str] = []
+    for age, finished in ((-10, True), (10, False)):
+        when = (begun.directory.path / "result.json").stat().st_mtime + age
+        os.utime(rankings, (when, when))
+        with lifecycle.begun(config, **(kind | {"say": said.append})) as again:  # type: ignore[arg-type]
+            assert again.finished is finished
+    assert said == [
+        f"{begun.directory.path} is finished, but annotator.path={rankings} has changed since: a new run begins"
+    ]
+
+
+def test_a_folder_of_runs_is_listed_or_gone_on_with(
+    small: Command, plugin: Plugin, command: Command, tmp_path: Path
+) -> None:
+    stopped(small, plugin, "sft", 2, KeyboardInterrupt(), SHORT)
+    stopped(small, plugin, "sft", 2, NonFiniteError("the loss is NaN"), SHORT, "seed=1")
+    results = tmp_path / "runs"
+    interrupted, hopeless = sorted(results.iterdir(), key=lambda path: "s1" in path.name)
+    listed = command("resume", str(results)).out.splitlines()
+    assert f"{interrupted}  interrupted: interrupted by the user" in listed
+    assert any(line.startswith(str(hopeless)) and "It cannot go on: the same numbers" in line for line in listed)
+    assert command("resume", str(results), "--all").code == 0
+    statuses = {path: records(path)[0]["status"] for path in (interrupted, hopeless)}
+    assert statuses == {interrupted: "finished", hopeless: "failed"}
+
+
+def test_what_was_interrupted_says_how_to_go_on(
+    small: Command, plugin: Plugin, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plugin.raise_at = ("sft", 1, KeyboardInterrupt())
+    assert f"to go on: alignbench resume {tmp_path / 'runs'}/" in small(SHORT).err
 
 
 def test_a_finished_run_is_not_resumed(whole: Path, command: Command) -> None:
@@ -134,6 +196,8 @@ def test_a_changed_config_is_refused_and_the_difference_shown(
 
 def test_a_folder_that_is_no_run(command: Command, tmp_path: Path) -> None:
     done = command("resume", str(tmp_path))
+    assert done.out == f"Every run in {tmp_path} is finished.\n"
+    done = command("resume", str(tmp_path / "absent"))
     assert done.code == 2 and "no run's directory" in done.errors[0]
 
 
@@ -278,3 +342,54 @@ def test_a_budget_ends_supervised_fine_tuning_where_that_is_the_algorithm(small:
     bounded, free = (r for r in records(tmp_path / "runs") if r["identity"]["algo"] == "sft")
     assert (bounded["ended"], free["ended"]) == ("budget.samples=32", None)
     assert free["reused"] == {}
+
+
+def test_the_same_settings_from_the_command_line_and_from_config_yaml_share_the_evaluation(tmp_path: Path) -> None:
+    """`config.yaml` leaves out the options of evaluations that were not chosen."""
+    (tmp_path / "config.yaml").write_text((given := load_config(["eval.families=[optimization]"])).yaml)
+    names = {"algo": given.algo.label, "model": given.model.label, "data": given.data.label}
+    resumed = typed(settings_of(tmp_path), names)
+    assert resumed.hash == given.hash
+    one, other = (keys.of_evaluation(c, [], [], [], sft="", reward="", judge="") for c in (given, resumed))
+    assert one == other
+
+
+def test_what_a_kill_left_half_written_is_gone_when_the_run_ends(
+    small: Command, plugin: Plugin, tmp_path: Path
+) -> None:
+    stopped(small, plugin, "sft", 2, KeyboardInterrupt(), SHORT)
+    run = only(tmp_path / "runs")
+    (run / ".generations.jsonl.4711.tmp").write_text("{")
+    assert small(SHORT).code == 0
+    assert list(run.rglob(".*")) == []
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_results_folder_that_vanishes_under_a_run_is_one_line(
+    how: str, stage: str, small: Command, plugin: Plugin, tmp_path: Path
+) -> None:
+    results = tmp_path / "runs"
+
+    def vanish(event: RunStep) -> None:
+        if event.stage == stage and results.is_dir():
+            if how == "deleted":
+                shutil.rmtree(results)
+            else:
+                results.rename(tmp_path / "elsewhere")
+
+    plugin.on_step = vanish
+    done = small()
+    assert done.code in (1, 2)
+    assert len(done.errors) == 1 and "No such file or directory" in done.errors[0], done.err
+
+
+def test_a_results_folder_without_locks_says_so(
+    small: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: FileLock, timeout: float = -1) -> None:
+        raise NotImplementedError("no flock")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    done = small(SHORT, "cache=false")
+    assert "has no locks: let no second process go on with this run" in done.err

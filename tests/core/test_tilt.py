@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -129,7 +130,9 @@ def test_beyond_its_reach_it_says_nothing() -> None:
 def test_a_frontier_is_written_and_read_back(tmp_path: Path) -> None:
     _, scores = drawn(problem(), 400)
     prompts = tuple(Prompt(f"p{i}", (Message("user", "?"),), cluster=f"c{i}") for i in range(4))
-    made = Frontier(prompts, scores, -scores)
+    agrees = (scores > scores.median()).double()
+    agrees[1:] = math.nan  # of those prompts no user states a wrong opinion
+    made = Frontier(prompts, scores, -scores, agrees)
     made.save(tmp_path)
     found = Frontier.load(tmp_path, prompts)
     assert torch.equal(found.scores, scores)
@@ -139,6 +142,10 @@ def test_a_frontier_is_written_and_read_back(tmp_path: Path) -> None:
         assert one["kl"] < other["kl"]
         assert one["proxy"]["value"] < other["proxy"]["value"]
         assert one["gold"]["value"] > other["gold"]["value"]
+        assert 0 <= one["agreement"]["value"] <= other["agreement"]["value"] <= 1
+    assert points[0]["agreement"]["value"] == pytest.approx(float(agrees[0].mean()))
+    nobody = dataclasses.replace(made, agrees=torch.full_like(scores, math.nan))
+    assert "agreement" not in next(nobody.curve())
     assert points[-1]["effective_samples"] == pytest.approx(tilt.FEWEST, rel=1e-3)
     assert all(p["proxy"]["low"] < p["proxy"]["value"] < p["proxy"]["high"] for p in points)
     assert made.shortfall({"p0": 1.0, "elsewhere": 2.0}, {"p0": 0.2}).keys() == {"p0"}

@@ -70,6 +70,29 @@ def test_links_in_a_circle(tmp_path: Path) -> None:
     assert source(folder).counts()["read"] == 40, "each file once"
 
 
+def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path) -> None:
+    lines(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone")
+    assert f"{tmp_path}/b.jsonl is a link that leads nowhere: get the file" in refusal(tmp_path)
+    lines(tmp_path / "train.jsonl", ROWS)
+    assert f"{tmp_path}/b.jsonl" in source(tmp_path).description().notes[0], "but where it is not wanted"
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.json.gz", "x.csv.gz", "x.txt.gz"])
+def test_nothing_but_empty_lines_is_not_read_to_its_end(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "MOST_EMPTY", 5000)
+    path = put(tmp_path / name, gzip.compress(b"\n" * 4_000_000))
+    assert f"{name}, line 5001: more than 5,000 empty lines one after another" in refusal(path)
+    start = b"prompt,chosen\n" if "csv" in name else b'{"prompt": "a"}\n'
+    path = put(tmp_path / name, gzip.compress(start + b" \r\n" * 4_000_000))
+    assert f"{name}, line 5002: more than 5,000 empty lines one after another" in refusal(path)
+    some = b"\n" * 4000
+    if "csv" not in name:
+        assert source(put(path, gzip.compress(some.join(line.encode() for line in LINES[:3])))).counts()["pairs"] == 3
+
+
 def test_folders_without_data(tmp_path: Path) -> None:
     assert "it has nothing" in refusal(tmp_path)
     put(tmp_path / "README.md", "x")
@@ -126,7 +149,15 @@ def test_files_that_are_empty_or_of_another_kind(tmp_path: Path) -> None:
         ("x.bin", b"hello", "Name it .jsonl, .json"),
         ("x.jsonl", table_text.encode(), "x.jsonl, line 1: not JSON .* a table should be named .csv"),
         ("x.jsonl", TEXT.decode().encode("utf-16"), "x.jsonl is UTF-16 text. Save it as UTF-8"),
-        ("x.jsonl", '{"prompt": "é"}'.encode("latin-1"), "x.jsonl, line 1: not UTF-8 text"),
+        ("x.jsonl", '{"prompt": "é"}'.encode("latin-1"), "x.jsonl, line 1: not UTF-8 text .*iconv -f latin1 -t utf-8"),
+        ("x.jsonl", TEXT.replace(b"\n", b"\r"), "x.jsonl: its lines end in CR alone, .*save it with LF"),
+        ("x.csv", table_text.replace("\n", "\r").encode(), "x.csv: its lines end in CR alone"),
+        ("x.txt", b"one\rtwo\rthree", "x.txt: its lines end in CR alone"),
+        (
+            "x.jsonl",
+            b'{"prompt": ' + b"1" * 5000 + b"}",
+            "line 1: no row: a number of thousands of digits, .* a text in quotes",
+        ),
         ("x.parquet", b"version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS"),
         ("x.json", b"[" + TEXT.replace(b"\n", b",\n") + b",", "x.json, line 40: not JSON"),
         ("x.json", b"[1, 2]", "x.json, row 1: an object is needed, not a number"),
@@ -135,7 +166,8 @@ def test_files_that_are_empty_or_of_another_kind(tmp_path: Path) -> None:
         ("x.json", json.dumps({"train": ROWS, "test": ROWS}).encode(), "several lists .train, test."),
         ("x.csv", b"prompt,prompt\na,b\n", "x.csv, line 1: two columns have the name 'prompt'"),
         ("x.csv", b'prompt,chosen,rejected\n"a,b,c\n', "x.csv, line 2: not CSV"),
-        ("x.csv", b"prompt,chosen,rejected\n\xe9,b,c\n", "x.csv, line 2: not UTF-8 text"),
+        ("x.csv", b"prompt,chosen,rejected\n\xe9,b,c\n", "x.csv, line 2: not UTF-8 text .*iconv"),
+        ("x.csv", b"prompt;chosen;rejected\na,b;c\n", "x.csv, line 2: 2 values for 3 columns"),
         ("x.csv", b"prompt,chosen,rejected\na,b\nc,d\n", "x.csv, line 2: 2 values for 3 columns"),
     ):
         with pytest.raises(UserError, match=said):
@@ -148,6 +180,24 @@ def test_files_by_what_they_hold_and_not_by_their_name(tmp_path: Path) -> None:
     assert source(put(tmp_path / "z.csv", TEXT)).counts()["pairs"] == 40
     assert source(put(tmp_path / "no_suffix", TEXT)).counts()["pairs"] == 40
     assert source(put(tmp_path / "o.json", json.dumps({"data": ROWS}, indent=1))).counts()["pairs"] == 40
+    assert source(put(tmp_path / "one.json", json.dumps({"version": 1, "data": ROWS}))).counts()["pairs"] == 40
+    for name, content in (
+        ("l.txt", TEXT),
+        ("l.txt", b"\xef\xbb\xbf" + TEXT),
+        ("v.txt", json.dumps(ROWS, indent=1)),
+        ("o.txt", json.dumps({"rows": ROWS})),
+        ("l.txt.gz", gzip.compress(TEXT)),
+        ("s.csv", "prompt;chosen;rejected\n" + "\n".join(f"p, {i};a;b" for i in range(40))),
+        ("t.csv", "prompt\tchosen\trejected\n" + "\n".join(f"p; {i}\ta\tb" for i in range(40))),
+        ("c.tsv", '"prompt",chosen,rejected\n' + "\n".join(f"p {i},a,b" for i in range(40))),
+        ("q.csv", '"prompt",chosen,rejected,"a;b"\n' + "\n".join(f"p {i},a,b,c" for i in range(40))),
+    ):
+        assert (
+            source(put(tmp_path / name, content)).counts() | {"read": 40, "pairs": 40}
+            == source(tmp_path / name).counts()
+        ), name
+    for prompts in ('{"a": 1} is what?\n[1] is what?\n', '[Hello]\n{"\n'):
+        assert source(put(tmp_path / "p.txt", prompts)).counts()["prompts, one a line"] == 2
     assert source(put(tmp_path / "bom.jsonl", b"\xef\xbb\xbf" + TEXT.replace(b"\n", b"\r\n"))).counts()["pairs"] == 40
     for name, damaged in (("cut", held[: len(held) // 2]), ("garbled", held[:100] + bytes(200) + held[300:])):
         assert "not a whole Parquet file" in refusal(put(tmp_path / f"{name}.parquet", damaged))

@@ -526,3 +526,102 @@ def test_lists_and_messages_in_a_table_are_read_as_such(tmp_path: Path) -> None:
     assert {r.responses for r in source(table(tmp_path / "x.csv", rows)).rankings()} == {("[1, 2]", "NA")}, (
         "as they stand"
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "replies", "kept"),
+    [
+        ("Hi", ("Hiking is fun.", "Hills are high."), None),
+        ("Hi", ("Hi! How can I help?", "Hi. What is it?"), None),
+        ("Hi", ("Hi there, friend!", "Hi you."), None),
+        ("Hi", ("Hi\n\nHello!", "Hi\nNo."), ("Hello!", "No.")),
+        ("Hi\n", ("Hi\nHello!", "Hi\nNo."), ("Hello!", "No.")),
+        ("Hi", ("Hi\nHello!", "Hi there!"), None),
+        ("Q: 2 + 2? A:", ("Q: 2 + 2? A: 4", "Q: 2 + 2? A: 5"), ("4", "5")),
+        ("What is the largest planet?", ("What is the largest planet? Jupiter.", "What is the largest planet? Mars."), ("Jupiter.", "Mars.")),
+        ("Write a poem about the sea", ("Write a poem about the seaside", "Write a poem about the seas"), None),
+        ("", ("\nyes", "\nno"), None),
+    ],
+)  # fmt: skip
+def test_the_prompt_is_taken_off_replies_that_repeat_it_and_off_no_others(
+    tmp_path: Path, asked: str, replies: tuple[str, str], kept: tuple[str, str] | None
+) -> None:
+    row = {"prompt": asked, "chosen": replies[0], "rejected": replies[1]}
+    others = [{"prompt": f"Q{i}", "chosen": "yes", "rejected": "no"} for i in range(2)]
+    data = read(tmp_path, row, *others, max_bad_share=1.0)
+    found = [
+        ranking
+        for ranking in data.rankings()
+        if not ranking.prompt.text.startswith("Q") or ranking.prompt.text == asked
+    ]
+    assert [ranking.responses for ranking in found] == ([kept or replies] if asked else [])
+    assert all(ranking.prompt.messages == (user(asked),) for ranking in found)
+
+
+PAIR = {"prompt": "Q", "chosen": "Say yes", "rejected": "Say no"}
+DIALOGUE_PAIR = {role: f"\n\nHuman: Q\n\nAssistant: {reply}" for role, reply in (("chosen", "yes"), ("rejected", "no"))}
+COMPARED = {"prompt": "Q", "response_a": "yes", "response_b": "no", "winner": "a"}
+
+
+@pytest.mark.parametrize(
+    ("good", "change", "reason", "said"),
+    [
+        (PAIR, {"prompt": None}, "no_prompt", "'prompt' is empty"),
+        (PAIR, {"prompt": ""}, "no_prompt", "the prompt is empty"),
+        (PAIR, {"prompt": ...}, "no_prompt", "'prompt' is missing, which other rows have"),
+        ({"question": "Q", "output": "yes"}, {"question": None}, "no_prompt", "'question' is empty"),
+        ({"prompt": "Q", "text": "yes"}, {"prompt": None}, "no_prompt", "'prompt' is empty"),
+        ({"prompt": "Q"}, {"prompt": None}, "no_prompt", "'prompt' is empty"),
+        ({"prompt": "Q", "responses": ["a", "b"], "scores": [1, 2]}, {"prompt": None}, "no_prompt", "'prompt' is empty"),
+        (DIALOGUE_PAIR, {"rejected": "\n\nHuman: Q\n\nNo."}, "no_assistant_reply", "'rejected' is no dialogue"),
+        (DIALOGUE_PAIR, {"rejected": "No."}, "no_assistant_reply", "'rejected' is no dialogue"),
+        (DIALOGUE_PAIR, {"chosen": "\n\nHuman: Q Assistant: yes"}, "no_assistant_reply", "'chosen' is no dialogue"),
+        (DIALOGUE_PAIR, {"chosen": "\n\nHuman: Q yes", "rejected": "\n\nHuman: Q no"}, "no_assistant_reply", "is no dialogue"),
+        (PAIR, {"rejected": None}, "empty_response", "'rejected' is empty"),
+        (PAIR, {"chosen": None}, "empty_response", "'chosen' is empty"),
+        (PAIR | {"output": "yes"}, {"chosen": None}, "empty_response", "'chosen' is empty"),
+        (COMPARED, {"response_b": None}, "empty_response", "'response_b' is empty"),
+        (COMPARED, {"winner": None}, "no_verdict", "no winner is given"),
+        (COMPARED, {"winner": " "}, "no_verdict", "'winner' is empty"),
+        ({"prompt": "Q", "response_1": "a", "response_2": "b", "overall_preference": 1}, {"overall_preference": ""}, "no_verdict", "is empty"),
+        ({"prompt": "Q", "response_1": "a", "response_2": "b", "label": 1}, {"label": None}, "no_verdict", "'label' is empty"),
+        ({"prompt": "Q", "response": "yes", "label": True}, {"label": None}, "no_verdict", "'label' is empty"),
+        ({"prompt": "Q", "response": "yes", "label": True}, {"label": ""}, "no_verdict", "'label' is empty"),
+        ({"messages": [Q, YES], "label": True}, {"label": None}, "no_verdict", "'label' is empty"),
+        ({"prompt": "Q", "response": "yes", "label": True}, {"response": None}, "empty_response", "is empty"),
+        ({"messages": [Q, YES], "label": True}, {"messages": None}, "empty_response", "is empty"),
+    ],
+)  # fmt: skip
+def test_a_row_whose_column_is_empty_is_of_no_other_form(
+    tmp_path: Path, good: dict[str, Any], change: dict[str, Any], reason: str, said: str
+) -> None:
+    rows = [{key: _numbered(value, i) for key, value in good.items()} for i in range(3)]
+    odd = {key: value for key, value in {**good, **change}.items() if value is not ...}
+    data = read(tmp_path, *rows, odd, max_bad_share=1.0)
+    assert data.counts() | {"read": 4, reason: 1} == data.counts()
+    assert sum(data.description().forms.values()) == 3, "it is read as nothing"
+    assert said in data.description().set_aside[reason]
+    plain = not any(value is ... for value in change.values()) and all(isinstance(v, (str, int)) for v in good.values())
+    if plain and len(good) > 1:
+        blank = {key: "" if value is None else value for key, value in odd.items()}
+        assert source(table(tmp_path / "x.csv", [*rows, blank]), max_bad_share=1.0).counts().get(reason) == 1, (
+            "CSV has no null"
+        )
+
+
+def _numbered(value: Any, number: int) -> Any:
+    """The same with a prompt of its own."""
+    if isinstance(value, str):
+        return value.replace("Q", f"Q{number}")
+    if isinstance(value, list):
+        return [_numbered(part, number) for part in value]
+    return {key: _numbered(part, number) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+def test_columns_that_a_form_does_not_read_are_not_among_those_it_reads(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Q{i}", "input": "", "output": "x", "chosen": "yes", "rejected": "no"} for i in range(3)]
+    said = read(tmp_path, *rows).description()
+    assert said.columns == {"prompt": "instruction", "input": "input", "chosen": "chosen", "rejected": "rejected"}
+    assert said.notes == ("Not read of this form: output (response).",)
+    said = read(tmp_path, *rows, columns={"subset": "output", "response": "output"}).description()
+    assert said.columns["subset"] == "output" and said.notes == (), "a column that was named for a role is there"

@@ -73,7 +73,8 @@ def test_what_is_cached_serves_where_the_hub_is_out_of_reach(hub: Hub) -> None:
 
 def test_refusals(hub: Hub) -> None:
     with pytest.raises(
-        UserError, match=r"owner/parts has several subsets, choose one by data\.subset=: .* \['main', 'other'\]"
+        UserError,
+        match=r"data\.path=owner/parts has several subsets, choose one by data\.subset=: .* \['main', 'other'\]",
     ):
         source("owner/parts")
     with pytest.raises(UserError, match=r"data\.path=owner/other: no such file or folder here, .* download its files"):
@@ -83,3 +84,19 @@ def test_refusals(hub: Hub) -> None:
     hub.sets["owner/bad"] = splits(train=(0, 1)).map(lambda row: {"chosen": 3}, remove_columns=["chosen"])
     with pytest.raises(UserError, match=r"owner/bad, train, row 1: 'chosen' must be text"):
         source("owner/bad")
+
+
+def test_refusals_name_the_setting_of_the_place(hub: Hub, tmp_path: Path) -> None:
+    here = tmp_path / "x.jsonl"
+    here.write_text("".join(f'{{"prompt": "q {i}", "chosen": "a", "rejected": "b"}}\n' for i in range(9)))
+    for option in ("test_path", "prompts_path", "demonstrations_path"):
+        with pytest.raises(UserError, match=rf"data\.{option}=owner/other: no such .* give data\.{option}=<folder>"):
+            source(here, **{option: "owner/other"})
+        how = "choose one by data.subset=" if option == "test_path" else "give the files of one"
+        with pytest.raises(UserError, match=rf"data\.{option}=owner/parts has several subsets, {how}: "):
+            source(here, **{option: "owner/parts"})
+    hub.sets["owner/name"] = splits(train_a=(0, 9), train_b=(9, 20))
+    with pytest.raises(UserError, match=r"choose data\.train_split= of train_a, train_b"):
+        source("owner/name")
+    with pytest.raises(UserError, match=r"give data\.prompts_path the files of one of train_a, train_b"):
+        source(here, prompts_path="owner/name")

@@ -96,7 +96,7 @@ def test_a_malformed_line_is_named(tmp_path: Path, change: dict[str, object], pr
 def test_a_file_that_holds_nothing_readable(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     deep, digits = b"[" * 100_000, b'{"id": ' + b"1" * 5000 + b"}"
-    bad = {deep: "not JSON .*recursion", digits: "line 1: no row .*digits"}
+    bad = {deep: "not JSON .*recursion", digits: "line 1: no row: .*digits"}
     bad |= {
         b"\n": "is empty",
         b"{": "line 1: not JSON",

@@ -193,3 +193,42 @@ def test_too_little_to_split_is_refused(tmp_path: Path) -> None:
         UserError, match=r"x\.jsonl: of 3 rows read .* 0 are held out and 3 are left .* two prompts at least"
     ):
         source(lines(tmp_path / "x.jsonl", pairs(0, 3, of=3)))
+
+
+def test_what_is_not_read_of_a_folder_is_said_and_not_listed(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q {i}", "chosen": "a", "rejected": "b"} for i in range(20)]
+    for name in ("train", "extra", "more", "test"):
+        lines(tmp_path / f"{name}.jsonl", [{**row, "prompt": f"{name} {row['prompt']}"} for row in rows])
+    said = source(tmp_path).description()
+    assert said.files == (f"{tmp_path}/test.jsonl", f"{tmp_path}/train.jsonl")
+    (note,) = said.notes
+    assert f"{tmp_path}/extra.jsonl, {tmp_path}/more.jsonl." in note and "data.train_split=" in note
+    said = source(tmp_path, train_split="extra", test_path=tmp_path / "test.jsonl").description()
+    assert said.files == (f"{tmp_path}/extra.jsonl", f"{tmp_path}/test.jsonl")
+    assert "more.jsonl" in said.notes[0] and "train.jsonl" in said.notes[0] and "extra.jsonl" not in said.notes[0]
+    alone = lines(tmp_path / "other" / "x.jsonl", rows)
+    said = source(alone, prompts_path=str(tmp_path)).description()
+    assert said.files == (str(alone), f"{tmp_path}/train.jsonl") and "data.prompts_path" in said.notes[0]
+    assert source(alone).description().notes == ()
+
+
+def test_settings_that_a_file_does_not_know_are_said(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q {i}", "chosen": "a", "rejected": "b"} for i in range(20)]
+    path = lines(tmp_path / "part" / "x.jsonl", rows)
+
+    def notes(path: Path, **options: object) -> str:
+        return " ".join(source(path, **options).description().notes)
+
+    assert f"data.subset=part is not used: data.path={path} is here" in notes(path, subset="part")
+    assert "data.revision=abc is not used" in notes(path, revision="abc")
+    assert notes(tmp_path, subset="part") == "", "a folder has parts"
+    assert "data.revision=abc is not used" in notes(tmp_path, revision="abc")
+    assert "data.rating=honesty is not used: no row" in notes(path, rating="honesty")
+    assert "data.rating_weights={'honesty': 1.0} is not used" in notes(path, rating_weights={"honesty": 1.0})
+    assert "data.winner_values={'1': 'a'} is not used" in notes(path, winner_values={"1": "a"})
+    rated = [{"prompt": f"q {i}", "responses": ["a", "b"], "scores": [1, 2]} for i in range(20)]
+    assert "data.rating=honesty is not used" in notes(lines(tmp_path / "r.jsonl", rated), rating="honesty")
+    named = [{**row, "scores": [{"honesty": 1}, {"honesty": 2}]} for row in rated]
+    assert notes(lines(tmp_path / "n.jsonl", named), rating="honesty") == ""
+    helped = [{"prompt": f"q {i % 9}", "response": f"{i}", "helpfulness": i, "verbosity": 1} for i in range(20)]
+    assert notes(lines(tmp_path / "h.jsonl", helped), rating="helpfulness") == ""

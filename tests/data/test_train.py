@@ -63,8 +63,9 @@ def test_labels_train_kto_and_nothing_that_needs_pairs(
         for text, good in ((better, True), (worse, False))
     ]
     data = ("data=preferences", f"data.path={writing.lines(tmp_path / 'x.jsonl', rows[:-1])}")
-    done = command(capsys, *small, *data, "algo=kto", "algo.updates=2")
+    done = command(capsys, *small, *data, "data.subset=some", "algo=kto", "algo.updates=2")
     assert done.code == 0, done.err
+    assert "  data.subset=some is not used: data.path=" in done.err
     found = records(tmp_path / "runs")[0]
     assert found["status"] == "finished"
     assert found["counts"]["feedback/labelled_good"] + found["counts"]["feedback/labelled_bad"] < len(rows), (

@@ -64,19 +64,19 @@ def batches(policy: tiny.HFPolicy, config: OptimizerConfig) -> Iterator[object]:
             yield DemonstrationBatch(tiny.sequences(policy))
 
 
-def updated(component: Component) -> dict[str, Tensor]:
+def updated(component: Component, name: str, **model: object) -> dict[str, Tensor]:
     """Weights, figures and what was fed, of two updates."""
-    policy, config = tiny.scratch(), configured(component)
+    policy, config = tiny.scratch(**model), configured(component)
     policy.freeze_reference()
     optimizer = component.load()(config, policy=policy, updates=2, seeds=Seeds(0))
     found: dict[str, Tensor] = {}
     for number, batch in enumerate(batches(policy, config)):
         report = optimizer.update(batch)
-        found[f"{component.name}/{number}/tokens"] = torch.tensor(float(tokens(batch)))  # type: ignore[arg-type]
-        for name, value in report.metrics.items():
-            found[f"{component.name}/{number}/{name}"] = torch.tensor(value)
+        found[f"{name}/{number}/tokens"] = torch.tensor(float(tokens(batch)))  # type: ignore[arg-type]
+        for figure, value in report.metrics.items():
+            found[f"{name}/{number}/{figure}"] = torch.tensor(value)
     for i, parameter in enumerate(policy.trainable()):
-        found[f"{component.name}/weights/{i}"] = parameter.detach().clone()
+        found[f"{name}/weights/{i}"] = parameter.detach().clone()
     return found
 
 
@@ -108,7 +108,9 @@ def main(path: str) -> None:
     with distributed.joined("cpu"):
         found = answers()
         for component in algorithms():
-            found |= updated(component)
+            found |= updated(component, component.name)
+            if component.config.scalar_roles:
+                found |= updated(component, f"{component.name} on one trunk", value_trunk="shared")
         if distributed.is_main():
             save_file({name: tensor.contiguous() for name, tensor in found.items()}, path)
 

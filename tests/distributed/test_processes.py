@@ -56,7 +56,7 @@ def test_sampling_and_scoring_agree(both: Both) -> None:
     assert both.one["values"].abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", [component.name for component in algorithms()])
+@pytest.mark.parametrize("name", [*(component.name for component in algorithms()), "ppo on one trunk"])
 def test_an_update_on_two_processes_is_that_of_one(name: str, both: Both) -> None:
     own = [key for key in both.one if key.startswith(f"{name}/")]
     assert own and [key for key in both.two if key.startswith(f"{name}/")] == own

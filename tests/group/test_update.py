@@ -286,13 +286,13 @@ def test_a_bad_score_stops_before_any_step(schema: type[GroupConfig]) -> None:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"samples_per_prompt": 1}, "must be at least 2"),
+        ({"samples_per_prompt": 1}, "must be 2 to"),
         ({"samples_per_prompt": 5}, "must be a multiple of samples_per_prompt"),
         ({"minibatches": 5}, "not a multiple"),
         ({"missing_eos": "drop"}, "Choices: keep, replace, subtract"),
         ({"epochs": 0}, "epochs"),
         ({"clip_ratio": 0.0}, "clip_ratio"),
-        ({"kl_coef": -0.1}, "negative"),
+        ({"kl_coef": -0.1}, "must be 0 to"),
     ],
 )
 def test_impossible_settings_are_refused(schema: type[GroupConfig], changes: dict[str, object], message: str) -> None:

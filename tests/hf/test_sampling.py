@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from alignbench import Rollout, Sampling
+from alignbench import Policy, Rollout, Sampling
 from tests import tiny
 
 property_test = settings(deadline=None, derandomize=True, max_examples=60)
@@ -256,3 +258,48 @@ def test_generation_batches_change_memory_only() -> None:
             rollout.logprobs, whole.logprobs(rollout.samples.sequences).logprobs, rtol=0, atol=1e-4
         )
     assert math.isfinite(float(rollout.logprobs.sum()))
+
+
+# Sampling that somebody watches
+
+
+@pytest.mark.parametrize("policy", [tiny.scratch, tiny.adapters])
+@pytest.mark.parametrize("changes", [{}, {"sampler": "generate"}, {"generation_batch_size": 4}])
+def test_who_watches_sees_what_is_sampled_grow(policy: Any, changes: dict[str, Any]) -> None:
+    model: HFPolicy = policy(**changes)
+    plain = model.generate(tiny.PROMPTS, Sampling(), n=2, rng=rng())
+    seen: list[list[list[int]]] = []
+    found = model.generate_watched(
+        tiny.PROMPTS, Sampling(), lambda rows: seen.append([list(row) for row in rows]), n=2, rng=rng()
+    )
+    assert torch.equal(found.samples.sequences.response_ids, plain.samples.sequences.response_ids)
+    assert torch.equal(found.logprobs, plain.logprobs)
+    lengths = plain.samples.sequences.response_mask.sum(1).tolist()
+    rows = [row[:end] for row, end in zip(plain.samples.sequences.response_ids.tolist(), lengths, strict=True)]
+    assert seen[-1] == rows
+    for before, after in itertools.pairwise(seen):
+        assert sum(map(len, before)) < sum(map(len, after))
+        assert all(one == other[: len(one)] for one, other in zip(before, after, strict=True))
+
+
+def test_who_watches_may_end_it() -> None:
+    """A model that merges its adapter while it samples is then as it was."""
+    model = tiny.adapters()
+    sequences = tiny.sequences(model)
+    before = model.logprobs(sequences).logprobs
+
+    def enough(rows: Any) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        model.generate_watched(tiny.PROMPTS, Sampling(), enough, rng=rng())
+    assert torch.equal(model.logprobs(sequences).logprobs, before)
+
+
+def test_a_policy_that_cannot_tell_more_tells_all_at_the_end() -> None:
+    model = tiny.scratch()
+    seen: list[Any] = []
+    found = Policy.generate_watched(model, tiny.PROMPTS, Sampling(), seen.append, rng=rng())
+    (rows,) = seen
+    assert [len(row) for row in rows] == found.samples.sequences.response_mask.sum(1).tolist()
+    assert model.response_texts(rows) == found.samples.texts

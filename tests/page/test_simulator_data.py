@@ -29,6 +29,8 @@ def test_columns_keep_what_a_gauge_shows() -> None:
     assert [math.isnan(v) for v in columns.read(columns.numbers([math.nan, math.nan]))] == [True, True]
     assert columns.read(columns.numbers([2.0, 2.0])) == [2.0, 2.0]
     assert columns.read(columns.numbers([])) == []
+    whole = columns.read(json.loads(json.dumps(columns.exact([1 / 3, math.nan, 1e-300]))))
+    assert whole[0] == 1 / 3 and math.isnan(whole[1]) and whole[2] == 1e-300
 
 
 def rows(data: dict[str, Any], name: str) -> list[float]:
@@ -95,10 +97,17 @@ def test_what_is_wrong_with_a_results_folder_is_said(tmp_path: Path, results: Pa
     assert starts.chosen(results, start.key) == start
 
 
-def test_without_a_reward_there_is_nothing_to_simulate(results: Path, sizes: None) -> None:
+def test_without_a_reward_the_truth_is_tilted_by_or_models_answer_and_no_more(
+    results: Path, sizes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = dataclasses.replace(load(starts.chosen(results)), annotators=(), rewards=())
-    with pytest.raises(UserError, match="there is nothing to simulate"):
-        pool._made(world, lambda text: None)
+    assert [reward["name"] for reward in pool._made(world, lambda text: None)["rewards"]] == ["gold"]
+    monkeypatch.setattr(world.data, "judge", lambda prompt, response, finished: None)
+    made = pool._made(world, lambda text: None)
+    assert (made["rewards"], made["pool"]) == ([], None)
+    assert len(made["prompts"]) == 6 and len(made["checkpoints"]) == 1
+    with pytest.raises(UserError, match="without a server there is nothing to simulate"):
+        export.export(made, tmp_path / "simulator.html")
 
 
 def test_the_single_file_holds_all_that_it_needs(simulated: dict[str, Any], tmp_path: Path) -> None:
@@ -142,7 +151,7 @@ def test_questions_of_ones_own(client: TestClient, simulated: dict[str, Any], si
         ({"text": "x" * 501}, "1 to 500 characters"),
         ({"text": 3}, "text is not text"),
         ({"text": known, "start": "elsewhere"}, "no longer in the results folder"),
-        ([], "not an object"),
+        ([], "must be an object"),
     ):
         refused = changing(client, "/simulator/ask", body)
         assert refused.status_code == 400 and words in refused.text, refused.text

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +30,9 @@ def build(policy: Policy, settings: PPOConfig) -> PPO:
     return PPO(settings, policy=policy, updates=settings.updates, seeds=Seeds(0))
 
 
-def started(settings: PPOConfig, **model: object) -> tuple[HFPolicy, PPO]:
+def started(settings: PPOConfig, make: Callable[..., HFPolicy] = tiny.scratch, **model: object) -> tuple[HFPolicy, PPO]:
     """A policy that has moved away from its reference, and PPO on it."""
-    policy = tiny.scratch(**model)
+    policy = make(**model)
     policy.freeze_reference()
     tiny.move(policy, scale=0.03)
     return policy, build(policy, settings)
@@ -246,22 +248,56 @@ def test_micro_batches_change_memory_only(micro: int) -> None:
     assert apart(value_weights, expected_value) < 1e-4
 
 
-def test_a_value_that_reads_the_policys_states_takes_part_in_its_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One update in one pass a micro-batch is the update in two."""
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(functools.partial(tiny.scratch, scalar_head="evidence"), id="copies"),
+        pytest.param(functools.partial(tiny.adapters, gradient_checkpointing=True), id="adapters, checkpointing"),
+    ],
+)
+def test_a_value_that_reads_the_policys_states_takes_part_in_its_pass(
+    make: Callable[..., HFPolicy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pass forward a micro-batch gives the update of two."""
     outcomes, settings = [], config(epochs=2, minibatches=2, micro_batch_size=5)
-    backward, passes = Tensor.backward, []
-    monkeypatch.setattr(Tensor, "backward", lambda loss: passes.append(1) or backward(loss))
+    measure, passes = HFPolicy._states, []
+    monkeypatch.setattr(HFPolicy, "_states", lambda *given: passes.append(torch.is_grad_enabled()) or measure(*given))
     for together in (True, False):
-        policy, ppo = started(settings, value_trunk="shared")
+        policy, ppo = started(settings, make, value_trunk="shared")
         assert ppo._value.reads_policy
-        ppo._value.reads_policy = together
+        if not together:
+            monkeypatch.setattr(
+                policy, "logprobs_and_values", functools.partial(Policy.logprobs_and_values, policy), raising=True
+            )
         passes.clear()
         report = ppo.update(tiny.scored(policy))
-        assert len(passes) == (1 if together else 2) * 2 * 2 * 2  # of epochs, minibatches and micro-batches
+        assert sum(passes) == (1 if together else 2) * 2 * 2 * 2  # of epochs, minibatches and micro-batches
         outcomes.append((dict(report.metrics), [*weights(policy), *(p.detach() for p in ppo._value.parameters())]))
     (metrics, one), (expected, other) = outcomes
     assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert apart(one, other) < 1e-4
+
+
+def test_each_role_is_clipped_on_its_own_on_a_trunk_that_they_share() -> None:
+    """However large the value's gradient is, the policy's part of the step stays what it is without it."""
+    found, norms = {}, {}
+    limit, rate, eps = 1e-3, 100.0, 1e3  # one step in proportion to the gradient, of rate / eps of it
+    for coef in (0.0, 10.0, 1000.0):
+        settings = config(epochs=1, value_coef=coef, adam_eps=eps, max_grad_norm=limit, learning_rate=rate)
+        policy, ppo = started(settings, value_trunk="shared")
+        with torch.no_grad():
+            ppo._value.head.read.weight.fill_(0.1)
+        before = weights(policy)
+        metrics = ppo.update(tiny.scored(policy)).metrics
+        norms[coef] = metrics["policy_gradient_norm"], metrics["value_gradient_norm"]
+        moved = torch.cat([(a - b).flatten() for a, b in zip(weights(policy), before, strict=True)])
+        found[coef] = moved.double() * eps / rate
+    assert norms[1000.0][0] == pytest.approx(norms[0.0][0])
+    assert norms[1000.0][1] == pytest.approx(100 * norms[10.0][1], rel=1e-4) and norms[10.0][1] > limit
+    assert float(found[0.0].norm()) == pytest.approx(limit, rel=0.05)
+    of_value = [found[coef] - found[0.0] for coef in (10.0, 1000.0)]
+    assert all(0.5 * limit < float(part.norm()) <= 1.05 * limit for part in of_value)
+    assert float((of_value[1] - of_value[0]).norm()) < 0.1 * limit
 
 
 def test_the_value_coefficient_weighs_one_loss_on_the_policys_own_trunk() -> None:
@@ -381,7 +417,7 @@ def test_a_bad_loss_stops_before_its_step(loss: str, monkeypatch: pytest.MonkeyP
         ({"missing_eos": "drop"}, "Choices: keep, replace, subtract"),
         ({"value_init": "zero"}, "Choices: policy, reward"),
         ({"epochs": 0}, "epochs"),
-        ({"kl_coef": -0.1}, "negative"),
+        ({"kl_coef": -0.1}, "must be 0 to"),
         ({"kl_coef": 0.0, "kl_target": 6.0}, "kl_coef"),
         ({"kl_target": 6.0, "kl_horizon": 0.0}, "kl_horizon"),
         ({"clip_ratio": 0.0}, "clip_ratio"),

@@ -155,6 +155,7 @@ def test_intervals_that_were_defined_otherwise_do_not_stand_beside_new_ones(tmp_
     (old.path / "result.json").write_text(json.dumps(raw | {"schema_version": 4}))
     code, out, err = compare(capsys, tmp_path)
     assert (code, out) == (2, "") and err.count("\n") == 1
-    assert f"1 of 2 records are of a schema version before 5, such as {old.path.name}" in err
+    assert "other definition of intervals, of budgets and of the KL away from temperature 1, 1 of 2 records" in err
+    assert f"are of a schema version before 5, such as {old.path.name}: run them again" in err
     code, out, _ = compare(capsys, old.path)
     assert code == 0 and "±" not in out.splitlines()[2]

@@ -1,6 +1,6 @@
 import math
 import statistics
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import assume, given
@@ -134,6 +134,21 @@ def test_seeds_that_agree_on_a_share_leave_it_uncertain():
     seeds = [summarise(scores([0.0] * 8), [SHARE])["a/b"]] * 3
     low, high = interval(seeds)
     assert low == 0 and high == pytest.approx(1 - 0.025 ** (1 / 24))
+
+
+def test_a_model_compared_with_itself_has_no_interval():
+    """Every pair is a tie: one half is known, of one seed and of several. An older record brings an interval for it."""
+    ties = summarise(scores([0.5] * 8, [f"c{i // 2}" for i in range(8)]), [SHARE])["a/b"]
+    older = replace(ties, low=0.46, high=0.54)
+    for metrics in ([ties], [ties] * 3, [older], [older] * 3):
+        assert all(map(math.isnan, interval(metrics)))
+    balanced = summarise(scores([0, 1] * 4, [f"c{i // 2}" for i in range(8)]), [SHARE])["a/b"]
+    assert balanced.stderr == 0 and balanced.low < 0.4 and balanced.high > 0.6, (
+        "answers that happen to balance were drawn"
+    )
+    seeds = [summarise(scores([0.0, 1.0, 1.0, 0.0]), [SHARE])["a/b"]] * 3
+    low, high = interval(seeds)
+    assert low < 0.4 and high > 0.6, "seeds that happen to agree were drawn"
 
 
 def test_an_interval_is_longer_where_the_scores_have_their_tail():

@@ -72,6 +72,21 @@ class TestRows:
         assert re.search(r"accuracy ↑ +0\.50 ±0\.10 +0\.62 ±0\.10 +0\.75 ±0\.10\n", text)
         assert "seconds" in text and "30" in text
 
+    def test_what_is_known_has_no_interval(self, tmp_path):
+        """The SFT model against itself: half of all pairs won, no KL, and neither was drawn."""
+        ties = Metric(0.5, 0.0, 100, HIGHER, clusters=100, low=0.46, high=0.54, share=True)
+        known = {"helpfulness/win_rate": ties, "optimization/kl": measured(0.0, 0.0, 100, NEITHER)}
+        won = {
+            "helpfulness/win_rate": measured(0.7, 0.01, 100, HIGHER),
+            "optimization/kl": measured(2, 0.1, 100, NEITHER),
+        }
+        run = write(tmp_path, ppo(), metrics=won)
+        write(tmp_path, ppo(), baseline=True, metrics=known).path.rename(run.path / "sft")
+        text = terminal(table_of(tmp_path))
+        assert re.search(r"win_rate ↑ +0\.50 +0\.70 ±0\.02\n", text) and re.search(
+            r"kl .? *0\.00 +2\.00 ±0\.20\n", text
+        )
+
     def test_seeds_are_a_mean_and_a_student_interval(self, tmp_path):
         for seed, value in enumerate([0.5, 0.6, 1.0]):
             write(tmp_path, ppo(seed=seed), value)

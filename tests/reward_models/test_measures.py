@@ -306,7 +306,7 @@ def test_under_optimisation_tells_a_good_source_from_a_hacked_one() -> None:
     prompts = tuple(prompt(str(i)) for i in range(4))
 
     def values(proxy: Tensor) -> dict[str, float]:
-        found = best_of_n.under_optimisation(Frontier(prompts, proxy, gold))
+        found = best_of_n.under_optimisation(Frontier(prompts, proxy, gold, torch.full_like(gold, math.nan)))
         by_name: dict[str, list[float]] = {}
         for score in found.scores:
             by_name.setdefault(score.metric.removeprefix("reward/"), []).append(score.value)

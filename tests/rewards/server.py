@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,21 @@ from typing import Any
 
 KEY = "sk-test-0123456789-secret"
 VARIABLE = "JUDGE_TEST_KEY"
+PADDING = "x" * 185
+BREAKS = {
+    "plain": KEY,
+    "halves": f"{KEY[:13]}\n{KEY[13:]}",
+    "URL": urllib.parse.quote(KEY.replace("-", "/"), safe="").replace("%2F", "%2D"),
+    "base64": base64.b64encode(KEY.encode()).decode(),
+    "hexadecimal": KEY.encode().hex(),
+    "at the cut": PADDING + KEY,
+}
+
+
+def pieces_of_the_key(text: str) -> list[str]:
+    """Whatever ten signs in a row of the key, in any of its forms, the text holds."""
+    forms = [form.removeprefix(PADDING) for form in BREAKS.values()]
+    return [form[i : i + 10] for form in forms for i in range(len(form) - 9) if form[i : i + 10] in text]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from alignbench import DataSource, Message, Prompt, Samples, Seeds, Split, UserE
 from tests import tiny
 from tests.core.harness import SMALL, command, records
 from tests.rewards.kit import conforms
-from tests.rewards.server import KEY, VARIABLE, Answer, Script, Stub, stub
+from tests.rewards.server import BREAKS, KEY, VARIABLE, Answer, Script, Stub, pieces_of_the_key, stub
 
 
 class NoData(DataSource):
@@ -292,7 +293,7 @@ TOLD = {
     "server error": r"HTTP 500 \(oops\)",
     "overloaded": r"HTTP 503 \(try later\)",
     "too many": r"HTTP 429 \(slow down\)",
-    "slow": r"nothing within 0\.1 s",
+    "slow": r"no whole answer within 0\.1 s",
     "cut short": "",
 }
 
@@ -313,14 +314,15 @@ def test_it_is_asked_again_after_a_fault_and_given_up_after_some(fault: str) -> 
     assert len(server.asked) == 3
 
 
-def test_a_server_that_sends_drop_by_drop_is_slow_too() -> None:
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])
+def test_a_server_that_sends_drop_by_drop_is_slow_too(start: bytes) -> None:
     def drip(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
             try:
                 connection.recv(2**16)
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-                for _ in range(100):
+                connection.sendall(start)
+                for _ in range(500):
                     connection.sendall(b" ")
                     time.sleep(0.02)
             except OSError:
@@ -329,8 +331,10 @@ def test_a_server_that_sends_drop_by_drop_is_slow_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=drip, args=(listener,), daemon=True).start()
         source = build(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", None, timeout=0.2, retries=0)
-        with pytest.raises(UserError, match=r"nothing within 0\.2 s"):
+        begun = time.monotonic()
+        with pytest.raises(UserError, match=r"no whole answer within 0\.2 s"):
             source.score(samples("a"))
+        assert time.monotonic() - begun < 5
 
 
 def test_nobody_listens() -> None:
@@ -433,7 +437,9 @@ def test_a_damaged_file_of_the_cache_is_asked_for_again(cache: Path) -> None:
     assert len(server.asked) == 6
 
 
-def test_after_a_failure_the_same_command_goes_on_from_what_is_kept(cache: Path) -> None:
+def test_after_a_failure_the_same_command_goes_on_from_what_is_kept(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = samples(*("a b", "h", "c d e", "e"))
     with stub(lambda number, body: by_length(0, body) if number < 2 else Answer(status=500, body="")) as server:
         with pytest.raises(UserError, match=f"HTTP 500.*kept in {cache}, and not asked again"):
@@ -443,8 +449,11 @@ def test_after_a_failure_the_same_command_goes_on_from_what_is_kept(cache: Path)
     with stub(by_length) as server:
         source = build(server, cache)
         source._judge._client._url = url + "/chat/completions"  # it is back at its address
-        source._judge._client._opener.open = lambda request, timeout, own=source._judge._client._opener.open: own(  # type: ignore[method-assign]
-            _moved(request, server.url), timeout=timeout
+        opened = urllib.request.OpenerDirector.open
+        monkeypatch.setattr(
+            urllib.request.OpenerDirector,
+            "open",
+            lambda self, request, timeout: opened(self, _moved(request, server.url), timeout=timeout),
         )
         assert source.score(given).tolist() == [3.0, 2.0, 4.0, 2.0]
         assert len(server.asked) == 2
@@ -528,8 +537,6 @@ def test_without_a_variable_no_key_is_sent() -> None:
         ({"url": "host/v1"}, "is no address: write it as https://host/v1"),
         ({"url": "file:///etc/passwd"}, "is no address"),
         ({"comparison": "pairs"}, "Did you mean 'pairwise'"),
-        ({"timeout": 0.0}, r"reward\.timeout=0\.0 must be above 0"),
-        ({"retries": -1}, r"reward\.retries=-1 must be at least 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_without_repeating_a_key(settings: dict[str, Any], told: str) -> None:
@@ -554,7 +561,8 @@ def test_the_key_is_in_no_file_log_or_message(
             return Answer(status=500, body=json.dumps({"error": {"message": f"your key {KEY} met a fault"}}))
         if number % 7 == 5:
             return Answer(body=f"{KEY} {{")
-        return Answer(f"Your key is {KEY}.\nRating: {1 + number % 10}")
+        keys = "\n".join(BREAKS.values())
+        return Answer(f"Your key is {keys}.\nRating: {1 + number % 10}")
 
     def refusing(number: int, body: dict[str, Any]) -> Answer:
         return Answer(status=401, body=json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}))
@@ -569,7 +577,7 @@ def test_the_key_is_in_no_file_log_or_message(
         assert done.code == code, done.err
         assert len(server.asked) > 0
         assert server.authorised[0] == f"Bearer {KEY}"
-        assert KEY not in done.out + done.err
+        assert pieces_of_the_key(done.out + done.err) == []
         assert "***" in done.err, "what the server said was told"
     assert "refused the question: HTTP 401 (Incorrect API key provided: ***)" in done.err
     record = records(tmp_path / "told")[0]
@@ -577,8 +585,8 @@ def test_the_key_is_in_no_file_log_or_message(
     assert record["reports"]["reward/cost_usd"] == pytest.approx(record["reports"]["reward/tokens_in"] / 1e6)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.is_relative_to(cache) for path in files)
-    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
-    assert KEY not in caplog.text
+    assert [path for path in files if pieces_of_the_key(path.read_bytes().decode(errors="replace"))] == []
+    assert pieces_of_the_key(caplog.text) == []
 
 
 @dataclass

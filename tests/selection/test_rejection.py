@@ -134,7 +134,7 @@ def test_samples_from_is_a_field_that_users_set() -> None:
     "changes, message",
     [
         ({"samples_from": "polcy"}, "Unknown algo.samples_from 'polcy'. Did you mean 'policy'"),
-        ({"samples_per_prompt": 1}, "must be at least 2"),
+        ({"samples_per_prompt": 1}, "must be 2 to"),
         ({"batch_size": 7}, "must be a multiple"),
     ],
 )

@@ -24,7 +24,7 @@ def goodness(learning_rate: float) -> float:
 
 def pretend(config: RunConfig) -> None:
     """A run directory with one metric, and the threads that torch takes here. Seed 13 fails."""
-    with lifecycle.begun(config, annotator=True, reward=True) as begun:
+    with lifecycle.begun(config, annotator=True, reward=True, say=print) as begun:
         _carry_out(config, begun)
 
 

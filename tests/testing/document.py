@@ -15,6 +15,7 @@ if __name__ == "__main__":
 from alignbench.testing.checks import Check  # noqa: E402
 from alignbench.testing.conformance import (  # noqa: E402
     ALGORITHM_CHECKS,
+    ANNOTATOR_CHECKS,
     CONFIG_CHECKS,
     DATA_CHECKS,
     EVALUATION_CHECKS,
@@ -28,6 +29,7 @@ GROUPS = {
     "Algorithms": ALGORITHM_CHECKS,
     "Models": MODEL_CHECKS,
     "Reward sources": REWARD_CHECKS,
+    "Annotators": ANNOTATOR_CHECKS,
     "Evaluations": EVALUATION_CHECKS,
     "Data sources": DATA_CHECKS,
 }
@@ -36,8 +38,10 @@ UNTRIED = {check.name for check in CONFIG_CHECKS} | {"algorithm_declares_what_it
 
 
 def check_table(checks: tuple[Check, ...]) -> str:
-    rows = [f"| `{check.name}` | {check.says} | {check.causes} |" for check in checks]
-    return "\n".join(["| check | what holds | what most often breaks it |", "| --- | --- | --- |", *rows])
+    rows = [f"| `{check.name}` | {check.says} | {check.within} | {check.causes} |" for check in checks]
+    return "\n".join(
+        ["| check | what holds | within | what most often breaks it |", "| --- | --- | --- | --- |", *rows]
+    )
 
 
 def fault_table() -> str:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass, replace
+import unittest
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from alignbench import Consumes, OptimizerConfig, RolloutConfig, UserError
+from alignbench import Consumes, FitReport, FittableRewardSource, OptimizerConfig, RolloutConfig, UserError, functional
 from alignbench import testing as kit
 from alignbench.commands.check import main, resolve
-from alignbench.plugins import Kind, Registry, registry
+from alignbench.plugins import Component, Kind, Registry, registry
+from alignbench.selection import with_defaults
 from alignbench.testing import PropertyBroken, Status, check, checks_of, conformance
+from alignbench.testing.checks import run_checks
 from tests.testing.faults import FAULTS, planted
 
 # The command
@@ -26,8 +31,10 @@ def test_a_component_that_conforms(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluation=helpfulness", "length", "--seed", "3"]) == 0
     out = capsys.readouterr().out
     assert "evaluation=helpfulness (alignbench" in out
-    assert "ok      specs_cover_every_metric: " in out
-    assert "reward=length: 8 ok, 0 failed, 6 not applicable, in " in out
+    assert "ok       specs_cover_every_metric: " in out
+    assert "reward=length: 8 ok, 0 failed, 6 not applicable, 0 declined, in " in out
+    (line,) = (line for line in out.splitlines() if "scores_do_not_depend_on_padding" in line)
+    assert line.endswith("change no score. [a difference of 0, of at most 1e-05]")
 
 
 def test_a_component_that_does_not(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,8 +54,18 @@ def test_settings_of_the_components_that_are_named(capsys: pytest.CaptureFixture
     assert main(["length", "reward.scale=-2"]) == 0
     with pytest.raises(UserError, match="reward.scale=0"):
         main(["length", "reward.scale=0"])
-    with pytest.raises(UserError, match=r"^algo\.\*: no algo was named beside it"):
+    with pytest.raises(UserError, match=r"^algo\.\*: no algo was named beside it.* Choices: .*dpo, "):
         main(["length", "algo.epochs=2"])
+    with pytest.raises(UserError, match=r"no algo was named beside it"):
+        main(["algo.epochs=2"])
+    with pytest.raises(
+        UserError, match=r"^Unknown kind of component 'rewards' in rewards.scale=2\. Did you mean 'reward'\?"
+    ):
+        main(["length", "rewards.scale=2"])
+    with pytest.raises(UserError, match=r"^Unknown key 'scal' in reward\. Did you mean 'scale'\? Choices: "):
+        main(["length", "reward.scal=2"])
+    with pytest.raises(UserError, match=r"^Unknown kind of component 'scale'\. Choices: .*as algo\.scale=2\.$"):
+        main(["length", "scale=2"])
     for odd in ("[1", "{a", "${x"):
         with pytest.raises(UserError, match="^reward.scale="):
             main(["length", f"reward.scale={odd}"])
@@ -132,13 +149,177 @@ def test_what_raises_fails_and_does_not_stop_the_others() -> None:
     broken = replace(resolve("helpfulness"), target="tests.testing.test_kit:Raises")
     results = {result.check.name: result for result in check(broken)}
     assert len(results) == len(checks_of(broken))
-    assert results["examples_are_scored_once"].detail == "It raised RuntimeError: no more."
     assert results["config_round_trips"].status is Status.OK
+    failed = [result for result in results.values() if result.status is Status.FAILED]
+    place = f"tests/testing/test_kit.py:{RAISES} in __init__"
+    told, *others = (result.line() for result in failed if result.check.name != "target_keeps_its_contract")
+    assert told == f"FAILED   {CHECKED}: It raised RuntimeError at {place}: no more after 1."
+    assert len(others) > 2
+    assert all(line.endswith(f": As above: the RuntimeError of {CHECKED} at {place}.") for line in others)
+
+
+def test_an_exception_in_place_of_another_is_shown_with_its_line() -> None:
+    """A property may be broken by an exception."""
+    config = make_dataclass("Own", [], bases=(resolve("rloo").config,))
+    broken = replace(resolve("rloo"), config=config, target="tests.testing.test_kit:Stumbles")
+    checks = [each for each in checks_of(broken) if each.name == "refuses_what_is_not_finite"]
+    (result,) = run_checks(checks, broken)
+    (line,) = (n for n, text in enumerate(Path(__file__).read_text().splitlines(), 1) if text.endswith("# Stumbles"))
+    assert result.detail.endswith(
+        f"IndexError in place of NonFiniteError. See tests/testing/test_kit.py:{line} in update."
+    )
 
 
 class Raises:
+    made = 0
+
     def __init__(self, config: object) -> None:
-        raise RuntimeError("no more")
+        Raises.made += 1
+        raise RuntimeError(f"no more after {Raises.made}")
+
+
+RAISES = Raises.__init__.__code__.co_firstlineno + 2
+CHECKED = "specs_cover_every_metric"
+
+
+class Stumbles(resolve("rloo").load()):  # type: ignore[misc]
+    def update(self, batch: Any) -> Any:
+        if not bool(batch.scores.isfinite().all()):
+            raise IndexError("nothing there")  # Stumbles
+        return super().update(batch)
+
+
+# Checks that an author declines
+
+
+def declining(**attributes: Any) -> Component:
+    """`length`, whose author declines checks."""
+    known = resolve("length")
+    told = {"__doc__": known.config.__doc__, "__module__": known.config.__module__}
+    return replace(known, config=type("Mine", (known.config,), told | attributes))
+
+
+def test_a_check_may_be_declined_with_a_reason(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    component = declining(declines={"scoring_changes_nothing": "it asks an endpoint"})
+    monkeypatch.setattr("alignbench.commands.check.resolve", lambda name: component)
+    assert main(["length"]) == 0
+    out = capsys.readouterr().out
+    assert "  declined scoring_changes_nothing: it asks an endpoint\n" in out
+    assert "reward=length: 6 ok, 0 failed, 7 not applicable, 1 declined, in " in out
+    with pytest.raises(unittest.SkipTest, match="^declined: it asks an endpoint"):
+        kit.RewardConformance().test_scoring_changes_nothing(component)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("declines", "said"),
+    [
+        (
+            {"scoring_changes": "no"},
+            r"^Unknown check 'scoring_changes' in Mine\.declines\. .*Choices: .*scoring_changes_nothing",
+        ),
+        ({"scoring_changes_nothing": " "}, r"^Mine\.declines gives no reason for declining 'scoring_changes_nothing'"),
+        ({"reaches_its_optimum": "no"}, r"^Unknown check 'reaches_its_optimum'"),
+        (["scoring_changes_nothing"], r"^Mine\.declines must map the name of a check to the reason"),
+    ],
+)
+def test_what_cannot_be_declined(declines: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        list(check(declining(declines=declines)))
+
+
+def test_a_user_declines_nothing() -> None:
+    option = field(default_factory=lambda: {"scoring_changes_nothing": "no"})
+    config = make_dataclass("Mine", [("declines", dict[str, str], option)], bases=(resolve("length").config,))
+    with pytest.raises(UserError, match="^Mine.declines is an option, so that a user could change it"):
+        list(check(replace(resolve("length"), config=config)))
+
+
+# What a check must let pass
+
+
+class Timid(resolve("dpo").load()):  # type: ignore[misc]
+    """Learns as DPO does, and names no optimum."""
+
+    @classmethod
+    def optimum(cls, config: Any, problem: Any) -> None:
+        return None
+
+
+class Deaf(resolve("rloo").load()):  # type: ignore[misc]
+    """Learns to write at length, whatever the score."""
+
+    @classmethod
+    def optimum(cls, config: Any, problem: Any) -> None:
+        return None
+
+    def update(self, batch: Any) -> Any:
+        return super().update(replace(batch, scores=batch.rollout.samples.sequences.response_mask.sum(1).float()))
+
+
+class PromptBlind(FittableRewardSource):
+    """A number for every text, whatever it answers, by Bradley-Terry."""
+
+    sign = 1.0
+
+    def __init__(self, config: Any, *, policy: Any, data: Any, seeds: Any) -> None:
+        self.worth: dict[str, float] = {}
+
+    def fit(
+        self, rankings: Any, held_out: Any, baseline: Any, *, annotator: Any, progress: Any, state: Any = None
+    ) -> FitReport:
+        pairs = [pair for ranking in rankings for pair in functional.ranking_to_pairs(ranking)]
+        for number in range(20):
+            for pair in pairs:
+                better, worse = self.worth.get(pair.chosen, 0.0), self.worth.get(pair.rejected, 0.0)
+                step = self.sign * 0.05 / (1 + math.exp(better - worse))
+                self.worth |= {pair.chosen: better + step, pair.rejected: worse - step}
+            progress(number + 1, 20, {})
+        return FitReport({})
+
+    def score(self, samples: Any) -> torch.Tensor:
+        return torch.tensor([self.worth.get(text, 0.0) for text in samples.texts])
+
+    def save(self, path: Path) -> None:
+        (path / "worth.json").write_text(json.dumps(self.worth))
+
+    def load(self, path: Path) -> None:
+        self.worth = json.loads((path / "worth.json").read_text())
+
+
+class Perverse(PromptBlind):
+    sign = -1.0
+
+
+def ran(name: str, check_name: str, seed: int = 0, **changes: Any) -> str | None:
+    """The margin of one check of a component."""
+    component = replace(resolve(name), **changes)
+    (found,) = (each for each in checks_of(component) if each.name == check_name)
+    return found.run(component, seed)
+
+
+@pytest.mark.parametrize("target", ["alignbench_dpo.offline:DPO", "tests.testing.test_kit:Timid"])
+def test_a_small_rise_is_a_rise(target: str) -> None:
+    """With beta=10 the reward can rise by .06 to .15 of its standard deviation, and no more."""
+    config = with_defaults(resolve("dpo"), {"beta": 10.0}).config
+    for seed in (0, 1):
+        assert "of a standard deviation" in str(ran("dpo", "rewards_rise", seed, config=config, target=target))
+
+
+def test_a_score_that_is_not_used_is_no_rise() -> None:
+    for seed in (0, 1):
+        with pytest.raises(
+            PropertyBroken, match=r"^It rose by .* and by .* where all rewards are opposite: both above 0"
+        ):
+            ran("rloo", "rewards_rise", seed, target="tests.testing.test_kit:Deaf")
+
+
+def test_a_reward_may_ignore_prompts() -> None:
+    for seed in range(3):
+        assert str(ran("learned", "fitting_predicts_rankings", seed, target="tests.testing.test_kit:PromptBlind"))
+    with pytest.raises(PropertyBroken, match=r"^Its accuracy .* at least 0\.58\."):
+        ran("learned", "fitting_predicts_rankings", target="tests.testing.test_kit:Perverse")
 
 
 # Configs

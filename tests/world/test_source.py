@@ -1,15 +1,15 @@
 """The world as data: its prompts, its split, its demonstrations, its settings."""
 
-import dataclasses
 import json
 from collections import Counter
 
 import pytest
 from alignbench_world.config import WorldConfig
-from alignbench_world.language import ENTITIES, OPINIONS, QUESTIONS, REQUESTS, VALUES
+from alignbench_world.language import ENTITIES, OPINIONS, QUESTIONS, REQUESTS, VALUES, every_question
 from alignbench_world.source import WorldData
 
 from alignbench import Opinion, Prompt, Seeds, Split, UserError
+from alignbench.bounds import ranges
 
 
 @pytest.fixture(scope="module")
@@ -142,19 +142,10 @@ def test_a_prompt_of_another_source_is_refused(world):
         world.judge(Prompt("strange", ()), "yes", finished=True)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"evaluation_questions": 2000}, "2000 base questions.*choose 1 to 1999"),
-        ({"evaluation_questions": 0}, "evaluation_questions=0"),
-        ({"train_prompts": 0}, "train_prompts=0"),
-        ({"demonstrations": -1}, "demonstrations=-1"),
-        ({"demonstrator_errs": 1.5}, "demonstrator_errs=1.5"),
-        ({"demonstrator_agrees": -0.1}, "demonstrator_agrees=-0.1"),
-        ({"demonstrator_follows_style": float("nan")}, "demonstrator_follows_style=nan"),
-        ({"no_opinion": 0.9, "right_opinion": 0.2}, "1.1 is more than 1"),
-    ],
-)
-def test_impossible_settings_are_refused(settings, message):
-    with pytest.raises(UserError, match=message):
-        WorldData(dataclasses.replace(WorldConfig(), **settings), seeds=Seeds(0))
+def test_shares_that_are_more_than_all_are_refused():
+    with pytest.raises(UserError, match=r"1\.1 is more than 1"):
+        WorldConfig(no_opinion=0.9, right_opinion=0.2)
+
+
+def test_training_is_left_a_question():
+    assert ranges(WorldConfig)["evaluation_questions"].most == len(every_question()) - 1

@@ -9,6 +9,7 @@ from typing import Any
 
 from alignbench.errors import UserError
 from alignbench.page.rank.items import Item, dense
+from alignbench.paths import user_path
 from alignbench.records import Message
 
 ROLES = ("system", "user", "assistant")
@@ -18,7 +19,7 @@ def read_items(path: Path) -> list[Item]:
     """One item a line, as a rankings file has them; with `"gold": true` its `ranks` are right, and people are checked by it. Ranks
     of other lines are left alone. Raises UserError that names the line."""
     try:
-        lines = path.expanduser().read_text(encoding="utf-8").split("\n")
+        lines = user_path(path, "file").read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
     except OSError as error:

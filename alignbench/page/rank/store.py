@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from alignbench.bounds import bounded, check_bounds
 from alignbench.errors import AlignbenchError, UserError
 from alignbench.page.rank.items import Item, Judgement
 from alignbench.records import Message
@@ -55,16 +56,15 @@ class Settings:
     question while there are any; `overrides` of the command that trains on its rankings; `about`: where it is from."""
 
     kind: str = "rank"
-    people: int = 2
-    gold_every: int = 8
-    seed: int = 0
+    people: int = bounded(2, least=1, most=1e6)
+    gold_every: int = bounded(8, least=2)
+    seed: int = bounded(0, least=0, most=1e18)
     scales: bool = False
     overrides: tuple[str, ...] = ()
     about: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        if self.people < 1 or self.gold_every < 2:
-            raise UserError(f"people={self.people} must be at least 1, gold_every={self.gold_every} at least 2.")
+        check_bounds(type(self), vars(self))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Numbers on their way to a browser: a few bytes each, as base64. What a gauge shows has three digits."""
+"""Numbers on their way to a browser: a few bytes each, as base64. What a gauge shows has three digits; only what is no estimate
+travels whole."""
 
 from __future__ import annotations
 
@@ -27,8 +28,15 @@ def numbers(values: Sequence[float]) -> dict[str, Any]:
     return {"low": low, "step": step, "data": _bytes(places)}
 
 
+def exact(values: Sequence[float]) -> dict[str, Any]:
+    """As they are, to the last bit; NaN as null."""
+    return {"values": [None if math.isnan(value) else value for value in values]}
+
+
 def read(column: dict[str, Any]) -> list[float]:
     """As the browser reads them."""
+    if "values" in column:
+        return [math.nan if value is None else value for value in column["values"]]
     found = array("H", base64.b64decode(column["data"]))
     return [math.nan if place == _UNKNOWN else column["low"] + column["step"] * place for place in found]
 

@@ -16,7 +16,10 @@ from alignbench.errors import UserError
 from alignbench.results.disk.directory import file_errors, write_whole
 
 PAGE = Path(__file__).parents[1]
-MODULES = ("dom.js", *(f"simulator/{n}.js" for n in ("mathematics", "plot", "settings", "why", "view", "offline")))
+MODULES = (
+    "dom.js",
+    *(f"simulator/{n}.js" for n in ("mathematics", "plot", "settings", "why", "terms", "answers", "view", "offline")),
+)
 """In the order in which they need one another."""
 STYLES = ("style.css", "simulator/simulator.css")
 MOST_BYTES = 3_000_000
@@ -24,6 +27,11 @@ MOST_BYTES = 3_000_000
 
 def export(data: dict[str, Any], path: Path) -> int:
     """Writes the file and returns its size in bytes."""
+    if data["pool"] is None:
+        raise UserError(
+            f"The runs of {data['label']} have no reward, and no annotator tells what it wants: without a server there is nothing to "
+            "simulate. Train one with a reward, as algo=ppo."
+        )
     content = page(data).encode()
     if len(content) > MOST_BYTES:
         raise UserError(f"The file would have {len(content):,} bytes, more than {MOST_BYTES:,}: fewer runs take less.")

@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
-from functools import cached_property
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from alignbench.errors import AlignbenchError, UserError
 from alignbench.page.simulator import pool, starts
+from alignbench.page.simulator.speaking import Speaker, Tell, overheard
 from alignbench.page.simulator.starts import Start
-from alignbench.page.simulator.world import World, load
-from alignbench.records import Message, Prompt, Split
-from alignbench.seeds import Seeds
+from alignbench.records import Split
 
 MOST_CHARACTERS = 500
-_TYPED = "typed"
-
-
-class Asking:
-    """Answers what a visitor types: one question at a time."""
-
-    def __init__(self, start: Start) -> None:
-        self.world: World = load(start)
-
-    @cached_property
-    def known(self) -> dict[str, Prompt]:
-        """The data's own prompts by what the user says in them: what is true of them is known."""
-        both = (*self.world.data.prompts(Split.EVALUATION), *self.world.data.prompts(Split.TRAIN))
-        return {prompt.text: prompt for prompt in both if len(prompt.messages) == 1}
-
-    def ask(self, text: str) -> dict[str, Any]:
-        said = " ".join(text.split())
-        prompt = self.known.get(said)
-        if prompt is None and self.world.data.tokenizer() is not None:
-            raise UserError(f"The model knows its own language alone. Ask for example: {self._nearest(said)}")
-        asked = prompt or Prompt(_TYPED, (Message("user", said),))
-        self.world.policy.prompt_tokens(asked)
-        n = pool.OF_PRETRAINED[1] if self.world.policy.pretrained else pool.SAMPLES
-        rng = Seeds(self.world.seeds.root).child("simulator").torch(said)
-        found = pool.respond(self.world, asked, n, rng)
-        return {"known": prompt is not None, "pool": pool.measured(self.world, [found])}
-
-    def _nearest(self, said: str) -> str:
-        words = set(said.split())
-        ordered = sorted(self.known, key=lambda text: -len(words & set(text.split())))[:50]
-        return (difflib.get_close_matches(said, ordered, 1, 0.0) or ordered)[0]
 
 
 class Workshop:
@@ -59,7 +26,7 @@ class Workshop:
         self._preparing: dict[tuple[str, ...], str] = {}
         self._made: dict[tuple[str, ...], dict[str, Any]] = {}
         self._failed: dict[tuple[str, ...], str] = {}
-        self._asking: Asking | None = None
+        self._speaker: Speaker | None = None
 
     def pool(self, key: str) -> dict[str, Any]:
         """The samples of an SFT model, or how far making them is: `{"preparing": words}`. A failure is told once, then tried again."""
@@ -95,10 +62,56 @@ class Workshop:
 
     def ask(self, key: str, text: str) -> dict[str, Any]:
         """Samples of the SFT model in answer to what somebody typed."""
-        if not text.strip() or len(text) > MOST_CHARACTERS:
-            raise UserError(f"Type a prompt of 1 to {MOST_CHARACTERS} characters.")
+        _check(text)
         start = starts.chosen(self._results, key)
         with self._working:
-            if self._asking is None or self._asking.world.start.key != start.key:
-                self._asking = Asking(start)
-            return self._asking.ask(text)
+            speaker = self._of(start)
+            return speaker.ask(text, pool.OF_PRETRAINED[1] if speaker.world.policy.pretrained else pool.SAMPLES)
+
+    def say(self, key: str, run: str, *, prompt: str, text: str, seed: int) -> AsyncIterator[dict[str, Any]]:
+        """What the SFT model, or a run that started from it, answers to one of the data's prompts or to what somebody typed, while
+        it is sampled: see Speaker. Raises UserError at once where there is no such run."""
+        if not prompt:
+            _check(text)
+        start = starts.chosen(self._results, key)
+        found = next((own for own in start.runs if own.path.name == run), None)
+        if run and found is None:
+            raise UserError("That run is no longer in the results folder: load the page again.")
+
+        def work(tell: Tell) -> None:
+            with self._working:
+                tell({"texts": []})  # the turn has come, and whoever has left meanwhile is not sampled for
+                speaker = self._of(start)
+                speaker.say(found, speaker.prompt(text, prompt), seed, tell)
+
+        return overheard(work)
+
+    def checkpoint(self, key: str, run: str) -> dict[str, Any]:
+        """What a run that has finished since said to the prompts that are shown, so that it can be drawn beside the others. Rewards have
+        the names of `rewards` here, which may be others than those of the samples."""
+        start = starts.chosen(self._results, key)
+        finished = next((one for one in start.runs if one.path.name == run), None)
+        if finished is None:
+            raise UserError("That run did not start from this SFT model, or is not in the results folder (any more).")
+        with self._lock:
+            shown = next((made for name, made in self._made.items() if name[0] == start.key), None)
+        if shown is None:
+            raise UserError("The samples are not at hand: load the page again.")
+        ids = [prompt["id"] for prompt in shown["prompts"]]
+        with self._working:
+            speaker = self._of(start)
+            prompts = {prompt.id: prompt for prompt in speaker.world.data.prompts(Split.EVALUATION)}
+            found = speaker.beside(finished, [prompts[name] for name in ids if name in prompts])
+        rewards = [{"name": named.name, "label": named.label} for named, _ in speaker.world.rewards]
+        return {"checkpoint": found, "prompts": [name for name in ids if name in prompts], "rewards": rewards}
+
+    def _of(self, start: Start) -> Speaker:
+        if self._speaker is None or self._speaker.world.start.key != start.key:
+            self._speaker = None  # two at once would be twice the memory
+            self._speaker = Speaker(start)
+        return self._speaker
+
+
+def _check(text: str) -> None:
+    if not text.strip() or len(text) > MOST_CHARACTERS:
+        raise UserError(f"Type a prompt of 1 to {MOST_CHARACTERS} characters.")

@@ -20,6 +20,10 @@ function filled(node, attributes, children) {
   return node;
 }
 
+export function byId(name) {
+  return document.getElementById(name);
+}
+
 /** Says something to everybody, screen readers included, and takes it back after a while. */
 export function notice(words, seconds = 6) {
   const place = document.getElementById("notice");

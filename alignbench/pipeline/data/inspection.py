@@ -63,7 +63,8 @@ class Inspection:
 
 
 def inspect(source: DataSource, policy: Policy | None, *, rows: int = 3) -> Inspection:
-    """Looks at all of it. With a policy, lengths are its tokens, against its limits, and rows are as it reads them."""
+    """Looks at all of it. With a policy, lengths are its tokens, against its limits, and rows are as it reads them; `rows` of them are
+    shown, in the order in which the source gives them."""
     train, held_out = source.prompts(Split.TRAIN), source.prompts(Split.EVALUATION)
     rankings, labelled, demonstrations = source.rankings(), source.labelled(), source.demonstrations()
     records = {
@@ -75,7 +76,7 @@ def inspect(source: DataSource, policy: Policy | None, *, rows: int = 3) -> Insp
         "prompts with a reference": sum(prompt.reference is not None for prompt in [*train, *held_out]),
     }
     every: Iterable[Record] = itertools.chain(rankings, labelled, demonstrations, train)
-    shown = list(itertools.islice(every, rows))
+    shown = list(itertools.islice(every, max(rows, 0)))
     responses: list[str] = [
         *dict.fromkeys(
             [text for ranking in rankings for text in ranking.responses]
@@ -162,6 +163,8 @@ def suspicious(
     """One line for each thing that a person should look at before training."""
     pairs = [pair for ranking in rankings for pair in ranking_to_pairs(ranking)]
     yield from _longer(pairs)
+    if rankings and not pairs:
+        yield f"All {len(rankings)} rankings are ties, or of responses that are the same: there is nothing to learn from them."
     ranked = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
     if len(ranked) >= LEAST_PAIRS and all(ranking.ranks[0] == 0 for ranking in ranked):
         yield "The best response stands first in every row. In columns named chosen and rejected it must; elsewhere it is odd."

@@ -53,13 +53,13 @@ def clashes(table: Table, budgets: bool = False) -> list[str]:
 
 
 def _older(table: Table) -> list[str]:
-    """Of records whose intervals are defined otherwise, unless all are."""
+    """Of records whose intervals, budgets or KL are defined otherwise, unless all are."""
     runs = [run for row in table.rows for run in row.runs]
     old = [run for run in runs if run.record.schema_version < INTERVALS_SINCE]
     if len(old) in (0, len(runs)):
         return []
     return [
-        f"other definition of intervals, {len(old)} of {len(runs)} records are of a schema version before {INTERVALS_SINCE}, "
+        f"other definition of intervals, of budgets and of the KL away from temperature 1, {len(old)} of {len(runs)} records are of a schema version before {INTERVALS_SINCE}, "
         f"such as {old[0].path.name}: run them again"
     ]
 

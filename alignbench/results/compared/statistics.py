@@ -47,9 +47,11 @@ def summarise(scores: Sequence[ExampleScore], specs: Iterable[MetricSpec]) -> di
 def _metric(scores: Sequence[ExampleScore], spec: MetricSpec, missing: int) -> Metric:
     value, stderr, clusters = _mean(scores), clustered_stderr(scores), len(_residuals(scores))
     low, high = math.nan, math.nan
-    if spec.share and clusters > 1:
+    # Every answer a tie, as of a model that is compared with itself: nothing was drawn, and there is no interval.
+    ties = spec.share and 0 < value < 1 and len({score.value for score in scores}) == 1
+    if spec.share and clusters > 1 and not ties:
         low, high = _share_interval(value, stderr**2, clusters - 1, _answers(scores), clusters)
-    elif clusters > 1:
+    elif clusters > 1 and not ties:
         low, high = _mean_interval(value, stderr, list(_residuals(scores).values()))
     return Metric(value, stderr, len(scores), spec.direction, missing, clusters, low, high, spec.share)
 
@@ -84,6 +86,8 @@ def _answers(scores: Sequence[ExampleScore]) -> int:
 
 def interval(metrics: Sequence[Metric]) -> tuple[float, float]:
     """The 95% interval of one metric of one configuration: over its seeds, or over the examples of its only one."""
+    if all(metric.share and _all_ties(metric) for metric in metrics):
+        return math.nan, math.nan
     if len(metrics) == 1:
         return metrics[0].low, metrics[0].high
     values = [metric.value for metric in metrics]
@@ -113,6 +117,11 @@ def _mean_interval(mean: float, stderr: float, residuals: Sequence[float]) -> tu
         return float((math.cbrt(1 + 3 * a * (x - a / 2)) - 1) / a) if abs(a) > 1e-6 else x
 
     return mean - stderr * max(t, back(t)), mean + stderr * max(t, -back(-t))
+
+
+def _all_ties(metric: Metric) -> bool:
+    """Whether the share is known and was not drawn. A record from before `_metric` knew it has an interval all the same."""
+    return 0 < metric.value < 1 and metric.stderr == 0 and (math.isnan(metric.low) or metric.value == 0.5)
 
 
 def _share_interval(share: float, variance: float, degrees: int, trials: int, clusters: int) -> tuple[float, float]:

@@ -17,10 +17,12 @@ from typing import Any
 from alignbench.errors import UserError
 from alignbench.records import Metric
 
-SCHEMA_VERSION = 5
-"""2: `ended` and `reused`. 3: `missing` of a metric. 4: `peak_gpu_memory_bytes` of the cost. 5: a metric's interval."""
+SCHEMA_VERSION = 6
+"""2: `ended` and `reused`. 3: `missing` of a metric. 4: `peak_gpu_memory_bytes` of the cost. 5: a metric's interval. 6: `code` of the
+identity."""
 INTERVALS_SINCE = 5
-"""Before it the interval of one seed was 1.96 standard errors, whatever the number of clusters."""
+"""Before it the interval of one seed was 1.96 standard errors, whatever the number of clusters; `budget.seconds` left out the reference's pass
+of some algorithms; and log-ratios were taken at temperature 1, whatever was sampled at, which is no KL."""
 FEEDBACK = "feedback"
 """Before the names of a run's counts that are of the rankings, pairs and labels that it learnt from, not of its data."""
 MEASURED_REWARD = "reward"
@@ -38,7 +40,8 @@ class Status(enum.Enum):
 @dataclass(frozen=True)
 class Identity:
     """What was run. `config_hash` covers all that can change a number except the seed: runs that share it are seeds of
-    one row. `algo_label` is how tables name the algorithm, where that is not `algo`."""
+    one row. `algo_label` is how tables name the algorithm, where that is not `algo`; `code` a digest of the source of the core and of the chosen
+    components, empty in records that are older than it."""
 
     algo: str
     plugin: str
@@ -53,6 +56,7 @@ class Identity:
     packages: Mapping[str, str]
     hardware: Mapping[str, str]
     algo_label: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class RunRecord:
         if version < INTERVALS_SINCE and isinstance(raw.get("metrics"), dict):
             metrics = {n: {**_NO_INTERVAL, **m} if isinstance(m, dict) else m for n, m in raw["metrics"].items()}
             raw = {**raw, "metrics": metrics}
+        if version < 6 and isinstance(raw.get("identity"), dict):
+            raw = {**raw, "identity": {"code": "", **raw["identity"]}}
         try:
             kind: Any = cls
             record: RunRecord = _decoder(kind)(raw)

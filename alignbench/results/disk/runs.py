@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,44 @@ class BrokenRun:
 
     path: Path
     reason: str
+
+
+def read_record(path: Path) -> RunRecord:
+    """The record of the run in this directory. Raises UserError where there is none that can be read."""
+    try:
+        return RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, UserError) as error:
+        raise UserError(f"{path / RESULT} cannot be read: {reason(error)}.") from error
+
+
+def read_config(path: Path) -> str:
+    """A run's config.yaml, or another one of its kind. Raises UserError where it cannot be read, or would crash who parses it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}.") from error
+    if _depth(text) > _DEEPEST:
+        raise UserError(f"{path} cannot be read: it is nested more than {_DEEPEST} levels deep.")
+    return text
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read, in a few words."""
+    if isinstance(error, OSError):
+        return error.strerror or "it is no file"
+    return "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+_DEEPEST = 100
+
+
+def _depth(text: str) -> int:
+    """At least how deep a YAML text is nested: libyaml's recursion has no limit, and ends the process."""
+    deepest = depth = 0
+    for sign in re.findall(r"[\[{\]}]", text) if text.count("[") + text.count("{") > _DEEPEST else ():
+        depth = depth + 1 if sign in "[{" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return max(deepest, max((len(line) - len(line.lstrip(" -?:")) for line in text.splitlines()), default=0) // 2)
 
 
 def find_runs(paths: Iterable[Path]) -> tuple[list[StoredRun], list[BrokenRun]]:
@@ -122,7 +161,7 @@ def _read_all(folder: Path, stamps: Mapping[str, Stamp], known: Index) -> tuple[
             if entry is None or entry.stamp != made:
                 entry = _read(path, made, settings)
         except (OSError, UnicodeDecodeError, UserError) as error:
-            runs.append(BrokenRun(path, str(error).splitlines()[0]))
+            runs.append(BrokenRun(path, (str(error).splitlines() or [type(error).__name__])[0]))
             continue
         entries[name] = entry
         runs.append(StoredRun(path, entry.record, settings[entry.config]))
@@ -138,7 +177,7 @@ def _read(path: Path, made: Stamp, settings: dict[str, Mapping[str, Any]]) -> En
         record = RunRecord.from_json((path / RESULT).read_text(encoding="utf-8"))
     except UserError as error:
         raise UserError(f"{RESULT}: {error}") from error
-    config = _text(path / CONFIG)
+    config = _config(path / CONFIG)
     digest = hashlib.sha256(config.encode()).hexdigest()
     if digest not in settings:
         settings[digest] = _settings(config)
@@ -147,11 +186,11 @@ def _read(path: Path, made: Stamp, settings: dict[str, Mapping[str, Any]]) -> En
 
 def read_settings(path: Path) -> dict[str, Any]:
     """A resolved configuration with dotted names; empty where there is no file."""
-    return _settings(_text(path))
+    return _settings(_config(path))
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+def _config(path: Path) -> str:
+    return read_config(path) if path.exists() else ""
 
 
 def _settings(config: str) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import dataclasses
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from alignbench.results.compared.paired import Difference
 from alignbench.results.compared.table import Table
-from alignbench.results.shown.grid import plain
+from alignbench.untrusted import plain
 
 ROW = (
     "row", "algo", "model", "data", "annotator", "reward", "config_hash", "seeds", "seconds", "tokens_per_second",
@@ -104,8 +105,9 @@ def json_text(content: Any) -> str:
 
 
 def formula_free(text: str) -> str:
-    """A spreadsheet would compute a cell that starts with = + - @."""
-    return f"'{plain(text)}" if text[:1] in ("=", "+", "-", "@") else plain(text)
+    """A spreadsheet would compute a cell that starts with = + - @, some also behind white space or where the sign is full-width."""
+    first = unicodedata.normalize("NFKC", text).lstrip()[:1]
+    return f"'{plain(text)}" if first and first in "=+-@" else plain(text)
 
 
 def _finite(value: Any) -> Any:

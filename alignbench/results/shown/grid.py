@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from alignbench.untrusted import plain
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -30,19 +32,24 @@ class Grid:
         return [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body[:-1], r"\bottomrule", r"\end{tabular}"]
 
 
-def plain(text: str) -> str:
-    """Without control characters: a name must not move the cursor or colour the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def markdown_text(text: str) -> str:
     """As literal text inside a Markdown table cell: no markup, HTML, link or new cell."""
-    return re.sub(r"([\\|`*\[\]])", r"\\\1", html.escape(plain(text), quote=False))
+    escaped = _MARKUP.sub(r"\\\g<0>", html.escape(plain(text), quote=False))
+    return _MAIL.sub("<!-- -->@", escaped)
 
 
 def latex_text(text: str) -> str:
     """As literal text; the signs that tables use as mathematics (amssymb)."""
     return "".join(_LATEX.get(c, c) for c in plain(text))
+
+
+# An underscore inside a word is no markup and stays readable. Bare addresses become links without any.
+_MARKUP = re.compile(
+    r"[\\|`*\[\]~]|(?<![^\W_])_|_(?![^\W_])|(?i:(?<=http)|(?<=https)|(?<=ftp)|(?<=mailto)|(?<=xmpp)):|(?i:(?<=www))\."
+)
+_MAIL = re.compile(
+    r"(?<=[\w.+-])@(?=\w)"
+)  # the address of a mailbox is found in the text that is left: no escape hides it
 
 
 def _cells(cells: Iterable[str]) -> str:

@@ -17,8 +17,9 @@ from alignbench.errors import UserError
 from alignbench.results.compared.ratings import ORDERS, Rating, Score
 from alignbench.results.compared.table import Table
 from alignbench.results.shown.export import formula_free, json_text
-from alignbench.results.shown.grid import Grid, latex_text, markdown_text, plain
+from alignbench.results.shown.grid import Grid, latex_text, markdown_text
 from alignbench.results.shown.render import NOT_APPLICABLE, remarks
+from alignbench.untrusted import plain
 
 HEADER = ("row", "Bradley-Terry", "Elo", "average win rate", "games")
 

@@ -21,7 +21,8 @@ from alignbench.records import Direction
 from alignbench.results.compared.table import PAST_PEAK, UNANSWERED, Cell, Table, build_table
 from alignbench.results.compared.training_points import has_points
 from alignbench.results.disk.runs import find_runs
-from alignbench.results.shown.grid import Grid, latex_text, markdown_text, plain
+from alignbench.results.shown.grid import Grid, latex_text, markdown_text
+from alignbench.untrusted import plain
 
 if TYPE_CHECKING:
     from alignbench.results.compared.paired import Difference
@@ -261,7 +262,7 @@ def _cells(table: Table) -> dict[str, list[str]]:
 
 def _interval(cell: Cell, decimals: int) -> str:
     """±, or both ends where they are not equally far."""
-    if math.isnan(cell.half_interval):
+    if math.isnan(cell.half_interval) or cell.half_interval == 0:  # known, as the KL of a model from itself
         return ""
     below, above = (f"{end:.{decimals}f}" for end in (cell.value - cell.low, cell.high - cell.value))
     return f" ±{above}" if below == above else f" −{below} +{above}"

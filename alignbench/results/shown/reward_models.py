@@ -12,7 +12,7 @@ from rich.text import Text
 
 from alignbench.functional import best_of_n_kl_bound
 from alignbench.records import Metric
-from alignbench.results.shown.grid import plain
+from alignbench.untrusted import plain
 
 BY_SUBSET = {"accuracy": "accuracy", "best_of_k": "best of K", "easy": "easy", "normal": "normal", "hard": "hard"}
 SINGLE = {

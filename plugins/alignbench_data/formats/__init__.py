@@ -8,11 +8,12 @@ from alignbench_data.columns import Fields
 from alignbench_data.formats.benchmarks import JUDGED_PAIRS, REWARD_BENCH_2, RM_BENCH
 from alignbench_data.formats.comparisons import COMPARISONS
 from alignbench_data.formats.demonstrations import CONVERSATIONS, DIALOGUE_TEXTS, LINES, PROMPTS, RESPONSES
-from alignbench_data.formats.form import Form, Settings
+from alignbench_data.formats.form import Form, Settings, is_empty
 from alignbench_data.formats.labels import LABELS
 from alignbench_data.formats.pairs import DIALOGUES, PAIRS
 from alignbench_data.formats.ratings import RANKED, RATED
 from alignbench_data.formats.trees import TREES
+from alignbench_data.reasons import Reason, Unusable
 
 FORMS = (
     TREES,
@@ -36,8 +37,38 @@ _BY_CONTENT = (TREES, REWARD_BENCH_2, RM_BENCH, DIALOGUES)
 """Known by what their columns hold, not by which there are: none of them is what a lost column would make."""
 
 
+_TWO = (("chosen", "rejected"), ("response_a", "response_b"))
+_WITHOUT = {
+    **dict.fromkeys(("prompt", "input", "messages", "text"), Reason.NO_PROMPT),
+    **dict.fromkeys(("chosen", "rejected", "response", "responses", "response_a", "response_b"), Reason.EMPTY_RESPONSE),
+}
+"""What a row is without where the column of a role is empty; without any other it has no verdict."""
+
+
 def form_of(fields: Fields, settings: Settings) -> Form | None:
-    return next((form for form in FORMS if form.recognises(fields, settings)), None)
+    """The form of a row. Raises Unusable where a column is empty that it would be known by: without it, it is no other form."""
+    for couple in _TWO:
+        empty = [role for role in couple if role not in fields]
+        if len(empty) == 1 and fields.there(empty[0]):
+            raise _empty(fields, empty[0])
+    found = next((form for form in FORMS if form.recognises(fields, settings)), None)
+    if found is None and (role := _emptied(fields)):
+        raise _empty(fields, role)
+    return found
+
+
+def _emptied(fields: Fields) -> str:
+    """The role whose column is empty, where all that a form is known by is there."""
+    for form in FORMS:
+        if form not in _BY_CONTENT and all(any(map(fields.there, roles)) for roles in form.needs):
+            for roles in form.needs:
+                if all(is_empty(fields.values.get(role)) for role in roles):
+                    return next(filter(fields.there, roles))
+    return ""
+
+
+def _empty(fields: Fields, role: str) -> Unusable:
+    return Unusable(_WITHOUT.get(role, Reason.NO_VERDICT), f"{fields.name(role)!r} is empty")
 
 
 def nearest(fields: Fields) -> str:

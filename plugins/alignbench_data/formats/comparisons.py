@@ -7,7 +7,7 @@ from typing import Any
 from alignbench import Message, Ranking, unknown_name
 from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import conversation, is_conversation, prompt, prompt_messages, reply
-from alignbench_data.formats.form import Form, Settings, annotator, number, number_of
+from alignbench_data.formats.form import Form, Settings, annotator, is_empty, number, number_of
 from alignbench_data.reasons import Reason, Unusable
 
 A, B, TIE = (0, 1), (1, 0), (0, 0)
@@ -66,6 +66,8 @@ def _signed(of: Any, responses: tuple[str, str], value: float, who: str) -> Rank
 def _verdicts(fields: Fields) -> list[tuple[float, str]]:
     """One for all, or one of each annotator."""
     value, name = unpacked(fields.get("preference")), fields.name("preference")
+    if is_empty(value):
+        raise Unusable(Reason.NO_VERDICT, f"{name!r} is empty")
     if not isinstance(value, list):
         return [(number(value, name), annotator(fields))]
     given = [one.get("score") if isinstance(one, dict) else one for one in value]
@@ -117,6 +119,8 @@ def _won(fields: Fields, settings: Settings) -> tuple[int, int]:
             raise Unusable(Reason.NO_VERDICT, "no winner is given")
         return hot[0]
     value, name = fields.get("winner"), fields.name("winner")
+    if is_empty(value):
+        raise Unusable(Reason.NO_VERDICT, f"{name!r} is empty")
     said = str(value).strip().removesuffix(".0")
     if said in settings.winner_values:
         return _MEANT[settings.winner_values[said]]

@@ -68,4 +68,9 @@ DIALOGUE_TEXTS = Form(
     "dialogue texts", (("text",),), _dialogue, lambda fields, settings: is_dialogue(fields.get("text"))
 )
 PROMPTS = Form("prompts", (("prompt", "input", "messages"),), _asked, _says_no_more)
-LINES = Form("prompts, one a line", (("text",),), _line, _says_no_more)
+LINES = Form(
+    "prompts, one a line",
+    (("text",),),
+    _line,
+    lambda fields, settings: _says_no_more(fields, settings) and not fields.there("prompt"),
+)

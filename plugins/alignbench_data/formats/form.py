@@ -26,6 +26,10 @@ Record = Ranking | Labelled | Demonstration | Rated | Prompt
 """What a row may say."""
 
 
+RATING = "rating"
+"""Among the roles that were read: the ratings that the settings choose from."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What of the configuration a form needs to read a row. `keep_ids`: a row's own id names its prompt."""
@@ -39,7 +43,7 @@ class Settings:
 @dataclass(frozen=True)
 class Form:
     """`needs`: the roles that it is known by, each with what may stand in its place. `fits`: what else must hold; `verdict`: the roles
-    one of which it asks for.
+    one of which it asks for; `empty`: roles whose column may be empty in a row, which is of this form all the same.
 
     `parse` gives what the row says, or raises Unusable."""
 
@@ -48,13 +52,17 @@ class Form:
     parse: Callable[[Fields, Settings], Sequence[Record]]
     fits: Callable[[Fields, Settings], bool] = lambda fields, settings: True
     verdict: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
 
     def recognises(self, fields: Fields, settings: Settings) -> bool:
         return not self.lacks(fields) and self.fits(fields, settings)
 
     def lacks(self, fields: Fields) -> list[str]:
         """The roles that are not there."""
-        return [" or ".join(roles) for roles in self.needs if not any(role in fields for role in roles)]
+        return [" or ".join(roles) for roles in self.needs if not any(self._has(fields, role) for role in roles)]
+
+    def _has(self, fields: Fields, role: str) -> bool:
+        return role in fields or (role in self.empty and fields.there(role))
 
 
 def number(value: Any, name: str) -> float:
@@ -64,7 +72,7 @@ def number(value: Any, name: str) -> float:
     except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
-        raise Unusable(Reason.MALFORMED, f"{name!r} must be a number, not {str(value)[:40]!a}")
+        raise Unusable(Reason.MALFORMED, f"{name!r} must be a finite number, not {str(value)[:40]!a}")
     return found
 
 
@@ -86,10 +94,9 @@ def items(fields: Fields, role: str, what: str) -> list[Any]:
     return value
 
 
-def ranks_of(scores: Sequence[float]) -> tuple[int, ...]:
-    """Higher is better, equal scores are ties."""
-    order = sorted(set(scores), reverse=True)
-    return tuple(map(order.index, scores))
+def is_empty(value: Any) -> bool:
+    """Null, or blank as in CSV."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def annotator(fields: Fields) -> str:

@@ -8,7 +8,7 @@ from alignbench import Labelled
 from alignbench_data.columns import Fields
 from alignbench_data.content import prompt
 from alignbench_data.formats.demonstrations import asked_and_reply
-from alignbench_data.formats.form import Form, Settings
+from alignbench_data.formats.form import Form, Settings, is_empty
 from alignbench_data.reasons import Reason, Unusable
 
 _GOOD = {"true", "1", "1.0", "good", "yes", "desirable", "chosen", "positive", "up", "thumbs_up", "+1"}
@@ -16,6 +16,8 @@ _BAD = {"false", "0", "0.0", "bad", "no", "undesirable", "rejected", "negative",
 
 
 def _parse(fields: Fields, settings: Settings) -> list[Labelled]:
+    if "response" not in fields and "messages" not in fields:
+        raise Unusable(Reason.EMPTY_RESPONSE, f"{fields.name('response')!r} is empty")
     turns, response = asked_and_reply(fields)
     if not response.strip():
         raise Unusable(Reason.EMPTY_RESPONSE, "the response is empty")
@@ -24,10 +26,18 @@ def _parse(fields: Fields, settings: Settings) -> list[Labelled]:
 
 
 def _good(value: Any, name: str) -> bool:
+    if is_empty(value):
+        raise Unusable(Reason.NO_VERDICT, f"{name!r} is empty")
     said = str(value).strip().lower()
     if said in _GOOD | _BAD:
         return said in _GOOD
     raise Unusable(Reason.MALFORMED, f"{name!r} must be true or false, good or bad, 1 or 0, not {str(value)[:40]!a}")
 
 
-LABELS = Form("labels", (("response", "messages"), ("label",)), _parse)
+def _says_something(fields: Fields, settings: Settings) -> bool:
+    return any(role in fields for role in ("response", "messages", "label"))
+
+
+LABELS = Form(
+    "labels", (("response", "messages"), ("label",)), _parse, _says_something, empty=("response", "messages", "label")
+)

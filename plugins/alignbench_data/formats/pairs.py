@@ -10,6 +10,7 @@ from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import (
     conversation,
     dialogue,
+    has_turns,
     is_conversation,
     is_dialogue,
     joined,
@@ -21,6 +22,9 @@ from alignbench_data.content import (
 )
 from alignbench_data.formats.form import Form, Settings, annotator, number_of
 from alignbench_data.reasons import Reason, Unusable
+
+WORDS_OF_A_PROMPT = 5
+"""Words that two replies do not begin with unless they repeat the prompt."""
 
 
 def _dialogues(fields: Fields, settings: Settings) -> list[Ranking]:
@@ -78,19 +82,28 @@ def _parse(fields: Fields, settings: Settings) -> list[Ranking]:
             f"{fields.name(odd)!r} must be text or a list of messages, as the other is, not {kind(fields.get(odd))}",
         )
     text(chosen, fields.name("chosen")), text(rejected, fields.name("rejected"))
-    if "prompt" not in fields and "input" not in fields and "messages" not in fields:
+    if not any(fields.there(role) for role in ("prompt", "input", "messages")):
+        if fields.asks:
+            raise Unusable(Reason.NO_PROMPT, f"{fields.asks!r} is missing, which other rows have")
         return [_inside(fields, settings, chosen, rejected)]
     asked = prompt_messages(fields)
     if asked and asked[-1].role == "assistant":  # the conversation as it went on, beside the two replies
         asked = asked[:-1]
     start = fields.get("prompt")
-    if (
-        isinstance(start, str)
-        and start
-        and all(t.startswith(start) and len(t) > len(start) for t in (chosen, rejected))
-    ):
-        chosen, rejected = (t[len(start) :].lstrip() for t in (chosen, rejected))
+    if isinstance(start, str) and all(_repeats(start, reply) for reply in (chosen, rejected)):
+        chosen, rejected = (reply[len(start) :].lstrip() for reply in (chosen, rejected))
     return [_pair(fields, settings, asked, chosen, rejected)]
+
+
+def _repeats(asked: str, reply: str) -> bool:
+    """Whether a text is the prompt and then the reply. A reply may begin with the words of a short prompt, as with a greeting: they are
+    the prompt where a line or a colon ends them."""
+    rest = reply[len(asked) :]
+    if not reply.startswith(asked) or not asked.strip() or not rest.strip():
+        return False
+    between = asked[len(asked.rstrip()) :] + rest[: len(rest) - len(rest.lstrip())]
+    ends = "\n" in between or asked.rstrip().endswith(":") or len(asked.split()) >= WORDS_OF_A_PROMPT
+    return bool(between) and ends
 
 
 def _value(fields: Fields, role: str) -> Any:
@@ -100,7 +113,11 @@ def _value(fields: Fields, role: str) -> Any:
 
 
 def _inside(fields: Fields, settings: Settings, chosen: str, rejected: str) -> Ranking:
-    """The prompt is what both texts begin with, up to a whole word."""
+    """The prompt is what both texts begin with, up to a whole word. Dialogues, that would be those of another form: one of them has no
+    reply."""
+    if has_turns(chosen) or has_turns(rejected):
+        role = "chosen" if is_dialogue(rejected) else "rejected"
+        raise Unusable(Reason.NO_REPLY, f"{fields.name(role)!r} is no dialogue with a turn of 'Assistant:'")
     shared = next(
         (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected))
     )

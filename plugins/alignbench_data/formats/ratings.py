@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignbench import Ranking
+from alignbench import Ranking, functional
 from alignbench_data.columns import Fields
 from alignbench_data.content import prompt, prompt_messages, reply
 from alignbench_data.formats.demonstrations import asked_and_reply
-from alignbench_data.formats.form import Form, Rated, Settings, annotator, items, number, ranks_of
+from alignbench_data.formats.form import RATING, Form, Rated, Settings, annotator, items, number
 from alignbench_data.reasons import Reason, Unusable
 
 ASPECTS = (
@@ -56,7 +56,11 @@ def _ranked(fields: Fields, settings: Settings) -> list[Ranking]:
         return [Ranking(asked, responses, _best(fields, len(responses)), finished, who)]
     places = [_rating(one.get("rank")) if isinstance(one, Mapping) else None for one in given]
     if None not in places:
-        return [Ranking(asked, responses, ranks_of([-place for place in places if place is not None]), finished, who)]
+        return [
+            Ranking(
+                asked, responses, functional.ranks_of([-place for place in places if place is not None]), finished, who
+            )
+        ]
     scores = _scores(fields, given, settings)
     rated = [i for i, score in enumerate(scores) if score is not None]
     if len(rated) < 2:
@@ -66,7 +70,7 @@ def _ranked(fields: Fields, settings: Settings) -> list[Ranking]:
         Ranking(
             asked,
             tuple(responses[i] for i in rated),
-            ranks_of(kept),
+            functional.ranks_of(kept),
             tuple(finished[i] for i in rated) if finished else (),
             who,
             kept,
@@ -126,9 +130,11 @@ def _scores(fields: Fields, given: Sequence[Any], settings: Settings) -> list[fl
         if len(scores) != len(given):
             raise Unusable(Reason.MALFORMED, f"{len(given)} responses but {len(scores)} {fields.name('scores')}")
         if all(isinstance(score, Mapping) for score in scores):
+            fields.used.add(RATING)
             return [_of_ratings(score, settings) for score in scores]
         return [None if score is None else number(score, fields.name("scores")) for score in scores]
     if all(isinstance(one, Mapping) for one in given):
+        fields.used.add(RATING)
         return [_of_object(one, settings) for one in given]
     raise Unusable(
         Reason.UNKNOWN_FORM,
@@ -183,6 +189,7 @@ def _aspects(fields: Fields, settings: Settings) -> list[str]:
 
 def _rated(fields: Fields, settings: Settings) -> list[Rated]:
     """One response and its ratings (HelpSteer, arXiv 2311.09528); others to the same prompt stand in other rows."""
+    fields.used.add(RATING)
     names = _aspects(fields, settings)
     if len(names) > 1 and not (settings.rating or settings.rating_weights):
         raise Unusable(

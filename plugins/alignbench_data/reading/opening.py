@@ -16,6 +16,8 @@ from alignbench_data.reading.rows import one_line
 
 MOST_OF_A_LINE = 64 * 2**20
 """Bytes of one row as text."""
+MOST_EMPTY = 100_000
+"""Empty lines one after another: rows may be parted by some, a file of nothing else would take long to be read to its end."""
 MOST_UNPACKED = 2**30
 MOST_TIMES = 200
 """An unpacked file may have so many bytes, or so many times its own: text seldom packs better than 20 to 1, a bomb does by 1,000."""
@@ -84,9 +86,14 @@ def _why(error: BaseException) -> str:
 
 def lines(file: io.BufferedReader, path: Path) -> Iterator[bytes]:
     """Line by line, none longer than a row can be."""
-    number = 0
+    number = empty = 0
     while line := file.readline(MOST_OF_A_LINE + 1):
         number += 1
+        empty = empty + 1 if line.isspace() else 0
+        if empty > MOST_EMPTY:
+            raise UserError(
+                f"{path}, line {number}: more than {MOST_EMPTY:,} empty lines one after another: take them out."
+            )
         if len(line) > MOST_OF_A_LINE:
             raise UserError(f"{path}, line {number}: longer than {MOST_OF_A_LINE:,} bytes: no row is.")
         yield line

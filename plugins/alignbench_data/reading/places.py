@@ -7,23 +7,33 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignbench import UserError, unknown_name
+from alignbench import UserError, unknown_name, user_path
 from alignbench_data.reading.opening import open_bytes
 from alignbench_data.reading.rows import Part, Row
 from alignbench_data.reading.tables import arrow_rows, from_hub, parquet_rows, saved
-from alignbench_data.reading.written import csv_rows, json_rows, text_rows
+from alignbench_data.reading.written import csv_rows, delimiter_of, holds_json, json_rows, text_rows
 
 TEST_NAMES = ("test", "validation", "valid", "val", "dev", "eval")
 KINDS = (".jsonl", ".json", ".ndjson", ".parquet", ".csv", ".tsv", ".arrow", ".txt")
 _PACKINGS = (".gz", ".bz2", ".xz", ".zst")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _NOT_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
+_SAVED = ("dataset_dict.json", "state.json")
+"""One of them is in a folder that `datasets` saved."""
 _MOST_FILES = 10_000
 _HEAD = 4096
 
 
-def parts_of(path: str, *, subset: str = "", revision: str = "", streaming: bool = False, option: str) -> list[Part]:
-    """What lies at `path`. `option`: the setting that it was given as, for errors."""
+def parts_of(
+    path: str,
+    *,
+    subset: str = "",
+    revision: str = "",
+    streaming: bool = False,
+    option: str,
+    has_subset: bool = False,
+) -> list[Part]:
+    """What lies at `path`. `option`: the setting that it was given as, and `has_subset`: whether data.subset is of it, for errors."""
     here = _path(path, option)
     try:
         is_file, is_folder = here.is_file(), here.is_dir()
@@ -33,7 +43,7 @@ def parts_of(path: str, *, subset: str = "", revision: str = "", streaming: bool
     if is_file:
         return [Part(str(here), _split_of(here.name), lambda: file_rows(here))]
     if is_folder:
-        if (here / "dataset_dict.json").is_file() or (here / "state.json").is_file():
+        if any((here / name).is_file() for name in _SAVED):
             return saved(here)
         return _of_folder(here, subset, option)
     if there:
@@ -41,14 +51,22 @@ def parts_of(path: str, *, subset: str = "", revision: str = "", streaming: bool
     looks_local = path.startswith(("/", ".", "~")) or path.endswith((*KINDS, *_PACKINGS)) or path.count("/") > 1
     if looks_local or not _HUB_ID.fullmatch(path):
         raise UserError(f"No such file or folder: {option}={_short(path)}.")
-    return from_hub(path, subset, revision, streaming=streaming)
+    return from_hub(path, subset, revision, streaming=streaming, option=option, has_subset=has_subset)
+
+
+def idle(path: str, *, subset: str, revision: str) -> list[str]:
+    """Those of the settings that choose on the hub, and say nothing of what lies at a path here."""
+    here = Path(path).expanduser()
+    whole = here.is_file() or any((here / name).is_file() for name in _SAVED)
+    return [
+        f"{name}={value}"
+        for name, value, chooses in (("subset", subset, not whole), ("revision", revision, False))
+        if value and here.exists() and not chooses
+    ]
 
 
 def _path(path: str, option: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{option}={_short(path)}: there is no home of such a user.") from error
+    return user_path(path, option)
 
 
 def _short(path: str) -> str:
@@ -58,6 +76,8 @@ def _short(path: str) -> str:
 
 def file_rows(path: Path) -> Iterator[Row]:
     """The rows of a file, by what it holds and then by what it is called."""
+    if not path.exists():
+        raise UserError(f"{path} is a link that leads nowhere: get the file that it is for, or take the link away.")
     with open_bytes(path) as file:
         head = file.read(_HEAD)
     if not head.strip() and len(head) < _HEAD:
@@ -70,14 +90,18 @@ def file_rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path} is UTF-16 text. Save it as UTF-8.")
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a pointer of Git LFS and not the file: run `git lfs pull` where it came from.")
+    if re.search(rb"[^\s\0]\r+[^\s\0]", head) and b"\n" not in head:
+        raise UserError(
+            f"{path}: its lines end in CR alone, as old Macs wrote them: save it with LF, as by tr '\\r' '\\n' <file >new."
+        )
     suffix = _suffix(path)
     if suffix in (".csv", ".tsv") and not head.startswith((b'{"', b'[{"')):  # as no header of a table does
-        return csv_rows(path, "\t" if suffix == ".tsv" else ",")
-    if suffix == ".txt":
+        return csv_rows(path, delimiter_of(head, "\t" if suffix == ".tsv" else ","))
+    if suffix == ".txt" and not holds_json(head):
         return text_rows(path)
     if suffix in (".parquet", ".arrow"):
         raise UserError(f"{path}: not a whole {suffix[1:].capitalize()} file (it does not begin as one).")
-    if suffix in (".json", ".jsonl", ".ndjson", ".csv", ".tsv") or head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (
+    if suffix in (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt") or head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (
         b"{",
         b"[",
     ):
@@ -123,8 +147,13 @@ def _files(folder: Path, option: str) -> Iterator[Path]:
                     f"{option}={folder} has more than {_MOST_FILES:,} files: give the folder of the data alone."
                 )
             path = Path(root) / name
-            if not name.startswith(".") and name not in _NOT_DATA and _suffix(path) in KINDS and path.is_file():
+            if not name.startswith(".") and name not in _NOT_DATA and _suffix(path) in KINDS and _is_file(path):
                 yield path
+
+
+def _is_file(path: Path) -> bool:
+    """Also where it is a link that leads nowhere: rows would be missing, and nobody be told."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _split_of(name: str) -> str:
@@ -142,16 +171,21 @@ def _split_of(name: str) -> str:
     return ""
 
 
-def shares(parts: list[Part], train_split: str, test_split: str) -> tuple[list[Part], list[Part]]:
-    """The parts to train on, and those that are held out: by name, where names tell."""
-    train = chosen_split(parts, train_split, "train_split") if train_split else _named(parts, ("train",), "train_split")
+def shares(parts: list[Part], train_split: str, test_split: str, *, option: str = "") -> tuple[list[Part], list[Part]]:
+    """The parts to train on, and those that are held out: by name, where names tell. `option`: the setting of the place, where no
+    other chooses among its splits."""
+    how = f"give {option} the files of one" if option else "choose data.{}="
+    if train_split:
+        train = chosen_split(parts, train_split, "train_split")
+    else:
+        train = _named(parts, ("train",), how.format("train_split"))
     if test_split:
         test = chosen_split(parts, test_split, "test_split")
     else:
         others = [part for part in parts if part not in train]
         suffix = train_split.removeprefix("train")  # train_prefs is held beside test_prefs
         twins = [part for part in others if suffix and part.split.endswith(suffix)]
-        test = _named(twins or others, TEST_NAMES, "test_split") if train else []
+        test = _named(twins or others, TEST_NAMES, how.format("test_split")) if train else []
     train = train or [part for part in parts if part not in test]
     return train, [part for part in test if part not in train]
 
@@ -170,13 +204,13 @@ def _has_word(name: str, word: str) -> bool:
     return bool(re.search(rf"(?<![a-z0-9]){re.escape(word.lower())}(?![a-z0-9])", name.lower()))
 
 
-def _named(parts: list[Part], words: tuple[str, ...], option: str) -> list[Part]:
+def _named(parts: list[Part], words: tuple[str, ...], how: str) -> list[Part]:
     for word in words:
         if exact := [part for part in parts if part.split == word]:
             return exact
         starts = {part.split for part in parts if part.split.startswith(word)}
         if len(starts) > 1:
-            raise UserError(f"Several splits could be meant: choose data.{option}= of {', '.join(sorted(starts))}.")
+            raise UserError(f"Several splits could be meant: {how} of {', '.join(sorted(starts))}.")
         if starts:
             return [part for part in parts if part.split in starts]
     return []

@@ -64,7 +64,7 @@ def saved(path: Path) -> list[Part]:
     return _splits(str(path), found)
 
 
-def from_hub(name: str, subset: str, revision: str, *, streaming: bool) -> list[Part]:
+def from_hub(name: str, subset: str, revision: str, *, streaming: bool, option: str, has_subset: bool) -> list[Part]:
     """A data set of the hub, or the copy of it in the cache."""
     import datasets
     from huggingface_hub import HfApi
@@ -85,10 +85,11 @@ def from_hub(name: str, subset: str, revision: str, *, streaming: bool) -> list[
     except Exception as error:
         text = str(error)
         if "Config name is missing" in text or "BuilderConfig" in text:
-            raise UserError(f"{name} has several subsets, choose one by data.subset=: {one_line(error)}") from error
+            how = "choose one by data.subset=" if has_subset else "give the files of one"
+            raise UserError(f"{option}={name} has several subsets, {how}: {one_line(error)}") from error
         raise UserError(
-            f"data.path={name}: no such file or folder here, and the data set cannot be had from the Hugging Face hub "
-            f"({reason or one_line(error)}). Check the name; or download its files elsewhere and give data.path=<folder>."
+            f"{option}={name}: no such file or folder here, and the data set cannot be had from the Hugging Face hub "
+            f"({reason or one_line(error)}). Check the name; or download its files elsewhere and give {option}=<folder>."
         ) from error
     return _splits(name, found)
 

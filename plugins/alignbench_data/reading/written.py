@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,40 @@ from alignbench_data.reasons import Reason, Unusable
 
 _CONTAINERS = ("data", "rows", "examples", "instances", "items", "train", "test", "validation", "dev")
 """What a JSON object calls the list that it holds."""
+_NO_UTF8, _SAVE_AS_UTF8 = (
+    "not UTF-8 text",
+    ": save the file as UTF-8, as by iconv -f latin1 -t utf-8 where it is Latin-1",
+)
+_PARTED_BY = ",;\t"
 
 
 def json_rows(path: Path) -> Iterator[Row]:
     """JSON lines, or one JSON value: a list of rows or an object with one."""
     with open_bytes(path) as file:
-        first = next((line for line in lines(file, path) if line.strip()), b"")
+        filled = (line for line in lines(file, path) if line.strip())
+        first, more = next(filled, b""), next(filled, b"")
     start = first.lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"["):
         return _of_one_value(path)
     value = _parsed(first)
-    if isinstance(value, dict) and value and value.keys() <= set(_CONTAINERS):
+    if isinstance(value, dict) and any(_rows(held) for key, held in value.items() if key in _CONTAINERS) and not more:
         return _of_one_value(path)
     if isinstance(value, Unusable) and start.startswith(b"{") and not start.rstrip().endswith(b"}"):
         return _of_one_value(path, otherwise=_of_lines(path))  # an object over several lines, or a damaged first line
     return _of_lines(path)
+
+
+def _rows(held: Any) -> bool:
+    return isinstance(held, list) and all(isinstance(row, dict) for row in held)
+
+
+def holds_json(head: bytes) -> bool:
+    """Whether the beginning of a text is that of JSON lines or of one JSON value, and not a text that begins with a bracket."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    first, ended, _ = start.partition(b"\n")
+    if not re.match(rb'\[?\s*\{\s*"', start):
+        return False
+    return not ended or first.rstrip().endswith((b"{", b"[", b",")) or not isinstance(_parsed(first), Unusable)
 
 
 def _of_lines(path: Path) -> Iterator[Row]:
@@ -50,9 +70,11 @@ def _parsed(line: bytes) -> Any:
     except json.JSONDecodeError as error:
         return Unusable(Reason.NOT_JSON, f"not JSON ({error.msg} at column {error.colno})")
     except UnicodeDecodeError as error:
-        return Unusable(Reason.NOT_TEXT, f"not UTF-8 text ({error.reason})")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
+        return Unusable(Reason.NOT_TEXT, f"{_NO_UTF8} ({error.reason}){_SAVE_AS_UTF8}")
+    except RecursionError as error:  # thousands of brackets
         return Unusable(Reason.NOT_JSON, f"no row ({one_line(error)})")
+    except ValueError:
+        return Unusable(Reason.NOT_JSON, "no row: a number of thousands of digits, which should be a text in quotes")
 
 
 def _of_one_value(path: Path, otherwise: Iterator[Row] | None = None) -> Iterator[Row]:
@@ -78,6 +100,13 @@ def _of_one_value(path: Path, otherwise: Iterator[Row] | None = None) -> Iterato
             )
     for number, row in enumerate(value, start=1):
         yield Row(str(path), "row", number, row)
+
+
+def delimiter_of(head: bytes, usual: str) -> str:
+    """What parts the columns in the first line of a table: the `usual` one where it is there, as spreadsheets use others too."""
+    first = head.lstrip(b"\xef\xbb\xbf\r\n").partition(b"\n")[0].decode("utf-8", "replace")
+    unquoted = re.sub(r'"[^"]*"', "", first)
+    return next((mark for mark in (usual, *_PARTED_BY) if mark in unquoted), usual)
 
 
 def csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
@@ -113,7 +142,7 @@ def _decoded(given: Iterator[bytes], path: Path) -> Iterator[str]:
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}, line {number}: not UTF-8 text ({error.reason}).") from error
+            raise UserError(f"{path}, line {number}: {_NO_UTF8} ({error.reason}){_SAVE_AS_UTF8}.") from error
 
 
 def text_rows(path: Path) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from alignbench import UserError, pretrained
+from alignbench import UserError, pretrained, user_path
 from alignbench_hf.chat.templates import NAMED, choices, fixed, name_of, template_of
 from alignbench_hf.chat.tokens import Chat
 from alignbench_hf.config import PretrainedConfig
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def check_gguf(config: PretrainedConfig) -> None:
     """A GGUF file here without a chat template is refused before it is converted, which takes a minute."""
-    file = Path(config.path, config.gguf_file).expanduser()
+    file = user_path(Path(config.path, config.gguf_file), "model.path")
     if config.chat_template or not file.is_file() or importlib.util.find_spec("gguf") is None:
         return
     from gguf import GGUFReader

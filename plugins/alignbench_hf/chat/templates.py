@@ -13,7 +13,7 @@ from jinja2 import meta, nodes
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from alignbench import UserError, pretrained, unknown_name
+from alignbench import UserError, pretrained, unknown_name, user_path
 
 _FOLDER = Path(__file__).parent / "named"
 NAMED: Mapping[str, Sequence[str]] = {
@@ -39,7 +39,7 @@ def template_of(tokenizer: PreTrainedTokenizerBase, chosen: str) -> str:
         return several[chosen]
     if chosen in NAMED:
         return _named(tokenizer, chosen)
-    if chosen and (path := Path(chosen).expanduser()).suffix == ".jinja":
+    if chosen and (path := user_path(chosen, "model.chat_template")).suffix == ".jinja":
         try:
             return path.read_text(encoding="utf-8-sig")  # what editors put before a text is none of it
         except (OSError, UnicodeDecodeError) as error:

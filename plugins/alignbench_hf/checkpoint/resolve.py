@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from alignbench import UserError, pretrained
+from alignbench import UserError, pretrained, user_path
 from alignbench_hf.checkpoint.gguf import CACHE_VARIABLE, converted, quantized_already
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def resolve(
     if cache_dir is None:
         root = os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "alignbench"
         cache_dir = Path(root) / "models"
-    local = Path(path).expanduser()
+    local = user_path(path, "model.path")
     if local.is_file():
         return converted(local, cache_dir, to_quantize)
     if path and local.is_dir():
@@ -63,7 +63,7 @@ def resolve(
 
 def is_hub_id(path: str) -> bool:
     """Whether `resolve` asks the hub for it: folders and files here go first."""
-    return bool(path) and not Path(path).expanduser().exists()
+    return bool(path) and not user_path(path, "model.path").exists()
 
 
 def _folder(folder: Path, gguf_file: str, cache_dir: Path, to_quantize: bool) -> Path:

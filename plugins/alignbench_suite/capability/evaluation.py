@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignbench import Direction, Evaluation, ExampleScore, MetricSpec, Opinion, Subject, UserError
+from alignbench import DataSource, Direction, Evaluation, ExampleScore, MetricSpec, Opinion, Subject, UserError
 from alignbench_suite.config import CapabilityConfig, TasksConfig
 from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family, run_tasks, task_specs
 from alignbench_suite.scores import correct, per_prompt, with_opinion
@@ -13,6 +13,8 @@ from alignbench_suite.tasks.files import content
 
 
 class Capability(Evaluation):
+    known = "alignbench_suite.known:capability"
+
     def __init__(self, config: CapabilityConfig) -> None:
         self.config = config
 
@@ -53,6 +55,9 @@ class Tasks(Evaluation):
 
     def fingerprint(self) -> str:
         return self._sources.digest
+
+    def applies(self, data: DataSource, *, ordinary_text: bool) -> bool:
+        return ordinary_text and bool(self._names)
 
     def specs(self) -> Sequence[MetricSpec]:
         return self._specs

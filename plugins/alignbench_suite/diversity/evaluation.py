@@ -49,6 +49,8 @@ OPEN = tuple(spec.name.partition("/")[2] for spec in FAMILY_SPECS["diversity"])
 
 
 class Diversity(Evaluation):
+    known = "alignbench_suite.known:diversity"
+
     def __init__(self, config: DiversityConfig) -> None:
         self.config = config
         _check(config)

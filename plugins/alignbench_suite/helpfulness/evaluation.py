@@ -25,6 +25,8 @@ FURTHER = ("constraints",)
 
 
 class Helpfulness(Evaluation):
+    known = "alignbench_suite.known:helpfulness"
+
     def __init__(self, config: HelpfulnessConfig) -> None:
         self.config = config
         chosen(config.further, FURTHER, "helpfulness")

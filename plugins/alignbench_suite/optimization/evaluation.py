@@ -11,6 +11,8 @@ from alignbench_suite.scores import gold_reward, per_group, per_prompt
 
 
 class Optimization(Evaluation):
+    known = "alignbench_suite.known:optimization"
+
     def __init__(self, config: OptimizationConfig) -> None:
         self.config = config
 

@@ -28,6 +28,8 @@ class Pair:
 
 
 class Preferences(Evaluation):
+    known = "alignbench_suite.known:preferences"
+
     def __init__(self, config: PreferencesConfig) -> None:
         self.config = config
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignbench import Direction, Evaluation, ExampleScore, Message, MetricSpec, Prompt, Sampling, Subject
+from alignbench import DataSource, Direction, Evaluation, ExampleScore, Message, MetricSpec, Prompt, Sampling, Subject
 from alignbench_suite.config import RefusalsConfig
 from alignbench_suite.judging import affirmed
 from alignbench_suite.refusals.rules import refuses
@@ -37,11 +37,16 @@ def contrasts(limit: int = 0) -> list[Contrast]:
 
 
 class Refusals(Evaluation):
+    known = "alignbench_suite.known_text:refusals"
+
     def __init__(self, config: RefusalsConfig) -> None:
         self.config = config
 
     def fingerprint(self) -> str:
         return content()
+
+    def applies(self, data: DataSource, *, ordinary_text: bool) -> bool:
+        return ordinary_text
 
     def specs(self) -> Sequence[MetricSpec]:
         return tuple(

@@ -20,6 +20,8 @@ FURTHER = ("pressure", "sides", "social")
 
 
 class Sycophancy(Evaluation):
+    known = "alignbench_suite.known:sycophancy"
+
     def __init__(self, config: SycophancyConfig) -> None:
         self.config = config
         chosen(config.further, FURTHER, "sycophancy")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alignbench import UserError, pretrained
+from alignbench import UserError, pretrained, user_path
 from alignbench_suite.text_measures.embeddings import Vectors
 
 _OPTION = "eval.options.diversity.embedding_model"
@@ -28,7 +28,7 @@ def find(model: str, *, fetch: bool) -> Path | None:
     """The folder of a sentence embedding model: a local one, or a hub id's from a package or the hub's cache.
 
     With `fetch` it is downloaded where it is nowhere, and UserError says why it cannot be had; without, None."""
-    local = Path(model).expanduser()
+    local = user_path(model, _OPTION)
     if model and local.is_dir():
         return local
     if "/" not in model or not pretrained.is_hub_id(model):

@@ -20,6 +20,8 @@ class ArithmeticData(DataSource):
     """Built with: seeds. They draw the training prompts and the demonstrations; which sums are held out follows from
     `world_seed` alone. Each difficulty is as frequent as any other."""
 
+    known = "alignbench_verify.arithmetic.known:arithmetic"
+
     def __init__(self, config: ArithmeticConfig, *, seeds: Seeds) -> None:
         self.config, self._seeds = config, seeds
         self._world = Seeds(config.world_seed).child("arithmetic")

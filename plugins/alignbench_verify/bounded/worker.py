@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ class Worker:
     def __init__(self, modules: Sequence[str], *, cpu_seconds: float, memory: int) -> None:
         self._modules, self._cpu, self._memory = tuple(modules), cpu_seconds, memory
         self._child: Any = None
+        self._end: Callable[[], object] = lambda: None
 
     def ask(self, function: str, request: Mapping[str, Any]) -> Any:
         """What the function gives. None where the child took too much and was ended. Raises UserError where it gives a fault."""
@@ -39,12 +41,8 @@ class Worker:
         return found["answer"]
 
     def close(self) -> None:
-        if self._child:
-            process.end(self._child)
+        self._end()
         self._child = None
-
-    def __del__(self) -> None:
-        self.close()
 
     def _started(self) -> Any:
         # -P: the folder that a command runs in holds no modules of ours. What this process can import, the child can.
@@ -57,6 +55,8 @@ class Worker:
                 f"A process that checks responses could not be started (with {', '.join(self._modules)}): see that Python can "
                 "import them, and that memory is left."
             )
+        # Also where this object lives until the interpreter ends, when modules are no longer whole.
+        self._end = weakref.finalize(self, process.end, child)
         return child
 
 

@@ -127,5 +127,5 @@ def _words(text: str) -> str:
 
 
 def _index(letter: str, choices: Sequence[str]) -> int | None:
-    place = ord(letter) - ord("A")
+    place = ord(letter) - ord("A") if len(letter) == 1 else -1  # the capital of one letter may be two
     return place if 0 <= place < len(choices) else None

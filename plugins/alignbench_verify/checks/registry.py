@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from alignbench import Prompt, Reference, UserError, unknown_name
+from alignbench import Prompt, Reference, UserError, unknown_name, user_path
 from alignbench_verify.checks import answers
 from alignbench_verify.config import AUTO, CheckingConfig
 
@@ -142,11 +141,11 @@ def schema_text(config: CheckingConfig) -> str:
     schema = config.schema.strip()
     if not schema or schema[0] in "{[" or schema in ("true", "false"):
         return schema
-    path = Path(schema).expanduser()
+    path = user_path(schema, "schema")
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, ValueError, RuntimeError) as error:
-        told = getattr(error, "strerror", None) or type(error).__name__
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise UserError(
             f"schema={schema[:200]} cannot be read ({told}): give a JSON schema, or a file with one."
         ) from None

@@ -1,5 +1,5 @@
 // The simulator behind a server: fetches the samples, which the server may have to make first.
-import { get, post } from "../api.js";
+import { get, lines, post } from "../api.js";
 import { el } from "../dom.js";
 import { watchTrainings } from "./live.js";
 import { Simulator } from "./view.js";
@@ -10,8 +10,8 @@ const status = document.getElementById("status");
 async function open() {
   for (;;) {
     const answer = await get(`/simulator/pool?start=${encodeURIComponent(start)}`);
-    if (answer.pool) return answer;
-    status.textContent = `Getting ready, once for this SFT model (about half a minute): ${answer.preparing}`;
+    if (!answer.preparing) return answer;
+    status.textContent = `Getting ready, once for this SFT model (about half a minute, some minutes for a pretrained one): ${answer.preparing}`;
     await new Promise((done) => setTimeout(done, 700));
   }
 }
@@ -25,15 +25,18 @@ try {
   choice.onchange = () => location.assign(`/simulator?start=${encodeURIComponent(choice.value)}`);
   document.getElementById("simulator").hidden = false;
   status.hidden = true;
-  const simulator = new Simulator(data, { ask: (text) => post("/simulator/ask", { start: data.key, text }) });
+  const simulator = new Simulator(data, {
+    ask: (text) => post("/simulator/ask", { start: data.key, text }),
+    say: (what, told, signal) => lines("/simulator/say", { start: data.key, ...what }, told, signal),
+  });
   const form = document.getElementById("own");
   form.onsubmit = async (event) => {
     event.preventDefault();
     const button = form.querySelector("button");
     button.disabled = true;
     try {
-      await simulator.ask(form.elements.text.value);
       document.getElementById("own-error").textContent = "";
+      await simulator.answers.ask(form.elements.text.value);
     } catch (error) {
       document.getElementById("own-error").textContent = error.message;
     } finally {

@@ -3,22 +3,25 @@
 
 export const ENOUGH = 20; // effective samples below which a gauge says nothing
 export const STRONGEST = 0.01; // the coefficient that stands for "none": below it samples say nothing in any case
+export const NEAR_NONE = 1e-6; // the same where nothing is sampled
 const UNKNOWN = 65535;
 
 /** A column as columns.py wrote it. */
 export function decoded(column) {
+  if (column.values) return Float64Array.from(column.values, (value) => value ?? NaN);
   const bytes = Uint8Array.from(atob(column.data), (c) => c.charCodeAt(0));
   const places = new Uint16Array(bytes.buffer);
   return Float64Array.from(places, (place) => (place === UNKNOWN ? NaN : column.low + column.step * place));
 }
 
-/** Rows of responses: `starts[p]` to `starts[p + 1]` are those of prompt p, `prior` their share of its samples. */
+/** Rows of responses: `starts[p]` to `starts[p + 1]` are those of prompt p, `prior` their share of its samples. Where all responses are
+ * written down `prior` are their probabilities, which is as if each had been drawn without end. */
 export function samples(packed) {
   const starts = [0];
   for (const size of packed.sizes) starts.push(starts.at(-1) + size);
-  const counts = decoded(packed.counts);
-  const prior = new Float64Array(counts.length);
-  eachPrompt(starts, (from, to) => {
+  const prior = packed.prior ? decoded(packed.prior) : new Float64Array(packed.texts.length);
+  const counts = packed.prior ? new Float64Array(prior.length).fill(Infinity) : decoded(packed.counts);
+  if (!packed.prior) eachPrompt(starts, (from, to) => {
     let total = 0;
     for (let i = from; i < to; i++) total += counts[i];
     for (let i = from; i < to; i++) prior[i] = counts[i] / total;
@@ -143,6 +146,9 @@ export function measured(found, reward, set, wrong) {
     likeliest: mean(top),
   };
 }
+
+/** Samples of no prompt at all. */
+export const NOTHING = { starts: [0], counts: [], prior: new Float64Array(0), texts: [], columns: {} };
 
 /** Weights by which a reward is nearest to a sum of the features, within prompts, by least squares. */
 export function asSum(reward, features, set) {

@@ -1,33 +1,38 @@
 // The simulator's screen: what is wanted on the left, what comes out on the right. `source` brings the data: a server, or the file itself.
-import { el, notice } from "../dom.js";
+import { byId, el, notice } from "../dom.js";
 import {
-  ENOUGH, asSum, bestOf, chances, decoded, drawn, expected, mean, measured, median, samples, standardised, tilted,
+  ENOUGH, NEAR_NONE, NOTHING, asSum, bestOf, expected, mean, measured, median, samples, standardised, tilted,
 } from "./mathematics.js";
+import { Answers, readAnswers } from "./answers.js";
 import { drawPlot } from "./plot.js";
 import { GAUGES, METHODS, PRESETS, coefficient, coefficientName, placeOf } from "./settings.js";
-import { betaAt, percent, sentences, signed } from "./why.js";
+import { rows, show } from "./terms.js";
+import { betaAt, percent, sentences } from "./why.js";
 
-const DRAWS = 4;
 const BETAS = [Infinity, ...Array.from({ length: 26 }, (_, i) => 8 * 0.76 ** i)];
 const NUMBERS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
-const byId = (name) => document.getElementById(name);
 
 export class Simulator {
   constructor(data, source) {
     this.data = data;
-    this.source = source;
-    this.set = samples(data.pool);
+    this.set = data.pool ? samples(data.pool) : NOTHING;
+    this.rewarded = data.pool != null;
     this.wrong = (p) => data.prompts[p].opinion === "wrong";
-    this.checkpoints = data.checkpoints.map(readCheckpoint);
+    this.checkpoints = data.checkpoints.map((found) => readAnswers(found, this.set));
     this.state = {
-      reward: data.annotators.length ? "utility" : data.rewards[0].name,
+      reward: data.annotators.length ? "utility" : data.rewards[0]?.name,
       annotator: Math.min(1, data.annotators.length - 1), weights: [], method: "tilt", place: placeOf(0.1), n: 16,
-      prompt: Math.max(data.prompts.findIndex((p) => p.opinion === "wrong"), 0), checkpoint: null, own: null, seed: 1,
+      prompt: Math.max(data.prompts.findIndex((p) => p.opinion === "wrong"), 0), checkpoint: !this.rewarded && this.checkpoints.length ? 0 : null,
     };
+    this.answers = new Answers(this, source);
     this.takeAnnotator(this.state.annotator);
     this.build();
     this.refresh();
     this.generate();
+  }
+
+  generate() {
+    this.answers.generate();
   }
 
   // --- what is chosen ---
@@ -87,11 +92,12 @@ export class Simulator {
   /** The reward of rows of any set, in deviations of the SFT model's. */
   rewardOf(columns, length) {
     const raw = this.state.reward === "utility" ? this.utility(columns, length) : columns[this.state.reward];
+    if (!this.rewarded || !raw) return new Float64Array(length).fill(NaN);
     return Float64Array.from(raw, (v) => (v - this.scale.mean) / this.scale.deviation);
   }
 
   get beta() {
-    const chosen = coefficient(this.state.place);
+    const chosen = this.data.exact && this.state.place <= 0 ? NEAR_NONE : coefficient(this.state.place);
     if (this.state.method !== "dpo") return chosen;
     const noise = this.data.annotators[this.state.annotator]?.noise ?? 1;
     return (chosen * noise) / this.scale.deviation;
@@ -104,6 +110,7 @@ export class Simulator {
   // --- what follows ---
 
   refresh() {
+    if (!this.rewarded) return;
     const { set, state } = this;
     const raw = state.reward === "utility" ? this.utility(set.columns, set.prior.length) : set.columns[state.reward];
     this.scale = standardised(raw, set);
@@ -139,8 +146,11 @@ export class Simulator {
   // --- the screen ---
 
   build() {
+    byId("simulator").classList.toggle("unrewarded", !this.rewarded);
+    byId("simulator").classList.toggle("exact", this.data.exact);
+    if (this.data.pretrained && byId("own-label")) byId("own-label").textContent = "Or one of your own";
     byId("presets").replaceChildren(
-      ...PRESETS.filter((preset) => this.data.annotators.length || preset.method !== "dpo").map((preset) =>
+      ...PRESETS.filter((preset) => this.data.annotators.length || !preset.annotator).map((preset) =>
         el("button", { type: "button", "aria-pressed": "false", onclick: () => this.take(preset) }, preset.name)),
     );
     const rewards = byId("reward");
@@ -171,17 +181,15 @@ export class Simulator {
     this.data.prompts.forEach(({ text, opinion }, k) =>
       prompts.append(el("option", { value: k }, opinion && opinion !== "none" ? `${text}  (${opinion} opinion)` : text)));
     prompts.onchange = () => {
-      Object.assign(this.state, { prompt: Number(prompts.value), own: null });
-      this.generate();
-    };
-    byId("generate").onclick = () => {
-      this.state.seed += 1;
+      this.state.prompt = Number(prompts.value);
+      this.answers.own = null;
       this.generate();
     };
     byId("gauges").replaceChildren(...GAUGES.map(({ name, label, unit }) =>
       el("li", { class: "gauge", id: `gauge-${name}` },
         el("h3", {}, label), el("p", { class: "value", id: `value-${name}` }), el("p", { class: "quiet unit" }, unit),
         el("p", { class: "change", id: `change-${name}` }), el("p", { class: "why quiet", id: `why-${name}` }))));
+    this.showCheckpoints();
     this.showControls();
   }
 
@@ -214,20 +222,12 @@ export class Simulator {
   }
 
   showTerms() {
-    const place = byId("terms");
-    const ours = this.state.reward === "utility";
-    if (place.childElementCount !== this.terms.length) {
-      place.replaceChildren(...this.terms.map((term, k) => {
-        const slider = el("input", { type: "range", id: `term-${k}`, min: term.low, max: term.high, step: 0.1 });
-        slide(slider, (value) => (this.state.weights[k] = value), () => this.moved());
-        return el("div", { class: "row" }, el("label", { for: `term-${k}` }, term.label), el("output", { id: `weight-${k}`, for: `term-${k}` }), slider);
-      }));
+    const place = byId("terms"), shownFor = String(this.state.annotator);
+    if (place.dataset.of !== shownFor) {
+      place.dataset.of = shownFor;
+      place.replaceChildren(...rows(this.terms, (input, take) => slide(input, () => take(this.state.weights), () => this.moved())));
     }
-    this.terms.forEach((_, k) => {
-      byId(`term-${k}`).value = this.state.weights[k];
-      byId(`term-${k}`).disabled = !ours;
-      byId(`weight-${k}`).textContent = this.state.weights[k].toFixed(1).replace("-", "−");
-    });
+    show(this.terms, this.state.weights, this.state.reward === "utility");
   }
 
   showFormula() {
@@ -240,7 +240,8 @@ export class Simulator {
       : sum && `about ${sum}, with preferences of its own beside`;
     byId("meaning").textContent = ours
       ? "The reward is the annotator's own utility: what a perfect reward model would learn."
-      : "A reward model that a run has really learnt. It is what it is: its weights cannot be moved.";
+      : this.state.reward === "gold" ? "What is optimised is the truth itself, as if nothing had to be learnt."
+      : "A reward that a run was really trained with. It is what it is: nothing in it can be moved.";
   }
 
   showGauges() {
@@ -253,7 +254,9 @@ export class Simulator {
       byId(`change-${name}`).textContent = name === "kl" ? "SFT model: 0" : `SFT model: ${shown(before)}`;
     }
     byId("gauges").classList.toggle("unsure", !sure);
-    byId("effective").textContent = `${Math.round(this.now.effective)} of ${this.data.samples} samples a prompt count (effective sample size, median).`;
+    byId("effective").textContent = this.data.exact
+      ? `Exact: all ${this.data.samples} responses to each prompt are written down with their probabilities, and nothing is sampled.`
+      : `${Math.round(this.now.effective)} of ${this.data.samples} samples a prompt count (effective sample size, median).`;
     byId("effective").classList.toggle("warning", !sure);
     byId("too-few").textContent = sure ? "" : `Below ${ENOUGH} effective samples the samples no longer tell: the grey figures are what few of them happen to say.`;
   }
@@ -273,8 +276,12 @@ export class Simulator {
       });
     }
     byId("dots").hidden = !this.checkpoints.length;
+    byId("checkpoint").value = this.state.checkpoint ?? "";
+  }
+
+  showCheckpoints() {
     byId("checkpoint").replaceChildren(
-      el("option", { value: "" }, "the tilted policy"),
+      ...(this.rewarded ? [el("option", { value: "" }, "the tilted policy")] : []),
       ...this.checkpoints.map((c, k) => el("option", { value: k }, `trained: ${c.label}`)),
     );
     byId("checkpoint").value = this.state.checkpoint ?? "";
@@ -301,77 +308,23 @@ export class Simulator {
   dot(c, k, name) {
     const reward = name === "gold" ? c.columns.gold : this.rewardOf(c.columns, c.texts.length);
     return {
-      x: Math.sqrt(Math.max(c.kl ?? c.bound, 0)), y: average(reward), label: c.label, chosen: this.state.checkpoint === k,
+      x: Math.sqrt(Math.max(c.kl ?? c.bound, 0)), y: c.shares ? expected(reward, c.shares, this.set) : average(reward), label: c.label, chosen: this.state.checkpoint === k,
       choose: () => this.choose(this.state.checkpoint === k ? null : k),
     };
   }
 
+  addCheckpoint(read) {
+    this.checkpoints.push(read);
+    this.showCheckpoints();
+    if (this.rewarded) this.showCurves();
+  }
+
   choose(k) {
     this.state.checkpoint = k;
-    this.showCurves();
+    if (this.rewarded) this.showCurves();
     this.generate();
     if (k != null) notice(`The answers on the right are now those of ${this.checkpoints[k].label}.`);
   }
-
-  // --- answers ---
-
-  generate() {
-    const own = this.state.own;
-    const set = own?.set ?? this.set;
-    const p = own ? 0 : this.state.prompt;
-    const [from, to] = [set.starts[p], set.starts[p + 1]];
-    const reward = this.rewardOf(set.columns, set.prior.length);
-    const known = !reward.slice(from, to).some(Number.isNaN);
-    const chance = chances(7919 * this.state.seed + p);
-    const sft = drawn(set.prior, from, to, DRAWS, chance);
-    byId("asked").textContent = own ? own.text : this.data.prompts[p].text;
-    byId("answers-sft").replaceChildren(...sft.map((i) => this.answer(set, i, reward[i])));
-    const c = this.state.checkpoint == null ? null : this.checkpoints[this.state.checkpoint];
-    byId("answers-title").textContent = c ? `Trained: ${c.label}` : "Optimised: the SFT model, tilted";
-    byId("legend").hidden = !c;
-    if (c) {
-      const rows = own ? [] : c.prompts.map((q, i) => (q === p ? i : -1)).filter((i) => i >= 0).slice(0, DRAWS);
-      const rewards = this.rewardOf(c.columns, c.texts.length);
-      byId("answers-tilted").replaceChildren(...rows.map((i) => this.answer(c, i, rewards[i])));
-      byId("prompt-sure").textContent = rows.length ? "Sampled when the run was evaluated." : "Of a checkpoint only the answers of its evaluation are known here.";
-      return;
-    }
-    if (!known) {
-      byId("answers-tilted").replaceChildren();
-      byId("prompt-sure").textContent = "What this annotator would say of these answers is not known: choose a learned reward.";
-      return;
-    }
-    const found = this.policy(reward, set);
-    byId("answers-tilted").replaceChildren(
-      ...drawn(found.weights, from, to, DRAWS, chance).map((i) => this.answer(set, i, reward[i], found.weights[i] / set.prior[i])));
-    const effective = Math.round(found.ess[p]);
-    byId("prompt-sure").textContent = `Effective samples of this prompt: ${effective}${effective < ENOUGH ? ", too few to rely on" : ""}.`;
-  }
-
-  answer(set, i, reward, ratio) {
-    const { correct, agrees, gold } = set.columns;
-    const marks = [
-      correct[i] === 1 ? ["good", "right"] : correct[i] === 0 ? ["bad", "not right"] : null,
-      agrees[i] === 1 ? ["plain", "repeats the user's opinion"] : null,
-      Number.isNaN(gold[i]) ? null : ["plain", `gold ${signed(gold[i], 1)}`],
-      Number.isNaN(reward) ? null : ["plain", `proxy ${signed(reward, 1)}`],
-      ratio == null ? null : ["plain", `× ${ratio >= 10 ? Math.round(ratio) : ratio.toPrecision(2)} as likely`],
-    ].filter(Boolean);
-    const text = set.tokens ? set.tokens[i].map(token) : set.texts[i] || "(says nothing)";
-    return el("li", {}, el("p", { class: "said" }, text), el("p", { class: "marks" }, marks.map(([kind, words]) => el("span", { class: `mark ${kind}` }, words))));
-  }
-
-  async ask(text) {
-    const found = await this.source.ask(text);
-    this.state.own = { text, set: samples(found.pool) };
-    this.generate();
-    notice(found.known ? "Sampled. Its truth is known." : "Sampled. It is none of the data's own prompts: what is right is not known.");
-  }
-}
-
-function readCheckpoint(packed) {
-  const columns = Object.fromEntries(Object.entries(packed.columns).map(([name, column]) => [name, decoded(column)]));
-  return { ...packed, columns, prompts: Array.from(decoded(packed.prompts)) };
 }
 
 /** A minus sign for negative numbers, and none for zero. */
@@ -382,12 +335,6 @@ function plain(value, digits) {
 
 function average(values) {
   return Array.from(values).reduce((a, b) => a + b, 0) / values.length;
-}
-
-/** A token coloured by log pi / pi_sft, in seven steps; the number is its title. */
-function token([piece, ratio]) {
-  const step = Math.max(-3, Math.min(3, Math.round(ratio)));
-  return piece ? el("span", { class: `token t${step < 0 ? `m${-step}` : step}`, title: `log π/π_sft ${signed(ratio, 2)}` }, piece) : null;
 }
 
 function slide(input, take, then) {

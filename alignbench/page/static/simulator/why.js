@@ -35,7 +35,7 @@ export function sentences({ now, before, parts, reward, beta, set, wrong, method
     const k = rest.map((_, at) => at).sort((a, b) => size(b) - size(a))[0] ?? -1;
     if (k < 0 || size(k) < 0 || !moved(rest[k] - now[gauge], share ? 0.01 : 0.05)) {
       found[gauge] = moved(now[gauge] - before[gauge], share ? 0.01 : 0.05)
-        ? "Many small preferences of the reward together move it."
+        ? parts.length ? "Many small preferences of the reward together move it." : "It follows from what the reward pays for, which is no sum of named parts."
         : "Nothing in the reward moves it.";
       continue;
     }

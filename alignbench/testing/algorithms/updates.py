@@ -38,10 +38,13 @@ from alignbench.testing.trial import (
 ROUNDING = 1e-3
 """The share of a movement that summing in another order may cost. Rounding stays far below
 it (KTO's is the largest), faults lie above."""
+SAME_UPDATE = f"a difference in the weights of at most {ROUNDING:g} of their movement"
+VALUES_APART, KL_OFF, GRADIENT_OFF = 1e-5, 1e-4, 0.02
+"""A first value from the reward model's; `kl` from the batch's own, as a share of it where it is above 1; a gradient from the one
+that temperature gives, as a share of its largest entry."""
 
 # Options that mean the same wherever they occur: the kit sets them where a check needs them.
 COEFFICIENTS = ("kl_coef", "beta", "tau")
-TELLING = (*COEFFICIENTS, "gamma", "gae_lambda", "label_smoothing")
 ONE_STEP: dict[str, Any] = {"epochs": 1, "minibatches": 1}
 
 check = CheckList()
@@ -74,18 +77,24 @@ def nothing_else_moves(component: Component, seed: int) -> None:
 
 
 @check(
-    causes="a value network that is scaled, shifted or moved between its start from the reward model and the first update."
+    causes="a value network that is scaled, shifted or moved between its start from the reward model and the first update.",
+    within=f"each value at most {VALUES_APART:g} apart",
 )
-def values_start_as_the_reward_model(component: Component, seed: int) -> None:
+def values_start_as_the_reward_model(component: Component, seed: int) -> str:
     """Where a scalar role of its own starts from the reward model, its first values are the reward model's numbers."""
     trial = Trial(component, seed)
     if not (made := [name for name in trial.config.scalar_roles if name in trial.policy.scalars()]):
         raise NotApplicable("it trains no scalar role beside the policy")
+    most = 0.0
     for name in made:
         mine, known = (trial.policy.role(role).table.detach() for role in (name, "reward"))
         apart = float((mine - known).abs().max())
-        if bool(mine.any()) and apart > 1e-5:  # zeros: it starts from the policy, whose head is zero
+        if not bool(mine.any()):
+            continue  # zeros: it starts from the policy, whose head is zero
+        if apart > VALUES_APART:
             raise PropertyBroken(f"A value of {name!r} is {apart:.3g} away from the reward model's.")
+        most = max(most, apart)
+    return f"{most:.2g} apart, of at most {VALUES_APART:g}"
 
 
 @check(causes="losses of two roles added and sent back together, or no torch.no_grad() around what is only measured.")
@@ -196,41 +205,54 @@ def goes_on_from_its_state(component: Component, seed: int) -> None:
             )
 
 
-@check(causes="a mean over the micro-batch in place of the batch, or a normalisation within the micro-batch.")
-def micro_batches_change_memory_alone(component: Component, seed: int) -> None:
+@check(
+    causes="a mean over the micro-batch in place of the batch, or a normalisation within the micro-batch.",
+    within=SAME_UPDATE,
+)
+def micro_batches_change_memory_alone(component: Component, seed: int) -> str:
     """micro_batch_size makes no difference beyond rounding."""
+    shares = []
     for size in (5, 1):
         whole, pieces = Trial(component, seed), Trial(component, seed, micro_batch_size=size)
         for trial in (whole, pieces):
             for _ in range(2):
                 trial.update()
-        _same(whole, pieces, f"micro_batch_size={size} instead of the whole batch")
+        shares.append(_same(whole, pieces, f"micro_batch_size={size} instead of the whole batch"))
+    return _margin(*shares)
 
 
-@check(causes="token ids compared with EOS or PAD in place of a mask, or a tensor read beyond the mask.")
-def tokens_at_padding_are_not_read(component: Component, seed: int) -> None:
+@check(
+    causes="token ids compared with EOS or PAD in place of a mask, or a tensor read beyond the mask.",
+    within=SAME_UPDATE,
+)
+def tokens_at_padding_are_not_read(component: Component, seed: int) -> str:
     """What stands at padding makes no difference."""
     rng = Seeds(seed).torch("garbage")
     plain, odd = Trial(component, seed), Trial(component, seed)
     for _ in range(2):
         plain.update()
         odd.update(disguised(odd.batch(), rng=rng))
-    _same(plain, odd, "Other token ids at padding")
+    return _margin(_same(plain, odd, "Other token ids at padding"))
 
 
-@check(causes="a mean or whitening over all columns, the last column taken for the last token, or values not masked.")
-def padding_makes_no_difference(component: Component, seed: int) -> None:
+@check(
+    causes="a mean or whitening over all columns, the last column taken for the last token, or values not masked.",
+    within=SAME_UPDATE,
+)
+def padding_makes_no_difference(component: Component, seed: int) -> str:
     """More columns of padding, on the left of prompts and on the right of responses, make no difference."""
+    shares = []
     for left, right in ((2, 0), (0, 3)):
         plain, wide = Trial(component, seed), Trial(component, seed)
         for _ in range(2):
             plain.update()
             wide.update(disguised(wide.batch(), left=left, right=right))
-        _same(plain, wide, f"{left} columns of padding at prompts and {right} at responses")
+        shares.append(_same(plain, wide, f"{left} columns of padding at prompts and {right} at responses"))
+    return _margin(*shares)
 
 
-@check(causes="rows compared with the wrong neighbours, or scores and sequences sorted apart.")
-def order_makes_no_difference(component: Component, seed: int) -> None:
+@check(causes="rows compared with the wrong neighbours, or scores and sequences sorted apart.", within=SAME_UPDATE)
+def order_makes_no_difference(component: Component, seed: int) -> str:
     """The rows of a batch in another order, whole groups together, make no difference where one step takes them all."""
     plain, mixed = (Trial(component, seed, minibatches=1) for _ in range(2))
     group = getattr(plain.config, "samples_per_prompt", 1)
@@ -238,16 +260,21 @@ def order_makes_no_difference(component: Component, seed: int) -> None:
     for _ in range(2):
         plain.update()
         mixed.update(permuted(mixed.batch(), rng, group=group))
-    _same(plain, mixed, "Another order of the rows")
+    return _margin(_same(plain, mixed, "Another order of the rows"))
 
 
-def _same(left: Trial, right: Trial, what: str) -> None:
+def _margin(*shares: float) -> str:
+    return f"{max(shares):.2g} of the movement, of at most {ROUNDING:g}"
+
+
+def _same(left: Trial, right: Trial, what: str) -> float:
     if not bool(torch.isfinite(right.weights()).all()):
         raise PropertyBroken(f"{what} gave weights that are not finite.")
     if (share := gap(left, right)) > ROUNDING:
         raise PropertyBroken(
             f"{what} changed the weights by {share:.2g} of the movement; rounding is below {ROUNDING:g}."
         )
+    return share
 
 
 @check(
@@ -314,8 +341,11 @@ def _refuses(trial: Trial, what: str, batch: Any = None, *, poison: bool = False
         raise PropertyBroken(f"With {what} it made {len(made)} optimizer steps before it raised.")
 
 
-@check(causes="the mean over tokens, another estimator, the sampler's own log-probabilities, a mask one token off.")
-def kl_is_in_nats_per_response(component: Component, seed: int) -> None:
+@check(
+    causes="the mean over tokens, another estimator, the sampler's own log-probabilities, a mask one token off.",
+    within=f"a difference of at most {KL_OFF:g} nats, or of that share of the KL where it is above 1",
+)
+def kl_is_in_nats_per_response(component: Component, seed: int) -> str:
     """The metric `kl` is the mean over the batch of log pi - log pi_ref of a whole response, before the update."""
     trial = Trial(component, seed)
     if not isinstance(trial.config, RolloutConfig) or trial.config.samples_from != POLICY:
@@ -332,14 +362,17 @@ def kl_is_in_nats_per_response(component: Component, seed: int) -> None:
     metrics = trial.update(batch).metrics
     if "kl" not in metrics:
         raise NotApplicable("it reports no `kl`")
-    if abs(metrics["kl"] - wanted) > 1e-4 * max(abs(wanted), 1.0):
+    off, allowed = abs(metrics["kl"] - wanted), KL_OFF * max(abs(wanted), 1.0)
+    if off > allowed:
         raise PropertyBroken(f"`kl` is {metrics['kl']:.4f}, and the batch's is {wanted:.4f} nats per response.")
+    return f"{off:.2g} nats off, of at most {allowed:.2g}"
 
 
 @check(
-    causes="config.temperature left out of one of: policy, reference, the log-probabilities before and after a step."
+    causes="config.temperature left out of one of: policy, reference, the log-probabilities before and after a step.",
+    within=f"off by at most {GRADIENT_OFF:g} of the gradient's largest entry",
 )
-def temperature_divides_the_logits(component: Component, seed: int) -> None:
+def temperature_divides_the_logits(component: Component, seed: int) -> str:
     """At temperature T the gradient is that of the logits / T at temperature 1, divided by T."""
     if getattr(component.config(), "samples_from", None) != POLICY:
         raise NotApplicable("its batches are not sampled from the policy")
@@ -362,35 +395,9 @@ def temperature_divides_the_logits(component: Component, seed: int) -> None:
     plain.update(dataclasses.replace(batch, rollout=rollout))
     expected = (plain.weights() - before) / TEMPERATURE
     error = float((warm.moved() - expected).abs().max()) / max(float(expected.abs().max()), 1e-12)
-    if error > 0.02:
+    if error > GRADIENT_OFF:
         raise PropertyBroken(f"The gradient at temperature {TEMPERATURE} is off by {error:.2g} of its size.")
-
-
-@check(causes="an option that is read nowhere, overwritten by a literal, or used at the first update only.")
-def options_have_an_effect(component: Component, seed: int) -> None:
-    """Options that mean the same everywhere (kl_coef, beta, gamma, gae_lambda, ...) change the update when they change."""
-    default: Any = component.config()
-    names = [name for name in TELLING if has(component, name) and isinstance(getattr(default, name), float)]
-    names = [name for name in names if getattr(default, name) != 0 and _unconditional(component, name)]
-    if not names:
-        raise NotApplicable("it has none of " + ", ".join(TELLING))
-    plain = Trial(component, seed)
-    batch = plain.batch()
-    for _ in range(2):
-        plain.update(batch)
-    for name in names:
-        value = getattr(default, name)
-        other = Trial(component, seed, **{name: 0.5 * value})
-        for _ in range(2):
-            other.update(batch)
-        if torch.equal(plain.weights(), other.weights()):
-            raise PropertyBroken(f"{name}={0.5 * value:g} gave the weights of {name}={value:g} bit for bit.")
-
-
-def _unconditional(component: Component, name: str) -> bool:
-    """A config with several losses has coefficients that only some of them read."""
-    several = [known for known in COEFFICIENTS if has(component, known)]
-    return name not in several or len(several) == 1
+    return f"off by {error:.2g}, of at most {GRADIENT_OFF:g}"
 
 
 def supported(component: Component) -> bool:

@@ -1,0 +1,70 @@
+"""The options of a run as `--help` shows them: their values, and behind each number the range that it may have."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from alignbench.app.config import COMPONENT, Settings
+from alignbench.bounds import Range, ranges
+from alignbench.plugins import Kind, registry
+
+# What a component's config is kept under; the same names are the config groups. Three of them hold an algorithm.
+SLOTS = {
+    "algo": Kind.ALGORITHM,
+    "sft": Kind.ALGORITHM,
+    "pretrain": Kind.ALGORITHM,
+    "model": Kind.MODEL,
+    "data": Kind.DATA,
+    "reward": Kind.REWARD,
+    "annotator": Kind.ANNOTATOR,
+    "tracker": Kind.TRACKER,
+}
+JUDGE = "judge"  # a reward source too, but one that a run can do without
+_LINE = re.compile(r"( *)(\w+):(?: |$)")
+
+
+def sections(schema: type, where: str = "") -> Iterator[tuple[str, type]]:
+    """A config dataclass and those inside of it, each with the key that it stands under."""
+    yield where, schema
+    for field in dataclasses.fields(schema):
+        inside: Any = field.default_factory
+        if isinstance(inside, type) and dataclasses.is_dataclass(inside):
+            yield from sections(inside, f"{where}.{field.name}".lstrip("."))
+
+
+def known_ranges(cfg: DictConfig) -> dict[str, Range]:
+    """Of every number of a composed configuration, by its whole key."""
+    found: dict[str, type] = dict(sections(Settings))
+    for slot, kind in {**SLOTS, JUDGE: Kind.REWARD}.items():
+        name = cfg[slot].get(COMPONENT) if isinstance(cfg.get(slot), DictConfig) else None
+        if (kind, name) in registry().components:
+            found[slot] = registry().get(kind, str(name)).config
+    found |= {f"eval.options.{component.name}": component.config for component in registry().of(Kind.EVALUATION)}
+    return {
+        f"{where}.{name}".lstrip("."): limits
+        for where, schema in found.items()
+        for name, limits in ranges(schema).items()
+    }
+
+
+def shown_options(_root_: DictConfig) -> str:
+    """`${options:}` in the help of conf/config.yaml: the configuration, each number with its range."""
+    cfg = _root_.copy()
+    with open_dict(cfg):
+        del cfg["hydra"]
+    known, parents, lines = known_ranges(cfg), list[str](), []
+    for line in OmegaConf.to_yaml(cfg).splitlines():
+        if key := _LINE.match(line):
+            parents[len(key.group(1)) // 2 :] = [key.group(2)]
+            if limits := str(known.get(".".join(parents), "")):
+                line = f"{line}  # {limits}"
+        lines.append(line)
+    return "\n".join(lines).replace("$", "$$")  # Hydra fills a template with it
+
+
+OmegaConf.register_new_resolver("options", shown_options, replace=True)

@@ -1,0 +1,95 @@
+"""What Hydra and OmegaConf refuse, as one line of our own: which option, its value, and what is wanted or what to choose."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alignbench.app.config import PointSettings, Settings
+from alignbench.app.overrides import unread
+from alignbench.bounds import shown
+from alignbench.errors import UserError, unknown_name
+from alignbench.plugins import registry
+from alignbench.selection import one_line, refusal, without_classes
+
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}
+"""Launchers and sweepers of Hydra's own plugins, and the extra that installs each."""
+COMPLAINTS = (
+    *(HydraException, OmegaConfBaseException, ValueError, OSError),
+    *(
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+    ),  # what Hydra did not expect of a user
+)
+"""How Hydra refuses a request."""
+_QUOTED = "a value with brackets, commas or spaces in quotes, as in key='\"a, b\"'"
+_ONE_CHOICE = "A config group takes the name of one choice, as in algo=ppo: see alignbench --help."
+
+
+def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
+    """Hydra's and OmegaConf's many-line messages as one line that lists the choices. `overrides`: all that were given."""
+    text, cause = str(error) + (f"\n{error.__cause__}" if error.__cause__ else ""), error.__cause__ or error
+    if told := unread(error, text):
+        return told
+    if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
+        return _unknown_choice(text, *missing.groups())
+    if wrong := re.search(r"Key '([^']+)' (?:is )?not in '?(\w+)'?", text):
+        return _unknown_key(text, wrong.group(1), wrong.group(2))
+    if text.startswith(("Config group override must", "Error resolving interpolation '${model}-")):
+        return UserError(_ONE_CHOICE)
+    if "override_grammar" in text:
+        which = re.match(r"(?:Error parsing override '|LexerNoViableAltException: )(.*?)'?(?:\n|$)", text)
+        return UserError(
+            f"{shown(which.group(1)) if which else _named(overrides)} cannot be read: write key=value, {_QUOTED}."
+        )
+    override = re.search(r"Error merging override (.*)", text)
+    given = override.group(1) if override else ""
+    if "does not support deletion" in text:
+        return UserError(f"{given}: an option is not taken away, it is given another value.")
+    if isinstance(cause, OmegaConfBaseException):
+        return refusal(cause, given=given.lstrip("+"))
+    if isinstance(cause, (ArithmeticError, RecursionError)):
+        why = "nested too deep" if isinstance(cause, RecursionError) else "too large a number"
+        return UserError(f"{_named(overrides)}: {why} to be read.")
+    if not isinstance(error, HydraException) and not isinstance(error, (ValueError, OSError)):
+        return UserError(f"{_named(overrides)}: cannot be read. {_ONE_CHOICE}")
+    where = f"{_named(overrides)}: " if "digits" in text else ""  # Python's own words do not say of what
+    return UserError(where + without_classes(one_line(text)))
+
+
+def refuse_missing(cfg: DictConfig) -> None:
+    """`key=???` would leave the default in place of what a preset says."""
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{missing[0]}=??? is no value: give one, or leave {missing[0]} out.")
+
+
+def _named(overrides: Sequence[str]) -> str:
+    """The overrides that may be meant: those with a value that is more than a word, else all."""
+    odd = [one for one in overrides if re.search(r"[\[\]{}$]", one)]
+    return shown(" ".join(odd or overrides))
+
+
+def _unknown_choice(text: str, group: str, name: str) -> UserError:
+    if group in ("hydra/launcher", "hydra/sweeper") and name in EXTRAS:
+        return UserError(f"{group}={name} is not installed: pip install 'alignbench[{EXTRAS[name]}]'.")
+    options = re.search(r"Available options in '[^']+':\n((?:\t.*\n?)+)", text)
+    found = [line.strip() for line in options.group(1).splitlines()] if options else []
+    return unknown_name(group, name, found) if found else UserError(f"There is no {group}={name}.")
+
+
+def _unknown_key(text: str, key: str, schema: str) -> UserError:
+    full = re.search(r"full_key: (\S+)", text)
+    schemas = [c.config for c in registry().components.values()] + [Settings, PointSettings]
+    schemas += [f.default_factory for f in dataclasses.fields(Settings) if f.name in ("rankings", "eval")]  # type: ignore[misc]
+    fields = next((dataclasses.fields(s) for s in schemas if s.__name__ == schema), dataclasses.fields(Settings))
+    where = full.group(1).rpartition(".")[0] if full else ""
+    return unknown_name("key", key, [f.name for f in fields], where=where)

@@ -1,0 +1,214 @@
+"""Checks of a whole update against what the algorithm states of itself: its loss, written anew in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignbench import functional
+from alignbench.contracts import PolicyOptimizer
+from alignbench.plugins import Component
+from alignbench.records import POLICY, REFERENCE, ScoredRollout, Sequences
+from alignbench.records.batches import LabelledBatch, PreferenceBatch
+from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
+from alignbench.seeds import Seeds
+from alignbench.testing.algorithms.options import drawn, own_options
+from alignbench.testing.algorithms.trace import Step, Update, sequences_of, traced, varied_batch
+from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
+from alignbench.testing.tabular import TabularPolicy, trunk_values
+from alignbench.testing.trial import Trial, has, settings
+
+GRADIENT = 2e-3
+"""Of the largest gradient of an update: float32 stays far below it."""
+CONFIGS = 10
+ROWS = 32
+# Steps so large that probability ratios leave the clip at both ends.
+LARGE: dict[str, Any] = {"learning_rate": 0.3, "adam_eps": 1e-5, "epochs": 3, "minibatches": 2}
+_LEFT_ALONE = {"lr_schedule", "warmup_updates", "weight_decay", *LARGE}
+
+check = CheckList()
+
+
+def configs(component: Component, seed: int, least: int = CONFIGS) -> Iterator[Any]:
+    """Settings that show every value of every option, whole batches in one pass and in several."""
+    base = settings(component, rows=ROWS if getattr(component.config(), "samples_per_prompt", 1) > 1 else 16, **LARGE)
+    names = [name for name in own_options(component) if name not in _LEFT_ALONE]
+    names += [name for name in ("minibatches",) if has(component, name)]
+    found = drawn(base, names, Seeds(seed).torch("options"), least)
+    for place, config in enumerate(found):
+        clip = {"max_grad_norm": 0.05 if place % 4 == 3 else 0.0}
+        yield dataclasses.replace(config, micro_batch_size=5 if place % 2 else config.batch_size, **clip)
+
+
+@check(causes="an option that is ignored or misread, a mean for a sum, a weight or a sign, a clip at one end alone.")
+def steps_follow_the_stated_loss(component: Component, seed: int) -> None:
+    """Under many settings, first and later steps follow the gradient of `stated_loss`, the loss written anew from the paper."""
+    if component.load().stated_loss.__func__ is PolicyOptimizer.stated_loss.__func__:  # type: ignore[attr-defined]
+        raise NotApplicable("it states no loss")
+    for place, config in enumerate(configs(component, seed)):
+        shared = bool(config.scalar_roles) and place % 3 == 2
+        trial = Trial(component, seed, config=config, shared=shared)
+        kls: tuple[float, ...] = ()
+        for first in (True, False):
+            batch = varied_batch(trial)
+            if place % 2 and isinstance(batch, LabelledBatch):
+                favour(trial.policy, batch.sequences)
+            update = traced(trial, batch)
+            last = len(update.steps) - 1
+            for number in sorted({0, last} if first else {last // 2}) if update.steps else ():
+                _compare(trial, update, number, kls)
+            kls = (*kls, _kl(trial, update))
+
+
+def favour(policy: TabularPolicy, sequences: Sequences) -> None:
+    """Makes responses likely, whatever they answer: the mean log pi / pi_ref of a batch is below 0 elsewhere, and then a reference
+    point that is bounded at 0 is never seen."""
+    _, states = policy.states(sequences)
+    kept = sequences.response_mask.bool()
+    with torch.no_grad():
+        policy.logits[:, states[:, :-1][kept], policy.actions(sequences)[kept]] += 2.0
+
+
+def _stated(
+    trial: Trial, update: Update, step: Step, kls: tuple[float, ...]
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """The stated loss at a step, and the weights of each role that it is a function of."""
+    leaves = {role.role: role.before.double().requires_grad_() for role in step.roles}
+    terms = terms_of(trial, update, step, leaves, kls)
+    return trial.component.load().stated_loss(trial.config, terms), leaves
+
+
+def stated_value(trial: Trial, update: Update, step: Step) -> float | None:
+    """The stated loss at a step, where nothing depends on earlier updates."""
+    loss, _ = _stated(trial, update, step, ())
+    return None if loss is None else float(loss.detach())
+
+
+def _compare(trial: Trial, update: Update, number: int, kls: tuple[float, ...]) -> None:
+    step = update.steps[number]
+    loss, leaves = _stated(trial, update, step, kls)
+    if loss is None:
+        return
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    for name, gradient in zip(leaves, found, strict=True):
+        wanted = torch.zeros_like(leaves[name]) if gradient is None else gradient
+        limit = trial.config.max_grad_norm
+        if limit > 0:
+            wanted = wanted * min(1.0, limit / (float(wanted.norm()) + 1e-6))
+        size = float(wanted.abs().max())
+        off = float((step.role(name).gradient.double() - wanted).abs().max()) / max(size, 1e-6)
+        if off > GRADIENT:
+            whose = "" if name == POLICY else f" of the role {name!r}"
+            raise PropertyBroken(
+                f"Step {number + 1} of {len(update.steps)} with {told(trial)}: the gradient{whose} is off by {off:.2g} of its "
+                f"size from that of the stated loss; rounding is below {GRADIENT:g}."
+            )
+
+
+def told(trial: Trial) -> str:
+    """The settings that are not the defaults, those of the kit left out."""
+    default, names = trial.component.config(), own_options(trial.component)
+    names = [
+        name for name in names if name not in _LEFT_ALONE and getattr(default, name) != getattr(trial.config, name)
+    ]
+    said = [f"{name}={getattr(trial.config, name)}" for name in names]
+    return ", ".join([*said, *["a shared trunk"] * trial.policy.shares_trunk]) or "the defaults"
+
+
+# What a loss is made of
+
+
+def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor], kls: tuple[float, ...]) -> Terms:
+    """The terms of a step, from the weights in `leaves`."""
+    batch, start = update.batch, {name: table.double() for name, table in update.start.items()}
+    heat = trial.config.temperature if has(trial.component, "temperature") else 1.0
+    shown = sequences_of(batch)
+
+    def responses(sequences: Sequences, temperature: float) -> ResponseTerms:
+        kept = sequences.response_mask.bool()
+        now, before, reference = (
+            logprobs(trial.policy, table, sequences, temperature)
+            for table in (leaves[POLICY], start[POLICY], trial.policy._table(REFERENCE).double())
+        )
+        return ResponseTerms(now, before, reference, kept)
+
+    if isinstance(batch, PreferenceBatch):
+        probability = torch.ones(len(batch)) if batch.probability is None else batch.probability
+        return PairTerms(responses(batch.chosen, heat), responses(batch.rejected, heat), probability.double())
+    if isinstance(batch, LabelledBatch):
+        return LabelTerms(
+            responses(shown, heat), batch.good.bool(), prompt_numbers(shown), across(trial, shown, start[POLICY])
+        )
+    if not isinstance(batch, ScoredRollout):
+        return responses(shown, heat)
+    role = next((name for name in trial.config.scalar_roles if name in leaves), None)
+    shared = trial.policy.shares_trunk
+    return RolloutTerms(
+        responses=responses(shown, heat),
+        untempered=responses(shown, 1.0),
+        scores=batch.scores.double(),
+        finished=batch.rollout.samples.finished,
+        rows=step.rows,
+        values=None if role is None else values(trial.policy, leaves[role], leaves[POLICY], shown, shared=shared),
+        values_before=None if role is None else values(trial.policy, start[role], start[POLICY], shown, shared=shared),
+        shared=shared,
+        earlier_kl=kls,
+    )
+
+
+def logprobs(policy: TabularPolicy, table: Tensor, sequences: Sequences, temperature: float) -> Tensor:
+    """[B, R]: of the response tokens, 0 beyond them."""
+    prompts, states = policy.states(sequences)
+    kept = sequences.response_mask.bool()
+    found = torch.log_softmax(table / temperature, -1)
+    chosen = found[prompts[:, None], torch.where(kept, states[:, :-1], 0), policy.actions(sequences)]
+    return torch.where(kept, chosen, torch.zeros_like(chosen))
+
+
+def values(policy: TabularPolicy, table: Tensor, logits: Tensor, sequences: Sequences, *, shared: bool) -> Tensor:
+    """[B, R + 1]: at the state before each token and at the end, 0 beyond it."""
+    prompts, states = policy.states(sequences)
+    table = table + trunk_values(logits, table) if shared else table
+    inside = torch.arange(states.shape[1])[None] <= sequences.response_mask.sum(1, keepdim=True)
+    found = table[prompts[:, None], states]
+    return torch.where(inside, found, torch.zeros_like(found))
+
+
+def prompt_numbers(sequences: Sequences) -> Tensor:
+    """[B]: equal prompts have equal numbers, in the order of their tokens, padding first."""
+    kept = sequences.prompt_mask.bool().tolist()
+    ids = [
+        tuple(token if inside else -1 for token, inside in zip(row, mask, strict=True))
+        for row, mask in zip(sequences.prompt_ids.tolist(), kept, strict=True)
+    ]
+    order = sorted(set(ids))
+    return torch.tensor([order.index(row) for row in ids])
+
+
+def across(trial: Trial, sequences: Sequences, table: Tensor) -> Tensor:
+    """[B, B]: log pi / pi_ref of each response (column) as an answer to the prompt of each row, before the update."""
+    count = len(sequences)
+    rows, columns = torch.arange(count).repeat_interleave(count), torch.arange(count).repeat(count)
+    mixed = Sequences(
+        sequences.prompt_ids[rows],
+        sequences.prompt_mask[rows],
+        sequences.response_ids[columns],
+        sequences.response_mask[columns],
+    )
+    mine, theirs = (
+        logprobs(trial.policy, t, mixed, 1.0).sum(1) for t in (table, trial.policy._table(REFERENCE).double())
+    )
+    return (mine - theirs).reshape(count, count)
+
+
+def _kl(trial: Trial, update: Update) -> float:
+    """Mean log pi / pi_ref of a response before the update, at the config's temperature."""
+    heat = trial.config.temperature if has(trial.component, "temperature") else 1.0
+    shown = sequences_of(update.batch)
+    tables = update.start[POLICY].double(), trial.policy._table(REFERENCE).double()
+    mine, theirs = (logprobs(trial.policy, table, shown, heat) for table in tables)
+    return float(functional.masked_sum(mine - theirs, shown.response_mask, dim=1).mean())

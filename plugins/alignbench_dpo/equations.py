@@ -1,0 +1,105 @@
+"""The losses of the family as the papers write them: what every step of the algorithms is held to.
+
+They are written anew and share no code with losses.py, pairs.py and their like. s is the logistic function.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alignbench import LabelTerms, PairTerms, ResponseTerms, RolloutTerms
+from alignbench_dpo.config import DPOConfig, IPOConfig, KTOConfig, OnlineDPOConfig, ORPOConfig, SimPOConfig
+
+
+def dpo(config: DPOConfig, terms: PairTerms) -> Tensor:
+    label = terms.probability if config.soft_labels else torch.ones_like(terms.probability)
+    return pairwise(config, log_ratio(terms.chosen) - log_ratio(terms.rejected), label).mean()
+
+
+def pairwise(config: DPOConfig | OnlineDPOConfig, h: Tensor, label: Tensor) -> Tensor:
+    """Of margins h and labels P(chosen preferred)."""
+    beta, epsilon = config.beta, config.label_smoothing
+    right, wrong = -torch.sigmoid(beta * h).log(), -torch.sigmoid(-beta * h).log()
+    if config.loss == "hinge":  # SLiC-HF (arXiv 2305.10425, equation 1) on log-ratios
+        return torch.maximum(1 - beta * h, torch.zeros_like(h))
+    if config.loss == "ipo":  # arXiv 2310.12036, equation 17; a label p is a mixture of h and -h
+        return (h - (label - 0.5) / beta) ** 2
+    if config.loss == "robust":  # arXiv 2403.00409, equation 12
+        return ((1 - epsilon) * right - epsilon * wrong) / (1 - 2 * epsilon)
+    label = label - epsilon  # conservative: of a certain label 1 - epsilon (Mitchell 2023)
+    return label * right + (1 - label) * wrong  # arXiv 2305.18290, equation 7
+
+
+def ipo(config: IPOConfig, terms: PairTerms) -> Tensor:
+    """arXiv 2310.12036, equation 17."""
+    label = terms.probability if config.soft_labels else torch.ones_like(terms.probability)
+    h = log_ratio(terms.chosen) - log_ratio(terms.rejected)
+    return ((h - (label - 0.5) / config.tau) ** 2).mean()
+
+
+def orpo(config: ORPOConfig, terms: PairTerms) -> Tensor:
+    """arXiv 2403.07691, equations 3 to 7."""
+    likely = [per_token(side).exp() for side in (terms.chosen, terms.rejected)]
+    odds = [p / (1 - p) for p in likely]
+    imitation = -likely[0].log()
+    return (imitation - config.orpo_lambda * torch.sigmoid((odds[0] / odds[1]).log()).log()).mean()
+
+
+def simpo(config: SimPOConfig, terms: PairTerms) -> Tensor:
+    """arXiv 2405.14734, equation 6."""
+    rewards = [config.beta * per_token(side) for side in (terms.chosen, terms.rejected)]
+    return -torch.sigmoid(rewards[0] - rewards[1] - config.gamma).log().mean()
+
+
+def kto(config: KTOConfig, terms: LabelTerms) -> Tensor:
+    """arXiv 2402.01306, equations 7 and 8: lambda_y - v(x, y), with z0 the mean of log pi / pi_ref over responses to other prompts."""
+    z0 = max(0.0, float(torch.stack([terms.across[row, other] for row, other in strangers(terms)]).mean()))
+    r, losses = log_ratio(terms.responses), []
+    for row, good in enumerate(terms.good.tolist()):
+        weight = config.desirable_weight if good else config.undesirable_weight
+        gain = r[row] - z0 if good else z0 - r[row]
+        losses.append(weight - weight * torch.sigmoid(config.beta * gain))
+    return torch.stack(losses).mean()
+
+
+def strangers(terms: LabelTerms) -> list[tuple[int, int]]:
+    """(row, row of another prompt): by prompt, the most frequent first, each with the row that is so many further on."""
+    prompts = terms.prompt.tolist()
+    rows = sorted(range(len(prompts)), key=lambda row: (-prompts.count(prompts[row]), prompts[row], row))
+    most = prompts.count(prompts[rows[0]])
+    paired = [(row, rows[(place + most) % len(rows)]) for place, row in enumerate(rows)]
+    return [(row, other) for row, other in paired if prompts[row] != prompts[other]]
+
+
+def online_dpo(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
+    """arXiv 2402.04792, algorithm 1: the first of the best against the first of the worst of each prompt; equal scores give no pair."""
+    ratios, scores = log_ratio(terms.responses), shaped(config, terms)
+    losses = []
+    for first in range(0, len(scores), config.samples_per_prompt):
+        group = range(first, first + config.samples_per_prompt)
+        best = max(group, key=lambda row: (float(scores[row]), -row))
+        worst = min(group, key=lambda row: (float(scores[row]), row))
+        if scores[best] > scores[worst]:
+            gap = scores[best] - scores[worst]
+            label = torch.sigmoid(gap) if config.labels == "soft" else torch.ones_like(gap)
+            losses.append(pairwise(config, ratios[best] - ratios[worst], label))
+    return torch.stack(losses).mean()
+
+
+def shaped(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
+    """Lowered or replaced where a response was cut off."""
+    if config.missing_eos == "keep":
+        return terms.scores
+    start = terms.scores if config.missing_eos == "subtract" else torch.zeros_like(terms.scores)
+    return torch.where(terms.finished, terms.scores, start - config.missing_eos_penalty)
+
+
+def log_ratio(side: ResponseTerms) -> Tensor:
+    """log pi(y|x) / pi_ref(y|x), [B]: summed over tokens."""
+    return side.logprobs.sum(1) - side.reference.sum(1)
+
+
+def per_token(side: ResponseTerms) -> Tensor:
+    """log pi(y|x) / |y|, [B]."""
+    return side.logprobs.sum(1) / side.mask.sum(1)

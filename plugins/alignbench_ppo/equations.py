@@ -1,0 +1,79 @@
+"""PPO's loss as the papers write it, response by response: what every step of the algorithm is held to.
+
+It is written anew and shares no code with ppo.py: Schulman et al. (arXiv 1707.06347, 1506.02438), Ziegler et al. (1909.08593),
+Huang et al. (2403.17031).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alignbench import RolloutTerms
+from alignbench_ppo.config import PPOConfig
+
+
+def loss(config: PPOConfig, terms: RolloutTerms) -> Tensor:
+    """Policy loss (1707.06347, equation 7) and value loss (2403.17031, section 3), each a mean over the tokens of the step."""
+    assert terms.values is not None
+    assert terms.values_before is not None
+    t, lengths = terms.responses, terms.responses.mask.sum(1).tolist()
+    kl_coef = coefficient(config, terms.earlier_kl)
+    rewards = [
+        reward(config, terms, row, kl_coef, (t.before - t.reference)[row, :length])
+        for row, length in enumerate(lengths)
+    ]
+    if config.whiten_rewards:
+        every = torch.cat(rewards)
+        # (r - mean) / sd + mean: the mean stays.
+        rewards = [(r - every.mean()) / every.std(correction=0) + every.mean() for r in rewards]
+    old_values = [terms.values_before[row, :length] for row, length in enumerate(lengths)]
+    advantages = [gae(r, v, config.gamma, config.gae_lambda) for r, v in zip(rewards, old_values, strict=True)]
+    returns = [a + v for a, v in zip(advantages, old_values, strict=True)]
+    if config.whiten_advantages:
+        every = torch.cat(advantages)
+        advantages = [(a - every.mean()) / every.std(correction=0) for a in advantages]
+
+    policy, value = [], []
+    for row in terms.rows.tolist():
+        ratio = (t.logprobs - t.before)[row, : lengths[row]].exp()
+        near_one = ratio.clip(1 - config.clip_ratio, 1 + config.clip_ratio)
+        policy.append(-torch.minimum(ratio * advantages[row], near_one * advantages[row]))
+        new, old, target = terms.values[row, : lengths[row]], old_values[row], returns[row]
+        error = (new - target) ** 2
+        if config.clip_value > 0:
+            near = old + (new - old).clip(-config.clip_value, config.clip_value)
+            error = torch.maximum(error, (near - target) ** 2)
+        value.append(error / 2)
+    return torch.cat(policy).mean() + (config.value_coef if terms.shared else 1.0) * torch.cat(value).mean()
+
+
+def coefficient(config: PPOConfig, earlier_kl: tuple[float, ...]) -> float:
+    """beta, moved by a proportional controller after every update (1909.08593, section 2.2)."""
+    beta = config.kl_coef
+    horizon = 10 * config.batch_size if config.kl_horizon is None else config.kl_horizon
+    for kl in earlier_kl:
+        if config.kl_target > 0:
+            error = (kl - config.kl_target) / config.kl_target
+            beta *= 1 + max(-0.2, min(error, 0.2)) * config.batch_size / horizon
+    return beta
+
+
+def reward(config: PPOConfig, terms: RolloutTerms, row: int, kl_coef: float, log_ratio: Tensor) -> Tensor:
+    """-beta log(pi / pi_ref) for every token and the score for the last one (1909.08593, equation 2)."""
+    score = terms.scores[row]
+    if not terms.finished[row] and config.missing_eos == "subtract":
+        score = score - config.missing_eos_penalty
+    if not terms.finished[row] and config.missing_eos == "replace":
+        score = torch.full_like(score, -config.missing_eos_penalty)
+    rewards = -kl_coef * log_ratio
+    return torch.cat([rewards[:-1], rewards[-1:] + score])
+
+
+def gae(rewards: Tensor, values: Tensor, gamma: float, lam: float) -> Tensor:
+    """A_t = sum over l of (gamma lambda)^l delta_{t+l}, delta_t = r_t + gamma V_{t+1} - V_t (1506.02438, equation 16)."""
+    ahead = torch.cat([values[1:], torch.zeros(1).double()])
+    delta = rewards + gamma * ahead - values
+    return torch.stack(
+        [sum((gamma * lam) ** (k - t) * delta[k] for k in range(t, len(delta))) for t in range(len(delta))]  # type: ignore[misc]
+    )

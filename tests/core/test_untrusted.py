@@ -1,0 +1,85 @@
+"""What comes from elsewhere is printed and stored without secrets, and without anything that acts on a terminal."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import urllib.parse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignbench.results.shown.export import formula_free
+from alignbench.results.shown.grid import markdown_text
+from alignbench.untrusted import redacted, told
+
+KEY = "sk-a/B+9c<d'E&f0123456789="
+FORMS = {
+    "as it is": KEY,
+    "URL": urllib.parse.quote(KEY, safe=""),
+    "URL, every byte": "".join(f"%{byte:02x}" for byte in KEY.encode()),
+    "JSON, every letter": "".join(f"\\u00{byte:02x}" for byte in KEY.encode()),
+    "base64": base64.b64encode(KEY.encode()).decode(),
+    "base64 behind a name": base64.b64encode(f"user:{KEY}".encode()).decode(),
+    "hexadecimal": KEY.encode().hex(),
+    "JSON": json.dumps(KEY),
+    "HTML": html.escape(KEY),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@given(before=st.text(max_size=20), after=st.text(max_size=20), cut=st.integers(8, 60))
+def test_a_secret_is_hidden_however_it_is_written_or_cut(form: str, before: str, after: str, cut: int) -> None:
+    hidden = redacted(before + form[:cut] + after, KEY)
+    size = 8 * max(round(len(form) / len(KEY)), 1)  # of eight letters
+    core = form[8:-4]  # the first and last letters of base64 belong to its neighbours too
+    assert not [core[i : i + size] for i in range(len(core) - size + 1) if core[i : i + size] in hidden], hidden
+
+
+@given(st.lists(st.integers(1, 25), max_size=4), st.sampled_from(["\n", "\r\n", " ", "\\n", "\u200b", "\x00"]))
+def test_a_secret_that_is_broken_into_lines_is_hidden(places: list[int], gap: str) -> None:
+    broken = "".join(gap * (i in places) + c for i, c in enumerate(KEY))
+    assert redacted(f"key {broken}.", KEY) == "key ***."
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "My_Password", "AWS_SECRET_ACCESS_KEY"])
+def test_secrets_are_those_of_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, KEY)
+    assert redacted(f"refused: {KEY}") == "refused: ***"
+
+
+def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
+    monkeypatch.setenv("SSH_AGENT", "a-long-value-of-something-else")
+    monkeypatch.setenv("A_KEY", "short")
+    text = f"{tmp_path} a-long-value-of-something-else, short"
+    assert redacted(text) == text
+
+
+def test_a_short_secret_that_is_given_is_hidden_whole() -> None:
+    assert redacted("EMPTY is refused, EMPT is not", "EMPTY") == "*** is refused, EMPT is not"
+
+
+def test_nothing_acts_on_a_terminal() -> None:
+    assert told("a\x1b[31mred\x07\nb\tc\u202e") == "a?[31mred?\nb    c?"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("_i_ a_b __b__", r"\_i\_ a_b \_\_b\_\_"),
+        ("~s~ ~~s~~", r"\~s\~ \~\~s\~\~"),
+        ("https://x.org www.x.org ftp://x", r"https\://x.org www\.x.org ftp\://x"),
+        ("a@b.org", "a<!-- -->@b.org"),
+        ("algo: ppo 1.5 ±.2", "algo: ppo 1.5 ±.2"),
+    ],
+)
+def test_markdown_is_text(text: str, shown: str) -> None:
+    assert markdown_text(text) == shown
+
+
+@pytest.mark.parametrize("text", ["=1", " =1", "\t=1", "\u3000=1", "＝1", " ＋1", "@x", "-1"])
+def test_no_cell_is_a_formula(text: str) -> None:
+    assert formula_free(text).startswith("'")
