@@ -153,6 +153,9 @@ FAULTS = (
 )  # fmt: skip
 
 
+_PLANTED = "_planted_"
+
+
 def original(fault: Fault) -> Component:
     kind, _, name = fault.component.partition("=")
     return registry().get(Kind(kind), name)
@@ -181,7 +184,7 @@ def planted(fault: Fault) -> Component:
 def _siblings(home: str) -> list[str]:
     """The loaded modules of the class's package that hold code of their own and no config, those read first first."""
     package = home.rpartition(".")[0]
-    names = [name for name in sys.modules if name.startswith(f"{package}.")]
+    names = [name for name in sys.modules if name.startswith(f"{package}.") and _PLANTED not in name]
     names = [name for name in names if name != home and not name.endswith(".config") and _has_code(name)]
     return sorted(names, key=lambda name: _source(name).count(f"from {package}."))
 
@@ -196,7 +199,8 @@ def _source(name: str) -> str:
 
 
 def _module(name: str, fault: str, source: str) -> types.ModuleType:
-    made = types.ModuleType("planted_" + "".join(c if c.isalnum() else "_" for c in f"{name} {fault}"))
+    # In the package that it is from: the kit looks there for what belongs to a component.
+    made = types.ModuleType(name + _PLANTED + "".join(c if c.isalnum() else "_" for c in fault))
     made.__file__ = sys.modules[name].__file__  # a module may look for its data beside itself
     sys.modules[made.__name__] = made
     exec(compile(source, f"<{name} {fault}>", "exec"), made.__dict__)
