@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ def looked_at(config: RunConfig, rows: int = 0) -> list[str]:
     updates = algo.updates if algo.updates > 0 else round(algo.passes * rows / algo.batch_size)
     families = f"[{FAMILY}]" if FAMILY in config.eval.families else "[]"
     return [
-        f"eval.every={max(updates // POINTS, 1)}",
+        f"eval.every={max(math.ceil(updates / POINTS), 1)}",
         f"eval.points.questions={QUESTIONS}",
         f"eval.points.samples={min(2, config.eval.samples)}",
         f"eval.points.families={families}",

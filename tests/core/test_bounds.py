@@ -174,6 +174,15 @@ def test_what_a_terminal_would_obey_is_not_repeated() -> None:
     assert str(refused.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "line", ["data.component=3", "data.component=-inf", "cache_dir=" + "a" * 5000, "eval.path=" + "a" * 5000]
+)
+def test_values_that_ended_in_a_traceback(line: str) -> None:
+    with pytest.raises(UserError, match="Unknown data|too long for a path") as refused:
+        load_config([line])
+    assert len(str(refused.value)) < 300
+
+
 def test_help_shows_the_range_behind_the_value(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command("--help", "algo=dpo", "algo.beta=0.3", "eval.options.diversity.limit=7")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from alignbench import REFERENCE, Prompt, Split, functional
 from alignbench.commands.cli import run_command
 from alignbench.page.simulator import columns, export, pool, starts
 from alignbench.page.simulator.responses import every_response
+from alignbench.page.simulator.speaking import Speaker
 from alignbench.page.simulator.world import load
 from alignbench.results.disk.record import RunRecord
 from tests.page.conftest import needs_browser
@@ -83,6 +85,29 @@ def test_checkpoints_are_exact_too(whole: dict[str, Any], folder: Path) -> None:
         assert objective == pytest.approx(measured["exact/objective"], abs=1e-5)
         assert len(found["tokens"]) == 26
     assert by_algo["ppo"]["kl"] != by_algo["best_of_n"]["kl"]
+
+
+def test_a_run_that_finishes_later_stands_beside_the_others_as_they_do(whole: dict[str, Any], folder: Path) -> None:
+    """And what was read for that is not what another run answers with."""
+    start = starts.chosen(folder)
+    speaker = Speaker(start)
+    by_name = {prompt.id: prompt for prompt in speaker.world.data.prompts(Split.EVALUATION)}
+    prompts = [by_name[prompt["id"]] for prompt in whole["prompts"]]
+    ppo, best = sorted(start.runs, key=lambda run: run.record.identity.algo, reverse=True)
+
+    def answer() -> dict[str, Any]:
+        told: list[dict[str, Any]] = []
+        speaker.say(ppo, prompts[0], 1, told.append)
+        return told[-1]["done"]
+
+    first = answer()
+    assert any(ratio for tokens in first["tokens"] for _, ratio in tokens)
+    for run in (ppo, best):
+        found = json.loads(json.dumps(speaker.beside(run, prompts)))
+        (shown,) = [one for one in whole["checkpoints"] if one["run"] == run.path.name]
+        assert found.keys() == shown.keys() and found["kl"] == pytest.approx(shown["kl"], abs=1e-9)
+        assert columns.read(found["weights"]) == pytest.approx(columns.read(shown["weights"]), abs=1e-9)
+    assert answer() == first
 
 
 def enumerated(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -160,7 +160,7 @@ def test_a_run_is_looked_at_some_ten_times_unless_it_says_how_often() -> None:
     assert every("algo=ppo", "algo.updates=60") == "6"
     assert every("algo=dpo", "algo.updates=4") == "1"
     passes = ("algo=dpo", "algo.updates=0", "algo.passes=10", "algo.batch_size=16")
-    assert every(*passes, rows=120) == "7", "75 updates"
+    assert every(*passes, rows=120) == "8", "75 updates"
     assert every(*passes) == "1"
     assert every("algo=ppo", "eval.every=3") == every("algo=best_of_n") == every("algo=sft") == "not"
 

@@ -11,9 +11,10 @@ import linecache
 import sys
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from alignbench.plugins import Component, Kind, registry
+from tests.testing.algorithm_faults import ALGORITHM_FAULTS
+from tests.testing.fault import Fault as Fault
 
 PPO, SFT, DPO, IPO, RLOO = "algo=ppo", "algo=sft", "algo=dpo", "algo=ipo", "algo=rloo"
 ONLINE_DPO = "algo=online_dpo"
@@ -24,20 +25,8 @@ HELPFULNESS, OPTIMIZATION = "evaluation=helpfulness", "evaluation=optimization"
 SUMMED = "functional.summed_logprobs(self._policy, both, temperature=self._temperature)"
 
 
-@dataclass(frozen=True)
-class Fault:
-    """`old` becomes `new` wherever it occurs in `module` (default: that of the component's class). `caught_by`: one of the
-    checks that catch it."""
-
-    name: str
-    component: str
-    old: str
-    new: str
-    caught_by: str
-    module: str = ""
-
-
 FAULTS = (
+    *ALGORITHM_FAULTS,
     # Rewards
     Fault("KL penalty with the wrong sign", PPO, "mask, -kl_coef * functional", "mask, kl_coef * functional", "reaches_its_optimum"),
     Fault("KL penalty of half its weight", PPO, "mask, -kl_coef * functional", "mask, -0.5 * kl_coef * functional", "reaches_its_optimum"),
