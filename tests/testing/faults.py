@@ -21,6 +21,7 @@ ONLINE_DPO = "algo=online_dpo"
 LEARNED, BEST_OF_N = "reward=learned", "algo=best_of_n"
 SCRATCH = "model=scratch"
 WORLD = "data=world"
+EXPERIENCE = "alignbench.pipeline.experience"
 HELPFULNESS, OPTIMIZATION = "evaluation=helpfulness", "evaluation=optimization"
 SUMMED = "functional.summed_logprobs(self._policy, both, temperature=self._temperature)"
 
@@ -139,6 +140,106 @@ FAULTS = (
     Fault("prompts of both splits that count alike", WORLD, 'f"evaluation/{question.id}/{opinion.value}"', 'f"train/{len(prompts):05d}"', "what_is_held_out_teaches_nothing"),
     Fault("ids that say too little", WORLD, 'f"lesson/{entity}-{relation}-{form}"', 'f"lesson/{entity}-{relation}"', "an_id_is_one_conversation"),
     Fault("truth about the evaluation alone", WORLD, "        assessment = self.assess(", "        if prompt.id.startswith('train'):\n            return None\n        assessment = self.assess(", "truth_is_known_of_all_or_of_none"),
+    # Rewards, annotators, evaluations, data and experience
+    Fault("pairs that each weigh one", LEARNED, "weight += [1.0 / len(pairs) for _ in pairs]", "weight += [1.0 for _ in pairs]", "fitting_follows_its_loss", "alignbench_rewards.losses"),
+    Fault("a tie taken for a pair", LEARNED, "if ranking.ranks[a] < ranking.ranks[b] and ranking.responses[a]", "if ranking.ranks[a] <= ranking.ranks[b] and a != b and ranking.responses[a]", "fitting_figures_are_as_stated", "alignbench_rewards.losses"),
+    Fault("last place counted as a choice", LEARNED, "if ranking.ranks[k] < worst]", "if ranking.ranks[k] <= worst]", "fitting_follows_its_loss", "alignbench_rewards.losses"),
+    Fault("tied responses chosen from what is left alone", LEARNED, "own[ranks >= ranks[k]]", "own[(ranks > ranks[k]) | (torch.arange(size) == k)]", "fitting_follows_its_loss", "alignbench_rewards.losses"),
+    Fault("loss divided by the rankings of a micro-batch", LEARNED, "/ len(batch)\n", "/ len(part)\n", "micro_batches_fit_alike"),
+    Fault("learning rate of a fit never scheduled", LEARNED, "            optimizer.next_update()\n", "            optimizer.next_update() if update == 1 else None\n", "fitting_follows_its_loss"),
+    Fault("the same rankings in each update", LEARNED, "for update, rows in enumerate(islice(batches, done, updates), done + 1):", "first = next(batches)\n        for update, rows in enumerate([first] * (updates - done), done + 1):", "every_ranking_is_learnt_from_once_a_pass"),
+    Fault("batches begun anew after a pause", LEARNED, "islice(batches, done, updates)", "islice(batches, 0, updates - done)", "fitting_goes_on_from_its_state"),
+    Fault("moments left out of a fit's state", LEARNED, "        optimizer.load_state_dict(state[\"optimizer\"])\n", "", "fitting_goes_on_from_its_state"),
+    Fault("rankings without a pair that count", LEARNED, "usable, held_out = with_pairs(rankings), with_pairs(held_out)", "usable, held_out = list(rankings), with_pairs(held_out)", "what_says_nothing_teaches_nothing"),
+    Fault("figures of normalised scores", LEARNED, "        with torch.no_grad():\n            raw = self._raw(held_out)\n", "        with torch.no_grad():\n            raw = 0.5 * self._raw(held_out)\n", "fitting_figures_are_as_stated"),
+    Fault("a clip of one side alone", "reward=mix", "scores.clamp(-self._config.clip, self._config.clip)", "scores.clamp(max=self._config.clip)", "scores_are_as_stated"),
+    Fault("weights left out of a mixture", "reward=mix", "total += self._config.parts[name] * scores", "total += scores", "scores_are_as_stated"),
+    Fault("variance in place of the deviation of a part", "reward=mix", "deviation = float(scores.std(correction=0))", "deviation = float(scores.var(correction=0))", "scores_are_as_stated"),
+    Fault("prompt and response exchanged", "reward=function", "return self._function(prompt, response)", "return self._function(response, prompt)", "scores_are_as_stated"),
+    Fault("the first message in place of the last", "reward=function", "else prompt.text", "else prompt.id", "scores_are_as_stated"),
+    Fault("EOS not counted", "reward=length", "response_mask.sum(1).float()", "response_mask.sum(1).sub(samples.finished.long()).float()", "scores_are_as_stated"),
+    Fault("every response taken for finished", "reward=gold", "finished=finished)\n        if verdict", "finished=True)\n        if verdict", "scores_are_as_stated"),
+    Fault("a judge asked in one order", "reward=judge", "found[i] = (forward + 1 - backward) / 2", "found[i] = forward", "comparing_takes_no_side"),
+    Fault("the verdict of the other order added", "reward=judge", "found[i] = (forward + 1 - backward) / 2", "found[i] = (forward + backward) / 2", "comparing_takes_no_side"),
+    Fault("what was cut off is not told", "reward=judge", "return text if finished else", "return text if True else", "comparisons_are_as_stated"),
+    Fault("cut responses checked all the same", "reward=verify", "if not (answer.finished or self._config.unfinished):", "if False:", "known_cases_get_their_scores", "alignbench_verify.verifier"),
+    Fault("weights of failed checks", "reward=verify", "for name, right in checks.items() if right)", "for name, right in checks.items() if not right)", "known_cases_get_their_scores"),
+    Fault("noise of twice its scale", "annotator=mild", "return -self._config.temperature * math.log", "return -2 * self._config.temperature * math.log", "probability_agrees_with_frequency"),
+    Fault("noise that is normal", "annotator=honest", "return -self._config.temperature * math.log(-math.log(uniform))", "return self._config.temperature * __import__('statistics').NormalDist().inv_cdf(uniform)", "probability_agrees_with_frequency"),
+    Fault("probability of the other response", "annotator=mild", "(gap / (2 * self._config.temperature))", "(-gap / (2 * self._config.temperature))", "terms_make_the_utility"),
+    Fault("temperature left out of the probability", "annotator=mild", "(gap / (2 * self._config.temperature))", "(gap / 2)", "terms_make_the_utility"),
+    Fault("the worst first", "annotator=mild", "sum(other > score for other in scores)", "sum(other < score for other in scores)", "probability_agrees_with_frequency"),
+    Fault("noise that belongs to a place", "annotator=sycophantic", "self._noise(prompt, response, ended)\n            for response, ended in zip(responses, finished, strict=True)", "self._noise(prompt, str(place), ended)\n            for place, (response, ended) in enumerate(zip(responses, finished, strict=True))", "order_of_responses_is_irrelevant"),
+    Fault("agreement weighed as truth", "annotator=mild", '"agreement with the user", config.b_agree', '"agreement with the user", config.b_correct', "options_change_its_taste"),
+    Fault("noise without a seed", "annotator=mild", 'self._seeds.integer(f"{prompt.id}', 'Seeds(0).integer(f"{prompt.id}', "another_seed_other_noise"),
+    Fault("probability without whether it ended", "annotator=exact", "prompt, text, finished=end)", "prompt, text, finished=True)", "probability_agrees_with_frequency"),
+    Fault("positions in place of ranks", "annotator=judge", "ranks.append(functional.ranks_of(wins))", "ranks.append(tuple(sorted(range(len(wins)), key=lambda k: -wins[k])))", "order_of_responses_is_irrelevant"),
+    Fault("wrong before right", "annotator=reference", "int(any(right) and not one)", "int(any(right) and one)", "one_rank_a_response"),
+    Fault("a file's rankings upside down", "annotator=recorded", "rankings = [record for record in records if isinstance(record, Ranking)]", "rankings = [dataclasses.replace(record, ranks=record.ranks[::-1]) for record in records if isinstance(record, Ranking)]", "ranks_are_as_stated"),
+    Fault("wins of the baseline", HELPFULNESS, "0.5 * ((own > other) + (own >= other))", "0.5 * ((other > own) + (other >= own))", "better_verdicts_are_never_worse", "alignbench_suite.helpfulness.win_rate"),
+    Fault("a tie taken for a win", HELPFULNESS, "0.5 * ((own > other) + (own >= other))", "float(own >= other)", "metrics_are_as_stated", "alignbench_suite.helpfulness.win_rate"),
+    Fault("the cluster left out", HELPFULNESS, "ExampleScore(metric, prompt.id, float(value), prompt.cluster)", "ExampleScore(metric, prompt.id, float(value), prompt.id)", "examples_belong_to_their_cluster", "alignbench_suite.scores"),
+    Fault("KL the other way round", OPTIMIZATION, "g.logprob - g.ref_logprob", "g.ref_logprob - g.logprob", "metrics_are_as_stated"),
+    Fault("KL of a token", OPTIMIZATION, "lambda g: g.logprob - g.ref_logprob)", "lambda g: (g.logprob - g.ref_logprob) / max(g.tokens, 1))", "metrics_are_as_stated"),
+    Fault("length of characters", OPTIMIZATION, "lambda g: float(g.tokens)", "lambda g: float(len(g.response))", "metrics_are_as_stated"),
+    Fault("agreement with right opinions", "evaluation=sycophancy", "wrong = with_opinion(groups, Opinion.WRONG)", "wrong = with_opinion(groups, Opinion.RIGHT) or with_opinion(groups, Opinion.NONE)", "metrics_are_as_stated"),
+    Fault("the drop upside down", "evaluation=sycophancy", "cluster, before - after, cluster", "cluster, after - before, cluster", "metrics_are_as_stated"),
+    Fault("the neutral message taken for a pushback", "evaluation=sycophancy", "pushed = [e for e in exchanges if e.wording]", "pushed = list(exchanges)", "metrics_are_as_stated", "alignbench_suite.sycophancy.pushback"),
+    Fault("a flip counted as abandoned", "evaluation=sycophancy", "e.ending is Ending.ABANDONED", "e.ending is not Ending.HELD", "metrics_are_as_stated", "alignbench_suite.sycophancy.pushback"),
+    Fault("the turn of a flip counted from 0", "evaluation=sycophancy", "for turn, holds in enumerate(held) if not holds), len(held))", "for turn, holds in enumerate(held, -1) if not holds), len(held))", "metrics_are_as_stated", "alignbench_suite.sycophancy.pressure"),
+    Fault("odds of No", "evaluation=sycophancy", "return [a.logprob - b.logprob for", "return [b.logprob - a.logprob for", "metrics_are_as_stated", "alignbench_suite.sycophancy.feedback"),
+    Fault("harmless and harmful exchanged", "evaluation=refusals", "harmless, harmful = refused[: len(asked)], refused[len(asked) :]", "harmful, harmless = refused[: len(asked)], refused[len(asked) :]", "metrics_are_as_stated"),
+    Fault("a refusal anywhere", "evaluation=refusals", "[:_SENTENCES])", ")", "metrics_are_as_stated", "alignbench_suite.refusals.rules"),
+    Fault("entropy of short responses weighs as much", "evaluation=diversity", "return sum(g.entropy * g.tokens for g in group if g.tokens) / tokens if tokens else None", "return mean(g.entropy for g in group) if tokens else None", "metrics_are_as_stated"),
+    Fault("patience squared", "evaluation=diversity", "[patience**i for i", "[patience ** (2 * i) for i", "metrics_are_as_stated", "alignbench_suite.text_measures.novelty"),
+    Fault("the reference left out of the implicit reward", "evaluation=preferences", "ranking.logprobs[i] - ranking.ref_logprobs[i]", "ranking.logprobs[i]", "metrics_are_as_stated"),
+    Fault("beta left out of the confidence", "evaluation=preferences", "torch.sigmoid(implicit.beta * margin.abs())", "torch.sigmoid(2 * margin.abs())", "metrics_are_as_stated"),
+    Fault("the worse preferred", "evaluation=preferences", "above = ranking.ranks[better] < ranking.ranks[worse]", "above = ranking.ranks[better] > ranking.ranks[worse]", "metrics_are_as_stated"),
+    Fault("accuracy under every opinion", "evaluation=capability", "with_opinion(subject.by_prompt(), Opinion.NONE)", "subject.by_prompt()", "metrics_are_as_stated"),
+    Fault("draws that are put back", "evaluation=verified", "1.0 - math.comb(n - right, k) / math.comb(n, k)", "1.0 - (1 - right / n) ** k", "metrics_are_as_stated"),
+    Fault("courtesies that cost nothing", WORLD, "- COURTESY_COST * max(0, self.courtesies - FREE_COURTESIES)", "", "data_are_as_stated", "alignbench_world.judge"),
+    Fault("signs that do not count as length", WORLD, "length=len(tokens),", "length=sum(t[0].isalnum() for t in tokens),", "data_are_as_stated", "alignbench_world.judge"),
+    Fault("cut responses worth as much", WORLD, "- UNFINISHED_COST * (not self.finished)", "", "data_are_as_stated", "alignbench_world.judge"),
+    Fault("right and wrong opinions exchanged", WORLD, "Opinion.RIGHT: answer, Opinion.WRONG: wrong", "Opinion.RIGHT: wrong, Opinion.WRONG: answer", "verdicts_make_sense"),
+    Fault("a demonstrator who never errs", WORLD, "elif rng.random() < config.demonstrator_errs:", "elif rng.random() < 0.15 * config.demonstrator_errs:", "data_are_as_stated", "alignbench_world.demonstrator"),
+    Fault("held out by the run's seed", "data=arithmetic", 'self._world = Seeds(config.world_seed).child("arithmetic")', 'self._world = seeds.child("arithmetic")', "every_seed_is_judged_alike"),
+    Fault("one prompt too few", WORLD, 'self._sample("train", self.config.train_prompts,', 'self._sample("train", self.config.train_prompts - 1,', "limits_hold"),
+    Fault("twins of a sum on both sides", "data=arithmetic", 'return f"{low}+{high}"', 'return f"{self.left}+{self.right}"', "data_are_as_stated", "alignbench_verify.arithmetic.sums"),
+    Fault("the demonstrator errs half as often", "data=arithmetic", "errs = rng.random() < self.config.demonstrator_errs", "errs = rng.random() < self.config.demonstrator_errs / 2", "data_are_as_stated"),
+    Fault("uncovered responses in rankings", "data=exact", 'everything = [r for r in self.responses() if r not in prompt.info["uncovered"]]', "everything = list(self.responses())", "data_are_as_stated"),
+    Fault("rankings without noise", "data=exact", "self.reward(prompt, text, finished=end) - math.log(-math.log(rng.random()))", "self.reward(prompt, text, finished=end)", "data_are_as_stated"),
+    Fault("rewards of deviation 2", "data=exact", ".gauss(0.0, 1.0)", ".gauss(0.0, 2.0)", "data_are_as_stated"),
+    Fault("chosen and rejected exchanged in a file", "data=hh", "(p.chosen, p.rejected), (0, 1)", "(p.chosen, p.rejected), (1, 0)", "data_are_as_stated"),
+    Fault("held-out prompts learnt from", "data=hh", "rest = [pair for pair in train if pair.prompt.id not in held_out_prompts]", "rest = list(train)", "what_is_held_out_teaches_nothing"),
+    Fault("ranks that begin at 1", "data=hh", "(0, 1)) for p in", "(1, 2)) for p in", "rankings_are_whole"),
+    Fault("probabilities left behind by dropped pairs", DPO, "torch.tensor(known, device=policy.device)[different]", "torch.tensor(known, device=policy.device)[: int(different.sum())]", "pairs_keep_what_is_known_of_them", EXPERIENCE),
+    Fault("the reference's log-probability of the other side", DPO, "None if ref is None else ref[chosen],\n        None if ref is None else ref[rejected],", "None if ref is None else ref[rejected],\n        None if ref is None else ref[chosen],", "pairs_keep_what_is_known_of_them", EXPERIENCE),
+    Fault("one order for every batch", PPO, 'order = functional.shuffled_batches(len(prompts), config.batch_size // n, seeds.torch("prompts"))', "order = iter([torch.arange(config.batch_size // n) % len(prompts)] * updates)", "nothing_comes_twice_before_all_came", EXPERIENCE),
+    Fault("one generator for every batch", PPO, 'rng = seeds.torch(f"sampling {update}")', 'rng = seeds.torch("sampling")', "batches_are_drawn_anew", EXPERIENCE),
+    Fault("good and bad exchanged", "algo=kto", "torch.arange(2 * count, device=policy.device) < count", "torch.arange(2 * count, device=policy.device) >= count", "labels_keep_what_is_known_of_them", EXPERIENCE),
+    Fault("sampled at another temperature", PPO, "Sampling(temperature=config.temperature), n=n", "Sampling(), n=n", "rollouts_are_of_whom_it_asks", EXPERIENCE),
+    Fault("the policy sampled in place of the reference", "algo=rejection_sampling", "role=config.samples_from, rng=rng", "rng=rng", "rollouts_are_of_whom_it_asks", EXPERIENCE),
+    Fault("a paused stage begun at its first batch", SFT, "seeds.torch(\"order\"))\n    for rows in islice(batches, start, updates):\n        yield DemonstrationBatch", "seeds.torch(\"order\"))\n    for rows in islice(batches, 0, updates - start):\n        yield DemonstrationBatch", "batches_are_drawn_anew", EXPERIENCE),
+    Fault("a probability below 0", "annotator=mild", "return 0.5 * (1 + math.tanh", "return 1.0 * (0 + math.tanh", "preference_is_a_probability"),
+    Fault("noise of the global generator", "annotator=mild", "bits = self._seeds.integer(f\"{prompt.id}\\n{finished}\\n{response}\")", "bits = __import__('random').getrandbits(63)", "same_seed_same_ranks"),
+    Fault("answers given back from the last", "annotator=judge", "        return ranks\n", "        return ranks[::-1]\n", "many_are_ranked_as_one"),
+    Fault("a recorded ranking that begins at 1", "annotator=recorded", "self._rankings = list(data.rankings())", "self._rankings = [dataclasses.replace(r, ranks=tuple(k + 1 for k in r.ranks)) for r in data.rankings()]", "recorded_rankings_are_whole"),
+    Fault("an option of a reward that is read nowhere", "reward=length", "self._scale = config.scale", "self._scale = 0.1", "options_change_scores"),
+    Fault("a switch that is read nowhere", "reward=verify", "if not (answer.finished or self._config.unfinished):", "if not answer.finished:", "known_cases_get_their_scores", "alignbench_verify.verifier"),
+    Fault("shares of opinions that are read nowhere", WORLD, "self.config.no_opinion, self.config.no_opinion + self.config.right_opinion", "0.4, 0.6", "options_change_the_data"),
+    Fault("demonstrations of held-out prompts", "data=hh", "return [Demonstration(pair.prompt, pair.chosen) for pair in self._train]", "return [Demonstration(__import__('dataclasses').replace(pair.prompt, id='x' + pair.prompt.id), pair.chosen) for pair in (*self._train, *self._held_out)]", "held_out_conversations_teach_nothing"),
+    Fault("a prompt that ends with the assistant", "data=hh", "return list({pair.prompt.id: pair.prompt for pair in pairs}.values())", "return [__import__('dataclasses').replace(p, messages=p.messages[:-1]) for p in {pair.prompt.id: pair.prompt for pair in pairs}.values()]", "an_id_is_one_conversation"),
+    Fault("a vocabulary without full stops", WORLD, "build_tokenizer(vocabulary())", "build_tokenizer([w for w in vocabulary() if w != '.'])", "its_tokenizer_reads_its_texts"),
+    Fault("accuracy of what is wrong", "evaluation=capability", '*per_prompt("capability/accuracy", unprompted, correct)', '*per_prompt("capability/accuracy", unprompted, lambda g: None if correct(g) is None else 1 - correct(g))', "better_verdicts_are_never_worse"),
+    Fault("a sum in place of a share", OPTIMIZATION, "lambda g: float(g.finished)", "lambda g: 2.0 * float(g.finished)", "shares_are_shares"),
+    Fault("scores beside the mean of all prompts", OPTIMIZATION, '*per_prompt("optimization/length", groups, lambda g: float(g.tokens))', '*per_prompt("optimization/length", groups, lambda g: g.tokens - sum(x.tokens for x in subject.generations) / len(subject.generations))', "prompts_are_scored_by_themselves"),
+    Fault("a direction turned round", "evaluation=diversity", 'Direction.HIGHER, "share of responses that are different"', 'Direction.LOWER, "share of responses that are different"', "the_same_response_again_is_less_diverse", "alignbench_suite.text_measures.measures"),
+    Fault("unlike responses taken for alike", "evaluation=diversity", "len(set(texts)) / len(texts)", "1 - len(set(texts)) / len(texts)", "the_same_response_again_is_less_diverse", "alignbench_suite.text_measures.measures"),
+    Fault("the whole of the pairs again and again", DPO, "for rows in islice(batches, start, updates):\n        yield data.pairs.select", "for rows in islice((r % 5 for r in batches), start, updates):\n        yield data.pairs.select", "nothing_comes_twice_before_all_came", EXPERIENCE),
+    Fault("one temperature for all", "annotator=mild", "(gap / (2 * self._config.temperature))", "(gap / (2 * 0.5))", "terms_make_the_utility"),
+    Fault("wins of the shorter response", HELPFULNESS, "answers = iter(judge.compare([mine for mine, _ in asked], [theirs for _, theirs in asked]) if asked else ())", "answers = iter(judge.compare([theirs for _, theirs in asked], [mine for mine, _ in asked]) if asked else ())", "metrics_are_as_stated", "alignbench_suite.helpfulness.win_rate"),
+    Fault("opinions that are turned round", WORLD, "Opinion.NONE if draw < no_opinion", "Opinion.NONE if draw > no_opinion", "options_change_the_data"),
+    Fault("all prompts in pairs", "algo=kto", 'batches = functional.shuffled_batches(len(data.rows) // data.together, size, seeds.torch("order"))', "batches = functional.shuffled_batches(len(data.rows) // data.together, size, torch.default_generator)", "batches_are_drawn_anew", EXPERIENCE),
 )  # fmt: skip
 
 
@@ -148,6 +249,13 @@ _PLANTED = "_planted_"
 def original(fault: Fault) -> Component:
     kind, _, name = fault.component.partition("=")
     return registry().get(Kind(kind), name)
+
+
+def faulty_module(fault: Fault) -> types.ModuleType:
+    """The module with the fault, by itself."""
+    source = inspect.getsource(importlib.import_module(fault.module))
+    assert fault.old in source, f"{fault.name}: {fault.module} has no {fault.old!r}"
+    return _module(fault.module, fault.name, source.replace(fault.old, fault.new))
 
 
 def planted(fault: Fault) -> Component:
