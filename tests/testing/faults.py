@@ -43,7 +43,7 @@ FAULTS = (
     Fault("scores centred in the batch itself", PPO, 'require_finite("the reward", batch.scores, hint="Check the reward source.")', 'require_finite("the reward", batch.scores, hint="Check the reward source.").sub_(batch.scores.mean())', "batch_stays_as_it_was"),
     Fault("advantages with the wrong sign", PPO, "advantages[:, t] = following", "advantages[:, t] = -following", "reaches_its_optimum"),
     Fault("temporal difference with the wrong sign", PPO, "gamma * next_value - values[:, t]", "gamma * next_value + values[:, t]", "reaches_its_optimum"),
-    Fault("gae_lambda ignored", PPO, "gamma * lam * following", "gamma * following", "every_option_acts"),
+    Fault("gae_lambda ignored", PPO, "gamma * lam * following", "gamma * following", "steps_follow_the_stated_loss"),
     Fault("value bootstrapped beyond the end", PPO, "        # 3. Advantages", "        ends = mask.sum(1, keepdim=True)\n        beyond = self._value.values(sequences).detach().gather(1, ends)\n        rewards = rewards.scatter_add(1, ends - 1, beyond)\n        # 3. Advantages", "reaches_its_optimum"),
     Fault("whitening over the padding", PPO, "functional.masked_whiten(advantages, mask)", "functional.masked_whiten(advantages, torch.ones_like(mask))", "padding_makes_no_difference"),
     Fault("mask made from token ids", PPO, "samples.sequences, samples.sequences.response_mask.bool()", "samples.sequences, samples.sequences.response_ids != 0", "tokens_at_padding_are_not_read"),

@@ -109,7 +109,10 @@ def reaches_its_optimum(component: Component, seed: int) -> str:
     return reach(component, World(seed), seed, exact_config(component))
 
 
-@check(causes="an optimum that leaves an option out, or an option that is used otherwise than its optimum says.")
+@check(
+    causes="an optimum that leaves an option out, or an option that is used otherwise than its optimum says.",
+    within="as reaches_its_optimum",
+)
 def reaches_its_other_optima(component: Component, seed: int) -> str:
     """So it does under each of its `exact_variants`."""
     variants, world = component.load().exact_variants(), World(seed)

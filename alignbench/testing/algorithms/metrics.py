@@ -34,7 +34,10 @@ SHARES = ("clip_fraction", "value_clip_fraction", "eos_rate", "accuracy", "group
 check = CheckList()
 
 
-@check(causes="a mean over the wrong thing, a sum over micro-batches that is not divided, or two figures exchanged.")
+@check(
+    causes="a mean over the wrong thing, a sum over micro-batches that is not divided, or two figures exchanged.",
+    within=f"figures at most {CLOSE:g} of their size apart",
+)
 def metrics_are_what_they_are_called(component: Component, seed: int) -> None:
     """reward, kl, length, entropy, loss, accuracy, margin, ... are the figures of docs/conformance.md, of the whole batch."""
     once: dict[str, Any] = {"epochs": 1, "minibatches": 1}

@@ -23,7 +23,8 @@ check = CheckList()
 
 
 @check(
-    causes="a clip over all roles at once, the norm of a part, weight decay within the gradient, a default for a setting."
+    causes="a clip over all roles at once, the norm of a part, weight decay within the gradient, a default for a setting.",
+    within=f"a step at most {ROUNDING:g} of its size apart",
 )
 def steps_are_those_of_adamw(component: Component, seed: int) -> None:
     """A step is AdamW's on the gradient as clipped role by role, with learning_rate, lr_schedule, adam_eps and weight_decay."""
