@@ -80,7 +80,7 @@ ALGO_KEYS = ("adam_eps", "batch_size", "kl_coef", "learning_rate")
         (["algo.kl_coef=high"], ["algo.kl_coef=high must be a number, 0 to 10000."]),
         (["algo.whiten_rewards=perhaps"], ["algo.whiten_rewards=perhaps", "true or false"]),
         (["seed=0,1"], ["seed=0,1", "--multirun"]),
-        (["algo.kl_coef=["], ["algo.kl_coef=[ cannot be read", "in quotes"]),
+        (["algo.kl_coef=["], ["algo.kl_coef=[ cannot be read", "quotes"]),
         (["algo.batch_size=0"], ["algo.batch_size=0 must be 1 to 1e6"]),
         (["pretrain.micro_batch_size=-1"], ["pretrain.micro_batch_size=-1"]),
         (["algo.batch_size=16", "algo.samples_per_prompt=3"], ["batch_size=16", "multiple of samples_per_prompt=3"]),

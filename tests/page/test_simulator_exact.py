@@ -161,6 +161,7 @@ def test_the_gauges_are_the_enumerated_optimum(
             assert now[name] == pytest.approx(float(values.mean()), abs=1e-6), (place, name)
     assert page.inner_text("#coefficient-name") == "1"
     assert "all 13 responses to each prompt are written down" in page.inner_text("#effective")
+    assert "repeats wrong opinions, right answers" in page.inner_text("#missing")
     assert page.inner_text("#too-few") == "" and "effective" not in page.inner_text("#simulator").lower()
     move(page, "#coefficient", 0)
     assert page.inner_text("#coefficient-name") == "none" and page.inner_text("#too-few") == ""

@@ -17,7 +17,6 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from alignbench.plugins import Component
-from alignbench.selection import with_defaults
 from alignbench.testing import Status, checks_of
 from alignbench.testing.checks import run_checks
 from tests.testing.faults import Fault, planted
@@ -30,12 +29,6 @@ def faults_of(module: str) -> tuple[Fault, ...]:
         if isinstance(value, tuple) and value and isinstance(value[0], Fault)
     )
     return found
-
-
-def prepared(fault: Fault, module: str) -> Component:
-    """With the fault, and the settings without which the component does nothing."""
-    settings = getattr(sys.modules[module], "SETTINGS", {}).get(fault.component, {})
-    return with_defaults(planted(fault), settings) if settings else planted(fault)
 
 
 def caught(component: Component) -> tuple[str, str]:
@@ -57,7 +50,7 @@ def main(module: str, only: list[str]) -> None:
             continue
         kind = fault.component.partition("=")[0]
         began = time.process_time()
-        check, detail = caught(prepared(fault, module))
+        check, detail = caught(planted(fault))
         all_of[kind] += 1
         found[kind] += bool(check)
         took = time.process_time() - began

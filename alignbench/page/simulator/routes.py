@@ -18,7 +18,6 @@ from alignbench.page.answers import as_json, asked
 from alignbench.page.settings import PageSettings
 from alignbench.page.simulator import starts
 from alignbench.page.simulator.beside import same_start
-from alignbench.page.simulator.pool import SAMPLES
 from alignbench.page.simulator.workshop import Workshop
 from alignbench.page.templating import render
 from alignbench.page.training import Training, Trainings
@@ -54,7 +53,7 @@ class Simulator:
         self._trainings = Trainings(settings.results)
 
     def page(self, request: Request) -> Response:
-        return render(request, "simulator.html", live=True, samples=SAMPLES, waiting="Loading the samples ...")
+        return render(request, "simulator.html", live=True, waiting="Loading the samples ...")
 
     def starts(self, request: Request) -> Response:
         found = [{"key": s.key, "label": s.label, "runs": len(s.runs)} for s in starts.starts(self._results)]

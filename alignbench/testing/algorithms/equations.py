@@ -72,12 +72,14 @@ def steps_follow_the_stated_loss(component: Component, seed: int) -> str:
 
 
 def favour(policy: TabularPolicy, sequences: Sequences) -> None:
-    """Makes responses likely, whatever they answer: the mean log pi / pi_ref of a batch is below 0 elsewhere, and then a reference
-    point that is bounded at 0 is never seen."""
+    """Makes each response as likely as it comes, whatever it answers: the mean log pi / pi_ref of a batch is below 0 elsewhere, and
+    then a reference point that is bounded at 0 is never seen."""
     _, states = policy.states(sequences)
     kept = sequences.response_mask.bool()
     with torch.no_grad():
-        policy.logits[:, states[:, :-1][kept], policy.actions(sequences)[kept]] += 2.0
+        counts = torch.full_like(policy.logits[0], 1e-3)
+        counts.index_put_((states[:, :-1][kept], policy.actions(sequences)[kept]), torch.tensor(1.0), accumulate=True)
+        policy.logits.copy_(counts.log())
 
 
 def _stated(

@@ -128,7 +128,7 @@ def reaches_its_other_optima(component: Component, seed: int) -> str:
 
 
 def reach(component: Component, world: World, seed: int, config: Any, said: str = "") -> str:
-    """Trains by `config` and compares with its optimum; returns the margin."""
+    """Trains by `config` and compares with its optimum."""
     optimum = component.load().optimum(config, world.problem)
     if optimum is None:
         raise NotApplicable("it names no optimum")

@@ -13,7 +13,7 @@ from alignbench.optimizer_config import PreferenceConfig
 from alignbench.plugins import Component
 from alignbench.records import POLICY, REFERENCE, ScoredRollout
 from alignbench.records.batches import LabelledBatch, PreferenceBatch
-from alignbench.testing.algorithms.equations import logprobs, stated_value, values
+from alignbench.testing.algorithms.equations import favour, logprobs, stated_value, values
 from alignbench.testing.algorithms.trace import Update, sequences_of, traced, varied_batch
 from alignbench.testing.checks import CheckList, PropertyBroken
 from alignbench.testing.trial import Trial
@@ -45,7 +45,10 @@ def metrics_are_what_they_are_called(component: Component, seed: int) -> None:
         chosen |= {"updates": UPDATES, "lr_schedule": "linear", "max_grad_norm": 0.0, "micro_batch_size": 5}
         trial = Trial(component, seed, **chosen)
         for number in range(2):
-            update = traced(trial, varied_batch(trial))
+            batch = varied_batch(trial)
+            if number and isinstance(batch, LabelledBatch):
+                favour(trial.policy, batch.sequences)
+            update = traced(trial, batch)
             for name in SHARES:
                 if not 0 <= (share := update.report.metrics.get(name, 0.0)) <= 1:
                     raise PropertyBroken(f"{name!r} is {share:.5g}, and a share lies between 0 and 1.")

@@ -160,7 +160,7 @@ class Run {
     this.words.textContent = `${before} Reading it for the plots…`;
     try {
       const found = await get(`/simulator/checkpoint?start=${encodeURIComponent(simulator.data.key)}&run=${encodeURIComponent(run)}`);
-      if (found.checkpoint) simulator.addCheckpoint(arrived(found, simulator.data, simulator.set));
+      if (found.checkpoint) simulator.addCheckpoint(arrived(found, simulator));
       this.words.textContent = `${before} ${found.checkpoint ? "It is a diamond in the plots now." : "It answered none of the prompts that are shown: no diamond."}`;
     } catch (error) {
       this.words.textContent = `${before} No diamond: ${error.message}`;

@@ -148,6 +148,7 @@ export class Simulator {
   build() {
     byId("simulator").classList.toggle("unrewarded", !this.rewarded);
     byId("simulator").classList.toggle("exact", this.data.exact);
+    byId("samples").textContent = this.data.samples;
     if (this.data.pretrained && byId("own-label")) byId("own-label").textContent = "Or one of your own";
     byId("presets").replaceChildren(
       ...PRESETS.filter((preset) => this.data.annotators.length || !preset.annotator).map((preset) =>
@@ -253,6 +254,8 @@ export class Simulator {
       byId(`value-${name}`).textContent = shown(now);
       byId(`change-${name}`).textContent = name === "kl" ? "SFT model: 0" : `SFT model: ${shown(before)}`;
     }
+    const missing = GAUGES.filter(({ name }) => Number.isNaN(this.now[name])).map(({ label }) => label);
+    byId("missing").textContent = missing.length ? `Not to be told here, since the data do not know it of these answers: ${missing.join(", ").toLowerCase()}.` : "";
     byId("gauges").classList.toggle("unsure", !sure);
     byId("effective").textContent = this.data.exact
       ? `Exact: all ${this.data.samples} responses to each prompt are written down with their probabilities, and nothing is sampled.`
