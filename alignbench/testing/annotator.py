@@ -133,7 +133,7 @@ def one_rank_a_response(component: Component, seed: int) -> None:
     for bench in _asking(component, seed):
         annotator = bench.build(seed)
         for prompt, texts, ends in bench.questions:
-            for size in range(1, RESPONSES + 1):
+            for size in (1, RESPONSES):
                 _well_formed(annotator.rank(prompt, texts[:size], finished=ends[:size]), size)
         for ranks in _ranks(bench.build(seed), bench.questions):
             _well_formed(ranks, RESPONSES)

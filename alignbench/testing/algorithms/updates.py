@@ -18,6 +18,7 @@ from alignbench.functional import learning_rate_at, sequence_kl
 from alignbench.optimizer_config import RolloutConfig
 from alignbench.plugins import Component
 from alignbench.records import POLICY, Consumes, ScoredRollout
+from alignbench.testing.algorithms.trace import traced
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.trial import (
     TEMPERATURE,
@@ -297,25 +298,16 @@ def temperature_divides_the_logits(component: Component, seed: int) -> str:
     """At temperature T the gradient is that of the logits / T at temperature 1, divided by T."""
     if getattr(component.config(), "samples_from", None) != POLICY:
         raise NotApplicable("its batches are not sampled from the policy")
-    # AdamW's first step is g / (|g| + adam_eps): what it moves tells the gradient.
-    linear: dict[str, Any] = {
-        "learning_rate": 1.0,
-        "adam_eps": 1.0,
-        "max_grad_norm": 0.0,
-        "lr_schedule": "constant",
-        **ONE_STEP,
-    }
+    linear: dict[str, Any] = {"max_grad_norm": 0.0, **ONE_STEP}
     warm = Trial(component, seed, **linear)
     plain = Trial(component, seed, temperature=1.0, **linear)
     plain.policy.scale_logits(1 / TEMPERATURE)
     batch = warm.batch()
     assert isinstance(batch, ScoredRollout)
     rollout = dataclasses.replace(batch.rollout, temperature=1.0)
-    before = plain.weights()
-    warm.update(batch)
-    plain.update(dataclasses.replace(batch, rollout=rollout))
-    found, expected = (moved / (1 - moved.abs()) for moved in (warm.moved(), plain.weights() - before))
-    expected = expected / TEMPERATURE
+    (found,) = (role.gradient for step in traced(warm, batch).steps for role in step.roles if role.role == POLICY)
+    other = traced(plain, dataclasses.replace(batch, rollout=rollout))
+    (expected,) = (role.gradient / TEMPERATURE for step in other.steps for role in step.roles if role.role == POLICY)
     error = float((found - expected).abs().max()) / max(float(expected.abs().max()), 1e-12)
     if error > GRADIENT_OFF:
         raise PropertyBroken(f"The gradient at temperature {TEMPERATURE} is off by {error:.2g} of its size.")

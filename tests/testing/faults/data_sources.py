@@ -45,7 +45,7 @@ DATA_SOURCES = (
     Fault("held-out prompts learnt from", "data=hh", "rest = [pair for pair in train if pair.prompt.id not in held_out_prompts]", "rest = list(train)", "what_is_held_out_teaches_nothing"),
     Fault("ranks that begin at 1", "data=hh", "(0, 1)) for p in", "(1, 2)) for p in", "rankings_are_whole"),
     Fault("demonstrations of held-out prompts", "data=hh", "return [Demonstration(pair.prompt, pair.chosen) for pair in self._train]", "return [Demonstration(__import__('dataclasses').replace(pair.prompt, id='x' + pair.prompt.id), pair.chosen) for pair in (*self._train, *self._held_out)]", "held_out_conversations_teach_nothing"),
-    Fault("a prompt that ends with the assistant", "data=hh", "return list({pair.prompt.id: pair.prompt for pair in pairs}.values())", "return [__import__('dataclasses').replace(p, messages=p.messages[:-1]) for p in {pair.prompt.id: pair.prompt for pair in pairs}.values()]", "an_id_is_one_conversation"),
+    Fault("a prompt that ends with the assistant", "data=hh", "return list({pair.prompt.id: pair.prompt for pair in pairs}.values())", "return [__import__('dataclasses').replace(p, messages=p.messages[:-1]) for p in {pair.prompt.id: pair.prompt for pair in pairs}.values()]", "something_is_said"),
     # The conversation ends with the assistant's turn, and nobody has asked.
     Fault("prompts in the assistant's name", WORLD, 'Message("user", text),), opinion, question.id, info)', 'Message("assistant", text),), opinion, question.id, info)', "something_is_said"),
 )  # fmt: skip
