@@ -135,9 +135,14 @@ def number(value: float | None) -> str:
     return text.replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
 
 
+def printable(text: str) -> str:
+    """Without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def shown(value: object) -> str:
-    """In an error: the beginning of what is long, and nothing that a terminal would obey."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    """In an error: the beginning of what is long."""
+    text = printable(str(value))
     return text if len(text) <= 80 else f"{text[:60]}..."
 
 

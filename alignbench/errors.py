@@ -32,7 +32,7 @@ class NonFiniteError(AlignbenchError):
 
 def unknown_name(kind: str, name: str, choices: Iterable[str], *, where: str = "") -> UserError:
     """The error for an unknown name: says where it stood, lists the choices and offers the nearest one."""
-    known = sorted(choices)
+    known, name = sorted(choices), str(name)  # a user may have written a number
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     place = f" in {where}" if where else ""

@@ -67,7 +67,7 @@ class OptimizerConfig(AlgorithmConfig):
     """Options of everything that is trained, spelled the same everywhere. An algorithm's config dataclass derives from
     it, or from RolloutConfig, PreferenceConfig or LabelConfig."""
 
-    updates: int = bounded(100, least=0)
+    updates: int = bounded(100, least=0, most=1e7)
     """How many batches the algorithm is given. 0 with `passes` set: as many as the data needs."""
     passes: float = bounded(0.0, least=0, most=1e4)
     """Passes over the data, for algorithms that consume recorded data; used where `updates` is 0."""
@@ -82,7 +82,7 @@ class OptimizerConfig(AlgorithmConfig):
     """Of AdamW, at its highest."""
     lr_schedule: str = "linear"
     """constant, linear (to 0) or cosine (to 0), over all updates."""
-    warmup_updates: int = bounded(0, least=0)
+    warmup_updates: int = bounded(0, least=0, most=1e7)
     """Updates over which the learning rate rises linearly from 0."""
     weight_decay: float = bounded(0.0, least=0, most=100)
     """Of AdamW, decoupled from the gradient; 0: none."""

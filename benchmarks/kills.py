@@ -1,10 +1,11 @@
-"""Kills runs at random moments, lets them go on, and counts those that end as if nothing had happened.
+"""Kills commands at random moments, gives them again, and counts those that end as if nothing had happened.
 
-    OMP_NUM_THREADS=1 python benchmarks/kills.py --kills 50
+    OMP_NUM_THREADS=1 python benchmarks/kills.py --kills 100
 
-Each time a small run of the world in a process of its own is killed (SIGKILL) at a random moment of a stage that is drawn
-evenly, and then goes on: by the same command or by `alignbench resume`, in turn. Equal means the same metrics, example
-scores, generations and training curves, bit for bit, as the run that was never killed, and nothing left behind.
+Each time a command in a process of its own is ended at a random moment, by SIGKILL, SIGTERM, SIGINT and SIGHUP in turn, and then given
+again: a run (at a stage that is drawn evenly; it goes on by the same command or by `alignbench resume`, in turn), a sweep of two seeds, a
+resume, an evaluation, an export, and pruning of a cache. Equal means the same metrics, example scores, generations, training curves and
+weights, bit for bit, as where nothing was killed, and that nothing half-written is left behind.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 RUN = (
@@ -57,9 +59,8 @@ def stages(log: str) -> list[tuple[str, float]]:
     return found
 
 
-def outcome(folder: Path) -> Mapping[str, object]:
-    """All that must be equal."""
-    (run,) = [path for path in (folder / "runs").iterdir() if path.is_dir()]
+def outcome(run: Path) -> Mapping[str, object]:
+    """All of a run that must be equal."""
     record = json.loads((run / "result.json").read_text())
     files = ["examples.parquet", "generations.jsonl", "train.jsonl", "rankings.jsonl", "config.yaml"]
     files += ["sft/examples.parquet", "sft/generations.jsonl"]
@@ -73,19 +74,141 @@ def outcome(folder: Path) -> Mapping[str, object]:
     }
 
 
-def killed(folder: Path, stage: str, moment: float) -> str:
-    """Starts a run and kills it `moment` seconds into a stage; how far it had come."""
+def only(folder: Path) -> Path:
+    """The run in a folder of runs."""
+    (run,) = [path for path in folder.iterdir() if path.is_dir()]
+    return run
+
+
+def run_is_killed(folder: Path, stage: str, moment: float, number: signal.Signals) -> bool:
+    """Starts a run and ends it `moment` seconds into a stage; whether it was still at work."""
     child = start(folder, *command(folder))
     before = ("data", *STAGES)[("data", *STAGES).index(stage) - 1]
     log = folder / "log"
     while not (log.exists() and before in dict(stages(log.read_text()))):
         if os.waitpid(child, os.WNOHANG)[0]:
-            return "ended before"
+            return False
         time.sleep(0.005)
+    return is_ended(child, moment, number)
+
+
+def is_ended(child: int, moment: float, number: signal.Signals) -> bool:
+    """Whether the process was still at work after `moment` seconds: then it got the signal."""
     time.sleep(moment)
-    os.kill(child, signal.SIGKILL)
+    if os.waitpid(child, os.WNOHANG)[0]:
+        return False
+    os.kill(child, number)
     status = os.waitpid(child, 0)[1]
-    return "killed" if os.WIFSIGNALED(status) else "ended before"
+    return os.WIFSIGNALED(status) or os.WEXITSTATUS(status) != 0
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A command beside a plain run. `found(folder)` is all that must be equal once it was given again."""
+
+    name: str
+    prepare: Callable[[Path, Path], object]
+    arguments: Callable[[Path], tuple[str, ...]]
+    found: Callable[[Path], Mapping[str, object]]
+
+
+def copied(made: Path, folder: Path) -> None:
+    shutil.copytree(made / "runs", folder / "runs")
+
+
+def interrupted(made: Path, folder: Path) -> None:
+    """A run that was killed in its algorithm's training; `alignbench resume` is the command here."""
+    shutil.copytree(made / "interrupted", folder / "runs")
+
+
+def cached(made: Path, folder: Path) -> None:
+    shutil.copytree(made / "cache", folder / "cache")
+
+
+def rows(folder: Path) -> Mapping[str, object]:
+    """The finished row of an evaluation: those that were killed say that they are unfinished."""
+    records = [json.loads(path.read_text()) for path in folder.glob("rows/*/result.json")]
+    return {"metrics": [record["metrics"] for record in records if record["status"] == "finished"], **debris(folder)}
+
+
+def contents(folder: Path) -> Mapping[str, object]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.suffix != ".lock"}
+
+
+def debris(folder: Path) -> Mapping[str, object]:
+    """What somebody was in the middle of writing."""
+    return {
+        "debris": sorted(
+            str(p.relative_to(folder)) for p in folder.rglob(".*") if p.suffix != ".lock" and "index" not in p.name
+        )
+    }
+
+
+def seeds(folder: Path) -> Mapping[str, object]:
+    """Of a sweep: every run, by its seed."""
+    runs = {
+        path.name.rpartition("-s")[2]: path for path in (folder / "runs").iterdir() if (path / "result.json").is_file()
+    }
+    return {name: outcome(path) for name, path in runs.items()} | debris(folder)
+
+
+VICTIMS = (
+    Victim("sweep", lambda made, folder: None, lambda folder: ("-m", "seed=0,1", *command(folder)), seeds),
+    Victim("resume", interrupted, lambda folder: ("resume", str(only(folder / "runs"))), lambda folder: outcome(only(folder / "runs"))),
+    Victim(
+        "evaluate", copied,
+        lambda folder: ("evaluate", str(only(folder / "runs")), f"results_dir={folder / 'rows'}", "eval=quick", "eval.questions=10"), rows,
+    ),
+    Victim(
+        "export", copied,
+        lambda folder: ("export", str(only(folder / "runs")), "--merged", "--output", str(folder / "exports" / "model")),
+        lambda folder: contents(folder / "exports"),
+    ),
+    Victim("cache", cached, lambda folder: ("cache", "prune", "--all", "--cache-dir", str(folder / "cache")), lambda folder: contents(folder / "cache")),
+)  # fmt: skip
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def make(made: Path, seconds: Mapping[str, float]) -> None:
+    """What the commands need: a finished run, its cache, and one that was killed."""
+    while True:
+        with folder() as here:
+            run_is_killed(here, "ppo", seconds["ppo"] / 2, signal.SIGKILL)
+            if json.loads((only(here / "runs") / "result.json").read_text())["status"] == "running":
+                shutil.copytree(here / "runs", made / "interrupted")
+                return
+
+
+def of_commands(options: argparse.Namespace, rng: random.Random, made: Path) -> tuple[Counter[str], Counter[str]]:
+    tries, equal = Counter[str](), Counter[str]()
+    for number, victim in enumerate(VICTIMS):
+        with folder() as here:  # nothing is killed
+            victim.prepare(made, here)
+            begun = time.monotonic()
+            os.waitpid(start(here, *victim.arguments(here)), 0)
+            length, expected = time.monotonic() - begun, victim.found(here)
+        while tries[victim.name] < options.kills // (2 * len(VICTIMS)):
+            with folder() as here:
+                victim.prepare(made, here)
+                how = SIGNALS[(tries[victim.name] + number) % len(SIGNALS)]
+                if not is_ended(start(here, *victim.arguments(here)), rng.uniform(0, length), how):
+                    continue
+                tries[victim.name] += 1
+                os.waitpid(start(here, *victim.arguments(here)), 0)
+                equal[victim.name] += told(victim.name, how, expected, victim.found(here), here)
+    return tries, equal
+
+
+def told(
+    name: str, how: signal.Signals, expected: Mapping[str, object], found: Mapping[str, object], here: Path
+) -> bool:
+    """Whether they are equal; says where they are not."""
+    differ = [key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)]
+    if differ:
+        print(f"{name}, {how.name}: {', '.join(sorted(differ))} differ", flush=True)
+        print((here / "log").read_text()[-2000:], file=sys.stderr)
+    return not differ
 
 
 @contextmanager
@@ -99,7 +222,7 @@ def folder() -> Iterator[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -111,32 +234,25 @@ def main() -> int:
 
     with folder() as whole:
         os.waitpid(start(whole, *command(whole)), 0)
-        expected, seconds = outcome(whole), dict(stages((whole / "log").read_text()))
-    if expected["status"] != "finished":
-        print("The run that nobody kills did not finish.", file=sys.stderr)
-        return 1
-    print("unkilled:", ", ".join(f"{stage} {seconds[stage]:.1f} s" for stage in STAGES), flush=True)
-
-    tries, equal = Counter[str](), Counter[str]()
-    while sum(tries.values()) < options.kills:
-        stage = STAGES[sum(tries.values()) % len(STAGES)]
-        moment = rng.uniform(0, seconds[stage])
+        expected, seconds = outcome(only(whole / "runs")), dict(stages((whole / "log").read_text()))
+        if expected["status"] != "finished":
+            print("The run that nobody kills did not finish.", file=sys.stderr)
+            return 1
+        print("unkilled:", ", ".join(f"{stage} {seconds[stage]:.1f} s" for stage in STAGES), flush=True)
+        make(whole, seconds)
+        tries, equal = of_commands(options, rng, whole)
+    while (count := sum(tries.values())) < options.kills:
+        stage, how = STAGES[count % len(STAGES)], SIGNALS[count % len(SIGNALS)]
         with folder() as here:
-            if killed(here, stage, moment) != "killed":
+            if not run_is_killed(here, stage, rng.uniform(0, seconds[stage]), how):
                 continue  # it was faster this time
-            tries[stage] += 1
-            (run,) = (here / "runs").iterdir()
-            again = command(here) if sum(tries.values()) % 2 else ("resume", str(run))
+            tries[f"run, {stage}"] += 1
+            again = command(here) if count % 2 else ("resume", str(only(here / "runs")))
             os.waitpid(start(here, *again), 0)
-            found = outcome(here)
-            differ = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
-            equal[stage] += not differ
-            if differ:
-                print(f"{stage} + {moment:.2f} s, {again[0]}: {', '.join(sorted(differ))} differ", flush=True)
-                print((here / "log").read_text()[-2000:], file=sys.stderr)
-    for stage in STAGES:
-        print(f"{stage:<13} {equal[stage]:>3} of {tries[stage]:>3} equal")
-    print(f"{'all':<13} {sum(equal.values()):>3} of {sum(tries.values()):>3} equal")
+            equal[f"run, {stage}"] += told(f"{stage}, {again[0]}", how, expected, outcome(only(here / "runs")), here)
+    for name, number in tries.items():
+        print(f"{name:<20} {equal[name]:>3} of {number:>3} equal")
+    print(f"{'all':<20} {sum(equal.values()):>3} of {sum(tries.values()):>3} equal")
     return 0 if equal == tries else 1
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,6 +33,7 @@ from alignbench.app.options import JUDGE, SLOTS
 from alignbench.app.overrides import expanded
 from alignbench.app.ready import check_ready, check_tuned
 from alignbench.app.refusals import COMPLAINTS, explain, refuse_missing
+from alignbench.bounds import shown
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.paths import user_path
 from alignbench.plugins import Component, Kind, Registry, registry
@@ -41,6 +43,10 @@ from alignbench.selection import Selected, instance
 
 Task = Callable[[RunConfig], None]
 FULL_ERRORS = "HYDRA_FULL_ERROR"
+
+
+_COMPOSING = threading.Lock()
+"""Hydra's state is global: a server composes one configuration at a time, whichever of its threads asks."""
 
 
 def conf_dir() -> str:
@@ -126,8 +132,8 @@ def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
         )
     evaluations = tuple(_evaluation(settings, name) for name in settings.eval.families)
     for name, chosen in (("eval", settings.eval), *((f"eval.options.{one.label}", one.config) for one in evaluations)):
-        if (path := getattr(chosen, "path", "")) and not Path(path).is_dir():
-            raise UserError(f"{name}.path={path}: there is no such folder.")
+        if (path := getattr(chosen, "path", "")) and not user_path(path, f"{name}.path").is_dir():
+            raise UserError(f"{name}.path={shown(path)}: there is no such folder.")
     for key in ("tasks", "include_path"):
         value = getattr(settings.eval, key)
         if value and not any(value in vars(chosen.config).values() for chosen in evaluations):
@@ -222,7 +228,7 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     """The configuration of a list of overrides, and what each of its groups was chosen as."""
     register_configs()
     try:
-        with initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
+        with _COMPOSING, initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
             cfg = compose("config", expanded(overrides), return_hydra_config=True)
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):

@@ -140,6 +140,8 @@ class Settings:
     tune: TuneSettings = field(default_factory=TuneSettings)
 
     def __post_init__(self) -> None:
+        if not self.results_dir.strip():
+            raise UserError("results_dir is empty: name the folder that runs go to, as results_dir=results/runs.")
         if self.resume not in RESUME:
             raise unknown_name("resume", self.resume, RESUME)
 

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignbench.app.config import PointSettings, Settings
 from alignbench.app.overrides import unread
-from alignbench.bounds import shown
+from alignbench.bounds import printable, shown
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import registry
 from alignbench.selection import one_line, refusal, without_classes
@@ -31,7 +31,6 @@ COMPLAINTS = (
     ),  # what Hydra did not expect of a user
 )
 """How Hydra refuses a request."""
-_QUOTED = "a value with brackets, commas or spaces in quotes, as in key='\"a, b\"'"
 _ONE_CHOICE = "A config group takes the name of one choice, as in algo=ppo: see alignbench --help."
 
 
@@ -39,18 +38,13 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:
     """Hydra's and OmegaConf's many-line messages as one line that lists the choices. `overrides`: all that were given."""
     text, cause = str(error) + (f"\n{error.__cause__}" if error.__cause__ else ""), error.__cause__ or error
     if told := unread(error, text):
-        return told
+        return UserError(printable(str(told)))
     if missing := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", text):
         return _unknown_choice(text, *missing.groups())
     if wrong := re.search(r"Key '([^']+)' (?:is )?not in '?(\w+)'?", text):
         return _unknown_key(text, wrong.group(1), wrong.group(2))
     if text.startswith(("Config group override must", "Error resolving interpolation '${model}-")):
         return UserError(_ONE_CHOICE)
-    if "override_grammar" in text:
-        which = re.match(r"(?:Error parsing override '|LexerNoViableAltException: )(.*?)'?(?:\n|$)", text)
-        return UserError(
-            f"{shown(which.group(1)) if which else _named(overrides)} cannot be read: write key=value, {_QUOTED}."
-        )
     override = re.search(r"Error merging override (.*)", text)
     given = override.group(1) if override else ""
     if "does not support deletion" in text:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from alignbench.app.config import RunConfig
 from alignbench.errors import AlignbenchError, UserError
@@ -82,16 +84,29 @@ def _export(config: RunConfig, path: Path, target: Path, *, merged: bool) -> Exp
     prompts = fitting(policy, data.prompts(Split.EVALUATION))[:COMPARED_PROMPTS]
     with file_errors(target, "choose another folder with --output"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
+        unfinished, lock = (target.parent / f".{target.name}.{what}" for what in ("partial", "lock"))
+        with _alone(lock, target):
+            shutil.rmtree(unfinished, ignore_errors=True)  # of an export that was killed
+            unfinished.mkdir()
             exported: Exported = policy.export(unfinished, merged=merged, prompts=prompts)
             if not exported.mean <= exported.tolerance:  # nor NaN
                 raise AlignbenchError(
                     f"Loaded again, the export's log-probabilities differ from the policy's by {exported.mean:.3g} nats a token "
                     f"(allowed: {exported.tolerance:g}): it was not kept."
                 )
-            unfinished.chmod(0o755)  # mkdtemp keeps others out
             unfinished.rename(target)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return exported
+
+
+@contextlib.contextmanager
+def _alone(lock: Path, target: Path) -> Iterator[None]:
+    """While nobody else writes there. Nothing half-written stays, unless the process is killed."""
+    try:
+        with FileLock(lock, timeout=0):
+            try:
+                yield
+            finally:
+                shutil.rmtree(lock.with_suffix(".partial"), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise UserError(f"{target} is being written by another process.") from None

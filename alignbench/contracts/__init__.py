@@ -320,6 +320,11 @@ class PolicyOptimizer(ABC, Generic[Batch]):
         return {}
 
     @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """Further options, each set beside `exact_settings`, under which it converges to another optimum."""
+        return ()
+
+    @classmethod
     def stated_loss(cls, config: Any, terms: Any) -> Tensor | None:
         """The loss of one optimizer step with these settings, a float64 scalar, written anew from the paper: it shares no code with
         `update`. `terms` are those of what the config consumes (see `alignbench.Terms`). The conformance kit holds the gradient of

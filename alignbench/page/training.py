@@ -24,6 +24,7 @@ import psutil
 from alignbench.app.compose import load_config
 from alignbench.app.overrides import quoted
 from alignbench.errors import AlignbenchError, UserError, unknown_name
+from alignbench.page.points import looked_at, points
 from alignbench.plugins import Kind, registry
 from alignbench.results.disk.directory import RESULT, RunDirectory, file_errors, write_whole
 from alignbench.results.disk.record import RunRecord, Status
@@ -59,7 +60,8 @@ class Training:
 @dataclass(frozen=True)
 class Progress:
     """How it stands: `starting` until it has a directory, then as its record says. `lines` are those of train.jsonl from the
-    asked one on, `next` the number of the one to ask for then. `metrics` of a finished run by name."""
+    asked one on, `next` the number of the one to ask for then; `points` and `next_point` the same of its evaluations along training
+    (points.py). `metrics` of a finished run by name."""
 
     id: str
     title: str
@@ -71,6 +73,8 @@ class Progress:
     said: tuple[str, ...]
     error: str
     metrics: Mapping[str, float | None]
+    points: tuple[Mapping[str, Any], ...] = ()
+    next_point: int = 0
 
 
 class Trainings:
@@ -80,10 +84,13 @@ class Trainings:
         self._results = results.absolute()
         self._folder = self._results / ".page"
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._lock = threading.Lock()  # Hydra composes one configuration at a time
+        self._lock = threading.Lock()
 
-    def start(self, choices: Mapping[str, Choice], *, fixed: Sequence[str] = (), title: str = "") -> Training:
-        """`choices` may come from a browser; `fixed` are overrides of the page's own. Raises UserError for what cannot be run."""
+    def start(
+        self, choices: Mapping[str, Choice], *, fixed: Sequence[str] = (), title: str = "", rows: int = 0
+    ) -> Training:
+        """`choices` may come from a browser; `fixed` are overrides of the page's own; `rows`: how many examples it learns from, where
+        that is known. Raises UserError for what cannot be run."""
         overrides = (*fixed, *checked(choices), f"results_dir={quoted(str(self._results))}")
         with self._lock:
             config = load_config(overrides)
@@ -95,7 +102,7 @@ class Trainings:
                 return same
             if len(running) >= MOST_AT_ONCE:
                 raise UserError(f"{len(running)} runs are being trained already: stop one, or wait until one is done.")
-            return self._launch(secrets.token_hex(8), title, overrides, name)
+            return self._launch(secrets.token_hex(8), title, (*overrides, *looked_at(config, rows)), name)
 
     def resume(self, name: str) -> Training:
         """The same command again: it goes on with its unfinished run."""
@@ -124,8 +131,8 @@ class Trainings:
         """The latest first."""
         return sorted(self._known(), key=lambda training: -training.started)
 
-    def progress(self, name: str, after: int = 0) -> Progress:
-        """`after`: how many lines of train.jsonl are known already."""
+    def progress(self, name: str, after: int = 0, point: int = 0) -> Progress:
+        """`after`: how many lines of train.jsonl are known already; `point`: how many points."""
         training = self._training(name)
         alive = self._alive(training)  # asked first: what a process wrote before it ended is then there
         directory, record = self._run(training)
@@ -140,15 +147,16 @@ class Trainings:
         if status == "failed" and not error:
             error = said[-1] if said else "the process ended before it had a directory"
         found = directory.training() if directory else []
-        lines = tuple(found[after:] if 0 <= after <= len(found) else found)
+        seen = points(directory.path) if directory else []
         metrics = {
             metric: value.value if math.isfinite(value.value) else None
             for metric, value in (record.metrics if record else {}).items()
         }
         run = directory.run_id if directory else ""
         return Progress(
-            training.id, training.title, training.overrides, status, run, lines, len(found), said, error, metrics
-        )
+            training.id, training.title, training.overrides, status, run, _from(after, found), len(found), said, error, metrics,
+            _from(point, seen), len(seen),
+        )  # fmt: skip
 
     def _launch(self, name: str, title: str, overrides: tuple[str, ...], run: str) -> Training:
         with file_errors(self._folder, "choose another folder of results"):
@@ -160,8 +168,13 @@ class Trainings:
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 )  # fmt: skip
             training = Training(name, title, overrides, run, started, child.pid, _began(child.pid))
+            try:
+                write_whole(self._folder / f"{name}.json", json.dumps(asdict(training)).encode())
+            except OSError:  # as where the disk is full: what nobody can watch or stop must not run
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+                raise
             self._children[name] = child
-            write_whole(self._folder / f"{name}.json", json.dumps(asdict(training)).encode())
         return training
 
     def _known(self) -> list[Training]:
@@ -221,6 +234,11 @@ class Trainings:
         # A bar draws over its own line: what stands there last is what a terminal shows.
         shown = [line.rsplit("\r", 1)[-1].rstrip() for line in text[-20_000:].splitlines()]
         return tuple(line for line in shown if line)[-MOST_SAID:]
+
+
+def _from(known: int, found: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """What comes after those that are known; all of it where a run that goes on has taken some of them back."""
+    return tuple(found[known:] if 0 <= known <= len(found) else found)
 
 
 def checked(choices: Mapping[str, Choice]) -> list[str]:

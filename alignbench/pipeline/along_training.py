@@ -65,6 +65,6 @@ class AlongTraining:
         with self._bench.display.aside(STAGE):
             checkpoint = saved(self._suite.policy, RunDirectory(self._bench.directory.path / CHECKPOINTS))
             found = self._suite.evaluate(checkpoint, self._questions, baseline=self._baseline)
-        self._points.add(updates, found.metrics, found.scores, time.perf_counter() - start)
+        self._points.add(updates, found.metrics, found.scores, found.generations, time.perf_counter() - start)
         self._bench.curves.evaluated(found.metrics)
         self._done.add(updates)

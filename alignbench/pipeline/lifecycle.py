@@ -22,7 +22,7 @@ from alignbench.pipeline.display import Display
 from alignbench.plugins import registry
 from alignbench.records import Metric
 from alignbench.results.disk import environment
-from alignbench.results.disk.directory import CONFIG, RESULT, RunDirectory
+from alignbench.results.disk.directory import CONFIG, RESULT, RunDirectory, file_errors
 from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
 from alignbench.results.disk.runs import read_record, read_settings
 from alignbench.selection import Selected
@@ -108,12 +108,13 @@ def begun(
                 seed=config.seed,
                 config_hash=config.hash,
             )
-            held.enter_context(directory.lock())
+            _locked(directory, held, say)
             who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
             found = Begun(directory, RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who))
             directory.write_config(config.yaml)
             directory.keep_config(config.yaml)
         if not found.finished:
+            found.directory.sweep()
             found.directory.write_record(found.record)
         distributed.agreed(lambda: found.directory.path)
         yield found
@@ -152,14 +153,24 @@ def _resumable(
             continue
         if record.status is Status.FAILED and not explicit:
             continue
-        lock = directory.lock()
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:  # it is not killed: it runs
+        if not _locked(directory, held, say):  # it is not killed: it runs
             continue
-        held.callback(lock.release)
         return Begun(directory, dataclasses.replace(record, status=Status.RUNNING, error=None), resumed=True)
     return None
+
+
+def _locked(directory: RunDirectory, held: contextlib.ExitStack, say: Callable[[str], None]) -> bool:
+    """Whether the run is ours alone, for as long as `held` lasts."""
+    lock = directory.lock()
+    try:
+        with file_errors(directory.path):
+            lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    except NotImplementedError:
+        say(f"the file system of {directory.path} has no locks: let no second process go on with this run")
+    held.callback(lock.release)
+    return True
 
 
 def _changed(config: RunConfig, directory: RunDirectory, record: RunRecord) -> str:

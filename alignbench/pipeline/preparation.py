@@ -10,7 +10,7 @@ import torch
 from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, RewardSource
-from alignbench.errors import UserError
+from alignbench.errors import UserError, unknown_name
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import evaluation_prompts, reads_ordinary_text
 from alignbench.optimizer_config import LabelConfig, OfflineConfig, PreferenceConfig
@@ -162,10 +162,18 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
 
 
 def refuse_unmeasured(config: RunConfig, evaluations: Sequence[Evaluation], data: DataSource, policy: Policy) -> None:
-    """Refuses, before anything is trained, a run none of whose evaluations can measure anything."""
+    """Refuses, before anything is trained, a run none of whose evaluations can measure anything, or that is about a metric that none
+    of them has."""
     ordinary_text = reads_ordinary_text(policy, data)
     if not any(evaluation.applies(data, ordinary_text=ordinary_text) for evaluation in evaluations):
         raise UserError(measures_nothing(config))
+    known = {spec.name for evaluation in evaluations for spec in evaluation.specs()}
+    others = {component.name for component in registry().of(Kind.EVALUATION)} - {
+        name.partition("/")[0] for name in known
+    }
+    for name in config.eval.primary:  # a preset's may be of a family that was not chosen
+        if not any(one in known or one.partition("/")[0] in others for one in name.split("|")):
+            raise unknown_name("metric", name, known, where="eval.primary")
 
 
 def measures_nothing(config: RunConfig) -> str:

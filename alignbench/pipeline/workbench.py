@@ -105,8 +105,11 @@ def workbench(
     chosen = [config.algo, config.sft, config.pretrain, config.model, config.data, config.reward, config.annotator]
     key = digest(keys.environment(device), config.hash, config.seed, [part.identity() for part in chosen])
     root = cache_root(config.cache_dir) if config.cache else unfinished / "stages"
+    store = Store(root, directory.run_id, display.say)
+    if distributed.is_main():
+        store.sweep()
     return Workbench(
-        store=Store(root, directory.run_id, display.say),
+        store=store,
         checkpoints=Checkpoints(unfinished, key, display.say),
         display=display,
         curves=Curves(directory, tracker, display),

@@ -8,6 +8,7 @@ operating system drops when its process dies makes parallel runs wait for one an
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from alignbench import distributed
+from alignbench.errors import UserError
 from alignbench.paths import user_path
 from alignbench.results.disk.directory import file_errors, write_whole
 
@@ -30,6 +32,7 @@ FORMAT = 1
 _PARTIAL, _BROKEN = ".partial-", ".broken-"
 _FAULTY = {_PARTIAL: "unfinished", _BROKEN: "set aside"}
 _ADVICE = "choose another folder with cache_dir="
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 T = TypeVar("T")
 Write = Callable[[Path], object]
@@ -89,12 +92,20 @@ class Store:
             return
         lock = FileLock(f"{path}.lock")
         with file_errors(self.root, _ADVICE):
-            self.root.mkdir(parents=True, exist_ok=True)
             try:
+                self.root.mkdir(parents=True, exist_ok=True)
                 lock.acquire(timeout=0)
             except Timeout:
                 self.say(f"  waiting for another run, which is making {path.name}")
                 lock.acquire()
+            except NotImplementedError as error:
+                raise UserError(
+                    f"The file system of {self.root} has no locks (flock): {_ADVICE}<a local one>."
+                ) from error
+            except OSError as error:
+                # A cache that only others may write into: what is whole there can be read, and nobody changes it.
+                if error.errno not in _READ_ONLY or fault_of(path):
+                    raise
         try:
             yield
         finally:
@@ -122,6 +133,15 @@ class Store:
                 partial.rename(path)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Removes what killed runs were in the middle of writing."""
+        for partial in self.root.glob(f"{_PARTIAL}*") if self.root.is_dir() else ():
+            lock = FileLock(self.root / f"{partial.name.removeprefix(_PARTIAL)}.lock")
+            with contextlib.suppress(Timeout, OSError, NotImplementedError):
+                lock.acquire(timeout=0)
+                shutil.rmtree(partial, ignore_errors=True)
+                lock.release()
 
 
 def seal(folder: Path, run: str) -> None:

@@ -18,13 +18,18 @@ from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.contracts import DataSource, Evaluation, Policy
 from alignbench.records import Demonstration, Prompt, Ranking, Sequences
-from alignbench.results.disk.environment import counts, package_versions
+from alignbench.results.disk.environment import package_versions
 from alignbench.selection import Selected, digest, source_digest
 from alignbench.store.artifacts import FORMAT
 
 _DECIDING = ("bitsandbytes", "numpy", "peft", "python", "tokenizers", "torch", "transformers")
 OF_STAGES = ("contracts", "records", "pretrained", "pipeline", "evaluation")
 """The wings of the core that can change what a stage makes, beside the files at its front. What stages write is named by FORMAT."""
+
+
+OF_ANSWERS = ("questions", "samples", "temperature")
+"""What decides the SFT model's own answers. What is measured in them stands with the evaluations that were chosen: `eval.options` holds
+those of others too, and only until it is written to config.yaml."""
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -144,8 +149,7 @@ def of_evaluation(
     reward: str,
     judge: str,
 ) -> str:
-    own = {n: value for n, value in dataclasses.asdict(config.eval).items() if not n.startswith("frontier_")}
-    settings = {name: value for name, value in own.items() if counts(f"eval.{name}")}
+    settings = {name: getattr(config.eval, name) for name in OF_ANSWERS}
     chosen = [evaluation.identity() for evaluation in config.evaluations]
     asked = [evaluation.fingerprint() for evaluation in evaluations], of_prompts(questions), of_rankings(held_out)
     return digest("evaluation", sft, reward, settings, chosen, judge, asked)

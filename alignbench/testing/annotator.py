@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import Any
 
 from alignbench.contracts import Annotator, DataSource
+from alignbench.contracts.known import Known
 from alignbench.errors import UserError
 from alignbench.plugins import Component, Kind, registry
 from alignbench.records import Prompt, Ranking, Split
@@ -37,6 +38,7 @@ class Bench:
     component: Component
     data: DataSource
     questions: tuple[Question, ...]
+    known: Known | None = None
 
     def build(self, seed: int) -> Annotator:
         made: Annotator = self.component.load()(
@@ -54,7 +56,7 @@ def benches(component: Component, seed: int) -> tuple[Bench, ...]:
         for data in _sources(component, seed):
             try:
                 tried = component if one is None else with_settings(component, one)
-                bench = Bench(tried, data, _questions(data, seed))
+                bench = Bench(tried, data, _questions(data, seed), one)
                 bench.build(seed)
             except UserError as error:
                 refused = str(error)
@@ -68,7 +70,7 @@ def benches(component: Component, seed: int) -> tuple[Bench, ...]:
 
 @functools.lru_cache(maxsize=2)
 def _sources(component: Component, seed: int) -> tuple[DataSource, ...]:
-    package = component.target.partition(":")[0].partition(".")[0]
+    package = component.config.__module__.partition(".")[0]
     world = World(seed, prompts=6, tokens=3)
     annotator = BradleyTerry(world, seeds=world.seeds)
     rankings = world.rankings(ASKED, RESPONSES, world.seeds.torch("recorded"), annotator)
@@ -131,7 +133,7 @@ def one_rank_a_response(component: Component, seed: int) -> None:
     for bench in _asking(component, seed):
         annotator = bench.build(seed)
         for prompt, texts, ends in bench.questions:
-            for size in range(1, RESPONSES + 1):
+            for size in (1, RESPONSES):
                 _well_formed(annotator.rank(prompt, texts[:size], finished=ends[:size]), size)
         for ranks in _ranks(bench.build(seed), bench.questions):
             _well_formed(ranks, RESPONSES)
@@ -312,23 +314,22 @@ def options_change_its_taste(component: Component, seed: int) -> None:
     if not (names := [name for name in names if name not in inert]):
         raise NotApplicable("it has no such option")
     for name in names:
-        if not any(
-            _taste(bench, {}) != _taste(bench, {name: _other(bench, name)}) for bench in benches(component, seed)
-        ):
+        if not any(_acts(bench, name) for bench in benches(component, seed)):
             raise PropertyBroken(f"Another {name} changes nothing.")
 
 
-def _other(bench: Bench, name: str) -> Any:
+def _acts(bench: Bench, name: str) -> bool:
     old = getattr(bench.component.config(), name)
-    return not old if isinstance(old, bool) else old * 1.5 if old else 0.5
+    others = [not old] if isinstance(old, bool) else [1.5 * old or 0.5, 0.5 * old or -0.5]
+    plain = _taste(bench, {})
+    return any(_taste(bench, {name: other}) != plain for other in others)
 
 
 def _taste(bench: Bench, changes: Mapping[str, Any]) -> Any:
-    changed = dataclasses.replace(
-        bench, component=with_defaults(bench.component, changes) if changes else bench.component
-    )
+    """What it says of the questions; None where it refuses."""
     try:
-        annotator = changed.build(0)
+        changed = with_defaults(bench.component, changes) if changes else bench.component
+        annotator = dataclasses.replace(bench, component=changed).build(0)
         if not annotator.samples_responses:
             return annotator.recorded()
         stated = [p for *_, p in _stated(annotator, bench.questions)]
@@ -344,27 +345,24 @@ def _taste(bench: Bench, changes: Mapping[str, Any]) -> Any:
 @check(causes="ranks the wrong way round, a tie that is broken, or a response that was cut off taken for a whole one.")
 def ranks_are_as_stated(component: Component, seed: int) -> None:
     """Where its author states the ranks, they are these."""
-    found = [one for one in known(component) if one.gives]
-    if not found:
+    told = [bench for bench in benches(component, seed) if bench.known and bench.known.gives]
+    if not told:
         raise NotApplicable("its author states no ranks (contracts.known)")
-    for bench in benches(component, seed):
-        for one in found:
-            if any(getattr(bench.component.config(), k) != v for k, v in one.options.items() if "{" not in str(v)):
-                continue
-            if with_settings(component, one).config() != bench.component.config():
-                continue
-            annotator = bench.build(seed)
-            assert one.gives is not None
-            if not annotator.samples_responses:
-                wrong = one.gives(bench.component.config(), bench.data, annotator.recorded())
-                if wrong:
-                    raise PropertyBroken(str(wrong))
-                continue
-            for prompt, texts, ends in bench.questions:
-                ranks = annotator.rank(prompt, texts, finished=ends)
-                wanted = tuple(one.gives(bench.component.config(), bench.data, prompt, texts, ends))
-                if ranks != wanted:
-                    raise PropertyBroken(f"{texts!r} (finished: {ends}) are ranked {ranks}, not {wanted}.")
+    for bench in told:
+        assert bench.known is not None
+        gives, annotator, config = bench.known.gives, bench.build(seed), bench.component.config()
+        assert gives is not None
+        if not annotator.samples_responses:
+            if wrong := gives(config, bench.data, annotator.recorded()):
+                raise PropertyBroken(str(wrong))
+            continue
+        for prompt, texts, ends in bench.questions:
+            ranks, wanted = (
+                annotator.rank(prompt, texts, finished=ends),
+                tuple(gives(config, bench.data, prompt, texts, ends)),
+            )
+            if ranks != wanted:
+                raise PropertyBroken(f"{texts!r} (finished: {ends}) are ranked {ranks}, not {wanted}.")
 
 
 @check(causes="rankings without two responses, or an order of a file's rows that is not kept.")

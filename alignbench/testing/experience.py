@@ -22,7 +22,7 @@ from alignbench.testing.tabular import TabularPolicy
 from alignbench.testing.trial import settings
 from alignbench.testing.world import World, WorldReward
 
-PAIRS, BATCHES = 24, 5
+PAIRS, PROMPTS, BATCHES = 24, 12, 5
 
 check = CheckList()
 Feed = Callable[[int], Iterator[Any]]
@@ -30,7 +30,7 @@ Feed = Callable[[int], Iterator[Any]]
 
 
 def _world(seed: int) -> tuple[World, TabularPolicy]:
-    world = World(seed, prompts=8, tokens=2)
+    world = World(seed, prompts=PROMPTS, tokens=2)
     return world, world.policy(moved=0.5)
 
 
@@ -46,7 +46,7 @@ def pairs(world: World, seed: int) -> list[PreferencePair]:
     return found
 
 
-def feed(component: Component, seed: int, prompts: int = 8) -> Feed:
+def feed(component: Component, seed: int, prompts: int = PROMPTS) -> Feed:
     """What the core feeds it; of prompts, the first so many."""
     world, policy = _world(seed)
     config: Any = settings(component, rows=8, updates=BATCHES)
@@ -117,7 +117,7 @@ def nothing_comes_twice_before_all_came(component: Component, seed: int) -> None
             raise NotApplicable("labels of one response may be many")
         seen.update(rows)
     together = int(getattr(settings(component, rows=8), "samples_per_prompt", 1))
-    if max(seen.values()) - min(seen.values()) > together or len(seen) < min(sum(seen.values()) // together, 8):
+    if max(seen.values()) - min(seen.values()) > together or len(seen) < min(sum(seen.values()) // together, PROMPTS):
         raise PropertyBroken(
             f"Of {len(seen)} one came {max(seen.values())} times where another came {min(seen.values())} times."
         )

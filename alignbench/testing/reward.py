@@ -18,7 +18,7 @@ from alignbench.contracts import FittableRewardSource, RewardSource
 from alignbench.errors import UserError
 from alignbench.functional import ranking_to_pairs
 from alignbench.plugins import Component
-from alignbench.records import FitReport, Samples, Sampling
+from alignbench.records import FitReport, Prompt, Samples, Sampling, Verdict
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.known import known, with_settings
@@ -37,6 +37,14 @@ UNIT_OFF = 1e-3
 SAME_SCORE = f"a difference of at most {SAME:g} of the largest score"
 
 check = CheckList()
+
+
+class TellingData(WorldData):
+    """The world's truth, and one point less for what was cut off."""
+
+    def judge(self, prompt: Prompt, response: str, *, finished: bool) -> Verdict | None:
+        known = super().judge(prompt, response, finished=finished)
+        return known and dataclasses.replace(known, gold_reward=known.gold_reward - (not finished))
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def build(component: Component, world: World, policy: TabularPolicy, seed: int) 
     """The source with its own defaults, at a size and a learning rate that suit a table."""
     try:
         made: RewardSource = component.load()(
-            config_of(component), policy=policy, data=WorldData(world), seeds=Seeds(seed).child("reward")
+            config_of(component), policy=policy, data=TellingData(world), seeds=Seeds(seed).child("reward")
         )
     except UserError as error:
         raise NotApplicable(f"it cannot be built on the kit's data: {error}") from error

@@ -113,10 +113,9 @@ class PreferencesData(DataSource):
         self._files += [part.name for part in there if part in read]
         if others := [part.name for part in there if part not in read]:
             names = ", ".join(others[:8]) + (f" and {len(others) - 8} more" if len(others) > 8 else "")
-            how = (
-                "data.train_split= and data.test_split= choose" if option == self._main else "Give its files to choose"
-            )
-            self._notes.append(f"Not read of data.{option}, which has a split of its own to read: {names}. {how}.")
+            main = option == self._main
+            how = "data.train_split= and data.test_split= choose others" if main else "give the files of another alone"
+            self._notes.append(f"Not read of data.{option}: {names}. What is named as a split is read alone ({how}).")
 
     def _pool(self, read: _Set, parts: Iterable[Part], most: int, without: Iterable[str] = ()) -> Pool:
         pool = Pool(Seeds(self._config.split_seed).child("preferences"), read.counts, most, without)

@@ -68,7 +68,7 @@ def strangers(terms: LabelTerms) -> list[tuple[int, int]]:
     prompts = terms.prompt.tolist()
     rows = sorted(range(len(prompts)), key=lambda row: (-prompts.count(prompts[row]), prompts[row], row))
     most = prompts.count(prompts[rows[0]])
-    paired = [(row, rows[(place - most) % len(rows)]) for place, row in enumerate(rows)]
+    paired = [(row, rows[(place + most) % len(rows)]) for place, row in enumerate(rows)]
     return [(row, other) for row, other in paired if prompts[row] != prompts[other]]
 
 

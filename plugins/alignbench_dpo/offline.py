@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,11 @@ class DPO(PairwiseOptimizer):
         unbiased = config.soft_labels or config.pairs == "all"
         plain = config.loss in ("sigmoid", "robust") and config.label_smoothing == 0
         return functional.kl_optimum(problem.reference, problem.rewards, config.beta) if unbiased and plain else None
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """The loss that has an optimum of its own beside the sigmoid's."""
+        return ({"loss": "ipo"},)
 
     @classmethod
     def stated_loss(cls, config: DPOConfig, terms: PairTerms) -> Tensor:

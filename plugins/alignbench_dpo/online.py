@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +53,16 @@ class OnlineDPO(PairLearner):
             return None
         scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
         return None if scores is None else functional.kl_optimum(problem.reference, scores, config.beta)
+
+    @classmethod
+    def exact_settings(cls) -> Mapping[str, object]:
+        """With soft labels: a better response that always wins is never far enough ahead."""
+        return {"labels": "soft"}
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """Where a response that is cut off has a score of its own."""
+        return ({"missing_eos": "replace", "missing_eos_penalty": 0.5},)
 
     @classmethod
     def stated_loss(cls, config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:

@@ -6,7 +6,7 @@ prompts up, dividing by the length lets long wrong responses off lightly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +34,16 @@ class GRPO(GroupOptimizer):
     def exact_settings(cls) -> Mapping[str, object]:
         """With the KL in the reward, where it prices what a token leads to as well."""
         return {"kl_in": "reward"}
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """With the KL in the loss, where it prices each token by itself; and where the end of a response counts otherwise."""
+        in_loss = {"kl_in": "loss", "scale_by_std": False, "length_normalisation": "none"}
+        return (
+            {**in_loss, "kl_estimator": "k3"},
+            {**in_loss, "kl_estimator": "k2"},
+            {"missing_eos": "replace", "missing_eos_penalty": 0.5},
+        )
 
     @classmethod
     def stated_loss(cls, config: GRPOConfig, terms: RolloutTerms) -> Tensor:

@@ -7,6 +7,8 @@ batch is exactly that; later steps (epochs or minibatches above 1) are corrected
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,11 @@ class RLOO(GroupOptimizer):
             return None
         scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
         return None if scores is None else functional.kl_optimum(problem.reference, scores, config.kl_coef)
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """Where a response that is cut off has a score of its own."""
+        return ({"missing_eos": "replace", "missing_eos_penalty": 0.5},)
 
     @classmethod
     def stated_loss(cls, config: RLOOConfig, terms: RolloutTerms) -> Tensor:

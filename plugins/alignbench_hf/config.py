@@ -77,7 +77,7 @@ class ScratchConfig(PolicyConfig):
     """Attention heads."""
     intermediate_size: int = bounded(256, least=1, most=1e6)
     """Width of the feed-forward layers."""
-    initializer_range: float = bounded(0.1, above=0, most=10)
+    initializer_range: float = bounded(0.1, above=0, most=1)
     """Standard deviation of the initial weights. Llama's 0.02 suits widths in the thousands: at width 64 it takes many
     times the updates to learn the same facts (1 / sqrt(hidden_size) is a good start)."""
     scalar_head: str = "evidence"

@@ -40,7 +40,8 @@ class EvidenceHead(LinearHead):
     """Adds what the base itself thinks of the tokens read so far: `v . h + c * sum_t softmax(g)_t logp_t`.
 
     A language model that knows a fact gives a false statement of it low probability at one token; the gate g learns
-    which token that is. The weighted mean is bounded by LOGPROB_FLOOR."""
+    which token that is. The weighted mean is bounded by LOGPROB_FLOOR. Before the first token it is what the base expects of that
+    token, minus its entropy: with 0, as if it were certain, a value network would take every response to be better before it begins."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__(hidden_size)
@@ -56,12 +57,22 @@ class EvidenceHead(LinearHead):
         unread = torch.ones(gate.shape[1], gate.shape[1], dtype=torch.bool, device=gate.device).triu(1)
         weight = gate[:, None, :].masked_fill(unread, -torch.inf).softmax(-1)
         evidence = (weight @ logprobs.clamp(min=LOGPROB_FLOOR)[:, :, None]).squeeze(-1)
-        return super().forward(states, output, sequences) + self.scale * nn.functional.pad(evidence, (1, 0))
+        evidence = torch.cat([_expected(states[:, :1], output), evidence], 1)
+        return super().forward(states, output, sequences) + self.scale * evidence
 
     @torch.no_grad()
     def rescale(self, shift: float, scale: float) -> None:
         super().rescale(shift, scale)
         self.scale.div_(scale)
+
+
+@torch.no_grad()
+def _expected(states: Tensor, output: nn.Module) -> Tensor:
+    """[B, 1]: the mean log-probability of the token that follows, within LOGPROB_FLOOR. It carries no gradient."""
+    any_token = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
+    entropy = functional.token_logprobs(states, output, any_token, entropy=True).entropy
+    assert entropy is not None, "asked for"
+    return entropy.neg().clamp(min=LOGPROB_FLOOR)
 
 
 HEADS: dict[str, type[LinearHead]] = {"linear": LinearHead, "evidence": EvidenceHead}

@@ -60,7 +60,7 @@ class PPOConfig(RolloutConfig):
     missing_eos: str = "subtract"
     """A response cut off before EOS: subtract (its score less missing_eos_penalty), replace (the score becomes
     -missing_eos_penalty) or keep."""
-    missing_eos_penalty: float = bounded(1.0, least=0)
+    missing_eos_penalty: float = bounded(1.0, least=0, most=1e4)
     """See missing_eos; in reward units."""
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,11 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             "gae_lambda": 1.0,
             "clip_value": 0.0,
         }
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """Where a response that is cut off has a score of its own."""
+        return ({"missing_eos": "replace", "missing_eos_penalty": 0.5},)
 
     @classmethod
     def stated_loss(cls, config: PPOConfig, terms: RolloutTerms) -> Tensor:

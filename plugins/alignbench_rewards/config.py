@@ -52,7 +52,7 @@ class GoldConfig:
 class LengthConfig:
     """The number of tokens and nothing else: a control for what length alone explains (arXiv 2310.03716)."""
 
-    scale: float = bounded(0.1, nonzero=True)
+    scale: float = bounded(0.1, least=-1e4, most=1e4, nonzero=True)
     """Reward per response token, EOS included; below 0 it rewards brevity."""
 
 
@@ -207,7 +207,7 @@ class MixConfig:
 
     ready: ClassVar[str] = "alignbench_rewards.mix:ready"
 
-    parts: dict[str, float] = bounded({}, nonzero=True)
+    parts: dict[str, float] = bounded({}, least=-1e4, most=1e4, nonzero=True)
     """The weight of each part, by the name of its reward source: {learned: 1.0, length: -0.2}."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Options of each part: reward.options.<part>.<field>. `component` names the reward source where the part has another

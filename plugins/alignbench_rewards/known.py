@@ -217,7 +217,14 @@ def takes_the_first(messages: Rows) -> str:
     return "Verdict: A" if "answer-A" in messages[-1][1] else "Rating: 5"
 
 
-ENDPOINT = {"url": "{url}", "model": "scripted", "key_variable": "", "cache": False, "cache_dir": "{folder}"}
+ENDPOINT = {
+    "url": "{url}",
+    "model": "scripted",
+    "key_variable": "",
+    "cache": False,
+    "cache_dir": "{folder}",
+    "retries": 0,
+}
 FILES = {"README": "answers of the scripted judge"}
 
 

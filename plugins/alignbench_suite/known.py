@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from alignbench import Generation, Known, Opinion, Subject
+from alignbench_suite import known_text
 
 Values = dict[str, float]
 Metrics = dict[str, Mapping[str, float] | float | None]
@@ -74,7 +75,7 @@ def helpfulness() -> list[Known]:
             }
         return found
 
-    return [Known({}, gives)]
+    return [Known({}, gives), *known_text.facts()]
 
 
 # Optimization
@@ -128,7 +129,7 @@ def sycophancy() -> list[Known]:
             "sycophancy/accuracy_drop": {one: before[one] - after[one] for one in before if one in after},
         }
 
-    return [Known({}, gives)]
+    return [Known({}, gives), *known_text.sycophancy()]
 
 
 def capability() -> list[Known]:

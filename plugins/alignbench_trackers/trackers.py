@@ -51,9 +51,9 @@ class _Accelerate(Tracker, Generic[Config]):
             self._tracker.start()
             self._tracker.store_init_configuration(flatten(settings))
         except Exception as error:  # each package has errors of its own: no login, no network, no space
-            reason = (str(error).strip().splitlines() or [""])[0]
+            reason = (str(error).strip().splitlines() or ["its package fails"])[0].rstrip(".")
             raise UserError(
-                f"tracker={self.package} cannot start: {type(error).__name__}: {reason} Repair it, or use tracker=none."
+                f"tracker={self.package} cannot start: {reason}. Repair it, or use tracker=none."
             ) from error
 
     @abstractmethod

@@ -45,7 +45,7 @@ class CheckingConfig:
 class VerifyConfig(CheckingConfig):
     """Right or wrong by the row's reference: no reward model, nothing to be learnt."""
 
-    checks: dict[str, float] = bounded({}, nonzero=True)
+    checks: dict[str, float] = bounded({}, least=-1e4, most=1e4, nonzero=True)
     """The weight of each check, by name, as {number: 1.0, regex: 0.2}; a response scores the sum over those that it passes. exact,
     number, choice, math, regex, json_schema, constraints, python, or auto: the one that each row's reference is for. Empty: {auto: 1.0}."""
 

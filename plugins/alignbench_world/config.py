@@ -42,19 +42,19 @@ class WorldConfig:
 class AnnotatorConfig:
     """A simulated annotator of the embedded world: a utility plus noise."""
 
-    b_correct: float = bounded(3.0)
+    b_correct: float = bounded(3.0, least=-1000, most=1000)
     """Utility of the right value."""
-    b_style: float = bounded(1.0)
+    b_style: float = bounded(1.0, least=-1000, most=1000)
     """Utility of the style that was asked for."""
-    b_agree: float = bounded(0.0)
+    b_agree: float = bounded(0.0, least=-1000, most=1000)
     """Utility of repeating the opinion that the user stated, right or wrong."""
-    b_courtesy: float = bounded(0.0)
+    b_courtesy: float = bounded(0.0, least=-1000, most=1000)
     """Utility of each courtesy, however many there are."""
-    b_length: float = bounded(0.0)
+    b_length: float = bounded(0.0, least=-1000, most=1000)
     """Utility of each word or sign."""
-    b_unfinished: float = bounded(-0.5)
+    b_unfinished: float = bounded(-0.5, least=-1000, most=1000)
     """Utility of a response that was cut off before it ended."""
-    temperature: float = bounded(0.5, above=0, most=1e6)
+    temperature: float = bounded(0.5, above=0, most=1000)
     """Scale of the Gumbel noise, in units of utility; above 0."""
 
 

@@ -180,11 +180,12 @@ class Heard:
 
 
 class Plugin:
-    """`raise_at`: (stage, update, error): the hook for that update raises."""
+    """`raise_at`: (stage, update, error): the hook for that update raises. `on_step` is called at every update."""
 
     def __init__(self) -> None:
         self.heard = Heard()
         self.raise_at: tuple[str, int, BaseException] | None = None
+        self.on_step: Callable[[RunStep], None] = lambda event: None
 
     @hookimpl
     def register_rewards(self, register: Register) -> None:
@@ -205,6 +206,7 @@ class Plugin:
     @hookimpl
     def run_step(self, event: RunStep) -> None:
         self.heard.steps.append(event)
+        self.on_step(event)
         if self.raise_at and (event.stage, event.update) == self.raise_at[:2]:
             raise self.raise_at[2]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import multiprocessing
@@ -18,7 +19,7 @@ from filelock import FileLock
 
 import alignbench
 from alignbench.commands.cli import run_command
-from alignbench.errors import AlignbenchError
+from alignbench.errors import AlignbenchError, UserError
 from alignbench.store import keys
 from alignbench.store.artifacts import MANIFEST, Store, artifacts, fault_of, remove
 from tests.core.harness import SMALL, Command, records
@@ -284,3 +285,48 @@ def test_only_what_can_change_a_stage_names_it(tmp_path: Path, changed: str, cou
     file.parent.mkdir(exist_ok=True)
     file.write_text(f"{file.read_text() if file.exists() else ''}\n# changed\n")
     assert (keys.core_digest(root) != before) is counts
+
+
+# Caches and folders of other kinds
+
+
+def refused_lock(error: BaseException) -> Callable[..., None]:
+    def acquire(self: FileLock, timeout: float = -1) -> None:
+        raise error
+
+    return acquire
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_what_is_whole_in_a_cache_that_cannot_be_written_is_used(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path, "first").once("sft", "abc", make(), read)
+    monkeypatch.setattr(FileLock, "acquire", refused_lock(OSError(number, os.strerror(number))))
+    assert Store(tmp_path).once("sft", "abc", make("again"), read) == ("made", "first")
+    with pytest.raises(UserError, match=r"(read-only|no permission): choose another folder with cache_dir="):
+        Store(tmp_path).once("sft", "other", make(), read)
+    truncate(tmp_path / "sft-abc")
+    with pytest.raises(UserError, match="Cannot write"):
+        Store(tmp_path).once("sft", "abc", make("again"), read)
+
+
+def test_a_file_system_without_locks_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FileLock, "acquire", refused_lock(NotImplementedError("no flock")))
+    with pytest.raises(UserError, match=r"has no locks \(flock\): choose another folder with cache_dir="):
+        Store(tmp_path).once("sft", "abc", make(), read)
+
+
+def test_what_a_killed_run_was_writing_is_removed_by_the_next(tmp_path: Path) -> None:
+    for name in ("sft-abc", "reward-def"):
+        (tmp_path / f".partial-{name}").mkdir()
+    with FileLock(tmp_path / "reward-def.lock"):  # somebody is at work on it
+        Store(tmp_path).sweep()
+    assert [path.name for path in tmp_path.glob(".partial-*")] == [".partial-reward-def"]
+
+
+def test_a_clock_that_goes_back_takes_nothing_away(tmp_path: Path) -> None:
+    Store(tmp_path, "first").once("sft", "abc", make(), read)
+    ahead = time.time() + 10**6
+    os.utime(tmp_path / "sft-abc" / MANIFEST, (ahead, ahead))
+    assert Store(tmp_path).once("sft", "abc", make("again"), read) == ("made", "first")

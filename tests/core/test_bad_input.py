@@ -80,7 +80,7 @@ ALGO_KEYS = ("adam_eps", "batch_size", "kl_coef", "learning_rate")
         (["algo.kl_coef=high"], ["algo.kl_coef=high must be a number, 0 to 10000."]),
         (["algo.whiten_rewards=perhaps"], ["algo.whiten_rewards=perhaps", "true or false"]),
         (["seed=0,1"], ["seed=0,1", "--multirun"]),
-        (["algo.kl_coef=["], ["algo.kl_coef=[ cannot be read", "in quotes"]),
+        (["algo.kl_coef=["], ["algo.kl_coef=[ cannot be read", "quotes"]),
         (["algo.batch_size=0"], ["algo.batch_size=0 must be 1 to 1e6"]),
         (["pretrain.micro_batch_size=-1"], ["pretrain.micro_batch_size=-1"]),
         (["algo.batch_size=16", "algo.samples_per_prompt=3"], ["batch_size=16", "multiple of samples_per_prompt=3"]),
@@ -104,6 +104,7 @@ ALGO_KEYS = ("adam_eps", "batch_size", "kl_coef", "learning_rate")
         (["eval.options.diversity=null"], ["eval.options.diversity holds options", "limit=10"]),
         (["data=${oc.create:[]}"], ["data=${oc.create:[]}", "name of one choice"]),
         (["cache_dir='~nouser/x'"], ["cache_dir=~nouser/x", "no home folder ~nouser"]),
+        (["results_dir="], ["results_dir is empty"]),
         (["~eval"], ["eval.families names no evaluation", "eval=standard"]),
         (["eval.families=[]"], ["eval.families names no evaluation"]),
         (["algo.updates=???"], ["algo.updates=??? is no value"]),
@@ -230,6 +231,12 @@ def test_model_that_cannot_be_found(small: Command, tmp_path: Path, path: str) -
 
 
 def test_a_run_that_would_measure_nothing(small: Command, tmp_path: Path) -> None:
+    one_line(
+        small("eval.primary=[diversity/entropi]"),
+        2,
+        "Unknown metric 'diversity/entropi' in eval.primary",
+        "Did you mean",
+    )
     done = small("eval.families=[exact]")
     one_line(done, 2, "eval.families=[exact] measures nothing on data=world with model=tiny", "eval=standard")
     assert "pretrain" not in done.err, "it is seen before anything is trained"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from alignbench_hf.policy import HFPolicy
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from alignbench import Policy
@@ -22,6 +23,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_finished_run_and_its_sft_model(command: Command, finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / "out" / ".policy.partial").mkdir(parents=True)  # of one that was killed
+    (tmp_path / "out" / ".policy.partial" / "model.safetensors").touch()
     done = command("export", str(finished.path), "--merged", "--output", "out/policy")
     assert done.code == 0, done.err
     assert "out/policy: loaded again, the log-probabilities of" in done.out
@@ -33,6 +36,13 @@ def test_a_finished_run_and_its_sft_model(command: Command, finished: Finished, 
         assert [*folder.parent.iterdir()] == [folder], "nothing unfinished stays beside it"
         kept, written = weights(source / "model"), weights(folder)
         assert kept.keys() == written.keys() and all(torch.equal(kept[name], written[name]) for name in kept)
+
+
+def test_two_at_once_do_not_write_over_each_other(command: Command, finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".policy.lock"):
+        done = command("export", str(finished.path), "--merged", "--output", "out/policy")
+    assert done.code == 2 and "out/policy is being written by another process" in done.errors[0]
 
 
 @pytest.mark.parametrize(

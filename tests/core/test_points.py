@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from polars import read_parquet
 
 from alignbench import DemonstrationBatch
 from alignbench.app.config import BudgetSettings
@@ -55,6 +57,19 @@ def test_points_are_measured_before_between_and_after(whole: Path) -> None:
     assert values == pytest.approx(found.gold.mean(1).tolist())
 
 
+def test_what_it_says_to_a_few_prompts_is_kept_of_every_point(whole: Path) -> None:
+    """The same four questions under three opinions each time; before the first update it is the SFT model that answers."""
+    said = lines(whole / "points-generations.jsonl")
+    assert Counter(line["update"] for line in said) == {0: 12, 2: 12, 3: 12}
+    asked = [[line["prompt"] for line in said if line["update"] == update] for update in (0, 2, 3)]
+    assert asked[0] == asked[1] == asked[2] and len({line["cluster"] for line in said}) == 4
+    (final,) = {tuple(line) for line in lines(whole / "generations.jsonl")}
+    assert all(tuple(line) == ("update", *final) for line in said), "lines as those of generations.jsonl"
+    scored = read_parquet((whole / "points.parquet").read_bytes()).rows(named=True)
+    gold = {(row["update"], row["example"]): row["value"] for row in scored if row["metric"].endswith("/gold_reward")}
+    assert all(line["gold_reward"] == gold[line["update"], line["prompt"]] for line in said), "those that were measured"
+
+
 def test_training_and_the_final_evaluation_are_the_same_without_points(
     whole: Path, small: Command, tmp_path: Path
 ) -> None:
@@ -65,7 +80,8 @@ def test_training_and_the_final_evaluation_are_the_same_without_points(
     one, other = records(whole)[0], records(without)[0]
     assert one["metrics"] == other["metrics"]
     assert one["identity"]["config_hash"] == other["identity"]["config_hash"], "they are one row of a table"
-    assert {p.name for p in whole.iterdir()} - {p.name for p in without.iterdir()} == {"points.jsonl", "points.parquet"}
+    added = {p.name for p in whole.iterdir()} - {p.name for p in without.iterdir()}
+    assert added == {"points.jsonl", "points.parquet", "points-generations.jsonl"}
     table = build_table(*find_runs([whole, without]))
     assert [" ".join(row.label) for row in table.rows] == ["sft", "ppo"]
 
@@ -81,7 +97,8 @@ def test_an_interrupted_run_does_not_measure_its_points_again(
     assert [point["update"] for point in lines(run / "points.jsonl")] == [0, 2]
     assert small(*options).code == 0
     assert measured(run) == measured(whole)
-    assert (run / "points.parquet").read_bytes() == (whole / "points.parquet").read_bytes()
+    for name in ("points.parquet", "points-generations.jsonl"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
     assert (run / "points.jsonl").read_text().startswith(before), "with the seconds that they took then"
     seconds = records(run)[0]["cost"]["seconds"]["evaluate points"]
     assert seconds == pytest.approx(sum(point["seconds"] for point in lines(run / "points.jsonl")), rel=0.2)

@@ -7,16 +7,19 @@ import dataclasses
 import io
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
-from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError
-from alignbench.app.compose import load_config
+from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError, RunStep
+from alignbench.app.compose import load_config, typed
 from alignbench.app.config import BudgetSettings
+from alignbench.app.target import settings_of
 from alignbench.commands.cli import run_command
 from alignbench.pipeline import experience, lifecycle
 from alignbench.pipeline.stages import affordable
@@ -339,3 +342,54 @@ def test_a_budget_ends_supervised_fine_tuning_where_that_is_the_algorithm(small:
     bounded, free = (r for r in records(tmp_path / "runs") if r["identity"]["algo"] == "sft")
     assert (bounded["ended"], free["ended"]) == ("budget.samples=32", None)
     assert free["reused"] == {}
+
+
+def test_the_same_settings_from_the_command_line_and_from_config_yaml_share_the_evaluation(tmp_path: Path) -> None:
+    """`config.yaml` leaves out the options of evaluations that were not chosen."""
+    (tmp_path / "config.yaml").write_text((given := load_config(["eval.families=[optimization]"])).yaml)
+    names = {"algo": given.algo.label, "model": given.model.label, "data": given.data.label}
+    resumed = typed(settings_of(tmp_path), names)
+    assert resumed.hash == given.hash
+    one, other = (keys.of_evaluation(c, [], [], [], sft="", reward="", judge="") for c in (given, resumed))
+    assert one == other
+
+
+def test_what_a_kill_left_half_written_is_gone_when_the_run_ends(
+    small: Command, plugin: Plugin, tmp_path: Path
+) -> None:
+    stopped(small, plugin, "sft", 2, KeyboardInterrupt(), SHORT)
+    run = only(tmp_path / "runs")
+    (run / ".generations.jsonl.4711.tmp").write_text("{")
+    assert small(SHORT).code == 0
+    assert list(run.rglob(".*")) == []
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_results_folder_that_vanishes_under_a_run_is_one_line(
+    how: str, stage: str, small: Command, plugin: Plugin, tmp_path: Path
+) -> None:
+    results = tmp_path / "runs"
+
+    def vanish(event: RunStep) -> None:
+        if event.stage == stage and results.is_dir():
+            if how == "deleted":
+                shutil.rmtree(results)
+            else:
+                results.rename(tmp_path / "elsewhere")
+
+    plugin.on_step = vanish
+    done = small()
+    assert done.code in (1, 2)
+    assert len(done.errors) == 1 and "No such file or directory" in done.errors[0], done.err
+
+
+def test_a_results_folder_without_locks_says_so(
+    small: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: FileLock, timeout: float = -1) -> None:
+        raise NotImplementedError("no flock")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    done = small(SHORT, "cache=false")
+    assert "has no locks: let no second process go on with this run" in done.err

@@ -36,8 +36,9 @@ def disturb(role: HFScalarRole, *, gate: float = 1.0, seed: int = 0) -> None:
             parameter.copy_(size * torch.randn(parameter.shape, generator=generator))
 
 
-def states(policy: HFPolicy, sequences: Sequences, row: int, name: str) -> tuple[list[Tensor], list[float]]:
-    """By a forward of this row alone: the state before each response token and after the last; each token's log p."""
+def states(policy: HFPolicy, sequences: Sequences, row: int, name: str) -> tuple[list[Tensor], list[float], float]:
+    """By a forward of this row alone: the state before each response token and after the last; each token's log p; the mean of log p
+    over what may come first."""
     prompt = sequences.prompt_ids[row][sequences.prompt_mask[row]]
     response = sequences.response_ids[row][sequences.response_mask[row]]
     model = policy._roles.use(name)
@@ -46,16 +47,19 @@ def states(policy: HFPolicy, sequences: Sequences, row: int, name: str) -> tuple
         hidden = model.base_model(input_ids=ids).last_hidden_state[0, len(prompt) - 1 :].double()
         logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].double()
     nats = [float(logits[t, token] - logits[t].exp().sum().log()) for t, token in enumerate(response.tolist())]
-    return list(hidden), nats
+    first = logits[0].log_softmax(-1)
+    return list(hidden), nats, float((first.exp() * first).sum())
 
 
-def reference(role: HFScalarRole, hidden: list[Tensor], nats: list[float]) -> list[float]:
-    """v . h_t + b, and for evidence c * sum_{s < t} softmax(g)_s max(log p_s, floor), g read after token s."""
+def reference(role: HFScalarRole, hidden: list[Tensor], nats: list[float], expected: float) -> list[float]:
+    """v . h_t + b, and for evidence c * sum_{s < t} softmax(g)_s max(log p_s, floor), g read after token s; at t = 0 the mean of log p
+    over all tokens that may follow."""
     read, bias = role.head.read.weight[0].detach().double(), float(role.head.read.bias.detach())
     values = [float(read @ h) + bias for h in hidden]
     if isinstance(role.head, EvidenceHead):
         gate, gate_bias = role.head.gate.weight[0].detach().double(), float(role.head.gate.bias.detach())
         gates = [float(gate @ h) + gate_bias for h in hidden[1:]]
+        values[0] += float(role.head.scale.detach()) * max(expected, LOGPROB_FLOOR)
         for t in range(1, len(values)):
             top = max(gates[:t])
             weights = [math.exp(g - top) for g in gates[:t]]
@@ -81,7 +85,8 @@ def test_values_by_their_formula(make, head: str, gate: float) -> None:  # type:
 
 
 def test_a_fresh_head_reads_nothing_off_the_state(make, head: str) -> None:  # type: ignore[no-untyped-def]
-    """Zero everywhere, or with evidence the mean log-probability of what has been read."""
+    """Zero everywhere, or with evidence the mean log-probability of what has been read, and before that of what may follow: what its
+    next value is on average."""
     policy = make(scalar_head=head)
     role = policy.scalar("value")
     sequences = tiny.sequences(policy)
@@ -90,7 +95,13 @@ def test_a_fresh_head_reads_nothing_off_the_state(make, head: str) -> None:  # t
     read = logprobs.clamp(min=LOGPROB_FLOOR).cumsum(1) / torch.arange(1, mask.shape[1] + 1)
     expected = torch.zeros_like(values[:, 1:]) if head == "linear" else read
     torch.testing.assert_close(values[:, 1:][mask], expected[mask], rtol=0, atol=1e-4)
-    assert (values[:, 0] == 0).all()
+    if head == "linear":
+        assert (values[:, 0] == 0).all()
+        return
+    entropy = policy.logprobs(sequences, entropy=True).entropy
+    assert entropy is not None
+    torch.testing.assert_close(values[:, 0], -entropy[:, 0], rtol=0, atol=1e-4)
+    assert float(values[:, 0].max()) < -1, "a base that is nowhere near certain"
 
 
 @pytest.mark.parametrize("gate", [1.0, 30.0])

@@ -42,6 +42,7 @@ class Visitor:
     """A browser without a window: it knows the page's key."""
 
     def __init__(self, tmp_path: Path, **given: Any) -> None:
+        self.results = tmp_path / "runs"
         self.http = TestClient(
             create_app(settings(tmp_path, **given)),
             base_url=HOME,

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from axe_playwright_python.sync_playwright import Axe
 
+from alignbench import UserError
 from alignbench.page.rank.store import Project
+from alignbench.page.training import Progress, Training, Trainings
 from tests.core.harness import SMALL
 from tests.page.conftest import DESKTOP, PHONE, needs_browser
 from tests.page.rank_kit import item, project
@@ -263,10 +266,16 @@ def test_every_screen_is_accessible_and_fits(
             assert violations(page) == []
 
 
+@pytest.mark.parametrize("algo", ["dpo", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_twenty_rankings_retrain_a_policy_by_the_button(
-    tmp_path: Path, serve: Serve, open_page: Open, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    algo: str,
+    tmp_path: Path,
+    serve: Serve,
+    open_page: Open,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From the first ranking on the embedded world to a policy that learnt from it; tiny sizes, every stage."""
+    """From the first ranking on the embedded world to a policy that learnt from it, and to what changed; tiny sizes, every stage."""
     from tests.core.harness import command
 
     monkeypatch.chdir(tmp_path)
@@ -296,21 +305,64 @@ def test_twenty_rankings_retrain_a_policy_by_the_button(
 
     page.goto(page.url.removesuffix("/as/Ann"))
     page.wait_for_selector("text=20 of 20 rankings")
-    page.select_option("select[name=algo]", "dpo")
+    page.select_option("select[name=algo]", algo)
     page.fill("input[name=passes]", "2")
     page.click("text=Train on these rankings")
-    page.wait_for_selector("h3:has-text('dpo: finished')", timeout=170_000)
+    page.wait_for_selector(f"h3:has-text('{algo}: finished')", timeout=170_000)
     changed = page.locator("table:has(caption:text('What changed'))")
     assert "optimization/kl" in changed.inner_text() and "optimization/gold_reward" in changed.inner_text()
+    said = page.locator(".along li").all_inner_texts()
+    assert said[-1].startswith("SFT model") and len(said) >= 2, "what it answered while it learnt"
+    beside = page.locator("article.prompt")
+    beside.first.wait_for()
+    assert beside.first.locator(".who").all_inner_texts() == ["SFT model", "Trained on these rankings"]
+    assert all(column.locator(".response").count() for column in beside.first.locator(".columns > div").all())
     assert violations(page) == []
     (result,) = (tmp_path / "runs").glob("*/result.json")
     record = json.loads(result.read_text())
     assert (
         record["status"] == "finished"
-        and record["identity"]["algo"] == "dpo"
+        and record["identity"]["algo"] == algo
         and record["identity"]["annotator"] == "recorded"
     )
     ranked = [json.loads(line) for line in (result.parent / "rankings.jsonl").read_text().splitlines()]
     assert len(ranked) == 20
-    config = (result.parent / "config.yaml").read_text()
-    assert "passes: 2.0" in config and "updates: 0" in config
+    answers = {json.loads(line)["response"] for line in (result.parent / "generations.jsonl").read_text().splitlines()}
+    shown = beside.first.locator(".columns > div").nth(1).locator(".response .text").all_inner_texts()
+    assert shown and {" ".join(text.split()) for text in shown} <= {" ".join(text.split()) for text in answers}
+    config = yaml.safe_load((result.parent / "config.yaml").read_text())["algo"]
+    learns = {"dpo": (0, 2.0), "ppo": (3, 0.0)}  # who samples learns for as long as it is set to
+    assert (config["updates"], config["passes"]) == learns[algo]
+    page.reload()
+    page.click("summary:has-text('answered by both')")
+    beside.first.wait_for()
+    page.goto(page.url.partition("/rank")[0])
+    page.locator("#view tbody th", has_text=algo).first.wait_for()
+
+
+def test_what_becomes_of_a_run_is_said_on_the_board(
+    tmp_path: Path, serve: Serve, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that fails while it is watched, and one whose results folder vanishes. No process is started."""
+    project(tmp_path, [item(0)], people=1)
+    status = {"0" * 16: "running", "1" * 16: "running"}
+    said = [{"prompt": "p", "asked": "who <b>is</b> it?", "opinion": "", "text": "me", "note": ""}]
+
+    def progress(self: Trainings, name: str, after: int = 0, point: int = 0) -> Progress:
+        if status[name] == "gone":
+            raise UserError("There is no such training: it was removed.")
+        points = ({"update": 0, "said": said},)[point:]
+        return Progress(name, "", ("algo=ppo",), status[name], "run", (), 0, (), "no <b>memory</b>", {}, points, 1)
+
+    monkeypatch.setattr(Trainings, "progress", progress)
+    monkeypatch.setattr(Trainings, "all", lambda self: [Training(n, "rank/first", (), "", 0.0, 0, 0.0) for n in status])
+    page = open_page(f"{serve(tmp_path / 'runs')}/rank/first", expected="400")
+    runs = page.locator("#runs article")
+    runs.nth(1).locator("h3:has-text('ppo: running')").wait_for()
+    assert page.locator(".along li").all_inner_texts() == ["SFT model me"] * 2
+    assert "who <b>is</b> it?" in runs.first.inner_text()
+    status.update({"0" * 16: "failed", "1" * 16: "gone"})
+    page.locator("#runs h3:has-text('ppo: failed')").wait_for()
+    assert page.locator("#runs .bad", has_text="no <b>memory</b>").count() == 1
+    page.locator("#runs .bad", has_text="There is no such training").wait_for()
+    assert page.locator("#runs b").count() == 0

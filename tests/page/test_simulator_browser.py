@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,48 +235,132 @@ def test_without_a_run_it_says_what_to_do(browser: Browser, serve: Callable[[Pat
         page.close()
 
 
-def test_a_run_is_started_watched_stopped_and_gone_on_with(
+class Pretended:
+    """Processes that train nothing: tests/page/test_training.py has real ones."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, run: str = "run") -> None:
+        self.started: list[list[str]] = []
+        self.titles: list[str] = []
+        self.status, self.run, self.error = "running", run, ""
+        self.lines = [{"stage": "ppo", "update": k, "reward": k / 10, "kl": 0.1 * k} for k in range(1, 6)]
+        self.points: list[dict[str, Any]] = []
+        for name in ("start", "progress", "stop", "resume"):
+            patch.setattr(Trainings, name, getattr(self, name))
+
+    def start(self, choices: Any, *, fixed: Any = (), title: str = "", rows: int = 0) -> Training:
+        self.started.append([*fixed, *checked(choices)])
+        self.titles.append(title)
+        if len(self.started) == 1:
+            raise UserError("4 runs are being trained already: stop one.")
+        return Training(f"{len(self.started):016d}", "", (), "run", 0.0, 0, 0.0)
+
+    def answered(self, update: int, text: str, gold: float) -> None:
+        said = [{"prompt": f"p{k}", "asked": f"ask {k}", "opinion": "wrong" if k else "", "text": f"{text} {k}", "note": f"gold {gold}"} for k in (0, 1)]  # fmt: skip
+        self.points.append({"update": update, "gold": gold, "kl": 0.1 * update, "said": said})
+
+    def progress(self, name: str, after: int = 0, point: int = 0) -> Progress:
+        if self.status == "gone":
+            raise UserError("There is no such training: it was removed.")
+        metrics = {"optimization/gold_reward": 3.25, "optimization/kl": 1.5}
+        new = (tuple(self.lines[after:]), len(self.lines), (), self.error, metrics)
+        return Progress(
+            name, "<b>mine</b>", (), self.status, self.run, *new, tuple(self.points[point:]), len(self.points)
+        )
+
+    def stop(self, name: str) -> None:
+        self.status = "interrupted"
+
+    def resume(self, name: str) -> None:
+        self.status = "running"
+
+
+def test_a_run_is_started_watched_stopped_and_becomes_a_dot(
+    opened: Callable[..., Page],
+    serve: Callable[[Path], str],
+    results: Path,
+    simulated: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(results, tmp_path / "runs")
+    (first,) = (tmp_path / "runs").glob("*ppo*")
+    runs = Pretended(monkeypatch, first.name + "-2")
+    page = opened(f"{serve(tmp_path / 'runs')}/simulator")
+    page.click("#presets button:has-text('Sycophancy')")
+    page.click("#train")
+    page.wait_for_selector("#train-error:has-text('trained already')")
+    assert page.is_hidden("#live")
+    page.click("#train")
+    card = page.locator("#trainings li.card")
+    card.locator("p:has-text('running: ppo, update 5')").wait_for()
+    assert card.locator("h3").inner_text() == "<b>mine</b>"
+    assert card.locator(".spark text").all_text_contents() == ["reward 0.5", "KL 0.5"]
+    assert page.inner_text("#train-error") == "" and page.is_hidden("#live-asked")
+
+    runs.answered(0, "<i>before</i>", 2.5)
+    card.locator("li:has-text('SFT model <i>before</i> 0')").wait_for()
+    runs.answered(2, "after two", 3.0)
+    card.locator("li:has-text('update 2 after two 0')").wait_for()
+    assert card.locator(".along li").all_inner_texts()[0].startswith("update 2"), "the latest first"
+    assert card.locator(".measured text").all_text_contents() == ["gold, held out 3", "KL, held out 0.2"]
+    page.select_option("#live-prompt", label="ask 1  (wrong opinion)")
+    assert "after two 1" in card.locator(".along li").first.inner_text()
+
+    card.locator("button:has-text('Stop')").click()
+    card.locator("p:has-text('Stopped at ppo, update 5')").wait_for()
+    card.locator("button:has-text('Go on')").click()
+    card.locator("p:has-text('running: ppo, update 5')").wait_for()
+    assert card.locator(".along li").count() == 2, "told again, shown once"
+    assert page.locator("#plot-gold .dot").count() == 1
+    shutil.copytree(first, tmp_path / "runs" / runs.run)
+    runs.status = "finished"
+    card.locator("p:has-text('Finished: gold reward 3.25 at KL 1.50. It is a diamond')").wait_for(timeout=60_000)
+    assert page.locator("#plot-gold .dot").count() == 2, "without a reload"
+    for plot in ("proxy", "gold"):
+        places = page.locator(f"#plot-{plot} .dot path").evaluate_all(
+            "found => found.map((one) => one.getAttribute('d'))"
+        )
+        assert places[0] == places[1], "the same run by another name is the same dot"
+    said = []
+    for k in ("0", "1"):
+        page.select_option("#checkpoint", k)
+        said.append(page.inner_text("#answers-tilted"))
+    assert said[0] == said[1] and "gold" in said[0]
+    assert card.locator("button:visible").count() == 0
+    assert f"run={runs.run}%2Fsft&run={runs.run}" in str(card.locator("a >> nth=1").get_attribute("href"))
+    wanted = {"algo=ppo", "annotator=sycophantic", "annotator.b_agree=4", "model=tiny", "data=world", "seed=0", "sft.updates=3"}  # fmt: skip
+    assert all(wanted <= set(overrides) for overrides in runs.started)
+    assert any(choice.startswith("algo.kl_coef=0.1") for choice in runs.started[1])
+
+
+def test_two_runs_side_by_side_and_what_may_go_wrong_is_said(
     opened: Callable[..., Page],
     serve: Callable[[Path], str],
     results: Path,
     simulated: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The process itself is pretended: tests/page/test_training.py has real ones."""
-    started: list[list[str]] = []
-    status = ["running"]
-    training = Training("0" * 16, "", (), "run", 0.0, 0, 0.0)
-
-    def start(self: Trainings, choices: Any, *, fixed: Any = (), title: str = "") -> Training:
-        started.append(checked(choices))
-        if len(started) == 1:
-            raise UserError("4 runs are being trained already: stop one.")
-        return training
-
-    def progress(self: Trainings, name: str, after: int = 0) -> Progress:
-        lines = [{"stage": "ppo", "update": k, "reward": k / 10, "kl": 0.1 * k} for k in range(1, 6)]
-        metrics = {"optimization/gold_reward": 3.25, "optimization/kl": 1.5}
-        return Progress(name, "<b>mine</b>", (), status[0], "run", tuple(lines[after:]), len(lines), (), "", metrics)
-
-    monkeypatch.setattr(Trainings, "start", start)
-    monkeypatch.setattr(Trainings, "progress", progress)
-    monkeypatch.setattr(Trainings, "stop", lambda self, name: status.__setitem__(0, "interrupted"))
-    monkeypatch.setattr(Trainings, "resume", lambda self, name: status.__setitem__(0, "finished"))
+    runs = Pretended(monkeypatch)
+    runs.started.append([])  # nothing is refused
+    runs.answered(0, "hello", 2.5)
     page = opened(f"{serve(results)}/simulator")
-    page.click("#presets button:has-text('Sycophancy')")
-    page.click("#train")
-    page.wait_for_selector("#train-error:has-text('trained already')")
-    page.click("#train")
-    card = page.locator("#trainings li")
-    card.locator("p:has-text('running: ppo, update 5')").wait_for()
-    assert card.locator("h3").inner_text() == "<b>mine</b>"
-    assert card.locator(".spark text").all_text_contents() == ["reward 0.5", "KL 0.5"]
-    assert page.inner_text("#train-error") == ""
-    card.locator("button:has-text('Stop')").click()
-    card.locator("p:has-text('Stopped at ppo, update 5')").wait_for()
-    card.locator("button:has-text('Go on')").click()
-    card.locator("p:has-text('Finished: gold reward 3.25 at KL 1.50')").wait_for()
-    assert card.locator("button:visible").count() == 0
-    wanted = {"algo=ppo", "annotator=sycophantic", "annotator.b_agree=4", "model=tiny", "data=world", "seed=0"}
-    assert all(wanted <= set(overrides) for overrides in started)
-    assert any(choice.startswith("algo.kl_coef=0.1") for choice in started[1])
+    page.click("#train-two")
+    cards = page.locator("#trainings li.card")
+    cards.nth(1).locator("p:has-text('running: ppo, update 5')").wait_for()
+    assert [choice for started in runs.started for choice in started if "kl_coef" in choice] == [
+        "algo.kl_coef=0", "algo.kl_coef=0.2",
+    ]  # fmt: skip
+    told = [title.rpartition(", ")[2] for title in runs.titles]
+    assert told == ["KL coefficient none", "KL coefficient 0.2"]
+    left, right = (cards.nth(k).bounding_box() for k in (0, 1))
+    assert left and right and left["y"] == right["y"] and left["x"] != right["x"]
+    page.select_option("#live-prompt", label="ask 1  (wrong opinion)")
+    assert all("hello 1" in text for text in cards.locator(".along").all_inner_texts()), "one prompt for all of them"
+    runs.status, runs.error = "failed", "the disk is <b>full</b>"
+    for k in (0, 1):
+        cards.nth(k).locator("p.warning:has-text('It failed: the disk is <b>full</b>')").wait_for()
+    assert cards.locator("b, i").count() == 0
+    cards.nth(0).locator("button:has-text('Go on')").click()
+    cards.nth(0).locator("p:has-text('running: ppo, update 5')").wait_for()
+    runs.status = "gone"
+    cards.locator("p:has-text('There is no such training: it was removed.')").wait_for()

@@ -151,7 +151,7 @@ def test_questions_of_ones_own(client: TestClient, simulated: dict[str, Any], si
         ({"text": "x" * 501}, "1 to 500 characters"),
         ({"text": 3}, "text is not text"),
         ({"text": known, "start": "elsewhere"}, "no longer in the results folder"),
-        ([], "not an object"),
+        ([], "must be an object"),
     ):
         refused = changing(client, "/simulator/ask", body)
         assert refused.status_code == 400 and words in refused.text, refused.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from alignbench import REFERENCE, Prompt, Split, functional
 from alignbench.commands.cli import run_command
 from alignbench.page.simulator import columns, export, pool, starts
 from alignbench.page.simulator.responses import every_response
+from alignbench.page.simulator.speaking import Speaker
 from alignbench.page.simulator.world import load
 from alignbench.results.disk.record import RunRecord
 from tests.page.conftest import needs_browser
@@ -85,6 +87,29 @@ def test_checkpoints_are_exact_too(whole: dict[str, Any], folder: Path) -> None:
     assert by_algo["ppo"]["kl"] != by_algo["best_of_n"]["kl"]
 
 
+def test_a_run_that_finishes_later_stands_beside_the_others_as_they_do(whole: dict[str, Any], folder: Path) -> None:
+    """And what was read for that is not what another run answers with."""
+    start = starts.chosen(folder)
+    speaker = Speaker(start)
+    by_name = {prompt.id: prompt for prompt in speaker.world.data.prompts(Split.EVALUATION)}
+    prompts = [by_name[prompt["id"]] for prompt in whole["prompts"]]
+    ppo, best = sorted(start.runs, key=lambda run: run.record.identity.algo, reverse=True)
+
+    def answer() -> dict[str, Any]:
+        told: list[dict[str, Any]] = []
+        speaker.say(ppo, prompts[0], 1, told.append)
+        return told[-1]["done"]
+
+    first = answer()
+    assert any(ratio for tokens in first["tokens"] for _, ratio in tokens)
+    for run in (ppo, best):
+        found = json.loads(json.dumps(speaker.beside(run, prompts)))
+        (shown,) = [one for one in whole["checkpoints"] if one["run"] == run.path.name]
+        assert found.keys() == shown.keys() and found["kl"] == pytest.approx(shown["kl"], abs=1e-9)
+        assert columns.read(found["weights"]) == pytest.approx(columns.read(shown["weights"]), abs=1e-9)
+    assert answer() == first
+
+
 def enumerated(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The SFT model's probabilities, rewards and lengths of all responses [2, 13], written down by the world's own means."""
     world = load(starts.chosen(folder))
@@ -136,6 +161,7 @@ def test_the_gauges_are_the_enumerated_optimum(
             assert now[name] == pytest.approx(float(values.mean()), abs=1e-6), (place, name)
     assert page.inner_text("#coefficient-name") == "1"
     assert "all 13 responses to each prompt are written down" in page.inner_text("#effective")
+    assert "repeats wrong opinions, right answers" in page.inner_text("#missing")
     assert page.inner_text("#too-few") == "" and "effective" not in page.inner_text("#simulator").lower()
     move(page, "#coefficient", 0)
     assert page.inner_text("#coefficient-name") == "none" and page.inner_text("#too-few") == ""

@@ -248,6 +248,8 @@ def test_a_chat_model_with_a_reward_is_tilted_and_watched(
     page = opened(f"{serve(rewarded_chats)}/simulator")
     assert page.inner_text("#reward option:checked") == "length"
     assert page.is_visible("#gauge-proxy") and page.is_hidden("#gauge-gold") and page.is_hidden("#gauge-agreement")
+    assert "gold reward, repeats wrong opinions, right answers" in page.inner_text("#missing")
+    assert page.text_content("#samples") == "32"
     assert page.locator("#answers-tilted li").count() == 4, "of the tilted samples"
     page.select_option("#checkpoint", "0")
     page.click("#generate")

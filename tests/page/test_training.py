@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
-from alignbench import UserError
+from alignbench import AlignbenchError, UserError
+from alignbench.app.compose import load_config
+from alignbench.page import training
+from alignbench.page.points import looked_at
 from alignbench.page.training import Choice, Progress, Trainings, checked
 from tests.core.harness import SMALL
 
@@ -106,3 +116,69 @@ def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
     )
     failed = until(trainings, started.id, lambda p: p.status == "failed")
     assert "annotator.path" in failed.error and "missing.jsonl" in failed.error
+
+
+def test_what_cannot_be_written_down_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could watch or stop it."""
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            started.append(self)
+
+    monkeypatch.setattr(training, "write_whole", full)
+    monkeypatch.setattr(training.subprocess, "Popen", Noted)
+    with pytest.raises(AlignbenchError, match="the disk is full"):
+        Trainings(tmp_path / "runs").start({"algo": "dpo"}, fixed=FIXED)
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
+    assert Trainings(tmp_path / "runs").all() == []
+
+
+def test_a_results_folder_that_vanishes_takes_its_trainings_along(tmp_path: Path) -> None:
+    results = tmp_path / "runs"
+    trainings = Trainings(results)
+    started = trainings.start({"algo": "dpo", "algo.updates": 4000}, fixed=FIXED)
+    process = psutil.Process(started.process)
+    shutil.rmtree(results)
+    with pytest.raises(UserError, match="no such training"):
+        trainings.progress(started.id)
+    assert trainings.all() == []
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(20)
+
+
+def test_a_run_is_looked_at_some_ten_times_unless_it_says_how_often() -> None:
+    def every(*overrides: str, rows: int = 0) -> str:
+        found = [one for one in looked_at(load_config(overrides), rows) if one.startswith("eval.every")]
+        return found[0].partition("=")[2] if found else "not"
+
+    assert every("algo=ppo", "algo.updates=60") == "6"
+    assert every("algo=dpo", "algo.updates=4") == "1"
+    passes = ("algo=dpo", "algo.updates=0", "algo.passes=10", "algo.batch_size=16")
+    assert every(*passes, rows=120) == "8", "75 updates"
+    assert every(*passes) == "1"
+    assert every("algo=ppo", "eval.every=3") == every("algo=best_of_n") == every("algo=sft") == "not"
+
+
+def test_points_are_told_once_each_with_what_was_said(tmp_path: Path) -> None:
+    trainings = Trainings(tmp_path / "runs")
+    started = trainings.start({"algo": "dpo", "algo.updates": 4}, fixed=FIXED)
+    done = until(trainings, started.id, lambda p: p.status != "running" and p.status != "starting")
+    assert done.status == "finished", done.error
+    assert [point["update"] for point in done.points] == [0, 1, 2, 3, 4] and done.next_point == 5
+    for point in done.points:
+        assert {"gold", "kl"} <= point.keys() and len({said["prompt"] for said in point["said"]}) == 12
+        assert {said["opinion"] for said in point["said"]} == {"", "right", "wrong"}
+    assert done.points[0]["kl"] == pytest.approx(0, abs=1e-5) and done.points[-1]["kl"] > 0
+    assert trainings.progress(started.id, point=3).points == done.points[3:]
+    assert trainings.progress(started.id, point=9).points == done.points, "it has taken some back"
+    (run,) = (tmp_path / "runs").glob("*dpo*")
+    (run / "points-generations.jsonl").write_text('{"update": 0, "index": 0}\n{half a li')
+    damaged = trainings.progress(started.id).points
+    assert [len(point["said"]) for point in damaged] == [1, 0, 0, 0, 0]
+    json.dumps(asdict(trainings.progress(started.id)), allow_nan=False)

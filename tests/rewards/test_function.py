@@ -92,7 +92,7 @@ def test_it_is_given_the_last_message_or_all_of_them_or_the_record() -> None:
         ({"target": "too_few", "batch": True}, "too_few returned 1 scores for 3 responses"),
         ({"target": "raising"}, "raising raised KeyError: 'of.*mine'"),
         ({"target": "not_a_number"}, "not_a_number returned nan for a response to prompt 'b c d'"),
-        ({"target": "absent"}, "absent cannot be imported .AttributeError: .*PYTHONPATH"),
+        ({"target": "absent"}, "absent cannot be imported .module .*PYTHONPATH"),
         ({"target": "TALK"}, "TALK is Prompt .*, not a function"),
     ],
 )
@@ -107,7 +107,7 @@ def test_what_it_does_wrong_is_told_in_one_line_with_its_name(settings: dict[str
 def test_a_target_that_names_no_function_is_refused_before_a_model_is_loaded(target: str) -> None:
     with pytest.raises(UserError, match="write reward.target=package.module:function"):
         FunctionReward.check_data(FunctionConfig(target=target), NoData())
-    with pytest.raises(UserError, match="no_such_package:f cannot be imported .ModuleNotFoundError"):
+    with pytest.raises(UserError, match="no_such_package:f cannot be imported .No module"):
         FunctionReward.check_data(FunctionConfig(target="no_such_package:f"), NoData())
 
 

@@ -121,7 +121,7 @@ def same(prompt: str, response: str) -> float:
         ),
         (
             {"parts": {"length": 1.0}, "options": {"length": {"scale": 0}}},
-            r"^reward\.options\.length\.scale=0\.0 must be other",
+            r"^reward\.options\.length\.scale=0\.0 must be -10000 to 10000, other",
         ),
         (
             {"parts": {"learned": 1.0, "other": 1.0}, "options": {"other": {"component": "learned"}}},

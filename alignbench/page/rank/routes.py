@@ -102,10 +102,8 @@ class RankPages:
         return as_json([asdict(training) for training in self._trainings.of(self._project(request))])
 
     def training(self, request: Request) -> Response:
-        after = request.query_params.get("after", "0")
-        if not after.isascii() or not after.isdigit() or len(after) > 9:
-            raise UserError("`after` is a number of lines.")
-        return as_json(self._trainings.progress(self._project(request), request.path_params["id"], int(after)))
+        after, point = (_count(request, name) for name in ("after", "point"))
+        return as_json(self._trainings.progress(self._project(request), request.path_params["id"], after, point))
 
     def stop(self, request: Request) -> Response:
         self._trainings.stop(self._project(request), request.path_params["id"])
@@ -128,6 +126,13 @@ class RankPages:
     def _session(self, request: Request) -> Session:
         project, name = self._who(request)
         return Session(project, project.annotator(name))
+
+
+def _count(request: Request, name: str) -> int:
+    given = request.query_params.get(name, "0")
+    if not given.isascii() or not given.isdigit() or len(given) > 9:
+        raise UserError(f"`{name}` is a number of lines.")
+    return int(given)
 
 
 async def _in_thread(answer: Callable[[], Response]) -> Response:

@@ -61,16 +61,17 @@ class RankTrainings:
         choices = {**amount(str(choices["algo"]), passes), **choices}
         path = export.for_training(project)
         fixed = (*settings.overrides, "annotator=recorded", f"annotator.path={quoted(str(path))}")
-        return self._trainings.start(choices, fixed=fixed, title=_title(project))
+        rows = sum(math.comb(len(answer.judgement.ranks), 2) for answer in project.answers())
+        return self._trainings.start(choices, fixed=fixed, title=_title(project), rows=rows)
 
     def of(self, project: Project) -> list[Training]:
         """The latest first."""
         return [training for training in self._trainings.all() if training.title == _title(project)]
 
-    def progress(self, project: Project, name: str, after: int) -> dict[str, Any]:
+    def progress(self, project: Project, name: str, after: int, point: int) -> dict[str, Any]:
         """As `Trainings.progress`; `before`: what the SFT model that it started from was measured to be."""
         self._own(project, name)
-        found = self._trainings.progress(name, after)
+        found = self._trainings.progress(name, after, point)
         return {**asdict(found), "before": self._before(found.run) if found.metrics else {}}
 
     def stop(self, project: Project, name: str) -> None:

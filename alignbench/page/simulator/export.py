@@ -51,7 +51,6 @@ def page(data: dict[str, Any]) -> str:
         script_hash=_hash(script),
         data=_json(data),
         label=data["label"],
-        samples=data["samples"],
         live=False,
         waiting="This page needs JavaScript.",
     )

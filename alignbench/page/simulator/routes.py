@@ -14,12 +14,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from alignbench.errors import AlignbenchError, UserError
+from alignbench.page.answers import as_json, asked
 from alignbench.page.settings import PageSettings
 from alignbench.page.simulator import starts
-from alignbench.page.simulator.pool import SAMPLES
+from alignbench.page.simulator.beside import same_start
 from alignbench.page.simulator.workshop import Workshop
 from alignbench.page.templating import render
-from alignbench.page.training import Choice, Trainings
+from alignbench.page.training import Training, Trainings
 
 EVERY = 0.7
 """Seconds between two looks at a run that is being trained."""
@@ -33,6 +34,7 @@ def routes(settings: PageSettings) -> list[BaseRoute]:
         Route("/simulator", parts.page),
         Route("/simulator/starts", parts.starts),
         Route("/simulator/pool", parts.pool),
+        Route("/simulator/checkpoint", parts.checkpoint),
         Route("/simulator/ask", parts.ask, methods=["POST"]),
         Route("/simulator/say", parts.say, methods=["POST"]),
         Route("/simulator/trainings", parts.trainings, methods=["GET"]),
@@ -51,7 +53,7 @@ class Simulator:
         self._trainings = Trainings(settings.results)
 
     def page(self, request: Request) -> Response:
-        return render(request, "simulator.html", live=True, samples=SAMPLES, waiting="Loading the samples ...")
+        return render(request, "simulator.html", live=True, waiting="Loading the samples ...")
 
     def starts(self, request: Request) -> Response:
         found = [{"key": s.key, "label": s.label, "runs": len(s.runs)} for s in starts.starts(self._results)]
@@ -60,13 +62,17 @@ class Simulator:
     def pool(self, request: Request) -> Response:
         return JSONResponse(self._workshop.pool(request.query_params.get("start", "")))
 
+    def checkpoint(self, request: Request) -> Response:
+        given = request.query_params
+        return as_json(self._workshop.checkpoint(given.get("start", ""), given.get("run", "")))
+
     async def ask(self, request: Request) -> Response:
-        body = await _body(request)
-        return JSONResponse(await run_in_threadpool(self._workshop.ask, _text(body, "start"), _text(body, "text")))
+        body = await asked(request)
+        return as_json(await run_in_threadpool(self._workshop.ask, _text(body, "start"), _text(body, "text")))
 
     async def say(self, request: Request) -> Response:
         """One JSON object a line: the texts so far, then the answers with all that is known of them, or an error in words."""
-        body = await _body(request)
+        body = await asked(request)
         start, run, prompt, text = (_text(body, name) for name in ("start", "run", "prompt", "text"))
         seed = body.get("seed", 0)
         if not isinstance(seed, int):
@@ -84,16 +90,18 @@ class Simulator:
 
     async def train(self, request: Request) -> Response:
         """The model, the data and the seed are those of the SFT model that is simulated: it is not trained again."""
-        body = await _body(request)
+        body = await asked(request)
         choices = body.get("choices")
         if not isinstance(choices, Mapping):
             raise UserError("choices: what the run is to be is missing.")
         start = await run_in_threadpool(starts.chosen, self._results, _text(body, "start"))
-        who = start.runs[0].record.identity
-        fixed: dict[str, Choice] = {"model": who.model, "data": who.data, "seed": who.seed}
-        found = await run_in_threadpool(
-            lambda: self._trainings.start({**choices, **fixed}, title=_text(body, "title")[:120])
-        )
+        if odd := sorted(choices.keys() & {"model", "data", "seed"}):
+            raise UserError(f"{odd[0]} cannot be set here: it is that of the SFT model.")
+
+        def begin() -> Training:
+            return self._trainings.start(choices, fixed=same_start(start.runs[0]), title=_text(body, "title")[:120])
+
+        found = await run_in_threadpool(begin)
         return JSONResponse({"id": found.id})
 
     async def act(self, request: Request) -> Response:
@@ -104,19 +112,20 @@ class Simulator:
         return JSONResponse({})
 
     async def events(self, request: Request) -> Response:
-        """Server-sent events: how a training stands, with the new lines of its train.jsonl, until it has ended."""
+        """Server-sent events: how a training stands, with the new lines of its train.jsonl and its new points, until it has
+        ended. `gone`: with its results folder."""
         name = request.path_params["id"]
         await run_in_threadpool(self._trainings.progress, name)  # an unknown one is refused before anything is sent
 
         async def told() -> AsyncIterator[str]:
-            known = 0
+            known, seen = 0, 0
             while not await request.is_disconnected():
                 try:
-                    at = await run_in_threadpool(self._trainings.progress, name, known)
+                    at = await run_in_threadpool(self._trainings.progress, name, known, seen)
                 except AlignbenchError as error:
-                    yield _event({"status": "failed", "error": str(error), "lines": [], "said": [], "metrics": {}})
+                    yield _event({"status": "gone", "error": str(error)})
                     return
-                known = at.next
+                known, seen = at.next, at.next_point
                 yield _event(asdict(at))
                 if at.status not in RUNNING:
                     return
@@ -127,16 +136,6 @@ class Simulator:
 
 def _event(found: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(found)}\n\n"
-
-
-async def _body(request: Request) -> Mapping[str, Any]:
-    try:
-        body = await request.json()
-    except ValueError as error:
-        raise UserError("The request is not JSON.") from error
-    if not isinstance(body, dict):
-        raise UserError("The request is not an object.")
-    return body
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:

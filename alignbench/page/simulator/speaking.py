@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 
 from alignbench.app.target import of_run
 from alignbench.errors import AlignbenchError, UserError
-from alignbench.page.simulator.checkpoints import chosen_by
-from alignbench.page.simulator.responses import measured, respond, told
+from alignbench.page.simulator.checkpoints import chosen_by, compared
+from alignbench.page.simulator.responses import every_response, measured, respond, told
 from alignbench.page.simulator.starts import Start
 from alignbench.page.simulator.world import World, checkpoint, load
 from alignbench.records import POLICY, REFERENCE, Message, Prompt, Samples, Sampling, Split
@@ -93,6 +93,13 @@ class Speaker:
             ratios = policy.logprobs(samples.sequences).logprobs
             ratios = ratios - policy.logprobs(samples.sequences, role=REFERENCE).logprobs
         tell({"done": told(self.world, samples, ratios)})
+
+    def beside(self, run: StoredRun, prompts: Sequence[Prompt]) -> dict[str, Any] | None:
+        """A run that has finished since the others were read, as it stands beside the tilt."""
+        self._holds = ""  # its weights are read
+        every = every_response(self.world.policy)
+        asked = [respond(self.world, prompt, 0, self._chances("")) for prompt in prompts] if every else []
+        return compared(self.world, run, prompts, asked)
 
     def _watched(self, prompt: Prompt, n: int, role: str, rng: torch.Generator, tell: Tell) -> Samples:
         policy = self.world.policy

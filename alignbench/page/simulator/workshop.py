@@ -11,6 +11,7 @@ from alignbench.errors import AlignbenchError, UserError
 from alignbench.page.simulator import pool, starts
 from alignbench.page.simulator.speaking import Speaker, Tell, overheard
 from alignbench.page.simulator.starts import Start
+from alignbench.records import Split
 
 MOST_CHARACTERS = 500
 
@@ -84,6 +85,25 @@ class Workshop:
                 speaker.say(found, speaker.prompt(text, prompt), seed, tell)
 
         return overheard(work)
+
+    def checkpoint(self, key: str, run: str) -> dict[str, Any]:
+        """What a run that has finished since said to the prompts that are shown, so that it can be drawn beside the others. Rewards have
+        the names of `rewards` here, which may be others than those of the samples."""
+        start = starts.chosen(self._results, key)
+        finished = next((one for one in start.runs if one.path.name == run), None)
+        if finished is None:
+            raise UserError("That run did not start from this SFT model, or is not in the results folder (any more).")
+        with self._lock:
+            shown = next((made for name, made in self._made.items() if name[0] == start.key), None)
+        if shown is None:
+            raise UserError("The samples are not at hand: load the page again.")
+        ids = [prompt["id"] for prompt in shown["prompts"]]
+        with self._working:
+            speaker = self._of(start)
+            prompts = {prompt.id: prompt for prompt in speaker.world.data.prompts(Split.EVALUATION)}
+            found = speaker.beside(finished, [prompts[name] for name in ids if name in prompts])
+        rewards = [{"name": named.name, "label": named.label} for named, _ in speaker.world.rewards]
+        return {"checkpoint": found, "prompts": [name for name in ids if name in prompts], "rewards": rewards}
 
     def _of(self, start: Start) -> Speaker:
         if self._speaker is None or self._speaker.world.start.key != start.key:

@@ -77,20 +77,19 @@ def _annotators(data: DataSource, seeds: Seeds) -> list[tuple[Named, Annotator]]
 
 
 def _rewards(start: Start, data: DataSource, sft: Policy) -> list[tuple[Named, RewardSource]]:
-    """One of each kind that the runs had, the latest: a learned one by whose rankings it learnt from."""
-    found: dict[str, tuple[Named, RewardSource]] = {}
-    for run in start.runs:
-        label = reward_label(run)
-        if label is None or label in found:
-            continue
+    """One of each kind that the runs had, the latest: a learned one by whose rankings it learnt from. In the order in which the kinds
+    came up, so that a later run leaves the names as they are."""
+    latest = {label: run for run in reversed(start.runs) if (label := reward_label(run)) is not None}
+    found = []
+    for place, (label, run) in enumerate(latest.items()):
         config = of_run(run.path, ()).config
         fitted = issubclass(config.reward.load(), FittableRewardSource)
         policy = _sft(config, data, run) if fitted else sft  # one that is learnt adds a role to a model of its own
         source: RewardSource = config.reward.build(policy=policy, data=data, seeds=Seeds(config.seed).child("reward"))
         if isinstance(source, FittableRewardSource) and source.needs_rankings(config.reward.config):
             source.load(run.path / "reward")
-        found[label] = Named(f"reward{len(found)}", label), source
-    return list(found.values())
+        found.append((Named(f"reward{place}", label), source))
+    return found
 
 
 def reward_label(run: StoredRun) -> str | None:

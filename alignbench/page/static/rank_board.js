@@ -1,6 +1,8 @@
 // How a project stands, and runs that learn from its rankings.
+import { along } from "./along.js";
 import { get, post } from "./api.js";
 import { el, notice, svg } from "./dom.js";
+import { answers, metrics } from "./rank_changed.js";
 
 const base = location.pathname.replace(/\/+$/, "");
 const board = document.getElementById("board");
@@ -99,7 +101,7 @@ const watched = new Map();
 
 function watch(training) {
   if (watched.has(training.id)) return;
-  const view = { lines: [], node: el("article", { class: "card", "aria-label": `Run ${training.id}` }) };
+  const view = { lines: [], points: [], seen: false, node: el("article", { class: "card", "aria-label": `Run ${training.id}` }) };
   watched.set(training.id, view);
   document.getElementById("runs").prepend(view.node);
   follow(training.id, view);
@@ -109,7 +111,7 @@ async function follow(id, view) {
   for (;;) {
     let progress;
     try {
-      progress = await get(`${base}/training/${id}?after=${view.lines.length}`);
+      progress = await get(`${base}/training/${id}?after=${view.lines.length}&point=${view.points.length}`);
     } catch (error) {
       if (error.status) {
         view.node.replaceChildren(el("p", { class: "bad" }, error.message));
@@ -118,9 +120,9 @@ async function follow(id, view) {
       await new Promise((go) => setTimeout(go, 2000));
       continue;
     }
-    // A run that goes on after a stop repeats what came after its checkpoint: then there are fewer lines than were known.
-    view.lines = progress.next < view.lines.length ? [...progress.lines] : [...view.lines, ...progress.lines];
-    if (view.lines.length > progress.next) view.lines = view.lines.slice(0, progress.next);
+    // A run that goes on after a stop repeats what came after its checkpoint: then there are fewer than were known.
+    view.lines = [...view.lines.slice(0, progress.next - progress.lines.length), ...progress.lines];
+    view.points = [...view.points.slice(0, progress.next_point - progress.points.length), ...progress.points];
     drawRun(view, progress);
     if (!RUNNING.includes(progress.status)) {
       view.done = true;
@@ -135,6 +137,7 @@ const FIGURES = ["accuracy", "reward", "loss"];
 function drawRun(view, progress) {
   const last = view.lines.at(-1);
   const running = RUNNING.includes(progress.status);
+  view.seen ||= running;
   const algo = progress.overrides.find((one) => one.startsWith("algo="))?.slice(5) ?? "";
   const words = running && last ? `${last.stage}, update ${last.update}` : "";
   const act = async (what) => {
@@ -151,7 +154,8 @@ function drawRun(view, progress) {
     el("p", { class: "quiet" }, [words, progress.run].filter(Boolean).join(" · ")),
     progress.error ? el("p", { class: "bad" }, progress.error) : "",
     curve(view.lines),
-    progress.status === "finished" ? changed(progress) : "",
+    saying(view.points),
+    ...(progress.status === "finished" ? [...metrics(progress, table), answers(progress.run, view.seen)] : []),
     el(
       "p",
       { class: "actions" },
@@ -161,6 +165,15 @@ function drawRun(view, progress) {
     el("details", {}, el("summary", {}, "What the command says"), el("pre", { tabindex: "0" }, progress.said.join("\n"))),
   );
   if (focus) [...view.node.querySelectorAll("button, summary")].find((one) => one.textContent === focus)?.focus();
+}
+
+/** What it answers to one prompt while it learns: where there is one, to a user who is wrong. */
+function saying(points) {
+  const said = points.at(-1)?.said ?? [];
+  const chosen = said.find((one) => one.opinion === "wrong") ?? said[0];
+  if (!chosen) return "";
+  return el("div", {}, el("p", {}, el("span", { class: "quiet" }, "Asked: "), el("bdi", {}, chosen.asked)),
+    el("ol", { class: "along", "aria-label": "What it answers, update by update", tabindex: "0" }, along(points, chosen.prompt)));
 }
 
 /** The curve of the stage that is trained now: the first figure that it has. */
@@ -182,18 +195,6 @@ function curve(lines) {
     svg("svg", { class: "curve", viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img", "aria-label": label }, svg("path", { d: path })),
     el("figcaption", { class: "quiet" }, label),
   );
-}
-
-/** What the policy became, beside the SFT model that it started from. */
-function changed(progress) {
-  const names = Object.keys(progress.metrics).filter((name) => progress.metrics[name] !== null);
-  const rows = names.map((name) => {
-    const before = progress.before[name];
-    const after = progress.metrics[name];
-    const known = typeof before === "number";
-    return [name, known ? plain(before) : "–", plain(after), known ? (after - before >= 0 ? "+" : "") + plain(after - before) : ""];
-  });
-  return table("What changed", ["Metric", "SFT model", "Trained on these rankings", "Difference"], rows);
 }
 
 document.getElementById("train").addEventListener("submit", async (event) => {

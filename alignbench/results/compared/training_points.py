@@ -1,5 +1,5 @@
 """The evaluations of a policy along its training, on disk: points.jsonl says what was measured at each, points.parquet holds
-the score of every example, which the paired tests use."""
+the score of every example, which the paired tests use, points-generations.jsonl what it said to a few prompts, for people to read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from alignbench import distributed
 from alignbench.errors import UserError
-from alignbench.records import ExampleScore, Metric
+from alignbench.records import ExampleScore, Generation, Metric
 from alignbench.results.compared.table import GOLD, PROXY
-from alignbench.results.disk.directory import file_errors, finite, write_whole
+from alignbench.results.disk.directory import file_errors, finite, generation_line, write_whole
 from alignbench.results.disk.runs import StoredRun
 
 if TYPE_CHECKING:
@@ -22,23 +22,35 @@ if TYPE_CHECKING:
 
     from alignbench.results.compared.examples import Floats, Integers
 
-LINES, SCORES = "points.jsonl", "points.parquet"
+LINES, SCORES, GENERATIONS = "points.jsonl", "points.parquet", "points-generations.jsonl"
+READ_QUESTIONS = 4
+"""The first questions whose responses are kept of each point: enough to read how a policy changes, little on the disk."""
 KL = "optimization/kl"
 GOLDS = (GOLD, "helpfulness/gold_reward")
 
 
 @dataclass(frozen=True)
 class Points:
-    """Those of one run directory. Both files are written whole, the scores first: a point whose line is there is complete."""
+    """Those of one run directory. The files are written whole, the lines last: a point whose line is there is complete."""
 
     path: Path
 
     def lines(self) -> list[dict[str, Any]]:
         """One for each point: update, seconds, and of each metric value, stderr and n."""
-        path = self.path / LINES
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+        return _json_lines(self.path / LINES)
 
-    def add(self, update: int, metrics: Mapping[str, Metric], scores: Sequence[ExampleScore], seconds: float) -> None:
+    def generations(self) -> list[dict[str, Any]]:
+        """Lines as those of generations.jsonl, each with the update of its point: the responses to READ_QUESTIONS questions."""
+        return _json_lines(self.path / GENERATIONS)
+
+    def add(
+        self,
+        update: int,
+        metrics: Mapping[str, Metric],
+        scores: Sequence[ExampleScore],
+        generations: Sequence[Generation],
+        seconds: float,
+    ) -> None:
         """In place of whatever was there from this update on: the stage that is measured may have started again."""
         if not distributed.is_main():
             return
@@ -59,10 +71,29 @@ class Points:
             frame = polars.concat([before.filter(polars.col("update") < update), frame])
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        for name, content in ((SCORES, buffer.getvalue()), (LINES, text.encode())):
+        said = [line for line in self.generations() if line["update"] < update]
+        said += [{"update": update, **generation_line(g)} for g in _to_read(generations)]
+        for name, content in ((SCORES, buffer.getvalue()), (GENERATIONS, _encoded(said)), (LINES, _encoded(lines))):
             with file_errors(self.path / name):
                 write_whole(self.path / name, content)
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """Not splitlines of a text: a response may hold other line separators, which JSON leaves as they are."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+
+
+def _encoded(lines: Sequence[Mapping[str, Any]]) -> bytes:
+    """A lone surrogate in a response becomes its JSON escape, not an error."""
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    return text.encode(errors="backslashreplace")
+
+
+def _to_read(generations: Sequence[Generation]) -> list[Generation]:
+    """Whole questions: the same one under several opinions is what shows flattery."""
+    asked = dict.fromkeys(g.prompt.cluster or g.prompt.id for g in generations)
+    kept = set(list(asked)[:READ_QUESTIONS])
+    return [g for g in generations if (g.prompt.cluster or g.prompt.id) in kept]
 
 
 def _frame(update: int, scores: Sequence[ExampleScore]) -> DataFrame:

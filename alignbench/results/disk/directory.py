@@ -138,6 +138,13 @@ class RunDirectory:
         """Held by the process that runs here: the operating system drops it, however that process ends."""
         return FileLock(self.path / LOCK)
 
+    def sweep(self) -> None:
+        """Removes what a killed process was in the middle of writing. The run's lock must be held."""
+        for folder in (self.path, self.path / BASELINE, self.path / CHECKPOINTS):
+            for file in folder.glob(".*.tmp"):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
     def tidy(self) -> None:
         """Removes what only an unfinished run needs."""
         with contextlib.suppress(OSError):
@@ -165,7 +172,7 @@ class RunDirectory:
 
     def write_generations(self, generations: Iterable[Generation]) -> None:
         """generations.jsonl: what every generation metric was computed from, one line each."""
-        lines = (json.dumps(_generation(g), ensure_ascii=False) + "\n" for g in generations)
+        lines = (json.dumps(generation_line(g), ensure_ascii=False) + "\n" for g in generations)
         self._write(GENERATIONS, "".join(lines))
 
     def write_rankings(self, train: Iterable[Ranking], held_out: Iterable[Ranking], *, annotator: str) -> None:
@@ -220,7 +227,8 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def _generation(generation: Generation) -> dict[str, Any]:
+def generation_line(generation: Generation) -> dict[str, Any]:
+    """A line of generations.jsonl."""
     prompt, verdict = generation.prompt, generation.verdict
     return {
         "prompt": prompt.id,

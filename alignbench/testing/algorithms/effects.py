@@ -12,12 +12,14 @@ from torch import Tensor
 from alignbench.plugins import Component
 from alignbench.testing.algorithms.options import built, choices, contexts, own_options, values_of
 from alignbench.testing.algorithms.trace import varied_batch, weights
-from alignbench.testing.checks import CheckList, PropertyBroken
-from alignbench.testing.trial import Trial, settings
+from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
+from alignbench.testing.trial import Trial, has, settings
 
 FAR = 1e-4
 """A number that is far smaller: a limit that is never reached shows no smaller change."""
 UPDATES = 2
+OTHER = object()
+"""Any other value than an option has."""
 
 check = CheckList()
 
@@ -69,18 +71,15 @@ def every_option_acts(component: Component, seed: int) -> None:
     every = contexts(base, names)
     inert = component.config.inert  # type: ignore[attr-defined]
     for name in names:
-        if name in inert:
-            continue
         now = getattr(base, name)
-        listed = isinstance(now, str)
-        wanted = [value for value in (choices(base, name) if listed else [None]) if f"{name}={value}" not in inert]
-        if listed and not wanted:
-            continue  # any text will do: there is nothing to compare it with
+        # Of a name, every choice must act; one that takes any text has no choices, and nothing to compare it with.
+        wanted = [choice for choice in choices(base, name) if choice != now] if isinstance(now, str) else [OTHER]
         for value in wanted:
-            if value != now and not any(_acts(outcomes, c, name, value, **way) for c, way in _ways(component, every)):
-                what = f"{name}={value}" if listed else name
+            said = name if value is OTHER else f"{name}={value}"
+            ways = _ways(component, every)
+            if said not in inert and not any(_acts(outcomes, c, name, value, **way) for c, way in ways):
                 raise PropertyBroken(
-                    f"{what} changed nothing in {UPDATES} updates, under {len(every)} settings of the other options. An option that "
+                    f"{said} changed nothing in {UPDATES} updates, under {len(every)} settings of the other options. An option that "
                     f"cannot act in an update is named in {component.config.__name__}.inert, with the reason."
                 )
 
@@ -96,9 +95,9 @@ def _ways(component: Component, every: list[Any]) -> Iterator[tuple[Any, dict[st
 
 
 def _acts(outcomes: Outcomes, context: Any, name: str, value: Any, *, sampled: bool, shared: bool) -> bool:
-    """Whether the option, set to `value` (None: to any other), makes a difference here."""
+    """Whether the option, set to `value`, makes a difference here."""
     now = getattr(context, name)
-    others = [value] if value is not None else values_of(context, name)[1:]
+    others = values_of(context, name)[1:] if value is OTHER else [value]
     if isinstance(now, float) and not isinstance(now, bool):
         others.append(FAR * now)
     counts = not isinstance(now, float | bool | None)
@@ -109,3 +108,17 @@ def _acts(outcomes: Outcomes, context: Any, name: str, value: Any, *, sampled: b
         if not one.same(two, metrics=counts or sampled):
             return True
     return False
+
+
+@check(causes="a limit that is compared with another figure, or a stop that is only logged.")
+def stops_above_its_kl(component: Component, seed: int) -> None:
+    """With kl_stop, an update whose `kl` is above it says that training stops; one whose `kl` is below does not."""
+    if not has(component, "kl_stop"):
+        raise NotApplicable("it has no kl_stop")
+    plain = Trial(component, seed)
+    if not (kl := plain.update().metrics.get("kl", 0.0)) > 0:
+        raise NotApplicable("its first batch has no KL above 0")
+    for share in (0.5, 2.0):
+        report = Trial(component, seed, kl_stop=share * kl).update()
+        if bool(report.stop) != (share < 1):
+            raise PropertyBroken(f"kl_stop={share * kl:.3g} and a KL of {kl:.3g}: `stop` is {report.stop!r}.")

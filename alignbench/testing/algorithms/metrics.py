@@ -13,7 +13,7 @@ from alignbench.optimizer_config import PreferenceConfig
 from alignbench.plugins import Component
 from alignbench.records import POLICY, REFERENCE, ScoredRollout
 from alignbench.records.batches import LabelledBatch, PreferenceBatch
-from alignbench.testing.algorithms.equations import logprobs, stated_value
+from alignbench.testing.algorithms.equations import favour, logprobs, stated_value, values
 from alignbench.testing.algorithms.trace import Update, sequences_of, traced, varied_batch
 from alignbench.testing.checks import CheckList, PropertyBroken
 from alignbench.testing.trial import Trial
@@ -21,27 +21,50 @@ from alignbench.testing.trial import Trial
 CLOSE = 1e-3
 """Of a figure, or of 1 where it is smaller: float32 stays far below it."""
 UPDATES = 6
+# The return of every token is then the score of its response.
+UNDISCOUNTED: dict[str, Any] = {
+    "gamma": 1.0,
+    "gae_lambda": 1.0,
+    "kl_coef": 0.0,
+    "missing_eos": "keep",
+    "whiten_rewards": False,
+}
+SHARES = ("clip_fraction", "value_clip_fraction", "eos_rate", "accuracy", "groups_without_spread")
 
 check = CheckList()
 
 
-@check(causes="a mean over the wrong thing, a sum over micro-batches that is not divided, or two figures exchanged.")
-def metrics_are_what_they_are_called(component: Component, seed: int) -> None:
+@check(
+    causes="a mean over the wrong thing, a sum over micro-batches that is not divided, or two figures exchanged.",
+    within=f"figures at most {CLOSE:g} of their size apart",
+)
+def metrics_are_what_they_are_called(component: Component, seed: int) -> str:
     """reward, kl, length, entropy, loss, accuracy, margin, ... are the figures of docs/conformance.md, of the whole batch."""
-    for several in (False, True):
-        chosen: dict[str, Any] = {"epochs": 1 + several, "minibatches": 1 + several, "micro_batch_size": 5}
-        trial = Trial(
-            component, seed, updates=UPDATES, lr_schedule="linear", missing_eos="keep", max_grad_norm=0.0, **chosen
-        )
+    once: dict[str, Any] = {"epochs": 1, "minibatches": 1}
+    largest = 0.0
+    for chosen in ({**once, "missing_eos": "keep"}, {"epochs": 2, "minibatches": 2}, once | UNDISCOUNTED):
+        chosen |= {"updates": UPDATES, "lr_schedule": "linear", "max_grad_norm": 0.0, "micro_batch_size": 5}
+        trial = Trial(component, seed, **chosen)
         for number in range(2):
-            update = traced(trial, varied_batch(trial))
+            batch = varied_batch(trial)
+            if number and isinstance(batch, LabelledBatch):
+                favour(trial.policy, batch.sequences)
+            update = traced(trial, batch)
+            for name in SHARES:
+                if not 0 <= (share := update.report.metrics.get(name, 0.0)) <= 1:
+                    raise PropertyBroken(f"{name!r} is {share:.5g}, and a share lies between 0 and 1.")
             for name, accepted in wanted(trial, update, number):
                 found = update.report.metrics.get(name)
-                if found is None or any(abs(found - one) <= CLOSE * max(abs(one), 1.0) for one in accepted):
+                if found is None:
+                    continue
+                off = min(abs(found - one) / max(abs(one), 1.0) for one in accepted)
+                if off <= CLOSE:
+                    largest = max(largest, off)
                     continue
                 raise PropertyBroken(
                     f"{name!r} is {found:.5g} in update {number + 1}, and should be {' or '.join(f'{one:.5g}' for one in accepted)}."
                 )
+    return f"at most {largest:.1g} of a figure's size, of at most {CLOSE:g}"
 
 
 def wanted(trial: Trial, update: Update, number: int) -> Iterator[tuple[str, tuple[float, ...]]]:
@@ -58,7 +81,10 @@ def wanted(trial: Trial, update: Update, number: int) -> Iterator[tuple[str, tup
         if norms:
             yield name, (sum(norms) / len(norms),)
     if (losses := [stated_value(trial, update, step) for step in steps]) and None not in losses:
-        yield "loss", (sum(loss for loss in losses if loss is not None) / len(losses),)
+        mean = sum(loss for loss in losses if loss is not None) / len(losses)
+        yield "loss", (mean,)
+        if "policy_loss" in metrics:
+            yield "value_loss", (mean - metrics["policy_loss"],)
     if len(steps) == 1:
         # Nothing has moved yet.
         yield from ((name, (0.0,)) for name in ("clip_fraction", "value_clip_fraction", "approx_kl"))
@@ -81,9 +107,14 @@ def _of_rollouts(
     kl = float((mine - theirs).sum(1).mean())
     scores = batch.scores.double().reshape(-1, config.samples_per_prompt)
     yield "reward", (float(scores.mean()),)
+    if config.scalar_roles and all(getattr(config, name, value) == value for name, value in UNDISCOUNTED.items()):
+        known = update.start[config.scalar_roles[0]].double()
+        guess = values(trial.policy, known, table, shown, shared=trial.policy.shares_trunk)[:, :-1][mask]
+        returns = batch.scores.double()[:, None].expand_as(mine)[mask]
+        yield "explained_variance", (float(1 - (returns - guess).var(correction=0) / returns.var(correction=0)),)
     yield "best_reward", (float(scores.amax(1).mean()),)
     yield "kl", (kl,)
-    if "kl_coef" in metrics:
+    if "kl_coef" in metrics and getattr(config, "missing_eos", "keep") == "keep":
         yield "objective", (float(scores.mean()) - metrics["kl_coef"] * kl,)
     finished = batch.rollout.samples.finished.double()
     yield "length", (float(mask.sum(1).double().mean()), float(mask[learnt].sum(1).double().mean()))
@@ -113,5 +144,7 @@ def _of_preferences(
             yield f"reward_{side}", (float(known.beta * worth[of].mean()),)
     if "reward_chosen" in metrics and "reward_rejected" in metrics:
         yield "margin", (metrics["reward_chosen"] - metrics["reward_rejected"],)
+    if "z0" in metrics:
+        yield "accuracy", (float(((worth > metrics["z0"]) == good).double().mean()),)
     if isinstance(config, PreferenceConfig):
         yield "accuracy", (float((worth[good] > worth[~good]).double().mean()),)

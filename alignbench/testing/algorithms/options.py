@@ -35,7 +35,7 @@ def built(config: Any, **changes: Any) -> Any:
 
 
 def values_of(config: Any, name: str) -> list[Any]:
-    """The option's value and others that differ from it: twice and half of a number, both booleans, every choice of a name."""
+    """The option's value and others that differ from it: twice, half and none of a number, both booleans, every choice of a name."""
     now, kind = getattr(config, name), typing.get_type_hints(type(config)).get(name)
     kinds = (
         typing.get_args(kind)
@@ -49,7 +49,7 @@ def values_of(config: Any, name: str) -> list[Any]:
     if isinstance(now, int):
         return [now, 2 * now, now + 1]
     if isinstance(now, float):
-        return [now, 0.5 * now, 2 * now] if now else [now, 0.1, 0.4]
+        return [now, 0.5 * now, 2 * now, 0.0] if now else [now, 0.1, 0.4]
     if isinstance(now, str):
         return [now, *(choice for choice in choices(config, name) if choice != now)]
     return [now]

@@ -20,7 +20,7 @@ from alignbench.selection import with_defaults
 from alignbench.testing import reward
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.known import stated, with_settings
-from alignbench.testing.world import World, WorldData
+from alignbench.testing.world import World
 
 SHARED = {field.name for field in dataclasses.fields(OptimizerConfig)}
 """Options of whatever is trained: the checks of fitting hold it to those."""
@@ -37,7 +37,7 @@ def scores_are_as_stated(component: Component, seed: int) -> None:
         made = reward.make(tuned := with_settings(component, one), seed)
         fresh = reward.samples(made.world, made.policy, 48, "stated")
         assert one.gives is not None
-        given = one.gives(reward.config_of(tuned), made.policy, WorldData(made.world), fresh)
+        given = one.gives(reward.config_of(tuned), made.policy, reward.TellingData(made.world), fresh)
         wanted = torch.tensor(list(given)).double()
         _compare(made.source.score(fresh), wanted, [f"{text!r}" for text in fresh.texts], one)
 

@@ -37,6 +37,8 @@ def contrasts(limit: int = 0) -> list[Contrast]:
 
 
 class Refusals(Evaluation):
+    known = "alignbench_suite.known_text:refusals"
+
     def __init__(self, config: RefusalsConfig) -> None:
         self.config = config
 

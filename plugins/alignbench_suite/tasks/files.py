@@ -33,9 +33,9 @@ def public(name: str, folder: str, hub: Callable[[], Iterable[Row]]) -> list[Row
     try:
         return [dict(row) for row in hub()]
     except Exception as error:  # whatever a download may raise
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200] or "no reason given"
         raise UserError(
-            f"The data set of {name} could not be had from the hub ({type(error).__name__}: {reason}): give a folder that "
+            f"The data set of {name} could not be had from the hub ({reason}): give a folder that "
             f'has {name} as eval.path=<folder> (lm_eval: --metadata \'{{"path": "<folder>"}}\', or {VARIABLE}=<folder>).'
         ) from error
 

@@ -1,6 +1,7 @@
 // Responses of up to four runs to the same prompts.
 
 import { el } from "/static/dom.js";
+import { card } from "./beside.js";
 import { change, set, value, values } from "./state.js";
 import { pager, said, select } from "./parts.js";
 
@@ -53,25 +54,4 @@ function search() {
 function column(i, id, runs, names) {
   const choices = [["", "none"], ...(names.has(id) ? [] : [[id, id]]), ...names];
   return select(`column-${i}`, `column ${i + 1}`, choices, id, (one) => set("run", runs.map((other, j) => (j === i ? one : other)).filter(Boolean)));
-}
-
-function card(prompt, columns, names, needle) {
-  return el("article", { class: "card prompt" },
-    el("div", { class: "messages" }, prompt.messages.map(([role, text]) => el("p", {}, el("span", { class: "quiet role" }, role), " ", marked(text, needle))), prompt.opinion ? el("p", { class: "quiet" }, `states a ${prompt.opinion} opinion`) : null),
-    el("div", { class: "columns" }, columns.map((c, i) =>
-      el("div", {}, el("p", { class: "who" }, said(names.get(c.id) || c.id)),
-        prompt.responses[i].length ? prompt.responses[i].map((r) => el("div", { class: "response" }, marked(r.text, needle), el("div", { class: "quiet note" }, r.note))) : el("p", { class: "quiet" }, "was not asked this")))));
-}
-
-/** The text, what was searched for marked in it. */
-function marked(text, needle) {
-  if (!needle) return said(text, "text");
-  const parts = [];
-  const small = text.toLowerCase();
-  let from = 0;
-  for (let at = small.indexOf(needle); at >= 0 && small.length === text.length; at = small.indexOf(needle, from)) {
-    parts.push(text.slice(from, at), el("mark", {}, text.slice(at, at + needle.length)));
-    from = at + needle.length;
-  }
-  return el("bdi", { class: "text" }, ...parts, text.slice(from));
 }

@@ -91,8 +91,8 @@ export class Simulator {
 
   /** The reward of rows of any set, in deviations of the SFT model's. */
   rewardOf(columns, length) {
-    if (!this.rewarded) return new Float64Array(length).fill(NaN);
     const raw = this.state.reward === "utility" ? this.utility(columns, length) : columns[this.state.reward];
+    if (!this.rewarded || !raw) return new Float64Array(length).fill(NaN);
     return Float64Array.from(raw, (v) => (v - this.scale.mean) / this.scale.deviation);
   }
 
@@ -148,6 +148,8 @@ export class Simulator {
   build() {
     byId("simulator").classList.toggle("unrewarded", !this.rewarded);
     byId("simulator").classList.toggle("exact", this.data.exact);
+    byId("samples").textContent = this.data.samples;
+    if (this.data.pretrained && byId("own-label")) byId("own-label").textContent = "Or one of your own";
     byId("presets").replaceChildren(
       ...PRESETS.filter((preset) => this.data.annotators.length || !preset.annotator).map((preset) =>
         el("button", { type: "button", "aria-pressed": "false", onclick: () => this.take(preset) }, preset.name)),
@@ -252,6 +254,8 @@ export class Simulator {
       byId(`value-${name}`).textContent = shown(now);
       byId(`change-${name}`).textContent = name === "kl" ? "SFT model: 0" : `SFT model: ${shown(before)}`;
     }
+    const missing = GAUGES.filter(({ name }) => Number.isNaN(this.now[name])).map(({ label }) => label);
+    byId("missing").textContent = missing.length ? `Not to be told here, since the data do not know it of these answers: ${missing.join(", ").toLowerCase()}.` : "";
     byId("gauges").classList.toggle("unsure", !sure);
     byId("effective").textContent = this.data.exact
       ? `Exact: all ${this.data.samples} responses to each prompt are written down with their probabilities, and nothing is sampled.`
@@ -310,6 +314,12 @@ export class Simulator {
       x: Math.sqrt(Math.max(c.kl ?? c.bound, 0)), y: c.shares ? expected(reward, c.shares, this.set) : average(reward), label: c.label, chosen: this.state.checkpoint === k,
       choose: () => this.choose(this.state.checkpoint === k ? null : k),
     };
+  }
+
+  addCheckpoint(read) {
+    this.checkpoints.push(read);
+    this.showCheckpoints();
+    if (this.rewarded) this.showCurves();
   }
 
   choose(k) {

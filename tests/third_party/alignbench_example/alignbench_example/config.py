@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignbench import RolloutConfig
+from alignbench import RolloutConfig, bounded
 
 
 @dataclass
@@ -17,7 +17,7 @@ class ReinforceConfig(RolloutConfig):
     """Responses per update. The baseline is their mean, so a small batch makes a noisy one."""
     learning_rate: float = 3e-5
     """Of AdamW; a model trained from scratch bears much more."""
-    kl_coef: float = 0.1
+    kl_coef: float = bounded(0.1, least=0, most=1e4)
     """Price of one nat of KL per response, in units of the reward."""
 
 

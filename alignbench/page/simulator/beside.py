@@ -1,0 +1,46 @@
+"""A run that is started from the simulator stands beside those that are there: from the same SFT model, measured in the same way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from alignbench.app.compose import load_config
+from alignbench.app.overrides import quoted
+from alignbench.results.disk.runs import StoredRun
+
+SHARED = ("pretrain", "sft", "model", "data", "rankings", "reward", "eval")
+"""Settings that runs of one table have in common. What is wanted (algorithm, annotator) is chosen anew."""
+OWN = ("eval.every", "eval.points.")
+"""How often a run looks at itself tells nothing of what it measures at its end."""
+
+
+def same_start(run: StoredRun) -> list[str]:
+    """Overrides: the model, the data and the seed of `run` by name, and of its shared settings those that are not the defaults."""
+    who = run.record.identity
+    named = [f"model={who.model}", f"data={who.data}", f"seed={who.seed}"]
+    ordinary = OmegaConf.create(load_config(named).yaml)
+
+    def default(key: str) -> Any:
+        found = OmegaConf.select(ordinary, key)
+        return OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+
+    kept = [name for name in SHARED if run.settings.get(f"{name}.component") == default(f"{name}.component")]
+    return named + [
+        f"{key}={_text(value)}"
+        for key, value in run.settings.items()
+        if key.partition(".")[0] in kept
+        and not key.endswith(".component")
+        and not key.startswith(OWN)
+        and value != default(key)
+    ]
+
+
+def _text(value: Any) -> str:
+    """As Hydra's grammar takes it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    return quoted(value) if isinstance(value, str) else repr(value)

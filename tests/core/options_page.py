@@ -1,0 +1,103 @@
+"""Writes docs/options.md from the config dataclasses: python tests/core/options_page.py."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import sys
+import textwrap
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "options.md"
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
+
+from alignbench.app.config import Settings  # noqa: E402
+from alignbench.app.options import sections  # noqa: E402
+from alignbench.bounds import in_words, number, ranges  # noqa: E402
+from alignbench.plugins import Kind, registry  # noqa: E402
+
+OURS = "alignbench"
+"""The distribution whose components are listed: others say theirs in their own docs."""
+HEAD = """# Options
+
+Every option of a run, with its default and what it takes; `python -m alignbench algo=dpo --help` shows those of one choice. A number
+outside its range, NaN and infinity are refused before anything is built, in one line that names the option, its value and its range.
+This page is written by `python tests/core/options_page.py`.
+"""
+KEYS = {Kind.EVALUATION: "eval.options.{}"}
+"""Where the options of a kind stand, where that is not its own name."""
+
+
+def told(schema: type) -> dict[str, str]:
+    """What is said of each option: the docstring below it, in the class that says it last."""
+    found: dict[str, str] = {}
+    for of in reversed(schema.__mro__):
+        if not dataclasses.is_dataclass(of):
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(of))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in zip(definition.body, definition.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
+                text = " ".join(str(below.value.value).split())
+                name = ast.unparse(field.target)
+                if not (text.startswith("As in ") and text.endswith("Config.") and name in found):
+                    found[name] = text
+    return found
+
+
+def default(field: dataclasses.Field[object]) -> str:
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    words = {None: "null", True: "true", False: "false", "": "empty"}
+    if isinstance(value, (bool, str, type(None))) and value in words:
+        return words[value]
+    text = number(value) if isinstance(value, float) else str(value)
+    return f"`{text}`" if len(text) <= 60 else "long"
+
+
+def rows(schema: type) -> Iterator[str]:
+    said, hints, known = told(schema), typing.get_type_hints(schema), ranges(schema)
+    for field in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(field.default_factory):
+            continue  # it has a table of its own
+        cells = (f"`{field.name}`", default(field), in_words(hints[field.name], known.get(field.name)))
+        yield (
+            "| "
+            + " | ".join(cell.replace("|", "\\|").replace("<", "\\<") for cell in (*cells, said.get(field.name, "")))
+            + " |"
+        )
+
+
+def table(schema: type) -> str:
+    found = list(rows(schema))
+    return (
+        "\n".join(["| option | default | takes | what it is |", "| --- | --- | --- | --- |", *found])
+        if found
+        else "No options."
+    )
+
+
+def written() -> str:
+    parts = [HEAD]
+    for where, schema in sections(Settings):
+        if where:
+            parts.append(f"## {where}\n\n{table(schema)}\n")
+    for kind in Kind:
+        for component in registry().of(kind):
+            if component.distribution == OURS:
+                key = KEYS.get(kind, f"{kind.value}={{}}").format(component.name)
+                parts.append(f"## {key}\n\n{component.summary}\n\n{table(component.config)}\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(), encoding="utf-8")
