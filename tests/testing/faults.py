@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from alignbench.plugins import Component, Kind, registry
 from tests.testing.algorithm_faults import ALGORITHM_FAULTS
 from tests.testing.fault import Fault as Fault
+from tests.testing.model_faults import MODEL_FAULTS
 
 PPO, SFT, DPO, IPO, RLOO = "algo=ppo", "algo=sft", "algo=dpo", "algo=ipo", "algo=rloo"
 ONLINE_DPO = "algo=online_dpo"
@@ -28,6 +29,7 @@ SUMMED = "functional.summed_logprobs(self._policy, both, temperature=self._tempe
 
 FAULTS = (
     *ALGORITHM_FAULTS,
+    *MODEL_FAULTS,
     # Rewards
     Fault("KL penalty with the wrong sign", PPO, "mask, -kl_coef * functional", "mask, kl_coef * functional", "reaches_its_optimum"),
     Fault("KL penalty of half its weight", PPO, "mask, -kl_coef * functional", "mask, -0.5 * kl_coef * functional", "reaches_its_optimum"),
