@@ -192,7 +192,7 @@ def top_p_keeps_the_token_that_crosses_it(component: Component, seed: int) -> st
     if not sizes:
         raise NotApplicable("no first token is likely enough to be surely among the draws")
     told = ""
-    for size in {1, *sizes[1:]}:
+    for size in sorted({*sizes[:2], sizes[-1]}):
         # In the middle of that token's own share, where rounding does not decide.
         top_p = float(likely[:size].sum() - likely[size - 1] / 2)
         found = asked.first(dataclasses.replace(plain, top_p=top_p), every)
@@ -216,8 +216,8 @@ def top_k_of_one_is_greedy(component: Component, seed: int) -> None:
     asked = _ask(component, seed)
     policy, plain = asked.policy, few(asked.policy, tokens=1)
     found = asked.first(dataclasses.replace(plain, top_k=1), asked.first(plain))
-    everything = found.logprobs >= found.logprobs[0] - asked.slack
-    _require_kept(found, torch.zeros_like(everything), everything, "With top_k=1,")
+    likely = found.logprobs >= found.logprobs[0] - asked.slack
+    _require_kept(found, torch.zeros_like(likely), likely, "With top_k=1,")
     # Rounded numbers have ties, and a tie may be decided by the batch.
     if tolerance(component, seed) > EXACT:
         return
