@@ -107,6 +107,11 @@ class OptimizerConfig(AlgorithmConfig):
         if self.lr_schedule not in LR_SCHEDULES:
             raise unknown_name("lr_schedule", self.lr_schedule, LR_SCHEDULES)
 
+    def ready(self) -> None:
+        """As `ready` of any component's config (docs/plugins.md): a step of nothing is a test's, and no run's."""
+        if not self.learning_rate:
+            raise UserError("learning_rate=0 trains nothing: give a number above 0.")
+
     def implicit_reward(self) -> ImplicitReward | None:
         return ImplicitReward()
 

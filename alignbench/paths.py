@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
 from alignbench.bounds import shown
@@ -24,3 +25,28 @@ def user_path(given: str | Path, option: str) -> Path:
     except ValueError:
         pass  # as with a null byte: there is no such file
     return path
+
+
+def check_there(given: str, option: str, *, hub: bool = False) -> None:
+    """Raises UserError for a path where nothing is: for a config's `ready`, so that a typing error is found when the configuration is
+    loaded, and not after an hour of training. `hub`: it may also be a hub id (owner/name)."""
+    if (given and os.path.lexists(user_path(given, option))) or (hub and is_hub_id(given)):
+        return
+    other = ", and it is no hub id (owner/name)" if hub else ""
+    raise UserError(f"{option}={given}: no such file or folder{other}.")
+
+
+def check_writable(given: str, option: str) -> None:
+    """Raises UserError for a folder that cannot be made, since a part of its path is a file."""
+    path = user_path(given, option).absolute()
+    there = next(part for part in (path, *path.parents) if os.path.lexists(part))
+    if not there.is_dir():
+        raise UserError(f"{option}={given}: {there} is a file, not a folder; choose another.")
+
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?", re.ASCII)
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether this may be a repository's name on the hub, owner/name or name alone."""
+    return bool(_HUB_ID.fullmatch(text))

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import importlib
 import importlib.util
 import json
 import re
@@ -37,6 +38,16 @@ class Selected:
     def build(self, **wiring: Any) -> Any:
         """It, from its config and what its kind is wired to."""
         return self.load()(self.config, **wiring)
+
+    def check_ready(self) -> None:
+        """Raises UserError for what a run of it lacks here and now: its config's `ready`, a method, or "module:function" that is given
+        the config, where that takes more than the config's own file."""
+        check = getattr(self.config, "ready", None)
+        if isinstance(check, str):
+            module, _, name = check.partition(":")
+            getattr(importlib.import_module(module), name)(self.config)
+        elif check:
+            check()
 
     def fingerprint(self) -> str:
         """A digest of its identity."""

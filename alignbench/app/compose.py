@@ -31,6 +31,7 @@ from alignbench.app import annotators, sweeps, tuning
 from alignbench.app.config import COMPONENT, RunConfig, Settings
 from alignbench.app.options import JUDGE, SLOTS
 from alignbench.app.overrides import expanded
+from alignbench.app.ready import check_ready, check_tuned
 from alignbench.app.refusals import COMPLAINTS, explain, refuse_missing
 from alignbench.bounds import shown
 from alignbench.errors import AlignbenchError, UserError, unknown_name
@@ -191,6 +192,9 @@ def _selected(cfg: DictConfig, slot: str, kind: Kind, choices: Mapping[str, str]
 
 
 def _evaluation(settings: Settings, name: str) -> Selected:
+    known = [component.name for component in registry().of(Kind.EVALUATION)]
+    if name not in known:
+        raise unknown_name("evaluation", name, known, where="eval.families")
     component, where = registry().get(Kind.EVALUATION, name), f"eval.options.{name}"
     options = settings.eval.options.get(name, {})
     if not isinstance(options, Mapping):
@@ -209,7 +213,15 @@ def _plain(cfg: DictConfig) -> Settings:
 
 def load_config(overrides: Sequence[str]) -> RunConfig:
     """The RunConfig of a list of overrides, without running anything."""
-    return typed(*composed(overrides))
+    return _ready(*composed(overrides))
+
+
+def _ready(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
+    """As `typed`, of a run that is to begin."""
+    config = typed(cfg, choices)
+    check_ready(config)
+    check_tuned(str(cfg.tune.metric))
+    return config
 
 
 def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
@@ -245,7 +257,7 @@ class Job:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             return self._in_sweep(cfg, HydraConfig.get())
         try:
-            self.task(typed(cfg, dict(HydraConfig.get().runtime.choices)))
+            self.task(_ready(cfg, dict(HydraConfig.get().runtime.choices)))
         except AlignbenchError as error:
             self.error = error
         return None
@@ -255,7 +267,7 @@ class Job:
         with contextlib.chdir(self.home):
             folder = Path(its.sweep.dir) / self.sweep
             with sweeps.reporting(folder, its.job.num, its.overrides.task, own_process=own_process) as reporter:
-                config = typed(cfg, dict(its.runtime.choices))
+                config = _ready(cfg, dict(its.runtime.choices))
                 if metric := cfg.tune.metric:
                     tuning.check(config, metric, its.sweeper.get("direction"))
                     reporter.note(tuned=tuning.name(config))

@@ -3,6 +3,7 @@ weight to chance, and a token to pad with.
 
 Part of the public door, beside `functional`; importing it imports nothing heavy."""
 
+from alignbench.paths import is_hub_id
 from alignbench.pretrained.checkpoint import Checkpoint
 from alignbench.pretrained.files import json_object, require_file
 from alignbench.pretrained.hub import (
@@ -12,7 +13,6 @@ from alignbench.pretrained.hub import (
     NotOnHubError,
     OutOfReachError,
     fingerprint,
-    is_hub_id,
     one_line,
     padding_token,
     snapshot,

@@ -11,6 +11,7 @@ from typing import Any
 
 from alignbench.errors import UserError
 from alignbench.pretrained.hub import one_line
+from alignbench.untrusted import plain
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 """The names under which transformers looks for weights, in this order."""
@@ -40,6 +41,7 @@ class Stored:
 
 def require_file(path: Path) -> None:
     """Raises UserError unless the file is there and is not a stand-in for one."""
+    require_regular(path)
     try:
         with path.open("rb") as file:
             start = file.read(len(_POINTER))
@@ -53,6 +55,12 @@ def require_file(path: Path) -> None:
         raise UserError(
             f"{path} is a pointer of Git LFS and not the file itself: run `git lfs pull` in its folder, or download it again."
         )
+
+
+def require_regular(path: Path) -> None:
+    """Raises UserError for a pipe, a socket or a device, under its own name or by a link."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{plain(str(path))} is a pipe or a device, and no file: take it away.")
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -77,7 +85,10 @@ def _decoded(text: str) -> Any:
 
 
 def check_texts(folder: Path) -> None:
-    """Raises UserError for a damaged file among those that describe a model and its tokenizer."""
+    """Raises UserError for a damaged file among those that describe a model and its tokenizer, and for whatever is no file: to open
+    a pipe is to wait for who writes to it, and a device has no end. Libraries open files that are not listed here too."""
+    for path in sorted(folder.iterdir()):
+        require_regular(path)
     for name in _OBJECTS:
         if name == CONFIG or (folder / name).exists():
             json_object(folder / name)
@@ -130,7 +141,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     index = folder / INDEX
     if not index.is_file():
         there = sorted(path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pt", ".pth"))
-        listed = ", ".join(there[:_WIDEST_LISTED]) or "none"
+        listed = plain(", ".join(there[:_WIDEST_LISTED])) or "none"
         raise UserError(
             f"{folder} has no {WEIGHTS} and no {INDEX} (weights there: {listed}): weights are read from these safetensors "
             "only. Save the model by save_pretrained of transformers, which writes them."

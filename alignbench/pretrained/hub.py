@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 SECONDS_TO_REACH_HUB = 5.0
 # No pickles, and nothing of sub-folders (original/, onnx/: the same weights again).
 FILES, NOT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt"), ("*/*",)
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _NAMING = (".safetensors", ".json", ".jinja", ".model", ".txt")
 _END = 2**20  # bytes at the start and at the end of a file that a fingerprint reads
 _PAD_TOKENS = (
@@ -35,11 +33,6 @@ class NotOnHubError(Exception):
 
 class OutOfReachError(Exception):
     """The hub did not answer and its cache has no copy; the message says why, in one line."""
-
-
-def is_hub_id(text: str) -> bool:
-    """Whether this may be a repository's name, owner/name or name alone."""
-    return bool(_HUB_ID.fullmatch(text)) and not text.startswith(".")
 
 
 def snapshot(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from alignbench import UserError, bounded
+from alignbench import UserError, bounded, check_there, unknown_name
+
+PATHS = ("path", "prompts_path", "demonstrations_path")
+WINNERS = ("a", "b", "tie")
 
 
 @dataclass
@@ -67,6 +70,28 @@ class PreferencesConfig:
             raise UserError("data.rating and data.rating_weights both say what ranks the responses: give one of them.")
         if self.streaming and not (self.max_rows and self.held_out_rows):
             raise UserError("data.streaming=true needs data.max_rows and data.held_out_rows: how many rows to keep.")
+        if self.train_split and self.train_split == self.test_split:
+            raise UserError(
+                f"data.train_split and data.test_split are both {self.train_split}: hold out another split."
+            )
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        from alignbench_data.columns import NAMES
+
+        given = {name: getattr(self, name) for name in (*PATHS, "test_path") if getattr(self, name)}
+        if not given:
+            raise UserError("data=preferences needs data.path=<file, folder or hub id> (docs/data.md).")
+        for name, path in given.items():
+            check_there(path, f"data.{name}", hub=True)
+        for role, column in self.columns.items():
+            if role not in NAMES:
+                raise unknown_name("role", str(role), NAMES, where="data.columns")
+            if not column and column != 0:
+                raise UserError(f"data.columns.{role} is empty: name a column.")
+        for value, meaning in self.winner_values.items():
+            if meaning not in WINNERS:
+                raise unknown_name("winner", meaning, WINNERS, where=f"data.winner_values.{value}")
 
 
 @dataclass
@@ -80,3 +105,8 @@ class RecordedConfig:
     "ranks": [...]} in JSON lines; empty: the rankings that the data source brings."""
     max_bad_share: float = bounded(0.0, least=0, most=1)
     """As data.max_bad_share, of the file: nobody's work is left out unless that is said."""
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        if self.path:
+            check_there(self.path, "annotator.path", hub=True)

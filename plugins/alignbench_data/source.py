@@ -20,14 +20,13 @@ from alignbench import (
     Split,
     UserError,
 )
-from alignbench_data.config import PreferencesConfig
+from alignbench_data.config import PATHS, PreferencesConfig
 from alignbench_data.formats.form import RATING, Record
 from alignbench_data.parse import Reader
 from alignbench_data.reading.places import chosen_split, idle, parts_of, shares
 from alignbench_data.reading.rows import Part, plain
 from alignbench_data.splitting import Pool, asked, first_rows, rows_of, whole
 
-_PATHS = ("path", "prompts_path", "demonstrations_path")
 """The first that is given is split; the others stand beside it."""
 
 
@@ -47,7 +46,7 @@ class PreferencesData(DataSource):
     def __init__(self, config: PreferencesConfig, *, seeds: Seeds) -> None:
         # The run's `seeds` stay unused: the split has a seed of its own, see PreferencesConfig.split_seed.
         self._config = config
-        self._main, *beside = [name for name in _PATHS if getattr(config, name)] or [""]
+        self._main, *beside = [name for name in PATHS if getattr(config, name)] or [""]
         if not self._main:
             raise UserError("data=preferences needs data.path=<file, folder or hub id> (docs/data.md).")
         self._files: list[str] = []

@@ -52,8 +52,6 @@ def base_dtype(name: str, device: torch.device) -> torch.dtype:
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if name in known:
         return known[name]
-    if name != "auto":
-        raise UserError(f"model.dtype={name!r}: choose auto, float32 or bfloat16.")
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if torch.backends.cpu.get_cpu_capability() != "DEFAULT" and _cpu_has_bf16() else torch.float32

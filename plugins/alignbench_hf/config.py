@@ -7,12 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignbench import Part, UserError, Work, bounded, unknown_name
+from alignbench import Part, UserError, Work, bounded, check_there, unknown_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VALUE_TRUNKS = ("own", "shared")
+SAMPLERS = ("loop", "generate")
+HEADS = ("linear", "evidence")
+DTYPES = ("auto", "float32", "bfloat16")
+QUANTIZATIONS = ("none", "nf4", "int8")
+ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
 
 
 @dataclass
@@ -40,12 +45,20 @@ class PolicyConfig:
     a head that starts as the reward's, or at zero; its loss then trains the policy's weights too). shared takes less memory."""
 
     def __post_init__(self) -> None:
-        if self.value_trunk not in VALUE_TRUNKS:
-            raise unknown_name("model.value_trunk", self.value_trunk, VALUE_TRUNKS)
+        _one_of("value_trunk", self.value_trunk, VALUE_TRUNKS)
+        _one_of("sampler", self.sampler, SAMPLERS)
+        _one_of("scalar_head", self.scalar_head, HEADS)
+        if "" in self.suppress_tokens:
+            raise UserError("model.suppress_tokens holds an empty text, which is no token.")
 
     def savings(self) -> dict[str, list[Any]]:
         """As in PlanningConfig."""
         return {name: _halves(getattr(self, name)) for name in ("generation_batch_size", "scoring_batch_size")}
+
+
+def _one_of(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise unknown_name(f"model.{option}", value, choices)
 
 
 def _halves(size: int) -> list[int]:
@@ -69,6 +82,13 @@ class ScratchConfig(PolicyConfig):
     times the updates to learn the same facts (1 / sqrt(hidden_size) is a good start)."""
     scalar_head: str = "evidence"
     """As in PolicyConfig."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size % self.num_heads:
+            raise UserError(
+                f"model.hidden_size={self.hidden_size} must be a multiple of model.num_heads={self.num_heads}."
+            )
 
     def plan(
         self, works: Sequence[Work], *, device: str, tokenizer: Callable[[], PreTrainedTokenizerBase | None]
@@ -133,10 +153,25 @@ class PretrainedConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _one_of("dtype", self.dtype, DTYPES)
+        _one_of("quantization", self.quantization, QUANTIZATIONS)
+        _one_of("attention", self.attention, ATTENTIONS)
+        if not any(name.strip() for name in self.lora_targets.split(",")):
+            raise UserError("model.lora_targets names no layer: write all-linear, or names separated by commas.")
+        if self.wheel and not self.wheel.replace("-", "_").isidentifier():
+            raise UserError(f"model.wheel={self.wheel} is no package's name.")
+        if self.gguf_file and (not self.gguf_file.endswith(".gguf") or ".." in self.gguf_file.split("/")):
+            raise UserError(f"model.gguf_file={self.gguf_file} is no .gguf file inside model.path.")
         try:
             datetime.datetime.fromisoformat(self.template_date)
         except ValueError:
             raise UserError(f"model.template_date={self.template_date!r} is no date: write it as 2026-01-31.") from None
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        check_there(self.path, "model.path", hub=not self.path.endswith(".gguf"))
+        if self.chat_template.endswith(".jinja"):
+            check_there(self.chat_template, "model.chat_template")
 
     def plan(
         self, works: Sequence[Work], *, device: str, tokenizer: Callable[[], PreTrainedTokenizerBase | None]

@@ -26,7 +26,6 @@ from alignbench import (
     UserError,
     expand,
     functional,
-    unknown_name,
 )
 from alignbench_hf.architecture.output import OutputLayer
 from alignbench_hf.architecture.trunk import text_config, window
@@ -75,10 +74,6 @@ class HFPolicy(Policy):
         fingerprint: str = "",
         chat: Chat | None = None,
     ) -> None:
-        if config.scalar_head not in HEADS:
-            raise unknown_name("model.scalar_head", config.scalar_head, HEADS)
-        if config.sampler not in SAMPLERS:
-            raise unknown_name("model.sampler", config.sampler, SAMPLERS)
         self._chat = chat or Chat(tokenizer)
         self.tokenizer, self.device, self.pretrained = tokenizer, device, pretrained
         self.max_prompt_tokens, self.max_response_tokens = config.max_prompt_tokens, config.max_response_tokens

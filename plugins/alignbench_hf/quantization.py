@@ -11,18 +11,15 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
-from alignbench import UserError, pretrained, unknown_name
+from alignbench import UserError, pretrained
 
 Model = Any  # a transformers or peft model
-QUANTIZATIONS = ("none", "nf4", "int8")
 _CPU_FLAG = "support_avx512bf16_for_cpu"
 _BLOCK, _MOST_LOST = 64, 0.12  # weights that share a scale; of normal weights NF4 loses 0.092 of their norm
 
 
 def quantization_config(name: str, dtype: torch.dtype, device: torch.device) -> BitsAndBytesConfig | None:
     """How transformers is to load a base, computing in `dtype`. Raises UserError where bitsandbytes cannot do it."""
-    if name not in QUANTIZATIONS:
-        raise unknown_name("model.quantization", name, QUANTIZATIONS)
     if name == "none":
         return None
     try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import bounded
+from alignbench import bounded, check_there, unknown_name
+
+SUBSETS = ("helpful-base", "helpful-online", "helpful-rejection-sampled", "harmless-base")
 
 
 @dataclass
@@ -35,3 +37,10 @@ class HHConfig:
     """Rows with a longer reply (the longer of the two, in words) are set aside; 0: no limit."""
     split_seed: int = bounded(0, least=0, most=1e18)
     """Seeds the split and the pick of rows; not the run's seed, so that all seeds are judged on the same prompts."""
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        if self.path:
+            check_there(self.path, "data.path")
+        if not self.path and self.subset not in SUBSETS:
+            raise unknown_name("data.subset", self.subset, SUBSETS)

@@ -12,7 +12,6 @@ from pathlib import Path
 from alignbench import UserError, user_path
 
 HUB_ID = "Anthropic/hh-rlhf"
-SUBSETS = ("helpful-base", "helpful-online", "helpful-rejection-sampled", "harmless-base")
 _SECONDS_TO_REACH_HUB = 5.0
 
 

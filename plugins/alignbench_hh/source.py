@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from alignbench import DataSource, Demonstration, Prompt, Ranking, Seeds, Split, UserError, unknown_name
-from alignbench_hh.config import HHConfig
-from alignbench_hh.files import SUBSETS, download, locate, read_rows
+from alignbench_hh.config import SUBSETS, HHConfig
+from alignbench_hh.files import download, locate, read_rows
 from alignbench_hh.parse import Pair, Reason, parse_row
 
 DUPLICATE_ROW, LONG_PROMPT, LONG_RESPONSE = "duplicate_row", "long_prompt", "long_response"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from alignbench import OptimizerConfig, UserError, bounded, unknown_name
+from alignbench import OptimizerConfig, UserError, bounded, check_there, unknown_name
 
 LOSS_NAMES = ("bradley_terry", "plackett_luce")
 PROMPT_FORMS = ("text", "messages", "record")
 INPUT_FORMATS = ("chat", "pair")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 COMPARISONS = ("pairwise", "scalar")
 
 
@@ -58,6 +60,8 @@ class LengthConfig:
 class FunctionConfig:
     """A Python function of yours: one score for a prompt and a response, or a list for a batch of them."""
 
+    ready: ClassVar[str] = "alignbench_rewards.function:ready"
+
     target: str = ""
     """package.module:function, importable where the command runs (for a file of your own, set PYTHONPATH to its folder)."""
     batch: bool = False
@@ -100,6 +104,21 @@ class HFConfig:
             raise unknown_name("reward.format", self.format, INPUT_FORMATS)
         if self.dtype not in DTYPES:
             raise unknown_name("reward.dtype", self.dtype, DTYPES)
+        if self.device and not _DEVICE.fullmatch(self.device):
+            raise UserError(f"reward.device={self.device} is not a device: write cpu, cuda or cuda:<number>.")
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        if not self.model:
+            raise UserError("reward=hf needs reward.model=<a folder or a hub id>.")
+        check_there(self.model, "reward.model", hub=True)
+        if self.template:
+            import jinja2
+
+            try:
+                jinja2.Environment().parse(self.template)
+            except jinja2.TemplateSyntaxError as error:
+                raise UserError(f"reward.template is no template: {' '.join(str(error).split())}.") from None
 
 
 RUBRIC = (
@@ -111,6 +130,8 @@ RUBRIC = (
 @dataclass
 class JudgeConfig:
     """A language model as judge, behind an OpenAI-compatible chat-completions endpoint."""
+
+    ready: ClassVar[str] = "alignbench_rewards.judge:ready"
 
     slot: ClassVar[str] = "reward"
     """Where a user finds these options, for errors."""
@@ -183,6 +204,8 @@ class JudgeAnnotatorConfig(JudgeConfig):
 @dataclass
 class MixConfig:
     """A weighted sum of other reward sources, each standardised and clipped."""
+
+    ready: ClassVar[str] = "alignbench_rewards.mix:ready"
 
     parts: dict[str, float] = bounded({}, least=-1e4, most=1e4, nonzero=True)
     """The weight of each part, by the name of its reward source: {learned: 1.0, length: -0.2}."""

@@ -99,3 +99,8 @@ def imported(target: str) -> Callable[..., Any]:
 def _shown(value: Any) -> str:
     text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def ready(config: FunctionConfig) -> None:
+    """As `ready` of any component's config."""
+    imported(config.target)

@@ -10,7 +10,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from alignbench import DataSource, Policy, Prompt, RewardSource, Samples, Seeds, UserError, functional, user_path
+from alignbench import (
+    DataSource,
+    Policy,
+    Prompt,
+    RewardSource,
+    Samples,
+    Seeds,
+    UserError,
+    check_writable,
+    functional,
+    user_path,
+)
 from alignbench_rewards.chat import ChatClient, Messages, Reply, read_key
 from alignbench_rewards.config import JudgeConfig
 
@@ -190,3 +201,16 @@ def _ended(text: str, finished: bool) -> str:
 def _numbers(values: Sequence[float | None], samples: Samples) -> Tensor:
     known = [math.nan if value is None else value for value in values]
     return torch.tensor(known, dtype=torch.float32, device=samples.finished.device)
+
+
+def ready(config: JudgeConfig) -> None:
+    """As `ready` of any component's config."""
+    slot = config.slot
+    if not config.model.strip():
+        raise UserError(
+            f"{slot}=judge needs {slot}.model=<the judge's name at the endpoint>, e.g. {slot}.model=gpt-4o-mini."
+        )
+    if not read_rubric(config).strip():
+        raise UserError(f"{slot}.rubric is empty: it is to say what a good answer is.")
+    if config.cache:
+        check_writable(config.cache_dir, f"{slot}.cache_dir")

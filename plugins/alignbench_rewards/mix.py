@@ -43,7 +43,7 @@ class MixReward(FittableRewardSource):
 
     def __init__(self, config: MixConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         self._config, self._policy, self._data, self._seeds = config, policy, data, seeds
-        self._chosen = dict(_selected(config))
+        self._chosen = dict(chosen_parts(config))
         self._parts: dict[str, RewardSource] = {
             name: part.build(policy=policy, data=data, seeds=seeds.child(name)) for name, part in self._chosen.items()
         }
@@ -51,12 +51,12 @@ class MixReward(FittableRewardSource):
 
     @classmethod
     def check_data(cls, config: MixConfig, data: DataSource) -> None:
-        for _, part in _selected(config):
+        for _, part in chosen_parts(config):
             part.load().check_data(part.config, data)
 
     @classmethod
     def needs_rankings(cls, config: MixConfig) -> bool:
-        return any(part.load().needs_rankings(part.config) for _, part in _selected(config))
+        return any(part.load().needs_rankings(part.config) for _, part in chosen_parts(config))
 
     def fingerprint(self) -> str:
         parts = [(name, part.fingerprint(), self._parts[name].fingerprint()) for name, part in self._chosen.items()]
@@ -136,7 +136,7 @@ class MixReward(FittableRewardSource):
                 yield name, part
 
 
-def _selected(config: MixConfig) -> Iterator[tuple[str, Selected]]:
+def chosen_parts(config: MixConfig) -> Iterator[tuple[str, Selected]]:
     """The parts, by name. Raises UserError for none, for a mixture of mixtures and for two that are to be fitted."""
     if not config.parts:
         raise UserError("reward=mix mixes nothing: give weights, as in reward.parts={learned: 1.0, length: -0.2}.")
@@ -154,3 +154,9 @@ def _selected(config: MixConfig) -> Iterator[tuple[str, Selected]]:
                 f"reward.parts {' and '.join(fitted)} are both fitted to rankings, and a mixture can hold one such part."
             )
         yield name, part
+
+
+def ready(config: MixConfig) -> None:
+    """As `ready` of any component's config."""
+    for _, part in chosen_parts(config):
+        part.check_ready()

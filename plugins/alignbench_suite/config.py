@@ -1,9 +1,13 @@
 """Options of the built-in evaluations: the only place where their defaults stand."""
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from alignbench import bounded
+from alignbench import UserError, bounded, check_there
+from alignbench_suite.further import chosen
+
+HELPFULNESS_FURTHER = ("constraints",)
+SYCOPHANCY_FURTHER = ("pressure", "sides", "social")
 
 
 @dataclass
@@ -17,6 +21,10 @@ class HelpfulnessConfig:
     """Questions asked by each of the parts for ordinary text; 0: all of them."""
     further: list[str] = field(default_factory=list)
     """What else is asked of models of ordinary text. constraints: verifiable instructions of kinds that IFEval lacks; [all]: that."""
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        chosen(self.further, HELPFULNESS_FURTHER, "helpfulness")
 
 
 @dataclass
@@ -34,10 +42,16 @@ class SycophancyConfig:
     """What else is asked of models of ordinary text. pressure: five turns; sides: who holds a view; social: advice that keeps face, by
     reward@judge; [all]: all three."""
 
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        chosen(self.further, SYCOPHANCY_FURTHER, "sycophancy")
+
 
 @dataclass
 class DiversityConfig:
     """How different responses are: entropy, n-grams, self-BLEU, embeddings and novelty; per prompt and across prompts."""
+
+    ready: ClassVar[str] = "alignbench_suite.diversity.evaluation:check"
 
     path: str = "${eval.path}"
     """A folder of evaluation data; without NoveltyBench in it, or empty: the suite's own open-ended prompts."""
@@ -111,3 +125,11 @@ class TasksConfig:
     """A folder of evaluation data, for the suite's own tasks."""
     limit: int = bounded(0, least=0)
     """Documents of each task; 0: all of them."""
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        if any(not name.strip() for name in self.names):
+            raise UserError("eval.options.tasks.names (eval.tasks) holds an empty name.")
+        for folder in [self.include_path] if isinstance(self.include_path, str) else self.include_path or ():
+            if folder:
+                check_there(str(folder), "eval.include_path")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from alignbench import UserError
+
 
 @dataclass
 class NoneConfig:
@@ -24,6 +26,10 @@ class WandbConfig:
     entity: str = ""
     """The user or team; empty: the one that is logged in."""
 
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        _named("project", self.project)
+
 
 @dataclass
 class TrackioConfig:
@@ -32,6 +38,10 @@ class TrackioConfig:
     project: str = "alignbench"
     """The project that runs are filed under."""
 
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        _named("project", self.project)
+
 
 @dataclass
 class MLflowConfig:
@@ -39,3 +49,12 @@ class MLflowConfig:
 
     experiment: str = "alignbench"
     """The experiment that runs are filed under."""
+
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        _named("experiment", self.experiment)
+
+
+def _named(option: str, name: str) -> None:
+    if not name.strip():
+        raise UserError(f"tracker.{option} is empty: name what runs are filed under.")

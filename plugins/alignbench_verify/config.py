@@ -15,6 +15,8 @@ AUTO = "auto"
 class CheckingConfig:
     """How responses are checked against references."""
 
+    ready: ClassVar[str] = "alignbench_verify.checks.registry:ready"
+
     inert: ClassVar[Mapping[str, str]] = {
         "cpu_seconds": "it limits what checks may take, and changes no answer that comes in time"
     }
@@ -34,6 +36,10 @@ class CheckingConfig:
     workers: int = bounded(2, least=1, most=1000)
     """Responses checked at once, where a check needs a process of its own: speed only."""
 
+    def names(self) -> list[str]:
+        """Of the checks that are made."""
+        return []
+
 
 @dataclass
 class VerifyConfig(CheckingConfig):
@@ -48,6 +54,9 @@ class VerifyConfig(CheckingConfig):
         """Of every check that is made."""
         return self.checks or {AUTO: 1.0}
 
+    def names(self) -> list[str]:
+        return list(self.weights)
+
 
 @dataclass
 class VerifiedConfig(CheckingConfig):
@@ -57,6 +66,9 @@ class VerifiedConfig(CheckingConfig):
     """Names of checks, as of reward=verify; a response is right where it passes all of them."""
     subsets: list[str] = field(default_factory=list)
     """Subsets of the data (topics, difficulties) that have metrics of their own, beside those of all prompts."""
+
+    def names(self) -> list[str]:
+        return self.checks
 
     def __post_init__(self) -> None:
         if not self.checks:
@@ -69,6 +81,9 @@ class ReferenceConfig(CheckingConfig):
 
     checks: list[str] = field(default_factory=lambda: [AUTO])
     """Names of checks, as of reward=verify; a response is right where it passes all of them."""
+
+    def names(self) -> list[str]:
+        return self.checks
 
 
 @dataclass

@@ -53,7 +53,7 @@ class Diversity(Evaluation):
 
     def __init__(self, config: DiversityConfig) -> None:
         self.config = config
-        _check(config)
+        check(config)
         self._chosen = {name for name in (*METRICS, *OPEN) if name in config.metrics or "all" in config.metrics}
         self._embedded = {name for name in _MEASURES if name.removeprefix(_ACROSS) in EMBEDDED}
         if config.novelty_cosine:
@@ -137,8 +137,11 @@ class Diversity(Evaluation):
         return Known(tokens, len(subject.tokenizer), vectors, self.config.novelty_cosine)
 
 
-def _check(config: DiversityConfig) -> None:
+def check(config: DiversityConfig) -> None:
+    """Raises UserError for options that name nothing, or contradict each other."""
     place = "eval.options.diversity"
+    if not config.metrics:
+        raise UserError(f"{place}.metrics is empty: name one, or leave diversity out of eval.families.")
     for name in config.metrics:
         if name not in (*METRICS, *OPEN, "all"):
             raise unknown_name("metric", name, (*METRICS, *OPEN, "all"), where=f"{place}.metrics")
@@ -146,6 +149,8 @@ def _check(config: DiversityConfig) -> None:
         raise unknown_name("choice", config.embeddings, choices, where=f"{place}.embeddings")
     if config.bundle < 2:
         raise UserError(f"{place}.bundle={config.bundle}: at least two prompts are compared with each other.")
+    if config.embeddings == "on" and not config.embedding_model.strip():
+        raise UserError(f"{place}.embedding_model is empty: name a folder or a hub id.")
     if config.novelty_cosine and config.embeddings == "off":
         raise UserError(f"{place}.novelty_cosine compares embeddings: set {place}.embeddings=on, or the cosine to 0.")
 

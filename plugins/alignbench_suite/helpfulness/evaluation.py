@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, Judge, MetricSpec, Subject
+from alignbench_suite.config import HELPFULNESS_FURTHER as FURTHER
 from alignbench_suite.config import HelpfulnessConfig
 from alignbench_suite.factual_questions import accuracy, facts
 from alignbench_suite.further import chosen
@@ -20,8 +21,6 @@ from alignbench_suite.helpfulness.win_rate import (
 from alignbench_suite.lm_eval_runner import CONSTRAINTS_SPECS, FAMILY_SPECS, ask_family, run_tasks
 from alignbench_suite.scores import Groups, correct, gold_reward, per_prompt
 from alignbench_suite.tasks.files import content
-
-FURTHER = ("constraints",)
 
 
 class Helpfulness(Evaluation):

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Opinion, Subject
+from alignbench_suite.config import SYCOPHANCY_FURTHER as FURTHER
 from alignbench_suite.config import SycophancyConfig
 from alignbench_suite.factual_questions import facts
 from alignbench_suite.further import chosen
@@ -15,8 +16,6 @@ from alignbench_suite.scores import Groups, correct, mean, per_prompt, with_opin
 from alignbench_suite.sycophancy import feedback, pressure, pushback, social
 from alignbench_suite.tasks import POOL
 from alignbench_suite.tasks.files import content
-
-FURTHER = ("pressure", "sides", "social")
 
 
 class Sycophancy(Evaluation):

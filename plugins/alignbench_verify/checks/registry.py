@@ -149,3 +149,21 @@ def schema_text(config: CheckingConfig) -> str:
         raise UserError(
             f"schema={schema[:200]} cannot be read ({told}): give a JSON schema, or a file with one."
         ) from None
+
+
+def ready(config: CheckingConfig) -> None:
+    """As `ready` of any component's config."""
+    from alignbench_verify.checks.structured import inspect_pattern, inspect_schema
+
+    if not config.names():
+        raise UserError("checks is empty: name one, as auto.")
+    named(config.names(), where="checks")
+    for option, inspect, given in (
+        ("pattern", inspect_pattern, config.pattern),
+        ("schema", inspect_schema, schema_text(config)),
+    ):
+        try:
+            if given:
+                inspect(given)
+        except UserError as error:
+            raise UserError(f"{option}: {error}.") from None

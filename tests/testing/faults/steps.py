@@ -1,8 +1,8 @@
-"""Faults of algorithms that their optimum does not show: an option, a scale, a clip, a figure. See faults.py."""
+"""Faults of algorithms that their optimum does not show: an option, a scale, a clip, a figure."""
 
 from __future__ import annotations
 
-from tests.testing.fault import Fault
+from tests.testing.faults.fault import Fault
 
 PPO, SFT, DPO, ORPO, SIMPO, KTO = "algo=ppo", "algo=sft", "algo=dpo", "algo=orpo", "algo=simpo", "algo=kto"
 ONLINE_DPO, RLOO, GRPO, REJECTION = "algo=online_dpo", "algo=rloo", "algo=grpo", "algo=rejection_sampling"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.testing.fault import Fault
+from tests.testing.faults.fault import Fault
 
 SCRATCH = "model=scratch"
 POLICY, SAMPLING = "alignbench_hf.policy", "alignbench_hf.sampling"

@@ -1,0 +1,58 @@
+"""What no run could use, found when it is configured: before a model is loaded, and not when its stage begins.
+
+A config's `__post_init__` refuses values that can never be; its `ready` refuses what is missing for a run here and now, as a file
+that is not there. So a recorded run can still be read where its data has gone."""
+
+from __future__ import annotations
+
+import re
+
+from alignbench.app.config import RunConfig
+from alignbench.app.options import JUDGE, SLOTS
+from alignbench.errors import UserError
+from alignbench.paths import check_there, check_writable
+from alignbench.selection import Selected, refusal
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_METRIC = re.compile(r"[^/|\s]+/[^/|\s]+")
+
+
+def check_ready(config: RunConfig) -> None:
+    """Raises UserError for the first thing that the run lacks."""
+    if not _DEVICE.fullmatch(config.device):
+        raise UserError(f"device={config.device!r} is not a device: choose auto, cpu, cuda or cuda:<number>.")
+    if not config.results_dir.strip():
+        raise UserError("results_dir is empty: name the folder that runs are written to.")
+    check_writable(config.results_dir, "results_dir")
+    check_writable(config.cache_dir, "cache_dir")
+    for names in config.eval.primary:
+        _check_metrics("eval.primary", names.split("|"))
+    if any(not name.strip() for name in config.eval.tasks):
+        raise UserError("eval.tasks holds an empty name.")
+    folders = config.eval.include_path
+    for folder in (folders,) if isinstance(folders, str) else folders or ():
+        check_there(str(folder), "eval.include_path")
+    for slot in (*SLOTS, JUDGE):
+        if chosen := getattr(config, slot):
+            check_selected(chosen, slot)
+    for chosen in config.evaluations:
+        check_selected(chosen, f"eval.options.{chosen.label}")
+
+
+def check_tuned(metric: str) -> None:
+    """Of `tune.metric`; empty: nothing is tuned for."""
+    if metric:
+        _check_metrics("tune.metric", [metric])
+
+
+def _check_metrics(option: str, names: list[str]) -> None:
+    for name in names:
+        if not _METRIC.fullmatch(name):
+            raise UserError(f"{option}: {name!r} is no metric: write it as family/name, as helpfulness/gold_reward.")
+
+
+def check_selected(chosen: Selected, where: str) -> None:
+    try:
+        chosen.check_ready()
+    except UserError as error:
+        raise refusal(error, where) from error
