@@ -10,6 +10,7 @@ from alignbench_rewards.ai_feedback import JudgeAnnotator
 from alignbench_rewards.config import JudgeAnnotatorConfig
 
 from alignbench import Seeds, UserError
+from alignbench.app.compose import load_config
 from tests import tiny
 from tests.core.harness import SMALL, command, lines, records
 from tests.rewards.server import KEY, VARIABLE, Answer, Stub, stub
@@ -90,7 +91,7 @@ def test_a_constitution_from_a_file(tmp_path: Path) -> None:
 
 def test_errors_name_the_annotators_options(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"^annotator\.retries=-1"):
-        build(retries=-1)
+        load_config(["annotator=judge", "annotator.model=referee", "annotator.retries=-1"])
     with pytest.raises(UserError, match=r"annotator=judge needs annotator\.model="):
         build(model="")
     with pytest.raises(UserError, match=r"Check annotator\.url and that the server runs"):

@@ -270,7 +270,7 @@ def fitting_goes_on_from_its_state(component: Component, seed: int) -> None:
     settings = SMALL | {"lr_schedule": "linear"}
     made, again = attempt(tuned, seed, **settings), attempt(tuned, seed, **settings)
     kept: list[Mapping[str, Any]] = []
-    counted: list[int] = []
+    counted: list[tuple[int, int]] = []
 
     def keep(update: int, updates: int, metrics: Any, state: Callable[[], Mapping[str, Any]] | None = None) -> None:
         if update == UPDATES // 2 and state is not None:
@@ -279,7 +279,9 @@ def fitting_goes_on_from_its_state(component: Component, seed: int) -> None:
     fit(made, progress=keep)
     if not kept:
         raise NotApplicable("it gives no state")
-    fit(again, progress=lambda update, *line: counted.append(update), state=kept[0])
-    if counted != list(range(UPDATES // 2 + 1, UPDATES + 1)):
-        raise PropertyBroken(f"After {UPDATES // 2} of {UPDATES} updates it went on with {counted}.")
+    fit(again, progress=lambda update, updates, *line: counted.append((update, updates)), state=kept[0])
+    begun, whole = UPDATES // 2, counted[-1][1] if counted else UPDATES
+    if counted != [(update, whole) for update in range(begun + 1, whole + 1)]:
+        told = ", ".join(str(update) for update, _ in counted[:5])
+        raise PropertyBroken(f"After {begun} of {whole} updates it went on with {told or 'none'}.")
     _close(scores(made), scores(again), "Going on from its state")
