@@ -176,5 +176,15 @@ def test_no_question_is_a_fault_of_the_server(
     ask()
 
 
+@pytest.mark.parametrize("seed", [0, -1, 2**70])
+def test_a_run_with_weights_is_reached(asked: Visitor, seed: int) -> None:
+    """Else the questions above end before any model is asked."""
+    start = starts.chosen(asked.results)
+    own = next(line["prompt"] for line in generations(start.runs[0].path))
+    for run in (start.runs[0].path.name, ""):
+        answer = asked.post("/simulator/say", {"run": run, "prompt": own, "seed": seed})
+        assert "done" in json.loads(answer.text.splitlines()[-1]), answer.text
+
+
 def _between(path: str) -> list[str]:
     return [part.partition("}")[0] for part in path.split("{")[1:]]
