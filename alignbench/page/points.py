@@ -25,11 +25,14 @@ FIGURES = {"gold": "optimization/gold_reward", "proxy": "optimization/proxy_rewa
 
 def looked_at(config: RunConfig, rows: int = 0) -> list[str]:
     """Overrides that make a run evaluate itself some ten times while it learns, unless its settings say how often. They change
-    nothing of what it learns or measures at its end. `rows`: examples, where it is trained for passes over them."""
+    nothing of what it learns or measures at its end. `rows`: examples, where it is trained for passes over them; a run whose updates
+    nobody knows yet is not looked at, for one evaluation at every update may take longer than all of its training."""
     algo = config.algo.config
     if config.eval.every or algo.consumes in (Consumes.NOTHING, Consumes.DEMONSTRATIONS):
         return []
     updates = algo.updates if algo.updates > 0 else round(algo.passes * rows / algo.batch_size)
+    if not updates:
+        return []
     families = f"[{FAMILY}]" if FAMILY in config.eval.families else "[]"
     return [
         f"eval.every={max(math.ceil(updates / POINTS), 1)}",
@@ -41,6 +44,7 @@ def looked_at(config: RunConfig, rows: int = 0) -> list[str]:
 
 def points(run: Path) -> list[dict[str, Any]]:
     """One for each: the update, its figures, and the first response to each of a few prompts."""
+    lines = list(json_lines(run / LINES))  # first, for a point's line is written after what was said at it
     said: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for line in json_lines(run / GENERATIONS):
         update = line.get("update")
@@ -48,7 +52,7 @@ def points(run: Path) -> list[dict[str, Any]]:
             said[update].append(_response(line))
     return [
         {"update": line["update"], **_figures(line.get("metrics")), "said": said[line["update"]]}
-        for line in json_lines(run / LINES)
+        for line in lines
         if isinstance(line.get("update"), int)
     ]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import uvicorn
@@ -23,11 +25,18 @@ from tests.core.harness import SMALL
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+Found = TypeVar("Found")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"
 )
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+def run_apart(work: Coroutine[Any, Any, Found]) -> Found:
+    """`asyncio.run` in a thread of its own: where a browser is open, this one has a loop already."""
+    with ThreadPoolExecutor(1) as pool_:
+        return pool_.submit(asyncio.run, work).result()
 
 
 @contextlib.contextmanager

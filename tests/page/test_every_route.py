@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -13,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.routing import Route
 
+from alignbench.page.simulator import starts
+from alignbench.page.simulator.checkpoints import generations
 from alignbench.page.training import Training
 from tests.page.rank_kit import Visitor, item, project
 from tests.page.test_rank_api import actions, json_values
@@ -24,9 +28,21 @@ VIEW = ("only", "row", "metric", "primary", "baseline", "at_kl", "at_budget", "f
 PATHS = {
     "project": ["first", "gone"], "name": ["Ann", "session"], "id": [TRAINING, "1" * 16], "act": ["stop", "resume"], "token": ["x"],
 }  # fmt: skip
-START = st.fixed_dictionaries({}, optional={"start": st.sampled_from(["", "x"]) | json_values, "text": json_values})
+RUN = "the run with weights"
+KNOWN_PROMPT = "a prompt of the data's own"
+"""Both are replaced by what they are called."""
+START = st.fixed_dictionaries(
+    {}, optional={"start": st.sampled_from(["", "x"]) | json_values, "text": st.just("hello there") | json_values}
+)
 SAY = st.fixed_dictionaries(
-    {}, optional={name: st.sampled_from(["", "x"]) | json_values for name in ("start", "run", "prompt", "text", "seed")}
+    {},
+    optional={
+        "start": st.sampled_from(["", "", "x"]) | json_values,
+        "run": st.sampled_from([RUN, RUN, "", "x"]) | json_values,
+        "prompt": st.sampled_from([KNOWN_PROMPT, KNOWN_PROMPT, "", "x"]) | json_values,
+        "text": st.sampled_from(["", "hello there"]) | json_values,
+        "seed": st.integers(0, 9) | st.integers() | json_values,
+    },
 )
 CHOICES = st.fixed_dictionaries(
     {},
@@ -94,11 +110,13 @@ SAID = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Visitor:
-    """Two runs, a project, and a training whose process is gone. Nothing can be started."""
+def asked(tmp_path_factory: pytest.TempPathFactory, results: Path, sizes: None) -> Visitor:
+    """Three runs, of which one has weights, a project, and a training whose process is gone. Nothing can be started."""
     tmp_path = tmp_path_factory.mktemp("routes")
     for settings_ in (ppo(0.1, 0), dpo(0)):
         write_scores(write_with_baseline(tmp_path / "runs", settings_, 1.0), "helpfulness/gold_reward", [0.1, 0.2, 0.3])
+    (trained,) = results.glob("*-ppo-*")
+    shutil.copytree(trained, tmp_path / "runs" / trained.name)
     project(tmp_path, [item(i) for i in range(3)])
     (tmp_path / "runs" / ".page").mkdir()
     gone = Training(TRAINING, "rank/first", ("algo=ppo",), "ppo-tiny-world-s0-00000000", 0.0, 2**22 - 1, 0.0)
@@ -127,6 +145,9 @@ def test_no_question_is_a_fault_of_the_server(
 
     monkeypatch.setattr("alignbench.page.training.Trainings._launch", launched)
     names = [name.partition(":")[0] for name in _between(path)]
+    start = starts.chosen(asked.results)
+    trained = start.runs[0].path.name
+    own = next(line["prompt"] for line in generations(start.runs[0].path))
 
     @given(data=st.data())
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -145,11 +166,24 @@ def test_no_question_is_a_fault_of_the_server(
             answer = asked.http.get(address)
         else:
             body = data.draw(ROUTES[method, path].body.map(json.dumps) | st.binary(max_size=40), label="body")
+            if isinstance(body, str):
+                body = body.replace(RUN, trained).replace(KNOWN_PROMPT, own)
             answer = asked.post(address, body)
         assert answer.status_code < 500, answer.text
         assert "Traceback" not in answer.text
+        assert "Something went wrong" not in answer.text, "told in a line of an answer that had begun"
 
     ask()
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**70])
+def test_a_run_with_weights_is_reached(asked: Visitor, seed: int) -> None:
+    """Else the questions above end before any model is asked."""
+    start = starts.chosen(asked.results)
+    own = next(line["prompt"] for line in generations(start.runs[0].path))
+    for run in (start.runs[0].path.name, ""):
+        answer = asked.post("/simulator/say", {"run": run, "prompt": own, "seed": seed})
+        assert "done" in json.loads(answer.text.splitlines()[-1]), answer.text
 
 
 def _between(path: str) -> list[str]:

@@ -89,7 +89,7 @@ def test_the_file_works_with_the_network_off(opened: Callable[..., Page], file: 
     assert page.locator("#train, #own").count() == 0, "nothing is offered that needs a server"
 
 
-def test_gauges_follow_the_sliders(opened: Callable[..., Page], file: str) -> None:
+def test_gauges_follow_the_sliders(opened: Callable[..., Page], file: str, simulated: dict[str, Any]) -> None:
     page = opened(file)
     page.select_option("#annotator", label="honest")
     move(page, "#coefficient", 100)
@@ -115,7 +115,7 @@ def test_gauges_follow_the_sliders(opened: Callable[..., Page], file: str) -> No
         move(page, f"#term-{k}", page.eval_on_selector(f"#term-{k}", "s => s.min <= 0 && s.max >= 0 ? 0 : s.max"))
     assert "nothing is wanted" in page.inner_text("#formula")
     assert (value(page, "kl"), value(page, "proxy")) == (0.0, 0.0)
-    page.select_option("#reward", "reward0")
+    page.select_option("#reward", simulated["rewards"][0]["name"])
     assert page.is_disabled("#term-2") and "really trained with" in page.inner_text("#meaning")
     assert "about" in page.inner_text("#formula") or not page.inner_text("#formula")
 
@@ -137,11 +137,11 @@ def test_too_few_samples_are_said_and_shown(opened: Callable[..., Page], file: s
 def test_the_browser_counts_as_python_does(opened: Callable[..., Page], file: str, simulated: dict[str, Any]) -> None:
     """Weights, KL and effective samples of every prompt, from repeated responses as from all that were drawn."""
     page = opened(file)
-    page.select_option("#reward", "reward0")
+    page.select_option("#reward", simulated["rewards"][0]["name"])
     move(page, "#coefficient", 60)
     sizes, counts = simulated["pool"]["sizes"], columns.read(simulated["pool"]["counts"])
     drawn, start = [], 0
-    scores = columns.read(simulated["pool"]["columns"]["reward0"])
+    scores = columns.read(simulated["pool"]["columns"][simulated["rewards"][0]["name"]])
     gold = columns.read(simulated["pool"]["columns"]["gold"])
     golds = []
     for size in sizes:
@@ -233,6 +233,52 @@ def test_without_a_run_it_says_what_to_do(browser: Browser, serve: Callable[[Pat
         page.wait_for_selector("#status:has-text('Train one first')")
     finally:
         page.close()
+
+
+def test_a_question_of_ones_own_is_sampled_once(opened: Callable[..., Page], file: str) -> None:
+    """However often something is moved meanwhile; and a refusal that comes late changes nothing that was chosen since."""
+    page = opened(file)
+    found = page.evaluate("""async () => {
+        const { answers } = simulator;
+        const asked = [];
+        answers.source = { ask: (text) => new Promise((take, refuse) => asked.push({ take, refuse })) };
+        const first = answers.ask("mine");
+        answers.generate();
+        answers.generate();
+        asked.forEach(({ take }) => take({ known: false, pool: simulator.data.pool }));
+        await first;
+        const kept = answers.own;
+        const second = answers.ask("other").catch((error) => error.message);
+        answers.own = null;
+        answers.generate();
+        asked.forEach(({ refuse }) => refuse(new Error("too many")));
+        const refused = [await second, answers.own];
+        answers.own = { text: "moved to" };
+        answers.generate();
+        answers.generate();
+        asked.forEach(({ refuse }) => refuse(new Error("gone")));
+        await new Promise((done) => setTimeout(done));
+        answers.generate();
+        return [asked.length, kept.text, kept.set.starts.length > 1, refused];
+    }""")
+    assert found == [4, "mine", True, ["too many", None]], "asked again after a refusal"
+
+
+def test_only_a_run_that_was_watched_becomes_a_dot(
+    opened: Callable[..., Page],
+    serve: Callable[[Path], str],
+    results: Path,
+    simulated: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = Pretended(monkeypatch, "finished-long-ago")
+    runs.status = "finished"
+    monkeypatch.setattr(Trainings, "all", lambda self: [Training("2" * 16, "", (), "run", 0.0, 0, 0.0)])
+    page = opened(f"{serve(results)}/simulator")
+    words = page.locator("#trainings li.card p:has-text('Finished: gold reward 3.25')")
+    words.wait_for()
+    page.wait_for_load_state("networkidle")
+    assert words.inner_text() == "Finished: gold reward 3.25 at KL 1.50.", "nothing is read for the plots"
 
 
 class Pretended:

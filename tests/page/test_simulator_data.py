@@ -68,7 +68,7 @@ def test_annotators_and_rewards_come_with_their_terms(simulated: dict[str, Any])
 
 def test_checkpoints_say_what_they_said_when_they_were_evaluated(simulated: dict[str, Any], results: Path) -> None:
     (checkpoint,) = simulated["checkpoints"]
-    assert checkpoint["algo"] == "ppo" and checkpoint["reward"] == "reward0"
+    assert checkpoint["algo"] == "ppo" and checkpoint["reward"] == simulated["rewards"][0]["name"]
     (run,) = results.glob("*-ppo-*")
     lines = [json.loads(line) for line in (run / "generations.jsonl").read_text().splitlines()]
     asked = {prompt["id"] for prompt in simulated["prompts"]}

@@ -65,9 +65,9 @@ def test_every_response_is_there_with_its_probability(whole: dict[str, Any], fol
     assert sizes == [13, 13], "1 + 3 that end, and 9 that are cut off: padding is ruled out"
     prior = torch.tensor(columns.read(whole["pool"]["prior"]), dtype=torch.double).view(2, 13)
     assert prior.sum(1).tolist() == pytest.approx([1, 1], abs=1e-12)
-    assert whole["rewards"] == [{"name": "reward0", "label": "gold"}]
+    assert [reward["label"] for reward in whole["rewards"]] == ["gold"]
     assert columns.read(whole["pool"]["columns"]["gold"]) == pytest.approx(
-        columns.read(whole["pool"]["columns"]["reward0"]), abs=1e-6
+        columns.read(whole["pool"]["columns"][whole["rewards"][0]["name"]]), abs=1e-6
     )
 
 

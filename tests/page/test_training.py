@@ -19,6 +19,7 @@ import pytest
 
 from alignbench import AlignbenchError, UserError
 from alignbench.app.compose import load_config
+from alignbench.page import points as page_points
 from alignbench.page import training
 from alignbench.page.points import looked_at
 from alignbench.page.training import Choice, Progress, Trainings, checked
@@ -161,8 +162,39 @@ def test_a_run_is_looked_at_some_ten_times_unless_it_says_how_often() -> None:
     assert every("algo=dpo", "algo.updates=4") == "1"
     passes = ("algo=dpo", "algo.updates=0", "algo.passes=10", "algo.batch_size=16")
     assert every(*passes, rows=120) == "8", "75 updates"
-    assert every(*passes) == "1"
+    assert every(*passes, rows=3) == "1"
+    assert every(*passes) == "not", "how many updates they are is not known"
     assert every("algo=ppo", "eval.every=3") == every("algo=best_of_n") == every("algo=sft") == "not"
+
+
+def test_a_point_that_comes_while_one_looks_is_told_whole_or_not_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was said is written before the point's line; it comes between two readings here."""
+
+    def write(name: str, update: int, **line: Any) -> None:
+        with (tmp_path / name).open("a") as file:
+            file.write(json.dumps({"update": update, **line}) + "\n")
+
+    def point(update: int) -> None:
+        write("points-generations.jsonl", update, index=0, prompt="p", response="so")
+        write("points.jsonl", update, metrics={})
+
+    read: list[Path] = []
+
+    def between(path: Path) -> list[Any]:
+        found = list(json_lines(path))
+        read.append(path)
+        if len(read) == 1:
+            point(1)
+        return found
+
+    point(0)
+    json_lines = page_points.json_lines
+    monkeypatch.setattr(page_points, "json_lines", between)
+    for seen in (1, 2):
+        found = page_points.points(tmp_path)
+        assert [(one["update"], len(one["said"])) for one in found] == [(k, 1) for k in range(seen)]
 
 
 def test_points_are_told_once_each_with_what_was_said(tmp_path: Path) -> None:

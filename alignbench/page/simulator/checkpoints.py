@@ -12,11 +12,10 @@ import torch
 
 from alignbench import functional
 from alignbench.app.target import of_run
-from alignbench.errors import UserError
 from alignbench.evaluation.respond import given_samples
 from alignbench.page.simulator import columns
 from alignbench.page.simulator.responses import Responses, coloured, likelihoods, told
-from alignbench.page.simulator.world import World, checkpoint, reward_label
+from alignbench.page.simulator.world import World, checkpoint, own_reward, reward_of
 from alignbench.records import REFERENCE, Prompt, Samples
 from alignbench.results.disk.directory import GENERATIONS
 from alignbench.results.disk.runs import StoredRun
@@ -27,7 +26,7 @@ def compared(
     world: World, run: StoredRun, prompts: Sequence[Prompt], asked: Sequence[Responses]
 ) -> dict[str, Any] | None:
     """A run as the simulator shows it beside the tilt; None where nothing is known of it on these prompts."""
-    who = run.record.identity
+    who, reward = run.record.identity, reward_of(run)
     found = _everything(world, run, asked) if asked and asked[0].probabilities else _said(world, run, prompts)
     if found is None:
         return None
@@ -36,7 +35,7 @@ def compared(
         "label": label(run),
         "algo": who.algo,
         "annotator": who.annotator,
-        "reward": next((named.name for named, _ in world.rewards if named.label == reward_label(run)), None),
+        "reward": next((named.name for named, _ in world.rewards if reward and named.name == reward.name), None),
         **found,
     }
 
@@ -82,7 +81,7 @@ def _said(world: World, run: StoredRun, prompts: Sequence[Prompt]) -> dict[str, 
         world.policy.load(checkpoint(run))
         own = world.policy.logprobs(samples.sequences).logprobs
         ratios = own - world.policy.logprobs(samples.sequences, role=REFERENCE).logprobs
-    best = "candidates" in run.settings or any(name.startswith("optimization/kl_bound") for name in run.record.metrics)
+    best = any(name.startswith("optimization/kl_bound") for name in run.record.metrics)
     return {
         # As it was measured: a token that is no text is not among those that are read again here.
         "kl": None if best else math.fsum(line["logprob"] - line["ref_logprob"] for line in shared) / len(shared),
@@ -94,10 +93,7 @@ def _said(world: World, run: StoredRun, prompts: Sequence[Prompt]) -> dict[str, 
 
 def chosen_by(world: World, run: StoredRun, samples: Samples) -> torch.Tensor:
     """Scores by the reward that a run chooses the best of its candidates by."""
-    for named, source in world.rewards:
-        if named.label == reward_label(run):
-            return checked_scores(source, samples)
-    raise UserError(f"{run.path.name} chooses by a reward that is no longer there.")
+    return checked_scores(own_reward(world, run), samples)
 
 
 def label(run: StoredRun) -> str:

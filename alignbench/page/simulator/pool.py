@@ -21,7 +21,7 @@ from alignbench.selection import digest, package_digest
 from alignbench.store.artifacts import Store, Write, cache_root
 from alignbench.store.keys import core_digest
 
-VERSION = 3
+VERSION = 4
 QUESTIONS, SAMPLES = 15, 512
 OF_PRETRAINED = (4, 64)
 """The same where every response takes long."""
@@ -30,13 +30,14 @@ _FILE = "pool.json"
 Say = Callable[[str], None]
 
 
-def pool(start: Start, say: Say = lambda text: None) -> dict[str, Any]:
-    """From the cache where it was made before, for the same weights and runs."""
+def pool(start: Start, say: Say = lambda text: None, read_world: Callable[[], World] | None = None) -> dict[str, Any]:
+    """From the cache where it was made before, for the same weights and runs. `read_world`: where the world comes from if not; its
+    policy ends with the weights of some run."""
     runs = [run.path.name for run in start.runs[:MOST_CHECKPOINTS]]
     store = Store(cache_root(""), "the simulator", say)
 
     def make() -> Write:
-        made = json.dumps(_made(load(start), say), allow_nan=False)
+        made = json.dumps(_made(read_world() if read_world else load(start), say), allow_nan=False)
         return lambda folder: (folder / _FILE).write_text(made, encoding="utf-8")
 
     def read(folder: Path, made_by: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from alignbench.contracts import Policy
+from alignbench.errors import AlignbenchError
 from alignbench.evaluation.respond import given_samples
 from alignbench.page.simulator import columns
 from alignbench.page.simulator.world import World
@@ -68,7 +69,10 @@ def likelihoods(policy: Policy, samples: Samples, role: str = POLICY) -> Tensor:
     """[B] float64: how likely each of all responses is. They sum to 1, but for the rounding of the model's own arithmetic."""
     with torch.no_grad():
         found = policy.logprobs(samples.sequences, role=role).logprobs.double().sum(1).exp().cpu()
-    assert abs(float(found.sum()) - 1) < 1e-3, "some response was not written down"
+    if abs(float(found.sum()) - 1) >= 1e-3:
+        raise AlignbenchError(
+            f"The probabilities of all responses sum to {float(found.sum()):.4f}: some were not written down."
+        )
     return found / found.sum()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from alignbench.errors import AlignbenchError, UserError
 from alignbench.page.answers import as_json, asked
@@ -83,7 +84,7 @@ class Simulator:
             async for event in found:
                 yield f"{json.dumps(event, allow_nan=False)}\n"
 
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
+        return _Overheard(found, lines())
 
     def trainings(self, request: Request) -> Response:
         return JSONResponse([{"id": training.id, "title": training.title} for training in self._trainings.all()])
@@ -132,6 +133,20 @@ class Simulator:
                 await anyio.sleep(EVERY)
 
         return StreamingResponse(told(), media_type="text/event-stream")
+
+
+class _Overheard(StreamingResponse):
+    """Lines of something that is to end with its listener, also with one who leaves while a line is sent."""
+
+    def __init__(self, source: AsyncGenerator[Any], lines: AsyncIterator[str]) -> None:
+        super().__init__(lines, media_type="application/x-ndjson")
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._source.aclose()
 
 
 def _event(found: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,11 @@ class Speaker:
     def __init__(self, start: Start) -> None:
         self.world: World = load(start)
         self._holds = ""
+
+    def lend(self) -> World:
+        """Its world, to somebody who reads other weights."""
+        self._holds = ""
+        return self.world
 
     @cached_property
     def known(self) -> dict[str, Prompt]:
@@ -83,7 +88,7 @@ class Speaker:
             self._holds = name
         candidates = of_run(run.path, ()).config.algo.config.candidates
         if candidates > 1:  # of so many the best is shown: the others are nobody's answers
-            drawn = policy.generate([prompt], Sampling(), n=n * candidates, rng=rng).samples
+            drawn = self._watched(prompt, n * candidates, POLICY, rng, lambda event: tell({"texts": []}))
             scores = chosen_by(self.world, run, drawn).reshape(n, candidates)
             best = scores.argmax(1) + torch.arange(n, device=scores.device) * candidates
             tell({"done": told(self.world, drawn.select(best), None)})
@@ -119,14 +124,15 @@ class Speaker:
     def _nearest(self, said: str) -> str:
         words = set(said.split())
         ordered = sorted(self.known, key=lambda text: -len(words & set(text.split())))[:50]
-        return (difflib.get_close_matches(said, ordered, 1, 0.0) or ordered)[0]
+        found = difflib.get_close_matches(said, ordered, 1, 0.0) or ordered or ["one of the prompts that are listed"]
+        return found[0]
 
 
 class _GoneError(Exception):
     """Nobody listens any more."""
 
 
-async def overheard(work: Callable[[Tell], None]) -> AsyncIterator[dict[str, Any]]:
+async def overheard(work: Callable[[Tell], None]) -> AsyncGenerator[dict[str, Any]]:
     """What `work` tells, as it tells it, from a thread of its own. It ends with the listener; what goes wrong is told in words."""
     loop, found = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
     gone = threading.Event()

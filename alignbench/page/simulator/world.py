@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from alignbench.app.config import RunConfig
 from alignbench.app.target import of_run
 from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
 from alignbench.errors import AlignbenchError
-from alignbench.page.simulator.starts import Start
+from alignbench.page.simulator.starts import MOST_RUNS, Start
 from alignbench.pipeline.display import Display
 from alignbench.pipeline.evaluate import weights
 from alignbench.pipeline.preparation import load_model, needs_reward
@@ -20,11 +22,15 @@ from alignbench.plugins import Kind, registry
 from alignbench.results.disk.directory import BASELINE
 from alignbench.results.disk.runs import StoredRun
 from alignbench.seeds import Seeds
+from alignbench.selection import digest
+
+MOST_REWARDS, OF_PRETRAINED = 6, 2
+"""Rewards that are shown, the latest: each learned one holds a model of its own."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A reward source of a run, or an annotator by its component's name."""
+    """A reward source by what it was made from, so that no other is ever taken for it; or an annotator by its component's name."""
 
     name: str
     label: str
@@ -77,27 +83,66 @@ def _annotators(data: DataSource, seeds: Seeds) -> list[tuple[Named, Annotator]]
 
 
 def _rewards(start: Start, data: DataSource, sft: Policy) -> list[tuple[Named, RewardSource]]:
-    """One of each kind that the runs had, the latest: a learned one by whose rankings it learnt from. In the order in which the kinds
-    came up, so that a later run leaves the names as they are."""
-    latest = {label: run for run in reversed(start.runs) if (label := reward_label(run)) is not None}
+    """Those of `shown`. Two of one label, as by an annotator with other weights, are told apart by a run that had each."""
+    runs = shown(start, most=OF_PRETRAINED if sft.pretrained else MOST_REWARDS)
+    labels = Counter(named.label for named, _ in runs)
     found = []
-    for place, (label, run) in enumerate(latest.items()):
-        config = of_run(run.path, ()).config
-        fitted = issubclass(config.reward.load(), FittableRewardSource)
-        policy = _sft(config, data, run) if fitted else sft  # one that is learnt adds a role to a model of its own
-        source: RewardSource = config.reward.build(policy=policy, data=data, seeds=Seeds(config.seed).child("reward"))
-        if isinstance(source, FittableRewardSource) and source.needs_rankings(config.reward.config):
-            source.load(run.path / "reward")
-        found.append((Named(f"reward{place}", label), source))
+    for named, run in runs:
+        label = f"{named.label}, as in {run.path.name}" if labels[named.label] > 1 else named.label
+        found.append((Named(named.name, label), _source(run, data, sft)))
     return found
 
 
-def reward_label(run: StoredRun) -> str | None:
-    """What tells its reward from another's, in words; None where its algorithm has none."""
+def shown(start: Start, most: int) -> list[tuple[Named, StoredRun]]:
+    """The latest different rewards that the runs had, each with the latest run that had it; the oldest first."""
+    found: dict[str, tuple[Named, StoredRun]] = {}
+    for run in start.runs:
+        if len(found) == most:
+            break
+        if (named := reward_of(run)) is not None:
+            found.setdefault(named.name, (named, run))
+    return list(reversed(found.values()))
+
+
+def is_current(world: World, start: Start) -> bool:
+    """Whether it holds the rewards of all runs that are there now."""
+    most = OF_PRETRAINED if world.policy.pretrained else MOST_REWARDS
+    names = [named.name for named, _ in shown(start, most)]
+    return world.start.key == start.key and names == [named.name for named, _ in world.rewards]
+
+
+def own_reward(world: World, run: StoredRun) -> RewardSource:
+    """The reward that a run was trained with, or chooses by: its own, also where that is none of those that are shown."""
+    own = reward_of(run)
+    for named, source in world.rewards:
+        if own is not None and named.name == own.name:
+            return source
+    return _source(run, world.data, world.policy)
+
+
+def _source(run: StoredRun, data: DataSource, sft: Policy) -> RewardSource:
+    config = of_run(run.path, ()).config
+    fitted = issubclass(config.reward.load(), FittableRewardSource)
+    policy = _sft(config, data, run) if fitted else sft  # one that is learnt adds a role to a model of its own
+    source: RewardSource = config.reward.build(policy=policy, data=data, seeds=Seeds(config.seed).child("reward"))
+    if isinstance(source, FittableRewardSource) and source.needs_rankings(config.reward.config):
+        source.load(run.path / "reward")
+    return source
+
+
+def reward_of(run: StoredRun) -> Named | None:
+    """Named by all that it was made from, the settings of its annotator too; None where its algorithm has none."""
     who = run.record.identity
-    if not who.reward or not needs_reward(of_run(run.path, ()).config):
+    return _reward_of(run.path, who.reward, who.annotator) if who.reward else None
+
+
+@functools.lru_cache(maxsize=4 * MOST_RUNS)
+def _reward_of(run: Path, reward: str, annotator: str | None) -> Named | None:
+    config = of_run(run, ()).config
+    if not needs_reward(config):
         return None
-    return f"{who.reward} from the rankings of {who.annotator}" if who.annotator else who.reward
+    made_from = digest(config.seed, config.reward_hash, config.annotator_hash if annotator else "")
+    return Named(f"reward-{made_from[:12]}", f"{reward} from the rankings of {annotator}" if annotator else reward)
 
 
 def checkpoint(run: StoredRun) -> Path:

@@ -31,27 +31,31 @@ export class Answers {
   /** From now on about what somebody typed. A refusal leaves what was there, and is thrown. */
   async ask(text) {
     this.stop();
-    const before = this.own;
-    this.own = { text };
+    const before = this.own, own = (this.own = { text });
     byId("asked").textContent = text;
     try {
       if (this.checkpoint) return await this.sample();
       await this.sampleOwn();
     } catch (error) {
-      this.own = before;
-      this.generate();
+      if (this.own === own) {
+        this.own = before;
+        this.generate();
+      }
       throw error;
     }
-    this.generate();
+    if (this.own === own && !this.checkpoint) this.generate();
   }
 
-  /** Samples of the SFT model in answer to what was typed, which can be tilted. */
-  async sampleOwn() {
+  /** Samples of the SFT model in answer to what was typed, which can be tilted: asked for once, however often something is moved. */
+  sampleOwn() {
     const { own } = this;
     byId("prompt-sure").textContent = "Sampling the SFT model ...";
-    const found = await this.source.ask(own.text);
-    own.set = samples(found.pool);
-    notice(found.known ? "Sampled. Its truth is known." : "Sampled. It is none of the data's own prompts: what is right is not known.");
+    const sample = async () => {
+      const found = await this.source.ask(own.text);
+      own.set = samples(found.pool);
+      notice(found.known ? "Sampled. Its truth is known." : "Sampled. It is none of the data's own prompts: what is right is not known.");
+    };
+    return (own.pending ??= sample().finally(() => (own.pending = null)));
   }
 
   /** Shows what is known; `anew`: a trained run, and a model of which no samples are there, are sampled where a server can. */
@@ -76,7 +80,7 @@ export class Answers {
       return this.recorded(checkpoint, p, whole ? drawn(checkpoint.shares, from, to, DRAWS, chance) : null);
     }
     if (!pooled) {
-      if (own && simulator.rewarded) return void this.sampleOwn().then(() => this.generate(), (error) => this.refused(error));
+      if (own && simulator.rewarded) return void this.waitForOwn();
       this.put(OPTIMISED, []);
       byId("prompt-sure").textContent = "There is no reward to tilt by: choose a trained run under “Answered by”.";
       return;
@@ -92,6 +96,17 @@ export class Answers {
     byId("prompt-sure").textContent = simulator.data.exact
       ? "Drawn from the exact optimum."
       : `Effective samples of this prompt: ${effective}${effective < ENOUGH ? ", too few to rely on" : ""}.`;
+  }
+
+  /** Shows the samples when they are there, unless something else is asked by then. */
+  async waitForOwn() {
+    const { own } = this, first = !own.pending;
+    try {
+      await this.sampleOwn();
+      if (first && this.own === own && !this.checkpoint) this.generate();
+    } catch (error) {
+      if (first && this.own === own) this.refused(error);
+    }
   }
 
   /** What a run said when it was evaluated, or draws from its exact distribution. */

@@ -1,7 +1,7 @@
 // Real runs with the simulator's settings, in processes of their own, watched while they train, side by side.
 import { along } from "../along.js";
 import { get, post } from "../api.js";
-import { el } from "../dom.js";
+import { byId, el } from "../dom.js";
 import { arrived } from "./arrived.js";
 import { drawTraining } from "./plot.js";
 import { coefficient, coefficientName } from "./settings.js";
@@ -11,7 +11,6 @@ const MEASURED = { gold: "gold, held out", proxy: "proxy, held out", kl: "KL, he
 const RUNNING = ["starting", "running"];
 /** KL coefficients to see beside one another. */
 const PAIR = [0, 0.2];
-const byId = (name) => document.getElementById(name);
 
 export async function watchTrainings(simulator) {
   const live = new Live(simulator);
@@ -133,6 +132,7 @@ class Run {
     this.words.textContent = said(at, this.lines);
     this.words.classList.toggle("warning", at.status === "failed");
     const running = RUNNING.includes(at.status);
+    this.watched ||= running;
     this.stop.hidden = !running;
     this.resume.hidden = running || at.status === "finished";
     const stage = this.lines.at(-1)?.stage;
@@ -143,7 +143,8 @@ class Run {
     if (running) return;
     this.events.close();
     if (at.run) this.links.replaceChildren(...links(at));
-    if (at.status === "finished") this.draw(at.run);
+    // One that had finished before the page was opened is among the samples, or is left out there.
+    if (at.status === "finished" && this.watched) this.draw(at.run);
   }
 
   /** The chosen prompt's answer after every few updates, the latest first. */
