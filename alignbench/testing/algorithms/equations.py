@@ -111,13 +111,13 @@ def _compare(trial: Trial, update: Update, number: int, kls: tuple[float, ...]) 
             wanted = wanted * min(1.0, limit / (float(wanted.norm()) + 1e-6))
         size = float(wanted.abs().max())
         off = float((step.role(name).gradient.double() - wanted).abs().max()) / max(size, 1e-6)
-        most = max(most, off)
-        if off > GRADIENT:
+        if not off <= GRADIENT:
             whose = "" if name == POLICY else f" of the role {name!r}"
             raise PropertyBroken(
                 f"Step {number + 1} of {len(update.steps)} with {told(trial)}: the gradient{whose} is off by {off:.2g} of its "
                 f"size from that of the stated loss; rounding is below {GRADIENT:g}."
             )
+        most = max(most, off)
     return most
 
 

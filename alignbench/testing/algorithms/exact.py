@@ -249,7 +249,7 @@ def optimum_is_that_of_its_candidates(component: Component, seed: int) -> str:
         drawn = drawn.reshape(draws, config.candidates)
         winners = drawn.gather(1, rewards[drawn].argmax(1, keepdim=True)).squeeze(1)
         best[row] = torch.bincount(winners, minlength=len(chances)).double() / draws
-    if (distance := total_variation(best, optimum)) > CANDIDATES_OFF:
+    if not (distance := total_variation(best, optimum)) <= CANDIDATES_OFF:
         raise PropertyBroken(
             f"{draws} draws are {distance:.3f} away from it in total variation: at most {CANDIDATES_OFF:g}."
         )

@@ -43,7 +43,7 @@ def steps_are_those_of_adamw(component: Component, seed: int) -> str:
         for number in range(3):
             update = traced(trial, varied_batch(trial))
             for role in (role for step in update.steps for role in step.roles):
-                if limit > 0 and float(role.gradient.norm()) > limit * 1.001:
+                if limit > 0 and not float(role.gradient.norm()) <= limit * 1.001:
                     raise PropertyBroken(
                         f"max_grad_norm={limit:g}: a gradient of the role {role.role!r} has norm {float(role.gradient.norm()):.3g}."
                     )
@@ -53,12 +53,12 @@ def steps_are_those_of_adamw(component: Component, seed: int) -> str:
                 wanted = moments.setdefault(role.role, Moments(role.before)).stepped(role, rate, eps, decay)
                 size = float((role.after - role.before).abs().max())
                 off = float((wanted - role.after).abs().max()) / max(size, 1e-3)
-                largest = max(largest, off)
-                if off > ROUNDING:
+                if not off <= ROUNDING:
                     raise PropertyBroken(
                         f"learning_rate={rate:.3g}, adam_eps={eps:g}, weight_decay={decay:g}: a step of the role {role.role!r} is off by "
                         f"{off:.2g} of its size."
                     )
+                largest = max(largest, off)
     return f"at most {largest:.1g} of a step's size, of at most {ROUNDING:g}"
 
 
