@@ -33,7 +33,7 @@ class Silent(resolve("rloo").load()):  # type: ignore[misc]
 
     def update(self, batch: Any) -> Any:
         report = super().update(batch)
-        return replace(report, metrics={name: math.nan for name in report.metrics})
+        return replace(report, metrics=dict.fromkeys(report.metrics, math.nan))
 
 
 def run(name: str, target: str = "") -> None:
