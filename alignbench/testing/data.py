@@ -176,11 +176,15 @@ def rankings_are_whole(component: Component, seed: int) -> None:
 def something_is_said(component: Component, seed: int) -> None:
     """At most half of its demonstrations, lessons or labelled responses are empty, and no prompt is; roles are system, user or assistant, and a prompt ends with the user's."""
     data = read(component, seed)
-    parts = {"demonstration": data.demonstrations(), "lesson": data.lessons(), "label": data.labelled()}
-    for part, rows in parts.items():
-        empty = sum(not one.response.strip() for one in rows)
-        if 2 * empty > len(rows):
-            raise PropertyBroken(f"Most responses of its {part}s are empty ({empty} of {len(rows)}).")
+    parts = {
+        "demonstrations": [one.response for one in data.demonstrations()],
+        "lessons": [one.response for one in data.lessons()],
+        "labels": [one.response for one in data.labelled()],
+    }
+    for part, texts in parts.items():
+        empty = sum(not text.strip() for text in texts)
+        if 2 * empty > len(texts):
+            raise PropertyBroken(f"Most responses of its {part} are empty ({empty} of {len(texts)}).")
     for prompt in everything(data):
         roles = [message.role for message in prompt.messages]
         if set(roles) - {"system", "user", "assistant"} or roles[-1:] != ["user"]:
