@@ -1,12 +1,10 @@
-"""Checks of an annotator: what a ranking is, what it must not depend on, and the probability that it states against how often it
-prefers so."""
+"""Checks of an annotator: what a ranking is, and what it must not depend on. What it states of itself: annotators/probability.py."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,9 +21,7 @@ from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.known import known, with_settings
 from alignbench.testing.world import BradleyTerry, World, WorldData
 
-ASKED, RESPONSES, SEEDS = 12, 4, 600
-FAR = 4.5
-"""Standard errors between a stated probability and a frequency: chance alone goes so far once in 150,000 times."""
+ASKED, MORE, RESPONSES, AGAIN = 12, 60, 4, 8
 
 check = CheckList()
 Question = tuple[Prompt, tuple[str, ...], tuple[bool, ...]]
@@ -77,22 +73,26 @@ def _sources(component: Component, seed: int) -> tuple[DataSource, ...]:
     found: list[DataSource] = [WorldData(world, rankings=rankings)]
     for other in registry().of(Kind.DATA):
         if other.target.startswith(f"{package}."):
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(UserError, TypeError):  # a TypeError: its config has no default for something
                 found.append(other.load()(other.config(), seeds=Seeds(seed).child("data")))
     return tuple(found)
 
 
-def _questions(data: DataSource, seed: int) -> tuple[Question, ...]:
-    """Responses of demonstrations, some of them cut off, one of them twice, and one that is empty."""
+def _questions(data: DataSource, seed: int, count: int = ASKED) -> tuple[Question, ...]:
+    """Responses of demonstrations (where there are none, the words of prompts), some of them cut off, one of them twice, and one that
+    is empty. Raises UserError where there is no prompt."""
     rng = Seeds(seed).python("questions")
-    prompts = [data.prompts(Split.TRAIN)[i % len(data.prompts(Split.TRAIN))] for i in range(ASKED)]
+    if not (asked := data.prompts(Split.TRAIN)):
+        raise UserError("the data has no training prompts")
+    prompts = [asked[i % len(asked)] for i in range(count)]
     shown = data.demonstrations()
+    said = [one.response for one in shown] or [prompt.text for prompt in prompts]
     own: dict[tuple[Any, ...], list[str]] = {}
     for one in shown[:4000]:
         own.setdefault(one.prompt.messages, []).append(one.response)
     found = []
     for number, prompt in enumerate(prompts):
-        texts = [rng.choice(shown).response for _ in range(RESPONSES)]
+        texts = [rng.choice(said) for _ in range(RESPONSES)]
         if answer := (prompt.reference.answer if prompt.reference else ""):
             texts[0] = answer
         elif prompt.messages in own:
@@ -108,7 +108,7 @@ def _questions(data: DataSource, seed: int) -> tuple[Question, ...]:
     return tuple(found)
 
 
-def _asking(component: Component, seed: int) -> tuple[Bench, ...]:
+def asking(component: Component, seed: int) -> tuple[Bench, ...]:
     """Raises NotApplicable for an annotator that brings rankings of its own."""
     if not component.load().samples_responses:
         raise NotApplicable("it brings rankings of its own and ranks no responses")
@@ -130,7 +130,7 @@ def _well_formed(ranks: Any, count: int) -> None:
 @check(causes="a list or positions in place of ranks (argsort is not its own inverse), or ranks that begin at 1.")
 def one_rank_a_response(component: Component, seed: int) -> None:
     """A ranking is a tuple of whole numbers, one for each response; the best has 0."""
-    for bench in _asking(component, seed):
+    for bench in asking(component, seed):
         annotator = bench.build(seed)
         for prompt, texts, ends in bench.questions:
             for size in (1, RESPONSES):
@@ -142,7 +142,7 @@ def one_rank_a_response(component: Component, seed: int) -> None:
 @check(causes="torch's or random's global generator, the clock, or the order of a set.")
 def same_seed_same_ranks(component: Component, seed: int) -> None:
     """Built anew with the same seeds, it ranks alike."""
-    for bench in _asking(component, seed):
+    for bench in asking(component, seed):
         if (one := _ranks(bench.build(seed), bench.questions)) != (other := _ranks(bench.build(seed), bench.questions)):
             raise PropertyBroken(f"It ranked {one[:2]} at first and {other[:2]} the second time.")
 
@@ -150,34 +150,38 @@ def same_seed_same_ranks(component: Component, seed: int) -> None:
 @check(causes="noise that is drawn for a seed of its own, or for none.")
 def another_seed_other_noise(component: Component, seed: int) -> None:
     """Where it states probabilities between 0 and 1, other seeds give other ranks."""
-    for bench in _asking(component, seed):
+    found = False
+    for bench in asking(component, seed):
         first = bench.build(seed)
-        unsure = [p for *_, p in _stated(first, bench.questions) if 0.05 < p < 0.95 and p != 0.5]
+        unsure = [p for *_, p in stated_pairs(first, bench.questions) if 0.05 < p < 0.95 and p != 0.5]
         if len(unsure) < 5:
-            raise NotApplicable("it states no probability between 0 and 1")
+            continue
+        found = True
         plain = _ranks(first, bench.questions)
         if all(_ranks(bench.build(seed + more), bench.questions) == plain for more in range(1, 9)):
             raise PropertyBroken("Nine seeds gave the same ranks.")
+    if not found:
+        raise NotApplicable("it states no probability between 0 and 1")
 
 
 @check(
     causes="a position that breaks ties, noise that belongs to a place in place of a response, or names mixed up after sorting."
 )
 def order_of_responses_is_irrelevant(component: Component, seed: int) -> None:
-    """In another order each response keeps its rank, where no new chance comes in; the same response twice has one rank."""
-    for bench in _asking(component, seed):
+    """In another order each response keeps its rank, where no new chance comes in."""
+    for bench in asking(component, seed):
         annotator, rng = bench.build(seed), Seeds(seed).python("order of responses")
-        draws_anew = _ranks(annotator, bench.questions) != _ranks(annotator, bench.questions)
+        if _ranks(annotator, bench.questions) != _ranks(annotator, bench.questions):
+            continue  # it draws anew: its frequencies are held to what it states
         for prompt, texts, ends in bench.questions:
             ranks = annotator.rank(prompt, texts, finished=ends)
-            for (a, one), (b, other) in combinations(enumerate(zip(texts, ends, strict=True)), 2):
-                if one == other and ranks[a] != ranks[b]:
-                    raise PropertyBroken(f"{texts[a]!r} stands there twice, with the ranks {ranks[a]} and {ranks[b]}.")
-            if draws_anew:
-                continue  # its frequencies are held to what it states
             order = rng.sample(range(len(texts)), len(texts))
-            mixed = annotator.rank(prompt, tuple(texts[i] for i in order), finished=tuple(ends[i] for i in order))
-            if mixed != tuple(ranks[i] for i in order):
+            wanted = tuple(ranks[i] for i in order)
+            for _ in range(AGAIN):  # rare chance is met once, an order that matters each time
+                mixed = annotator.rank(prompt, tuple(texts[i] for i in order), finished=tuple(ends[i] for i in order))
+                if mixed == wanted:
+                    break
+            else:
                 raise PropertyBroken(f"{texts!r} have the ranks {ranks}; in the order {order}, {mixed}.")
 
 
@@ -186,7 +190,7 @@ def order_of_responses_is_irrelevant(component: Component, seed: int) -> None:
 )
 def many_are_ranked_as_one(component: Component, seed: int) -> None:
     """`rank_all` gives what `rank` gives, question by question; nothing that it is given changes."""
-    for bench in _asking(component, seed):
+    for bench in asking(component, seed):
         at_once, singly = bench.build(seed), bench.build(seed)
         texts, ends = [list(texts) for _, texts, _ in bench.questions], [list(ends) for *_, ends in bench.questions]
         ranked = at_once.rank_all([question[0] for question in bench.questions], texts, finished=ends)
@@ -198,10 +202,7 @@ def many_are_ranked_as_one(component: Component, seed: int) -> None:
             raise PropertyBroken("The responses that it was given have changed.")
 
 
-# The probability that it states
-
-
-def _stated(annotator: Annotator, questions: Sequence[Question]) -> Iterator[tuple[Question, int, int, float]]:
+def stated_pairs(annotator: Annotator, questions: Sequence[Question]) -> Iterator[tuple[Question, int, int, float]]:
     """Each pair of each question with the probability that the first is preferred, where it is known."""
     for question in questions:
         prompt, texts, ends = question
@@ -209,100 +210,6 @@ def _stated(annotator: Annotator, questions: Sequence[Question]) -> Iterator[tup
             p = annotator.preference(prompt, texts[a], texts[b], finished=(ends[a], ends[b]))
             if p is not None:
                 yield question, a, b, p
-
-
-@check(causes="the two responses or their `finished` exchanged, or a logit in place of a probability.")
-def preference_is_a_probability(component: Component, seed: int) -> None:
-    """`preference` is 0 to 1, the other way round the rest of 1, and .5 of a response and itself; None for all pairs or for none."""
-    for bench in _asking(component, seed):
-        annotator = bench.build(seed)
-        if not (pairs := list(_stated(annotator, bench.questions))):
-            raise NotApplicable("it states no probability")
-        for (prompt, texts, ends), a, b, p in pairs:
-            back = annotator.preference(prompt, texts[b], texts[a], finished=(ends[b], ends[a]))
-            if not 0 <= p <= 1 or back is None or abs(p + back - 1) > 1e-9:
-                raise PropertyBroken(f"{texts[a]!r} over {texts[b]!r} has {p:g}, and the other way round {back}.")
-            same = annotator.preference(prompt, texts[a], texts[a], finished=(ends[a], ends[a]))
-            if same is None or abs(same - 0.5) > 1e-9:
-                raise PropertyBroken(f"{texts[a]!r} is preferred to itself with {same}.")
-        if len(pairs) != len(bench.questions) * math.comb(RESPONSES, 2):
-            raise PropertyBroken("It states a probability of some pairs and None of others.")
-
-
-@check(
-    causes="noise of another scale or distribution than the probability is computed with, or a term that only one of them has."
-)
-def probability_agrees_with_frequency(component: Component, seed: int) -> None:
-    """How often a response is ranked before another, over many seeds and among several, agrees with `preference`."""
-    for bench in _asking(component, seed):
-        annotator = bench.build(seed)
-        pairs = [row for row in _stated(annotator, bench.questions) if row[0][1][row[1]] != row[0][1][row[2]]]
-        if not pairs:
-            raise NotApplicable("it states no probability")
-        certain = all(p in (0.0, 0.5, 1.0) for *_, p in pairs)
-        wins = [0.0] * len(pairs)
-        trials = 1 if certain else SEEDS
-        for trial in range(trials):
-            one = bench.build(1000 * seed + trial)
-            ranks = {
-                id(question): one.rank(question[0], question[1], finished=question[2]) for question in bench.questions
-            }
-            for i, (question, a, b, _) in enumerate(pairs):
-                mine, theirs = ranks[id(question)][a], ranks[id(question)][b]
-                wins[i] += 0.5 * ((mine < theirs) + (mine <= theirs))
-        total = squares = 0.0
-        for (question, a, b, p), won in zip(pairs, wins, strict=True):
-            error = (
-                math.sqrt(max(p * (1 - p), 1 / trials / 4) / trials) if p not in (0.0, 0.5, 1.0) or not certain else 0.0
-            )
-            gap = abs(won / trials - p)
-            if gap > FAR * error + 1e-9:
-                raise PropertyBroken(
-                    f"{question[1][a]!r} is preferred to {question[1][b]!r} with {p:.3f} as stated, and in {won / trials:.3f} of "
-                    f"{trials} rankings."
-                )
-            total += (won / trials - p) * (1 if p > 0.5 else -1)
-            squares += error**2
-        # Pairs of one question are not independent: four of six at most move together.
-        if not certain and abs(total) > FAR * 2 * math.sqrt(squares):
-            raise PropertyBroken(
-                f"The preferred response is ranked first {total / len(pairs):+.4f} more often than stated, on average over "
-                f"{len(pairs)} pairs and {trials} seeds."
-            )
-
-
-@check(
-    causes="a term of the utility that `features` or `utility_terms` leaves out, or a weight that is not its option's."
-)
-def terms_make_the_utility(component: Component, seed: int) -> None:
-    """Where it names its terms, the logit of `preference` is the difference of weights times features, up to one scale; each weight
-    is the option that the term names, and within low and high or equal for all."""
-    for bench in _asking(component, seed):
-        annotator, config = bench.build(seed), bench.component.config()
-        terms = annotator.utility_terms()
-        if not terms:
-            raise NotApplicable("it names no terms")
-        for term in terms:
-            if getattr(config, term.setting, None) != term.weight or not term.low < term.high:
-                raise PropertyBroken(
-                    f"The term {term.label!r} has the weight {term.weight}, {term.low} to {term.high}."
-                )
-        rows = []
-        for (prompt, texts, ends), a, b, p in _stated(annotator, bench.questions):
-            one, other = (annotator.features(prompt, texts[i], finished=ends[i]) for i in (a, b))
-            if len(one) != len(terms):
-                raise PropertyBroken(f"It gave {len(one)} features for {len(terms)} terms.")
-            gap = sum(term.weight * (x - y) for term, x, y in zip(terms, one, other, strict=True))
-            if 1e-6 < p < 1 - 1e-6:
-                rows.append((gap, math.log(p / (1 - p))))
-        scale = sum(x * y for x, y in rows) / max(sum(x * x for x, _ in rows), 1e-12)
-        temperature = getattr(config, "temperature", None)
-        if scale <= 0 or any(abs(scale * x - y) > 1e-6 * max(abs(y), 1) for x, y in rows):
-            raise PropertyBroken("The logit of `preference` is no multiple of the difference in utility.")
-        if temperature is not None and abs(scale * temperature - 1) > 1e-6:
-            raise PropertyBroken(
-                f"The logit is {scale:g} times the difference in utility at temperature {temperature:g}."
-            )
 
 
 @check(causes="an option that is read nowhere, or a literal in its place.")
@@ -314,15 +221,27 @@ def options_change_its_taste(component: Component, seed: int) -> None:
     if not (names := [name for name in names if name not in inert]):
         raise NotApplicable("it has no such option")
     for name in names:
-        if not any(_acts(bench, name) for bench in benches(component, seed)):
+        tried = _tried(component, seed, name)
+        if next(tried, True) is False and not any(tried):  # True: all that is tried is refused
             raise PropertyBroken(f"Another {name} changes nothing.")
 
 
-def _acts(bench: Bench, name: str) -> bool:
+def _tried(component: Component, seed: int, name: str) -> Iterator[bool]:
+    """On the questions, and on more of them, of which some may show what those did not."""
+    for more in (False, True):
+        for bench in benches(component, seed):
+            questions = _questions(bench.data, seed + 1, MORE) if more else bench.questions
+            yield from _changes(dataclasses.replace(bench, questions=questions), name)
+
+
+def _changes(bench: Bench, name: str) -> Iterator[bool]:
+    """Whether each other value of the option changes anything; values that are refused say nothing."""
     old = getattr(bench.component.config(), name)
     others = [not old] if isinstance(old, bool) else [1.5 * old or 0.5, 0.5 * old or -0.5]
     plain = _taste(bench, {})
-    return any(_taste(bench, {name: other}) != plain for other in others)
+    for other in others:
+        if plain is not None and (found := _taste(bench, {name: other})) is not None:
+            yield found != plain
 
 
 def _taste(bench: Bench, changes: Mapping[str, Any]) -> Any:
@@ -332,7 +251,7 @@ def _taste(bench: Bench, changes: Mapping[str, Any]) -> Any:
         annotator = dataclasses.replace(bench, component=changed).build(0)
         if not annotator.samples_responses:
             return annotator.recorded()
-        stated = [p for *_, p in _stated(annotator, bench.questions)]
+        stated = [p for *_, p in stated_pairs(annotator, bench.questions)]
         twice = [_ranks(annotator, bench.questions) for _ in range(2)]
         return stated, twice, list(annotator.report().values())
     except UserError:

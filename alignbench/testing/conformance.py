@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from alignbench.errors import unknown_name
 from alignbench.plugins import Component, Kind, resolve
 from alignbench.testing import algorithms, annotator, config, data, evaluation, experience, model, reward
+from alignbench.testing.annotators import probability
 from alignbench.testing.checks import Check, NotApplicable, Result, declined, run_checks
 from alignbench.testing.evaluations import stated
 from alignbench.testing.models import limits, roles, sampling
@@ -18,7 +19,7 @@ DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
 ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *experience.check.checks, *algorithms.CHECKS)
 REWARD_CHECKS = (*reward.check.checks, *values.check.checks, *fitting.check.checks)
 EVALUATION_CHECKS = (*evaluation.check.checks, *stated.check.checks)
-ANNOTATOR_CHECKS = tuple(annotator.check.checks)
+ANNOTATOR_CHECKS = (*annotator.check.checks, *probability.check.checks)
 MODEL_CHECKS = (*model.check.checks, *sampling.check.checks, *limits.check.checks, *roles.check.checks)
 DATA_CHECKS = tuple(data.check.checks)
 STILL_CHECKS = (*DECLARATION_CHECKS, *algorithms.STILL_CHECKS)

@@ -174,11 +174,17 @@ def rankings_are_whole(component: Component, seed: int) -> None:
 
 @check(causes="the user's turn taken for the response, or a row without a response that is kept.")
 def something_is_said(component: Component, seed: int) -> None:
-    """No demonstration, label or message of a prompt is empty; roles are system, user or assistant, and a prompt ends with the user's."""
+    """At most half of its demonstrations, lessons or labelled responses are empty, and no prompt is; roles are system, user or assistant, and a prompt ends with the user's."""
     data = read(component, seed)
-    for part, rows in (("demonstration", data.demonstrations()), ("lesson", data.lessons())):
-        if empty := sum(not one.response.strip() for one in rows) * 2 > len(rows) > 0:
-            raise PropertyBroken(f"Most responses of its {part}s are empty ({empty}).")
+    parts = {
+        "demonstrations": [one.response for one in data.demonstrations()],
+        "lessons": [one.response for one in data.lessons()],
+        "labels": [one.response for one in data.labelled()],
+    }
+    for part, texts in parts.items():
+        empty = sum(not text.strip() for text in texts)
+        if 2 * empty > len(texts):
+            raise PropertyBroken(f"Most responses of its {part} are empty ({empty} of {len(texts)}).")
     for prompt in everything(data):
         roles = [message.role for message in prompt.messages]
         if set(roles) - {"system", "user", "assistant"} or roles[-1:] != ["user"]:
@@ -253,14 +259,18 @@ def small(component: Component) -> Component:
 
 @check(causes="an off-by-one, a limit that counts before something is left out, or one that is read nowhere.")
 def limits_hold(component: Component, seed: int) -> None:
-    """`train_prompts`, `demonstrations` and `recorded_rankings` are how many there are."""
+    """`train_prompts`, `demonstrations` and `recorded_rankings`, where they are not 0, are how many there are, or all that there are."""
     have = {field.name for field in dataclasses.fields(component.config)} & set(LIMITS)
     if not have:
         raise NotApplicable("it has none of these options")
     data, config = build(small(component), seed), small(component).config()
     for name in sorted(have):
-        if LIMITS[name](data) != getattr(config, name):
-            raise PropertyBroken(f"With {name}={getattr(config, name)} there are {LIMITS[name](data)}.")
+        count, limit = LIMITS[name](data), getattr(config, name)
+        if 0 < count < limit:  # all that there are, if as many are there where no more are asked for
+            limit = count
+            count = LIMITS[name](build(with_defaults(small(component), {name: limit}), seed))
+        if limit and count != limit:
+            raise PropertyBroken(f"With {name}={limit} there are {count}.")
 
 
 @check(causes="an option that is read nowhere, or a literal in its place.")
@@ -282,7 +292,8 @@ def options_change_the_data(component: Component, seed: int) -> None:
                 if isinstance(old, float)
                 else [old + 1, old - 1]
             )
-            if not any(_content(tried, seed, {field.name: other}) not in (None, before) for other in others):
+            found = [content for other in others if (content := _content(tried, seed, {field.name: other})) is not None]
+            if found and all(content == before for content in found):
                 raise PropertyBroken(f"Another {field.name} changes nothing.")
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from alignbench.contracts import Evaluation
 from alignbench.contracts.subject import MeasuredRanking, Subject
 from alignbench.errors import UserError
@@ -46,7 +48,6 @@ class Examined:
         self._data = WorldData(self.world, judges=known)
         self._reward = WorldReward(self.world) if known else None
         self._policy = self.world.policy(moved=0.5)
-        self._asked = 0
         rng = Seeds(seed).torch("generations")
         both = [
             self._policy.generate(self.world.prompts, Sampling(), n=samples, role=role, rng=rng).samples
@@ -60,14 +61,16 @@ class Examined:
         )  # fmt: skip
 
     def _respond(self, prompts: Sequence[Prompt], n: int) -> tuple[Generation, ...]:
-        self._asked += 1
-        rng = self.world.seeds.torch(f"asked {self._asked}")
-        return self._measure(self._policy.generate(prompts, Sampling(), n=n, rng=rng).samples)
+        # By prompt: an evaluation that asks again is no better or worse by chance, whatever else it has asked.
+        drawn = (self._policy.generate([p], Sampling(), n=n, rng=self._rng(p)).samples for p in prompts)
+        return tuple(generation for samples in drawn for generation in self._measure(samples))
 
     def _complete(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> tuple[Generation, ...]:
-        self._asked += 1
-        rng = self.world.seeds.torch(f"asked {self._asked}")
-        return complete(self._policy, prompts, n=n, sampling=sampling, rng=rng)
+        drawn = (complete(self._policy, [p], n=n, sampling=sampling, rng=self._rng(p)) for p in prompts)
+        return tuple(generation for generations in drawn for generation in generations)
+
+    def _rng(self, prompt: Prompt) -> torch.Generator:
+        return self.world.seeds.torch(f"asked {prompt.id}")
 
     def _given(self, prompts: Sequence[Prompt], responses: Sequence[Sequence[int]]) -> tuple[Generation, ...]:
         return self._measure(self._policy.samples(prompts, [tuple(ids) for ids in responses]))

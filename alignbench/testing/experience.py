@@ -214,5 +214,5 @@ def _reference(policy: TabularPolicy, sequences: Sequences) -> Tensor:
 
 
 def _close(found: Tensor | None, wanted: Tensor, what: str) -> None:
-    if found is None or found.shape != wanted.shape or float((found - wanted).abs().max()) > 1e-4:
+    if found is None or found.shape != wanted.shape or not float((found - wanted).abs().max()) <= 1e-4:
         raise PropertyBroken(f"{what} is that of another row, role or temperature.")

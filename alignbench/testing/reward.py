@@ -69,7 +69,6 @@ def make(component: Component, seed: int, *, alike: bool = False) -> Fitted:
     world = World(seed, alike=alike)
     policy = world.policy(reward_role=False)
     component = ready(component, seed)
-    component = ready(component, seed)
     source = build(component, world, policy, seed)
     baseline = samples(world, policy, BASELINE, "baseline")
     if not isinstance(source, FittableRewardSource) or not component.load().needs_rankings(config_of(component)):
@@ -292,7 +291,7 @@ def normalised_on_its_baseline(component: Component, seed: int) -> str:
     made = _fittable(component, seed)
     scores = made.source.score(made.baseline).double()
     mean, deviation = float(scores.mean()), float(scores.std(correction=0))
-    if abs(mean) > MEAN_OFF or abs(deviation - 1) > DEVIATION_OFF:
+    if not (abs(mean) <= MEAN_OFF and abs(deviation - 1) <= DEVIATION_OFF):
         raise PropertyBroken(f"They have mean {mean:.3g} and standard deviation {deviation:.3g}.")
     return f"mean {abs(mean):.2g} of at most {MEAN_OFF:g}, deviation off by {abs(deviation - 1):.2g} of at most {DEVIATION_OFF:g}"
 
@@ -315,7 +314,7 @@ def values_start_in_its_unit(component: Component, seed: int) -> str:
     if float(torch.corrcoef(torch.stack([whole, scores]).double())[0, 1]) < 1 - 1e-8:
         raise NotApplicable("its scores are not read after the last token of its role")
     off = float((whole - scores).abs().max()) / max(float(scores.abs().max()), 1.0)
-    if off > UNIT_OFF:
+    if not off <= UNIT_OFF:
         raise PropertyBroken(
             f"The values have mean {float(whole.mean()):.3g} and standard deviation {float(whole.std()):.3g}, the scores "
             f"{float(scores.mean()):.3g} and {float(scores.std()):.3g}."

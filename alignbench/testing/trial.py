@@ -37,6 +37,8 @@ T = TypeVar("T")
 ROWS = 16
 TEMPERATURE = 0.8
 """Not 1, so that a temperature that is forgotten shows."""
+LARGEST_GROUP = 16
+"""Responses to a prompt: the world has 40 that differ."""
 
 
 def has(component: Component, name: str) -> bool:
@@ -49,9 +51,8 @@ def settings(component: Component, *, rows: int = ROWS, updates: int = 6, **chan
     adam_eps=1 makes AdamW's step nearly proportional to the gradient: with a small one, rounding of a gradient that
     should be 0 would be blown up to a whole step, and no two ways of summing could be compared."""
     default: Any = component.config()
-    together = getattr(default, "samples_per_prompt", 1) * max(
-        changes.get("minibatches", getattr(default, "minibatches", 1)), 1
-    )
+    group = min(getattr(default, "samples_per_prompt", 1), LARGEST_GROUP)
+    together = group * max(changes.get("minibatches", getattr(default, "minibatches", 1)), 1)
     step = math.lcm(together, 4)
     rows = step * max(math.ceil(rows / step), 1)
     base = {
@@ -64,6 +65,7 @@ def settings(component: Component, *, rows: int = ROWS, updates: int = 6, **chan
         "warmup_updates": 0,
         "weight_decay": 0.0,
         "temperature": TEMPERATURE,
+        "samples_per_prompt": group,
     }
     made: OptimizerConfig = dataclasses.replace(
         default, **{name: value for name, value in (base | changes).items() if has(component, name)}

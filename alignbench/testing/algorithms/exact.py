@@ -14,7 +14,7 @@ from alignbench.records import Consumes, ExactProblem
 from alignbench.seeds import Seeds
 from alignbench.testing.algorithms.updates import COEFFICIENTS
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
-from alignbench.testing.trial import Trial, has, settings
+from alignbench.testing.trial import LARGEST_GROUP, Trial, has, settings
 from alignbench.testing.world import World, exact_kl, total_variation
 
 BOUNDS = {Consumes.ROLLOUTS: 0.05, Consumes.PREFERENCES: 0.02, Consumes.LABELS: 0.05, Consumes.DEMONSTRATIONS: 0.05}
@@ -55,7 +55,11 @@ def exact_config(component: Component, *, rows: int = ROWS, updates: int | None 
     }
     run |= own | changes | ({} if updates is None else {"updates": updates})
     # Of a group, an algorithm may learn from one response alone.
-    return settings(component, rows=max(rows, rows // 2 * getattr(component.config(), "samples_per_prompt", 1)), **run)
+    return settings(
+        component,
+        rows=max(rows, rows // 2 * min(getattr(component.config(), "samples_per_prompt", 1), LARGEST_GROUP)),
+        **run,
+    )
 
 
 def trained(component: Component, world: World, seed: int, config: Any) -> Tensor:
@@ -249,7 +253,7 @@ def optimum_is_that_of_its_candidates(component: Component, seed: int) -> str:
         drawn = drawn.reshape(draws, config.candidates)
         winners = drawn.gather(1, rewards[drawn].argmax(1, keepdim=True)).squeeze(1)
         best[row] = torch.bincount(winners, minlength=len(chances)).double() / draws
-    if (distance := total_variation(best, optimum)) > CANDIDATES_OFF:
+    if not (distance := total_variation(best, optimum)) <= CANDIDATES_OFF:
         raise PropertyBroken(
             f"{draws} draws are {distance:.3f} away from it in total variation: at most {CANDIDATES_OFF:g}."
         )

@@ -82,7 +82,7 @@ def _margin(*shares: float) -> str:
 def _same(left: Trial, right: Trial, what: str) -> float:
     if not bool(torch.isfinite(right.weights()).all()):
         raise PropertyBroken(f"{what} gave weights that are not finite.")
-    if (share := gap(left, right)) > ROUNDING:
+    if not (share := gap(left, right)) <= ROUNDING:
         raise PropertyBroken(
             f"{what} changed the weights by {share:.2g} of the movement; rounding is below {ROUNDING:g}."
         )

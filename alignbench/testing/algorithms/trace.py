@@ -22,14 +22,15 @@ from alignbench.testing.trial import Trial
 
 @dataclass(frozen=True)
 class RoleStep:
-    """What a step did to the weights of one role. `gradient` is what the optimizer used, after any clipping."""
+    """What a step did to the weights of one role. `gradient` is what the optimizer used, after any clipping; `betas` are None where
+    it has none."""
 
     role: str
     before: Tensor
     gradient: Tensor
     after: Tensor
     rate: float
-    betas: tuple[float, float]
+    betas: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def traced(trial: Trial, batch: Batch) -> Update:
 
     def after(*_: Any) -> None:
         roles = tuple(
-            RoleStep(name, old, gradient, p.detach().clone(), float(group["lr"]), group["betas"])
+            RoleStep(name, old, gradient, p.detach().clone(), float(group["lr"]), group.get("betas"))
             for name, p, old, gradient, group in pending.pop()
         )
         passes = [[keys.get(int(key), -1) for key in _keys(policy, part)] for part in asked]

@@ -165,7 +165,7 @@ def _followed(component: Component, one: Known, seed: int, schedule: str, warmup
         loss, gradient = loss_and_gradient(one, config, made, parameter.detach())
         norm = float(gradient.norm())
         told = lines[update].get("loss", loss)
-        if abs(told - loss) > 1e-3 * max(abs(loss), 0.1):
+        if not abs(told - loss) <= 1e-3 * max(abs(loss), 0.1):
             raise PropertyBroken(f"The loss of update {update + 1} is reported as {told:.5g}: it is {loss:.5g}.")
         parameter.grad = gradient * min(1.0, limit / norm)
         adamw.param_groups[0]["lr"] = rate(config, update)

@@ -14,13 +14,13 @@ BY_REFERENCE = "annotator=reference"
 ANNOTATORS = (
     Fault("noise of twice its scale", "annotator=mild", "return -self._config.temperature * math.log", "return -2 * self._config.temperature * math.log", "probability_agrees_with_frequency"),
     Fault("probability of the other response", "annotator=mild", "(gap / (2 * self._config.temperature))", "(-gap / (2 * self._config.temperature))", "terms_make_the_utility"),
-    Fault("temperature left out of the probability", "annotator=mild", "(gap / (2 * self._config.temperature))", "(gap / 2)", "terms_make_the_utility"),
+    Fault("temperature left out of the probability", "annotator=mild", "(gap / (2 * self._config.temperature))", "(gap / 2)", "probability_agrees_with_frequency"),
     Fault("the worst first", "annotator=mild", "sum(other > score for other in scores)", "sum(other < score for other in scores)", "probability_agrees_with_frequency"),
     Fault("agreement weighed as truth", "annotator=mild", '"agreement with the user", config.b_agree', '"agreement with the user", config.b_correct', "options_change_its_taste"),
     Fault("noise without a seed", "annotator=mild", 'self._seeds.integer(f"{prompt.id}', 'Seeds(0).integer(f"{prompt.id}', "another_seed_other_noise"),
     Fault("a probability below 0", "annotator=mild", "return 0.5 * (1 + math.tanh", "return 1.0 * (0 + math.tanh", "preference_is_a_probability"),
     Fault("noise of the global generator", "annotator=mild", "bits = self._seeds.integer(f\"{prompt.id}\\n{finished}\\n{response}\")", "bits = __import__('random').getrandbits(63)", "same_seed_same_ranks"),
-    Fault("one temperature for all", "annotator=mild", "(gap / (2 * self._config.temperature))", "(gap / (2 * 0.5))", "terms_make_the_utility"),
+    Fault("one temperature for all", "annotator=mild", "(gap / (2 * self._config.temperature))", "(gap / (2 * 0.5))", "probability_agrees_with_frequency"),
     # Exponential noise: rankings that no Bradley-Terry model explains.
     Fault("noise that is not Gumbel", MILD, "-self._config.temperature * math.log(-math.log(uniform))", "-self._config.temperature * math.log(uniform)", "probability_agrees_with_frequency"),
     Fault("noise that is normal", "annotator=honest", "return -self._config.temperature * math.log(-math.log(uniform))", "return self._config.temperature * __import__('statistics').NormalDist().inv_cdf(uniform)", "probability_agrees_with_frequency"),

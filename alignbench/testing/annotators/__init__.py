@@ -1,0 +1,1 @@
+"""Checks of what annotators state of themselves."""
