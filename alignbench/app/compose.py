@@ -33,7 +33,6 @@ from alignbench.app.options import JUDGE, SLOTS
 from alignbench.app.overrides import expanded
 from alignbench.app.ready import check_ready, check_tuned
 from alignbench.app.refusals import COMPLAINTS, explain, refuse_missing
-from alignbench.bounds import shown
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.paths import user_path
 from alignbench.plugins import Component, Kind, Registry, registry
@@ -131,9 +130,6 @@ def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
             "eval.families names no evaluation, so that nothing would be measured: choose eval=standard or quick."
         )
     evaluations = tuple(_evaluation(settings, name) for name in settings.eval.families)
-    for name, chosen in (("eval", settings.eval), *((f"eval.options.{one.label}", one.config) for one in evaluations)):
-        if (path := getattr(chosen, "path", "")) and not user_path(path, f"{name}.path").is_dir():
-            raise UserError(f"{name}.path={shown(path)}: there is no such folder.")
     for key in ("tasks", "include_path"):
         value = getattr(settings.eval, key)
         if value and not any(value in vars(chosen.config).values() for chosen in evaluations):

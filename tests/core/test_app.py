@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from alignbench import UserError
-from alignbench.app.compose import SLOTS, conf_dir, load_config, register_configs, typed
+from alignbench.app.compose import SLOTS, composed, conf_dir, load_config, register_configs, typed
 from alignbench.app.config import RunConfig
 from alignbench.plugins import Component, Kind, registry
 from tests.core.harness import Plugin
@@ -150,6 +150,14 @@ def test_tasks_of_lm_eval_reach_the_evaluation_that_asks_them_or_are_refused(tmp
     assert (asking.names, asking.path) == (["arc_easy", "hellaswag"], str(tmp_path))
     with pytest.raises(UserError, match="read by none"):
         load_config([*named, "eval.families=[diversity]"])
+
+
+def test_a_recorded_run_is_read_where_its_evaluation_data_has_gone(tmp_path: Path) -> None:
+    for option in ("eval.path", "eval.options.capability.path"):
+        gone = f"{option}={tmp_path / 'gone'}"
+        assert str(tmp_path) in typed(*composed([gone])).yaml
+        with pytest.raises(UserError, match=rf"^{option}=\S+gone: there is no such folder\.$"):
+            load_config([gone])
 
 
 def test_options_of_evaluations_that_are_not_run_are_left_out() -> None:
