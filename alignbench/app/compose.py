@@ -32,7 +32,7 @@ from alignbench.app.config import COMPONENT, RunConfig, Settings
 from alignbench.app.options import JUDGE, SLOTS
 from alignbench.app.overrides import expanded
 from alignbench.app.ready import check_ready, check_tuned
-from alignbench.app.refusals import COMPLAINTS, explain, refuse_missing
+from alignbench.app.refusals import explain, is_complaint, refuse_missing
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.paths import user_path
 from alignbench.plugins import Component, Kind, Registry, registry
@@ -229,7 +229,9 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
                 del cfg["hydra"]
-    except COMPLAINTS as error:
+    except Exception as error:
+        if not is_complaint(error) or os.environ.get(FULL_ERRORS) == "1":
+            raise
         raise explain(error, overrides) from error
     return cfg, choices
 
@@ -287,7 +289,7 @@ def main(task: Task, arguments: Sequence[str]) -> None:
         raise  # nobody reads any more: no fault of the request
     except (Exception, KeyboardInterrupt) as error:
         begun, full_errors = job.begun or sweep.reports(), os.environ.get(FULL_ERRORS) == "1"
-        if isinstance(error, COMPLAINTS) and not begun and not full_errors:  # no fault inside a run
+        if is_complaint(error) and not begun and not full_errors:  # no fault inside a run
             raise explain(error, arguments) from error
         if not sweep.reports() or full_errors:
             raise

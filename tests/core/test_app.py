@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from alignbench import UserError
+from alignbench.app import compose
 from alignbench.app.compose import SLOTS, composed, conf_dir, load_config, register_configs, typed
 from alignbench.app.config import RunConfig
 from alignbench.plugins import Component, Kind, registry
@@ -237,3 +238,21 @@ def test_whatever_is_typed_is_accepted_or_refused_in_one_line(key: str, value: s
         assert "\n" not in str(error)
     else:
         assert isinstance(config, RunConfig)
+
+
+def test_a_fault_of_our_own_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps its traceback; what Hydra stumbles over is refused in one line, or as it is where somebody asks for that."""
+    with pytest.raises(UserError, match="name of one choice"):
+        load_config(["data=${oc.create:[]}"])
+    with monkeypatch.context() as asked, pytest.raises(AssertionError):
+        asked.setenv("HYDRA_FULL_ERROR", "1")
+        load_config(["data=${oc.create:[]}"])
+    for fault in (AttributeError("no such thing"), KeyError("x"), ValueError("odd")):
+
+        def broken(overrides: object, fault: Exception = fault) -> None:
+            raise fault
+
+        monkeypatch.setattr(compose, "expanded", broken)
+        with pytest.raises(type(fault)) as raised:
+            load_config([])
+        assert raised.value is fault

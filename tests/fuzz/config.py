@@ -32,7 +32,7 @@ from alignbench import Seeds, Split
 from alignbench.app.compose import COMPONENT, _node, composed, load_config, register_configs, typed
 from alignbench.app.config import Settings
 from alignbench.app.options import sections
-from alignbench.app.refusals import COMPLAINTS, explain, refuse_missing
+from alignbench.app.refusals import explain, is_complaint, refuse_missing
 from alignbench.bounds import LARGEST, Range, ranges
 from alignbench.errors import AlignbenchError
 from alignbench.plugins import Component, Kind, registry
@@ -124,7 +124,9 @@ def applied(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     try:
         ConfigLoaderImpl._apply_overrides_to_config(parser().parse_overrides(overrides), found)
         refuse_missing(found)
-    except COMPLAINTS as error:
+    except Exception as error:
+        if not is_complaint(error):
+            raise
         raise explain(error, overrides) from error
     return found
 
