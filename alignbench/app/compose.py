@@ -289,7 +289,9 @@ def main(task: Task, arguments: Sequence[str]) -> None:
         raise  # nobody reads any more: no fault of the request
     except (Exception, KeyboardInterrupt) as error:
         begun, full_errors = job.begun or sweep.reports(), os.environ.get(FULL_ERRORS) == "1"
-        if is_complaint(error) and not begun and not full_errors:  # no fault inside a run
+        if (
+            isinstance(error, Exception) and is_complaint(error) and not begun and not full_errors
+        ):  # no fault inside a run
             raise explain(error, arguments) from error
         if not sweep.reports() or full_errors:
             raise
