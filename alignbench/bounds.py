@@ -79,7 +79,7 @@ def bounded(
     nonzero: bool = False,
 ) -> Any:
     """A field of a config dataclass that holds a number, with its default and its range; of a dict or a list, the range of each of
-    its numbers. Without a bound any number is taken that is neither NaN nor infinite."""
+    its numbers. Where no bound stands a number is at most `LARGEST` from 0."""
     metadata = {_RANGE: Range(least, above, most, below, nonzero)}
     if isinstance(default, (dict, list)):
         return dataclasses.field(default_factory=lambda: copy.copy(default), metadata=metadata)
@@ -124,8 +124,11 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
 def _asked(value: float, limits: Range) -> str:
     if not str(limits):
         return f"a number from -{number(LARGEST)} to {number(LARGEST)}"
-    too_large = abs(value) > LARGEST and limits.most is None and limits.below is None
-    return f"{limits}, up to {number(LARGEST)}" if too_large else str(limits)
+    if value > LARGEST and limits.most is None and limits.below is None:
+        return f"{limits}, up to {number(LARGEST)}"
+    if value < -LARGEST and limits.least is None and limits.above is None:
+        return f"{limits}, from -{number(LARGEST)}"
+    return str(limits)
 
 
 def number(value: float | None) -> str:

@@ -223,7 +223,9 @@ class ScheduledAdamW:
         reaches: Mapping[str, str] | None = None,
     ) -> None:
         self._reached = {name: list(groups[other]) for name, other in (reaches or {}).items()}
-        self._beside = self._nothing()
+        self._beside: dict[
+            str, list[Tensor]
+        ] = {}  # as large as the reached weights: from a first loss to the step alone
         self._config, self._updates, self._update = config, updates, 0
         self._learning_rates = dict.fromkeys(groups, config.learning_rate) | dict(learning_rates or {})
         adamw = _adamw(config.optimizer, itertools.chain(*groups.values()))
@@ -247,20 +249,21 @@ class ScheduledAdamW:
 
     def zero_grad(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
-        self._beside = self._nothing()
+        self._beside.clear()
 
-    def _nothing(self) -> dict[str, list[Tensor]]:
-        return {name: [torch.zeros_like(p) for p in reached] for name, reached in self._reached.items()}
+    def _gradients_beside(self, group: str) -> list[Tensor]:
+        if group not in self._beside:
+            self._beside[group] = [torch.zeros_like(p) for p in self._reached.get(group, ())]
+        return self._beside[group]
 
     def backward_of(self, group: str, loss: Tensor) -> None:
         """Adds the gradients of a loss of this group, that of the weights that it only reaches apart from their own."""
         (own,) = (found["params"] for found in self._optimizer.param_groups if found["name"] == group)
-        into = list(zip(self._reached[group], self._beside[group], strict=True))
-        found = torch.autograd.grad(loss, [*own, *(p for p, _ in into)], allow_unused=True)
+        found = torch.autograd.grad(loss, [*own, *self._reached[group]], allow_unused=True)
         for parameter, gradient in zip(own, found, strict=False):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        for (_, beside), gradient in zip(into, found[len(own) :], strict=True):
+        for beside, gradient in zip(self._gradients_beside(group), found[len(own) :], strict=True):
             if gradient is not None:
                 beside.add_(gradient)
 
@@ -272,16 +275,17 @@ class ScheduledAdamW:
         norms = {}
         for group in self._optimizer.param_groups:
             distributed.add_up_gradients(group["params"])
-            distributed.add_up(*(beside := self._beside.get(group["name"], [])))
+            distributed.add_up(*(beside := self._gradients_beside(group["name"])))
             gradients = [p.grad for p in group["params"] if p.grad is not None] + beside
             norm = torch.nn.utils.get_total_norm(gradients)
             torch.nn.utils.clip_grads_with_norm_(group["params"], limit, norm)
             for gradient in beside:
                 gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
             norms[group["name"]] = float(require_finite(f"the {group['name']} gradient norm", norm, hint=_LOWER))
-        for name, gradients in self._beside.items():
-            for parameter, gradient in zip(self._reached[name], gradients, strict=True):
+        for name, reached in self._reached.items():
+            for parameter, gradient in zip(reached, self._beside[name], strict=True):
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        self._beside.clear()
         self._optimizer.step()
         self.steps += 1
         return norms

@@ -30,7 +30,9 @@ def user_path(given: str | Path, option: str) -> Path:
 def check_there(given: str, option: str, *, hub: bool = False) -> None:
     """Raises UserError for a path where nothing is: for a config's `ready`, so that a typing error is found when the configuration is
     loaded, and not after an hour of training. `hub`: it may also be a hub id (owner/name)."""
-    if (given and os.path.lexists(user_path(given, option))) or (hub and is_hub_id(given)):
+    if (given and os.path.lexists(user_path(given, option))) or (
+        hub and is_hub_id(given) and not given.lower().endswith(_OF_FILES)
+    ):
         return
     other = ", and it is no hub id (owner/name)" if hub else ""
     raise UserError(f"{option}={given}: no such file or folder{other}.")
@@ -44,6 +46,8 @@ def check_writable(given: str, option: str) -> None:
         raise UserError(f"{option}={given}: {there} is a file, not a folder; choose another.")
 
 
+_OF_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".yaml", ".gz", ".zst", ".zip")
+"""How a file's name ends, and no repository's: a mistyped file must not pass for a hub id."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?", re.ASCII)
 
 

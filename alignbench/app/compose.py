@@ -32,8 +32,7 @@ from alignbench.app.config import COMPONENT, RunConfig, Settings
 from alignbench.app.options import JUDGE, SLOTS
 from alignbench.app.overrides import expanded
 from alignbench.app.ready import check_ready, check_tuned
-from alignbench.app.refusals import COMPLAINTS, explain, refuse_missing
-from alignbench.bounds import shown
+from alignbench.app.refusals import explain, is_complaint, refuse_missing
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.paths import user_path
 from alignbench.plugins import Component, Kind, Registry, registry
@@ -131,9 +130,6 @@ def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
             "eval.families names no evaluation, so that nothing would be measured: choose eval=standard or quick."
         )
     evaluations = tuple(_evaluation(settings, name) for name in settings.eval.families)
-    for name, chosen in (("eval", settings.eval), *((f"eval.options.{one.label}", one.config) for one in evaluations)):
-        if (path := getattr(chosen, "path", "")) and not user_path(path, f"{name}.path").is_dir():
-            raise UserError(f"{name}.path={shown(path)}: there is no such folder.")
     for key in ("tasks", "include_path"):
         value = getattr(settings.eval, key)
         if value and not any(value in vars(chosen.config).values() for chosen in evaluations):
@@ -233,7 +229,9 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
                 del cfg["hydra"]
-    except COMPLAINTS as error:
+    except Exception as error:
+        if not is_complaint(error) or os.environ.get(FULL_ERRORS) == "1":
+            raise
         raise explain(error, overrides) from error
     return cfg, choices
 
@@ -291,7 +289,9 @@ def main(task: Task, arguments: Sequence[str]) -> None:
         raise  # nobody reads any more: no fault of the request
     except (Exception, KeyboardInterrupt) as error:
         begun, full_errors = job.begun or sweep.reports(), os.environ.get(FULL_ERRORS) == "1"
-        if isinstance(error, COMPLAINTS) and not begun and not full_errors:  # no fault inside a run
+        if (
+            isinstance(error, Exception) and is_complaint(error) and not begun and not full_errors
+        ):  # no fault inside a run
             raise explain(error, arguments) from error
         if not sweep.reports() or full_errors:
             raise

@@ -18,6 +18,8 @@ _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'\n")
 _NO_TABLE = re.compile(
     r"Error merging override (.*)\n(?:Cannot assign \w+ to Dict|Cannot merge DictConfig with ListConfig)"
 )
+_HOME = re.compile(r"(^|[,(\[]\s*)(~[^,()\[\]]*)")
+"""Where a value begins: that of an option, of a sweep (`a,b` or `choice(a,b)`) or of a list."""
 _OF_A_SHELL = '$`\\"!'
 """What a shell reads inside double quotes."""
 
@@ -34,9 +36,9 @@ def expanded(overrides: Sequence[str]) -> list[str]:
 
 def _expanded(override: str) -> str:
     key, equals, value = override.partition("=")
-    if not equals or key.startswith("-") or value.startswith(("'", '"', "[", "{")):
+    if not equals or key.startswith("-") or value.startswith("{") or set(value) & {"'", '"'}:
         return override
-    return f"{key}={','.join(os.path.expanduser(part) for part in value.split(','))}"
+    return f"{key}={_HOME.sub(lambda found: found[1] + os.path.expanduser(found[2]), value)}"
 
 
 def unread(error: Exception, text: str) -> UserError | None:

@@ -9,8 +9,9 @@ import re
 
 from alignbench.app.config import RunConfig
 from alignbench.app.options import JUDGE, SLOTS
+from alignbench.bounds import shown
 from alignbench.errors import UserError
-from alignbench.paths import check_there, check_writable
+from alignbench.paths import check_writable, user_path
 from alignbench.selection import Selected, refusal
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -27,14 +28,16 @@ def check_ready(config: RunConfig) -> None:
     check_writable(config.cache_dir, "cache_dir")
     for names in config.eval.primary:
         _check_metrics("eval.primary", names.split("|"))
-    if any(not name.strip() for name in config.eval.tasks):
-        raise UserError("eval.tasks holds an empty name.")
-    folders = config.eval.include_path
-    for folder in (folders,) if isinstance(folders, str) else folders or ():
-        check_there(str(folder), "eval.include_path")
     for slot in (*SLOTS, JUDGE):
         if chosen := getattr(config, slot):
             check_selected(chosen, slot)
+    check_evaluations(config)
+
+
+def check_evaluations(config: RunConfig) -> None:
+    """Of what measures a checkpoint alone."""
+    if (path := config.eval.path) and not user_path(path, "eval.path").is_dir():
+        raise UserError(f"eval.path={shown(path)}: there is no such folder.")
     for chosen in config.evaluations:
         check_selected(chosen, f"eval.options.{chosen.label}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import traceback
 from collections.abc import Sequence
 
 from hydra.errors import HydraException
@@ -19,19 +20,26 @@ from alignbench.selection import one_line, refusal, without_classes
 
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}
 """Launchers and sweepers of Hydra's own plugins, and the extra that installs each."""
-COMPLAINTS = (
-    *(HydraException, OmegaConfBaseException, ValueError, OSError),
-    *(
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-    ),  # what Hydra did not expect of a user
-)
-"""How Hydra refuses a request."""
+_REFUSING = (HydraException, OmegaConfBaseException)
+_UNEXPECTED = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError)
+"""What Hydra stumbles with over what it did not expect of a user."""
 _ONE_CHOICE = "A config group takes the name of one choice, as in algo=ppo: see alignbench --help."
+
+
+def is_complaint(error: BaseException) -> bool:
+    """Whether this is how Hydra refuses a request, and no fault of our own or a plugin's code, which needs its traceback."""
+    if isinstance(error, _REFUSING):
+        return True
+    if not isinstance(error, (ValueError, OSError, *_UNEXPECTED)):
+        return False
+    own = {"alignbench"} | {component.target.partition(".")[0] for component in registry().components.values()}
+    for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package in own:
+            return False
+        if package in ("hydra", "hydra_plugins", "omegaconf"):
+            return True
+    return False
 
 
 def explain(error: Exception, overrides: Sequence[str] = ()) -> UserError:

@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 
@@ -43,6 +44,14 @@ def main() -> None:
     # Errors and warnings repeat what servers, files and models say.
     if logging.lastResort:
         logging.lastResort.setFormatter(Formatter())
+    logging.captureWarnings(True)
+    shown = logging.StreamHandler()
+    shown.setFormatter(Formatter())
+    logging.getLogger("py.warnings").addHandler(shown)  # of its own: it never reaches lastResort
+    logging.getLogger("py.warnings").propagate = False
+    threading.excepthook = lambda raised: sys.excepthook(
+        raised.exc_type, raised.exc_value or raised.exc_type(), raised.exc_traceback
+    )
     sys.excepthook = lambda *error: print(told("".join(traceback.format_exception(*error))), end="", file=sys.stderr)
     sys.exit(run_command(sys.argv[1:]))
 

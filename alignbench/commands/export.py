@@ -15,6 +15,8 @@ from alignbench.errors import AlignbenchError, UserError
 from alignbench.records import Exported, Split
 from alignbench.results.disk.directory import BASELINE, RESULT, file_errors
 from alignbench.results.disk.runs import DEFAULT_RESULTS, locate
+from alignbench.selection import digest
+from alignbench.store.artifacts import cache_root
 
 DEFAULT_EXPORTS = Path("results/exports")
 COMPARED_PROMPTS = 4
@@ -84,29 +86,45 @@ def _export(config: RunConfig, path: Path, target: Path, *, merged: bool) -> Exp
     prompts = fitting(policy, data.prompts(Split.EVALUATION))[:COMPARED_PROMPTS]
     with file_errors(target, "choose another folder with --output"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished, lock = (target.parent / f".{target.name}.{what}" for what in ("partial", "lock"))
-        with _alone(lock, target):
+        unfinished = target.parent / f".{target.name}.partial"
+        with _alone(target):
             shutil.rmtree(unfinished, ignore_errors=True)  # of an export that was killed
-            unfinished.mkdir()
-            exported: Exported = policy.export(unfinished, merged=merged, prompts=prompts)
-            if not exported.mean <= exported.tolerance:  # nor NaN
-                raise AlignbenchError(
-                    f"Loaded again, the export's log-probabilities differ from the policy's by {exported.mean:.3g} nats a token "
-                    f"(allowed: {exported.tolerance:g}): it was not kept."
-                )
-            unfinished.rename(target)
+            try:
+                unfinished.mkdir()
+                exported: Exported = policy.export(unfinished, merged=merged, prompts=prompts)
+                if not exported.mean <= exported.tolerance:  # nor NaN
+                    raise AlignbenchError(
+                        f"Loaded again, the export's log-probabilities differ from the policy's by {exported.mean:.3g} nats a token "
+                        f"(allowed: {exported.tolerance:g}): it was not kept."
+                    )
+                unfinished.rename(target)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
     return exported
 
 
 @contextlib.contextmanager
-def _alone(lock: Path, target: Path) -> Iterator[None]:
-    """While nobody else writes there. Nothing half-written stays, unless the process is killed."""
+def _alone(target: Path) -> Iterator[None]:
+    """While nobody else on this machine writes there. The lock lies in the cache and stays: one that is removed while another process
+    waits at it would let in two."""
+    lock = lock_of(target)
+    held = FileLock(lock)
+    with file_errors(lock, "choose another folder with ALIGNBENCH_CACHE=<folder>"):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{target} is being written by another process.") from None
+        except NotImplementedError as error:
+            raise UserError(
+                f"The file system of {lock.parent} has no locks (flock): set ALIGNBENCH_CACHE to a local folder."
+            ) from error
     try:
-        with FileLock(lock, timeout=0):
-            try:
-                yield
-            finally:
-                shutil.rmtree(lock.with_suffix(".partial"), ignore_errors=True)
-                lock.unlink(missing_ok=True)
-    except Timeout:
-        raise UserError(f"{target} is being written by another process.") from None
+        yield
+    finally:
+        held.release()
+
+
+def lock_of(target: Path) -> Path:
+    """Of who writes an export."""
+    return cache_root("") / f"export-{digest(str(target.expanduser().resolve()))}.lock"

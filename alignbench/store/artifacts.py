@@ -103,8 +103,9 @@ class Store:
                     f"The file system of {self.root} has no locks (flock): {_ADVICE}<a local one>."
                 ) from error
             except OSError as error:
-                # A cache that only others may write into: what is whole there can be read, and nobody changes it.
-                if error.errno not in _READ_ONLY or fault_of(path):
+                # A cache that only others may write into: what is there can be read. Its owner may prune it meanwhile, whose
+                # files are then missing: without a lock nothing holds them.
+                if error.errno not in _READ_ONLY or not path.exists():
                     raise
         try:
             yield

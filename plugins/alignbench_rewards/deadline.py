@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import socket
 import threading
+import time
 import urllib.request
 from functools import partial
 from typing import Any
@@ -17,25 +18,50 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.passed = False
+        self._seconds, self._end = seconds, float("inf")
         self._open: list[socket.socket] = []
         self._timer = threading.Timer(seconds, self._shut)
         self._timer.daemon = True
-        self.opener = urllib.request.build_opener(_NoRedirects, _Plain(self._open), _Encrypted(self._open))
+        self.opener = urllib.request.build_opener(_NoRedirects, _Plain(self._connected), _Encrypted(self._connected))
 
     def __enter__(self) -> Deadline:
+        self._end = time.monotonic() + self._seconds
         self._timer.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._timer.cancel()
+        for connection in self._open:
+            connection.close()
 
     def _shut(self) -> None:
         self.passed = True
         for connection in self._open:
             with contextlib.suppress(OSError):  # it has ended by itself
-                socket.socket.shutdown(
-                    connection, socket.SHUT_RDWR
-                )  # of the connection below TLS, which would wait to say goodbye
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _connected(self, address: tuple[str, int], *_: object) -> socket.socket:
+        """As `socket.create_connection`, with what is left of the limit for all addresses of the name together."""
+        failed: OSError = OSError(f"{address[0]} has no address")
+        for family, kind, protocol, _name, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+            if (left := self._end - time.monotonic()) <= 0:
+                raise TimeoutError("timed out")
+            connection = socket.socket(family, kind, protocol)
+            try:
+                connection.settimeout(left)
+                connection.connect(place)
+            except OSError as error:
+                failed = error
+                connection.close()
+                continue
+            # A second handle of the connection: TLS takes the first one over before its handshake, and shutting a connection
+            # through TLS would wait to say goodbye.
+            self._open.append(connection.dup())
+            connection.settimeout(self._seconds)
+            if self.passed:  # too late to be shut by the timer
+                self._shut()
+            return connection
+        raise failed
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -45,35 +71,31 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class _Noted(http.client.HTTPConnection):
-    """Notes its socket, by which it can be shut from outside."""
+class _Watched(http.client.HTTPConnection):
+    """Connects by `connected`, before any proxy or TLS is spoken to."""
 
-    def __init__(self, *args: Any, noted: list[socket.socket], **options: Any) -> None:
+    def __init__(self, *args: Any, connected: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._noted = noted
-
-    def connect(self) -> None:
-        super().connect()
-        self._noted.append(self.sock)
+        self._create_connection = connected  # http.client's own way to be given another
 
 
-class _NotedEncrypted(_Noted, http.client.HTTPSConnection):
+class _WatchedEncrypted(_Watched, http.client.HTTPSConnection):
     pass
 
 
 class _Plain(urllib.request.HTTPHandler):
-    def __init__(self, noted: list[socket.socket]) -> None:
+    def __init__(self, connected: Any) -> None:
         super().__init__()
-        self._noted = noted
+        self._connected = connected
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_Noted, noted=self._noted), request)  # type: ignore[arg-type]
+        return self.do_open(partial(_Watched, connected=self._connected), request)  # type: ignore[arg-type]
 
 
 class _Encrypted(urllib.request.HTTPSHandler):
-    def __init__(self, noted: list[socket.socket]) -> None:
+    def __init__(self, connected: Any) -> None:
         super().__init__()
-        self._noted = noted
+        self._connected = connected
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_NotedEncrypted, noted=self._noted), request)  # type: ignore[arg-type]
+        return self.do_open(partial(_WatchedEncrypted, connected=self._connected), request)  # type: ignore[arg-type]

@@ -3,11 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
-from alignbench import UserError, bounded, check_there
+from alignbench import UserError, bounded, check_there, user_path
 from alignbench_suite.further import chosen
 
 HELPFULNESS_FURTHER = ("constraints",)
 SYCOPHANCY_FURTHER = ("pressure", "sides", "social")
+
+
+def check_folder(path: str, family: str) -> None:
+    """Raises UserError for a path of evaluation data where no folder is."""
+    option = f"eval.options.{family}.path"
+    if path and not user_path(path, option).is_dir():
+        raise UserError(f"{option}={path}: there is no such folder.")
 
 
 @dataclass
@@ -24,6 +31,7 @@ class HelpfulnessConfig:
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
+        check_folder(self.path, "helpfulness")
         chosen(self.further, HELPFULNESS_FURTHER, "helpfulness")
 
 
@@ -44,6 +52,7 @@ class SycophancyConfig:
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
+        check_folder(self.path, "sycophancy")
         chosen(self.further, SYCOPHANCY_FURTHER, "sycophancy")
 
 
@@ -102,6 +111,10 @@ class CapabilityConfig:
     limit: int = bounded(0, least=0)
     """Questions asked by each task; 0: all of them."""
 
+    def ready(self) -> None:
+        """As `ready` of any component's config."""
+        check_folder(self.path, "capability")
+
 
 @dataclass
 class RefusalsConfig:
@@ -128,6 +141,7 @@ class TasksConfig:
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
+        check_folder(self.path, "tasks")
         if any(not name.strip() for name in self.names):
             raise UserError("eval.options.tasks.names (eval.tasks) holds an empty name.")
         for folder in [self.include_path] if isinstance(self.include_path, str) else self.include_path or ():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from alignbench import UserError
+from alignbench.app import compose
 from alignbench.app.compose import SLOTS, composed, conf_dir, load_config, register_configs, typed
 from alignbench.app.config import RunConfig
 from alignbench.plugins import Component, Kind, registry
@@ -152,6 +153,14 @@ def test_tasks_of_lm_eval_reach_the_evaluation_that_asks_them_or_are_refused(tmp
         load_config([*named, "eval.families=[diversity]"])
 
 
+def test_a_recorded_run_is_read_where_its_evaluation_data_has_gone(tmp_path: Path) -> None:
+    for option in ("eval.path", "eval.options.capability.path"):
+        gone = f"{option}={tmp_path / 'gone'}"
+        assert str(tmp_path) in typed(*composed([gone])).yaml
+        with pytest.raises(UserError, match=rf"^{option}=\S+gone: there is no such folder\.$"):
+            load_config([gone])
+
+
 def test_options_of_evaluations_that_are_not_run_are_left_out() -> None:
     few = ["eval.families=[sycophancy]"]
     one, other = load_config(few), load_config([*few, "eval.options.diversity.self_bleu_prompts=3"])
@@ -229,3 +238,21 @@ def test_whatever_is_typed_is_accepted_or_refused_in_one_line(key: str, value: s
         assert "\n" not in str(error)
     else:
         assert isinstance(config, RunConfig)
+
+
+def test_a_fault_of_our_own_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps its traceback; what Hydra stumbles over is refused in one line, or as it is where somebody asks for that."""
+    with pytest.raises(UserError, match="name of one choice"):
+        load_config(["data=${oc.create:[]}"])
+    with monkeypatch.context() as asked, pytest.raises(AssertionError):
+        asked.setenv("HYDRA_FULL_ERROR", "1")
+        load_config(["data=${oc.create:[]}"])
+    for fault in (AttributeError("no such thing"), KeyError("x"), ValueError("odd")):
+
+        def broken(overrides: object, fault: Exception = fault) -> None:
+            raise fault
+
+        monkeypatch.setattr(compose, "expanded", broken)
+        with pytest.raises(type(fault)) as raised:
+            load_config([])
+        assert raised.value is fault

@@ -109,6 +109,7 @@ ALGO_KEYS = ("adam_eps", "batch_size", "kl_coef", "learning_rate")
         (["eval.families=[]"], ["eval.families names no evaluation"]),
         (["algo.updates=???"], ["algo.updates=??? is no value"]),
         (["eval.path=/nonexistent"], ["eval.path=/nonexistent", "no such folder"]),
+        (["data=preferences", "data.path=data/prefs.jsonl"], ["data.path=data/prefs.jsonl", "no such file"]),
         (["eval.points.families=[nope]"], ["'nope' in eval.points.families"]),
         (["-m", "seed=0,1", "algo=nope"], ["Unknown algo 'nope'", f"Choices: {ALGORITHMS}."]),
     ],

@@ -168,6 +168,17 @@ def test_options_of_a_command_are_told_as_they_are_written() -> None:
         Measuring(best_of=-1)
 
 
+@dataclass
+class UpToFive:
+    number: float = bounded(0.0, most=5)
+
+
+def test_a_bound_that_is_left_is_told_on_its_own_side() -> None:
+    for value, told in ((-2e9, "up to 5, from -1e9"), (6, "up to 5")):
+        with pytest.raises(UserError, match=rf"must be {told}\.$"):
+            check_bounds(UpToFive, {"number": value})
+
+
 def test_what_a_terminal_would_obey_is_not_repeated() -> None:
     with pytest.raises(UserError, match="cannot be read") as refused:
         load_config(["algo.kl_coef=\x1b[31m"])

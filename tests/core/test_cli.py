@@ -181,3 +181,20 @@ def test_what_libraries_read_when_they_start_is_set_before_them() -> None:
         kept = {n: v for n, v in os.environ.items() if n not in ("CUBLAS_WORKSPACE_CONFIG", "THP_MEM_ALLOC_ENABLE")}
         done = subprocess.run([sys.executable, "-c", code], env=kept | own, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == expected
+
+
+def test_warnings_and_faults_of_threads_are_told_without_secrets() -> None:
+    done, _ = timed(
+        "import os, threading, warnings\n"
+        "from alignbench.commands import cli\n"
+        "def fail(): raise ValueError(os.environ['SOME_API_KEY'] + chr(27) + ' in a thread')\n"
+        "def work(arguments):\n"
+        "    warnings.warn(os.environ['SOME_API_KEY'] + chr(27) + ' in a warning')\n"
+        "    thread = threading.Thread(target=fail); thread.start(); thread.join()\n"
+        "    return 0\n"
+        "os.environ['SOME_API_KEY'] = 'abcdefgh' + '12345678'\n"
+        "cli.run_command = work; cli.main()"
+    )
+    assert done.returncode == 0
+    assert "***? in a warning" in done.stderr and "ValueError: ***? in a thread" in done.stderr
+    assert "12345678" not in done.stderr and chr(27) not in done.stderr

@@ -177,6 +177,7 @@ def test_a_model_of_ordinary_text_answers_the_world_and_the_questionnaires(comma
         (("evaluate", "RUN", "algo=dpo"), "algo: a run is evaluated as it was trained"),
         (("evaluate", "RUN", "model.path=x"), "model: a run is evaluated as it was trained"),
         (("evaluate", "RUN", "eval=huge"), "quick"),
+        (("evaluate", "RUN", "eval.path=nowhere"), "eval.path=nowhere: there is no such folder"),
         (("evaluate", "RUN", "reward@judge=nobody"), "length"),
         (("evaluate", "RUN", "reward@judge=learned"), "choose one that is not"),
         (("evaluate", "no/such/model"), "no/such/model"),

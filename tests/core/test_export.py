@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from alignbench import Policy
+from alignbench.commands.export import lock_of
 from tests import tiny
 from tests.core.conftest import Finished
 from tests.core.harness import Command
@@ -39,10 +41,33 @@ def test_a_finished_run_and_its_sft_model(command: Command, finished: Finished, 
 
 
 def test_two_at_once_do_not_write_over_each_other(command: Command, finished: Finished, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out" / ".policy.lock"):
-        done = command("export", str(finished.path), "--merged", "--output", "out/policy")
+    lock = lock_of(Path("out/policy"))
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        done = command("export", str(finished.path), "--merged", "--output", f"{tmp_path}/out/policy")
     assert done.code == 2 and "out/policy is being written by another process" in done.errors[0]
+
+
+def test_who_waits_at_the_lock_holds_the_one_that_others_see(
+    command: Command, finished: Finished, tmp_path: Path
+) -> None:
+    """A lock that were removed when an export ends would be another file for whoever comes later."""
+    lock = lock_of(Path("out/policy"))
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as waiting:
+        assert command("export", str(finished.path), "--merged", "--output", "out/policy").code == 0
+        assert os.path.samestat(os.fstat(waiting.fileno()), lock.stat())
+
+
+def test_a_file_system_without_locks_is_told(
+    command: Command, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise NotImplementedError("flock")
+
+    monkeypatch.setattr(FileLock, "acquire", none)
+    done = command("export", str(finished.path), "--merged", "--output", "out/policy")
+    assert done.code == 2 and "has no locks (flock): set ALIGNBENCH_CACHE" in done.errors[0]
 
 
 @pytest.mark.parametrize(

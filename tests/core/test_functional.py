@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 
@@ -290,6 +291,31 @@ def test_a_group_may_have_a_learning_rate_of_its_own() -> None:
         made.step()
         moved.append((before[0] - float(policy.detach()), before[1] - float(value.detach())))
     assert moved == [pytest.approx((0.1, 0.01), rel=1e-4), pytest.approx((0.05, 0.005), rel=1e-4)]
+
+
+def test_gradients_beside_are_held_no_longer_than_from_a_loss_to_its_step() -> None:
+    """They are as large as the policy: of 9973 weights there are then itself, AdamW's two moments and its own gradient."""
+
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(one, torch.Tensor) and one.shape == (9973,) for one in gc.get_objects())
+
+    policy, value = torch.nn.Parameter(torch.ones(9973)), parameter(1.0)
+    config = OptimizerConfig(max_grad_norm=0.0)
+    made = functional.ScheduledAdamW(config, {"policy": [policy], "value": [value]}, 3, reaches={"value": "policy"})
+    assert held() == 1
+    for _ in range(2):
+        made.next_update()
+        made.zero_grad()
+        for _ in range(2):
+            made.backward_of("value", (policy.sum() * value).sum())
+        policy.sum().backward()
+        made.step()
+        assert policy.grad is not None
+        assert policy.grad[0].item() == pytest.approx(1 + 2 * float(value.detach()), abs=1e-2)
+        assert held() <= 4
+    made.step()
+    assert policy.grad[0].item() == pytest.approx(1 + 2 * float(value.detach()), abs=1e-2), "added once"
 
 
 def test_each_group_is_clipped_on_its_own() -> None:

@@ -10,8 +10,17 @@ import pytest
 
 from alignbench import UserError
 from alignbench.app.compose import composed
-from alignbench.app.overrides import quoted
+from alignbench.app.overrides import expanded, quoted
 from tests.core.harness import Command
+
+
+@pytest.mark.parametrize("written", ["[~/a,~/b]", "choice(~/a, ~/b)", "~/a,~/b", "[x,[~/a],~/b]"])
+def test_a_home_folder_is_found_wherever_a_value_begins(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded([f"key={written}"]) == [f"key={written.replace('~', '/home/me')}"]
+    quoted = [f"key=['{written}']", "key=x~y", "key={a: 1}", "~key"]
+    assert expanded(quoted) == quoted
+
 
 ODD = [
     "a=b.jsonl",

@@ -15,7 +15,6 @@ import math
 import random
 import re
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from alignbench import Seeds, Split
 from alignbench.app.compose import COMPONENT, _node, composed, load_config, register_configs, typed
 from alignbench.app.config import Settings
 from alignbench.app.options import sections
-from alignbench.app.refusals import COMPLAINTS, explain, refuse_missing
+from alignbench.app.refusals import explain, is_complaint, refuse_missing
 from alignbench.bounds import LARGEST, Range, ranges
 from alignbench.errors import AlignbenchError
 from alignbench.plugins import Component, Kind, registry
@@ -124,7 +123,9 @@ def applied(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     try:
         ConfigLoaderImpl._apply_overrides_to_config(parser().parse_overrides(overrides), found)
         refuse_missing(found)
-    except COMPLAINTS as error:
+    except Exception as error:
+        if not is_complaint(error):
+            raise
         raise explain(error, overrides) from error
     return found
 
@@ -285,12 +286,12 @@ def told(error: AlignbenchError) -> str:
     return "" if text.strip() else "says nothing"
 
 
-def fuzz(count: int, seed: int, seconds: float = math.inf) -> Count:
-    """Tries `count` cases, or as many as there is time for."""
+def fuzz(count: int, seed: int) -> Count:
+    """Tries `count` cases."""
     register_configs()
-    found, end = Count(), time.monotonic() + seconds
+    found = Count()
     for name, load in cases(seed):
-        if found.tried == count or time.monotonic() > end:
+        if found.tried == count:
             return found
         found.tried += 1
         try:

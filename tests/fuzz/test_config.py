@@ -11,7 +11,7 @@ from tests.fuzz import config
 
 
 def test_no_value_of_a_configuration_ends_in_a_traceback() -> None:
-    found = config.fuzz(400, seed=0, seconds=60)
+    found = config.fuzz(400, seed=0)
     assert not found.faults, found.faults[0]
     assert found.refused > 10
     assert found.loaded > 10
@@ -26,4 +26,4 @@ def test_a_fault_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("selection", "optimizer_config"):
         monkeypatch.setattr(f"alignbench.{module}.check_bounds", unchecked)
     assert bounds.check_bounds is not unchecked
-    assert config.fuzz(500, seed=0, seconds=60).faults
+    assert config.fuzz(500, seed=0).faults

@@ -14,12 +14,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from alignbench import Direction, Metric
+from alignbench import Direction, Metric, UserError
 from alignbench.results.compared.table import build_table
 from alignbench.results.disk import index, runs
 from alignbench.results.disk.index import INDEX, VERSION
 from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
-from alignbench.results.disk.runs import StoredRun, find_runs
+from alignbench.results.disk.runs import StoredRun, find_runs, read_config
 
 IDENTITY = Identity("ppo", "alignbench", "0.1.0", "tiny", "world", "mild", None, 0, "abc", None, {"torch": "2.13"}, {})
 METRICS = {
@@ -312,3 +312,26 @@ def test_what_comes_from_an_index_is_a_run_like_any_other(tmp_path):
     ((run,), _) = find_runs([tmp_path])
     assert isinstance(run, StoredRun) and isinstance(run.record, RunRecord)
     assert run.record.status is Status.FINISHED and run.record.metrics["a/b"] == METRICS["a/b"]
+
+
+@pytest.mark.parametrize("inside", ["  " + "-" * 300, "  " + " " * 300 + "x", "  " + ":" * 300])
+def test_a_text_is_no_nesting(tmp_path: Path, inside: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"template: |\n  a\n{inside}\n")
+    assert inside in read_config(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"{' ' * i}a:\n" for i in range(120)),
+        "- " * 120 + "a",
+        "-\t" * 120 + "a",
+        "\n".join(" " * (100 * i) + "- " * 50 for i in range(3)),
+        "[" * 120 + "]" * 120,
+    ],
+)
+def test_what_is_nested_too_deep_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="nested more than 100 levels"):
+        read_config(tmp_path / "config.yaml")

@@ -151,6 +151,13 @@ def test_a_model_compared_with_itself_has_no_interval():
     assert low < 0.4 and high > 0.6, "seeds that happen to agree were drawn"
 
 
+def test_equal_shares_of_several_answers_were_drawn():
+    """One of four answers right on each of three questions: a coincidence, and nothing that is known."""
+    found = summarise(scores([0.25] * 3), [SHARE])["a/b"]
+    assert 0 < found.low < 0.1 and 0.5 < found.high < 1
+    assert all(0 < end < 1 for end in interval([found] * 3))
+
+
 def test_an_interval_is_longer_where_the_scores_have_their_tail():
     right = summarise(scores([0.0] * 9 + [1.0]), [SPEC])["a/b"]
     left = summarise(scores([0.0] * 9 + [-1.0]), [SPEC])["a/b"]

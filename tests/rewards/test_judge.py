@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -18,6 +19,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from alignbench_rewards.config import JudgeConfig
+from alignbench_rewards.deadline import Deadline
 from alignbench_rewards.judge import JudgeReward, read_rating, read_verdict
 from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
@@ -315,7 +317,10 @@ def test_it_is_asked_again_after_a_fault_and_given_up_after_some(fault: str) -> 
 
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])
-def test_a_server_that_sends_drop_by_drop_is_slow_too(start: bytes) -> None:
+@pytest.mark.parametrize("through_a_proxy", [False, True])
+def test_a_server_that_sends_drop_by_drop_is_slow_too(
+    monkeypatch: pytest.MonkeyPatch, start: bytes, through_a_proxy: bool
+) -> None:
     def drip(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
@@ -330,11 +335,42 @@ def test_a_server_that_sends_drop_by_drop_is_slow_too(start: bytes) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=drip, args=(listener,), daemon=True).start()
-        source = build(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", None, timeout=0.2, retries=0)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        if through_a_proxy:  # which drips before there is any connection to the server, and then as the server
+            monkeypatch.setenv("https_proxy", url)
+            url = "https://judge.invalid"
+            start = start.replace(b"Content-Length: 1000\r\n\r\n", b"X: ")
+        source = build(f"{url}/v1", None, timeout=0.2, retries=0)
         begun = time.monotonic()
         with pytest.raises(UserError, match=r"no whole answer within 0\.2 s"):
             source.score(samples("a"))
         assert time.monotonic() - begun < 5
+
+
+def test_addresses_of_one_name_share_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of ten answers: a queue that is full takes no connection."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as filling:
+        place = listener.getsockname()
+        for _ in range(4):
+            waiting = filling.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(place)
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 0, "", place)] * 10
+        )
+        source = build("http://judge.invalid/v1", None, timeout=0.3, retries=0)
+        begun = time.monotonic()
+        with pytest.raises(UserError, match=r"no whole answer within 0\.3 s"):
+            source.score(samples("a"))
+        assert time.monotonic() - begun < 2
+
+
+def test_a_connection_that_is_late_is_shut() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, Deadline(60) as deadline:
+        deadline.passed = True  # while it was being connected
+        connection = deadline._connected(listener.getsockname())
+        with connection:
+            assert connection.recv(1) == b""
 
 
 def test_nobody_listens() -> None:

@@ -48,7 +48,7 @@ def _metric(scores: Sequence[ExampleScore], spec: MetricSpec, missing: int) -> M
     value, stderr, clusters = _mean(scores), clustered_stderr(scores), len(_residuals(scores))
     low, high = math.nan, math.nan
     # Every answer a tie, as of a model that is compared with itself: nothing was drawn, and there is no interval.
-    ties = spec.share and 0 < value < 1 and len({score.value for score in scores}) == 1
+    ties = spec.share and all(score.value == 0.5 for score in scores)
     if spec.share and clusters > 1 and not ties:
         low, high = _share_interval(value, stderr**2, clusters - 1, _answers(scores), clusters)
     elif clusters > 1 and not ties:

@@ -83,7 +83,18 @@ def _depth(text: str) -> int:
     for sign in re.findall(r"[\[{\]}]", text) if text.count("[") + text.count("{") > _DEEPEST else ():
         depth = depth + 1 if sign in "[{" else max(depth - 1, 0)
         deepest = max(deepest, depth)
-    return max(deepest, max((len(line) - len(line.lstrip(" -?:")) for line in text.splitlines()), default=0) // 2)
+    columns: list[int] = []  # of what is open: a key, or one of the signs before it; a long line of text opens one
+    for line in filter(str.strip, text.splitlines()):
+        start = _START.match(line)
+        begun = [found.start() for found in re.finditer(r"[-?:]|$", start[0] if start else "")]
+        while columns and columns[-1] >= begun[0]:
+            columns.pop()
+        columns += begun
+        deepest = max(deepest, len(columns))
+    return deepest
+
+
+_START = re.compile(r"[ \t]*(?:[-?:][ \t]+)*")
 
 
 def find_runs(paths: Iterable[Path]) -> tuple[list[StoredRun], list[BrokenRun]]:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from alignbench import Direction, Evaluation, ExampleScore, Generation, MetricSpec, Subject, UserError, unknown_name
-from alignbench_suite.config import DiversityConfig
+from alignbench_suite.config import DiversityConfig, check_folder
 from alignbench_suite.diversity.response_sets import Example, across_inputs, per_input, spread
 from alignbench_suite.lm_eval_runner import FAMILY_SPECS, ask_family
 from alignbench_suite.scores import Groups, gold_reward, mean, per_group
@@ -140,6 +140,7 @@ class Diversity(Evaluation):
 def check(config: DiversityConfig) -> None:
     """Raises UserError for options that name nothing, or contradict each other."""
     place = "eval.options.diversity"
+    check_folder(config.path, "diversity")
     if not config.metrics:
         raise UserError(f"{place}.metrics is empty: name one, or leave diversity out of eval.families.")
     for name in config.metrics:
@@ -147,8 +148,6 @@ def check(config: DiversityConfig) -> None:
             raise unknown_name("metric", name, (*METRICS, *OPEN, "all"), where=f"{place}.metrics")
     if config.embeddings not in (choices := ("auto", "on", "off")):
         raise unknown_name("choice", config.embeddings, choices, where=f"{place}.embeddings")
-    if config.bundle < 2:
-        raise UserError(f"{place}.bundle={config.bundle}: at least two prompts are compared with each other.")
     if config.embeddings == "on" and not config.embedding_model.strip():
         raise UserError(f"{place}.embedding_model is empty: name a folder or a hub id.")
     if config.novelty_cosine and config.embeddings == "off":
