@@ -41,7 +41,7 @@ def check_writable(given: str, option: str) -> None:
     path = user_path(given, option).absolute()
     there = next(part for part in (path, *path.parents) if os.path.lexists(part))
     if not there.is_dir():
-        raise UserError(f"{option}={given}: {there} is no folder; choose another.")
+        raise UserError(f"{option}={given}: {there} is a file, not a folder; choose another.")
 
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?", re.ASCII)

@@ -60,6 +60,11 @@ class Component:
         lines = (self.config.__doc__ or "").strip().splitlines()
         return "" if not lines or lines[0].startswith(f"{self.config.__name__}(") else lines[0]
 
+    @property
+    def package(self) -> str:
+        """The Python package of its class."""
+        return self.target.partition(":")[0].partition(".")[0]
+
     def load(self) -> Any:
         module, _, attribute = self.target.partition(":")
         try:

@@ -59,7 +59,7 @@ class Selected:
             "name": self.component.name,
             "config": dataclasses.asdict(self.config),
             "target": self.component.target,
-            "code": package_digest(self.component.target.partition(":")[0].partition(".")[0]),
+            "code": package_digest(self.component.package),
         }
 
 

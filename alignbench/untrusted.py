@@ -12,22 +12,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 HIDDEN = "***"
-_SECRET_WORDS = frozenset(
-    [
-        "KEY",
-        "APIKEY",
-        "TOKEN",
-        "SECRET",
-        "PASSWORD",
-        "PASSWD",
-        "PASSPHRASE",
-        "CREDENTIAL",
-        "CREDENTIALS",
-        "AUTHORIZATION",
-        "BEARER",
-        "PAT",
-    ]
+_SECRET = re.compile(
+    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTHORIZATION|BEARER|KEY$|(^|_)PAT$", re.IGNORECASE
 )
+"""In the name of a variable."""
 _PIECE = 8
 """Characters of a secret that give it away: what is shorter says little, and stands in ordinary words."""
 _WRITTEN = re.compile(
@@ -41,9 +29,10 @@ URL, in JSON, in HTML."""
 def redacted(text: str, *secrets: str) -> str:
     """The text with *** for every piece, of 8 characters or more, of these secrets and of the values of environment variables
     that are named like one (HF_TOKEN, OPENAI_API_KEY, ...): as they are, broken by white space, URL-encoded, in base64, in
-    hexadecimal, or escaped for JSON or HTML. Clean a text before it is cut: a secret cut in two is still one."""
+    hexadecimal, or escaped for JSON or HTML. Shorter ones are no secrets (a local server takes any key). Clean a text before it is cut:
+    a secret cut in two is still one."""
     for secret in dict.fromkeys((*secrets, *_of_environment())):
-        if secret:
+        if len(secret) >= _PIECE:
             text = _without(text, secret)
     return text
 
@@ -69,18 +58,20 @@ def _of_environment() -> Iterator[str]:
     """Values of variables that are named like a secret. A path (GOOGLE_APPLICATION_CREDENTIALS) is none."""
     for name, value in os.environ.items():
         value = value.strip()
-        if len(value) >= _PIECE and _SECRET_WORDS & set(name.upper().split("_")) and not os.path.exists(value):
+        if len(value) >= _PIECE and _SECRET.search(name) and not os.path.exists(value):
             yield value
 
 
 def _without(text: str, secret: str) -> str:
     letters, spans = _letters(text)
     pieces = _pieces(secret)
-    size = min(_PIECE, len(secret))
-    found = [i for i in range(len(letters) - size + 1) if letters[i : i + size] in pieces]
-    for start, stop in reversed(list(_runs(found, size))):
-        text = f"{text[: spans[start][0]]}{HIDDEN}{text[spans[stop - 1][1] :]}"
-    return text
+    found = (i for i in range(len(letters) - _PIECE + 1) if letters[i : i + _PIECE] in pieces)
+    kept: list[str] = []
+    end = 0
+    for start, stop in _runs(found):
+        kept += [text[end : spans[start][0]], HIDDEN]
+        end = spans[stop - 1][1]
+    return "".join([*kept, text[end:]])
 
 
 def _letters(text: str) -> tuple[str, list[tuple[int, int]]]:
@@ -111,9 +102,8 @@ def _decoded(found: re.Match[str]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _pieces(secret: str) -> frozenset[str]:
-    size = min(_PIECE, len(secret))
     forms = (_letters(form)[0] for form in _forms(secret))
-    return frozenset(form[i : i + size] for form in forms for i in range(len(form) - size + 1))
+    return frozenset(form[i : i + _PIECE] for form in forms for i in range(len(form) - _PIECE + 1))
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -132,7 +122,7 @@ def _forms(secret: str) -> Iterator[str]:
         yield known.translate(str.maketrans("+/", "-_"))
 
 
-def _runs(found: Iterable[int], size: int) -> Iterator[tuple[int, int]]:
+def _runs(found: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Overlapping pieces as one: where each run begins, and where it has ended."""
     start = stop = -1
     for place in found:
@@ -140,6 +130,6 @@ def _runs(found: Iterable[int], size: int) -> Iterator[tuple[int, int]]:
             if stop > 0:
                 yield start, stop
             start = place
-        stop = place + size
+        stop = place + _PIECE
     if stop > 0:
         yield start, stop

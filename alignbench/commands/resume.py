@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignbench.errors import UserError
+from alignbench.errors import AlignbenchError, UserError
 from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, LAST_GOOD, RESULT
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import (
@@ -18,7 +19,7 @@ from alignbench.results.disk.runs import (
     read_record,
     read_settings,
 )
-from alignbench.untrusted import plain
+from alignbench.untrusted import plain, told
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,16 +29,19 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(
             f"A run goes on with the settings that it began with: {overrides[0]} cannot be changed. Start a new run instead."
         )
+    if not options.runs and not options.results_dir.is_dir():
+        raise UserError(
+            f"There is no folder {options.results_dir}: nothing was run here. Give a run or a folder of runs."
+        )
+    code = 0
     for path in [locate(name, options.results_dir) for name in options.runs] or [options.results_dir]:
         if is_run(path) or not path.is_dir():
             _resume(path)
         elif options.all:
-            for run in _unfinished(path):
-                if not _hopeless(run):
-                    _resume(run.path)
+            code = max([code, *(_try(run.path) for run in _unfinished(path) if not _hopeless(run))])
         else:
             _list(path)
-    return 0
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,6 +59,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="go on with every run of a folder that can")
     parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
     return parser
+
+
+def _try(path: Path) -> int:
+    """Goes on with one of many: what stops it is said, and the others go on."""
+    try:
+        _resume(path)
+    except AlignbenchError as error:
+        print(told(f"alignbench: error: {error}"), file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def _list(results_dir: Path) -> None:
@@ -76,7 +90,7 @@ def _hopeless(run: StoredRun) -> str:
     """Why this run would not get further, whatever is repaired outside of it."""
     if not (run.path / CHECKPOINTS / CONFIG).is_file():
         return "it kept no checkpoint; start it again with its own command"
-    if (run.path / LAST_GOOD).is_dir():
+    if run.record.status is Status.FAILED and (run.path / LAST_GOOD).is_dir():
         return "the same numbers would end it again; change its settings and start a new one"
     return ""
 
@@ -105,8 +119,7 @@ def _resume(path: Path) -> None:
 
     from alignbench.pipeline.run import run
 
-    if not run(config, again=path).samefile(path):
-        raise UserError(f"{path} is being worked on by another process.")
+    run(config, again=path)
 
 
 def _require_same_config(path: Path) -> None:

@@ -18,13 +18,14 @@ from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.errors import AlignbenchError, UserError
 from alignbench.hookspecs import RunFinished, RunStarted
+from alignbench.pipeline import changes
 from alignbench.pipeline.display import Display
 from alignbench.plugins import registry
 from alignbench.records import Metric
 from alignbench.results.disk import environment
-from alignbench.results.disk.directory import CONFIG, RESULT, RunDirectory, file_errors
+from alignbench.results.disk.directory import RunDirectory, file_errors
 from alignbench.results.disk.record import Cost, Identity, RunRecord, Status
-from alignbench.results.disk.runs import read_record, read_settings
+from alignbench.results.disk.runs import read_record
 from alignbench.selection import Selected
 from alignbench.store import keys
 from alignbench.untrusted import redacted
@@ -99,6 +100,10 @@ def begun(
         return
     with contextlib.ExitStack() as held:
         found = _resumable(config, [again] if again else candidates(config), held, explicit=again is not None, say=say)
+        if found is None and again:
+            raise UserError(
+                f"{again} cannot be gone on with: another process is at work on it, or it is of other settings."
+            )
         if found is None:
             directory = RunDirectory.create(
                 Path(config.results_dir),
@@ -147,15 +152,18 @@ def _resumable(
             continue
         if record.status is Status.FINISHED:
             if config.resume == "finished" and not explicit:
-                if not (changed := _changed(config, directory, record)):
+                if not (changed := changes.since(config, directory, record)):
                     return Begun(directory, record)
-                say(f"{path} is finished, but {changed}: a new run begins")
+                say(f"{path} is finished, but {changed}: it is not taken for this one")
             continue
         if record.status is Status.FAILED and not explicit:
             continue
         if not _locked(directory, held, say):  # it is not killed: it runs
             continue
-        return Begun(directory, dataclasses.replace(record, status=Status.RUNNING, error=None), resumed=True)
+        # Stages that other code made are made again: see the keys of what they share.
+        who = dataclasses.replace(record.identity, code=keys.of_code(config))
+        going = dataclasses.replace(record, status=Status.RUNNING, error=None, identity=who)
+        return Begun(directory, going, resumed=True)
     return None
 
 
@@ -163,27 +171,14 @@ def _locked(directory: RunDirectory, held: contextlib.ExitStack, say: Callable[[
     """Whether the run is ours alone, for as long as `held` lasts."""
     lock = directory.lock()
     try:
-        with file_errors(directory.path):
+        with file_errors(directory.path), contextlib.suppress(Timeout):  # an OSError too
             lock.acquire(timeout=0)
-    except Timeout:
-        return False
+        if not lock.is_locked:
+            return False
     except NotImplementedError:
         say(f"the file system of {directory.path} has no locks: let no second process go on with this run")
     held.callback(lock.release)
     return True
-
-
-def _changed(config: RunConfig, directory: RunDirectory, record: RunRecord) -> str:
-    """What may give other numbers than this finished run of the same settings has: its code, or a file that its settings name."""
-    if record.identity.code != keys.of_code(config):
-        return "by other code"
-    written = (directory.path / RESULT).stat().st_mtime
-    for name, value in read_settings(directory.path / CONFIG).items():
-        if name not in ("results_dir", "cache_dir") and isinstance(value, str) and ("/" in value or "." in value):
-            with contextlib.suppress(OSError, ValueError, RuntimeError):  # it is no path, or of a file that is gone
-                if Path(value).expanduser().stat().st_mtime > written:
-                    return f"{name}={value} has changed since"
-    return ""
 
 
 @contextlib.contextmanager

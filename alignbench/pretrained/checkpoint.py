@@ -13,6 +13,7 @@ from alignbench.errors import AlignbenchError, UserError
 from alignbench.pretrained import weights
 from alignbench.pretrained.files import CONFIG, Stored, check_texts, json_object, stored, tokens_of
 from alignbench.pretrained.hub import one_line
+from alignbench.pretrained.templates import check_ends
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,7 @@ class Checkpoint:
             raise UserError(
                 f"{self.folder} holds no tokenizer, or one without tokens: add the model's own (tokenizer.json)."
             )
+        check_ends(found.chat_template, str(self.folder))
         return found
 
     def model(

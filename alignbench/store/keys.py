@@ -7,7 +7,7 @@ of machine that decide the last bit. An artifact is found only by a run that wou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import alignbench
 from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.contracts import DataSource, Evaluation, Policy
+from alignbench.plugins import registry
 from alignbench.records import Demonstration, Prompt, Ranking, Sequences
 from alignbench.results.disk.environment import package_versions
-from alignbench.selection import Selected, digest, source_digest
+from alignbench.selection import Selected, digest, package_digest, source_digest
 from alignbench.store.artifacts import FORMAT
 
-_DECIDING = ("bitsandbytes", "numpy", "peft", "python", "tokenizers", "torch", "transformers")
+DECIDING = ("bitsandbytes", "numpy", "peft", "python", "tokenizers", "torch", "transformers")
 OF_STAGES = ("contracts", "records", "pretrained", "pipeline", "evaluation")
 """The wings of the core that can change what a stage makes, beside the files at its front. What stages write is named by FORMAT."""
 
@@ -38,7 +39,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     gpu = device.type == "cuda"
     return {
         "format": FORMAT,
-        "versions": {name: versions.get(name) for name in _DECIDING},
+        "versions": {name: versions.get(name) for name in DECIDING},
         "code": core_digest(),
         "device": torch.cuda.get_device_name(device) if gpu else torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -53,10 +54,27 @@ def core_digest(root: Path = Path(alignbench.__file__).parent) -> str:
 
 
 def of_code(config: RunConfig) -> str:
-    """Of the source of the core and of every component that a run chose: what decides its numbers beside its settings."""
+    """Of the source of the core, of every component that a run chose, and of those that its options name, as the parts of a mixed
+    reward: what decides its numbers beside its settings."""
     chosen = [config.algo, config.sft, config.pretrain, config.model, config.data, config.reward, config.annotator]
     chosen += [*([config.judge] if config.judge else []), *config.evaluations]
-    return digest(core_digest(), [each.identity()["code"] for each in chosen])
+    named = {text for each in chosen for text in _words(dataclasses.asdict(each.config))}
+    parts = [component for component in registry().components.values() if component.name in named]
+    packages = {component.package for component in [*(each.component for each in chosen), *parts]}
+    return digest(core_digest(), [package_digest(package) for package in sorted(packages)])
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Every text in a component's options, names of entries included."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key)
+            yield from _words(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _words(item)
+    elif isinstance(value, str):
+        yield value
 
 
 def of_prompts(prompts: Iterable[Prompt]) -> str:

@@ -11,6 +11,7 @@ from alignbench.testing import algorithms, annotator, config, data, evaluation, 
 from alignbench.testing.annotators import probability
 from alignbench.testing.checks import Check, NotApplicable, Result, declined, run_checks
 from alignbench.testing.evaluations import stated
+from alignbench.testing.models import limits, roles, sampling
 from alignbench.testing.rewards import fitting, values
 
 CONFIG_CHECKS = tuple(config.check.checks)
@@ -19,7 +20,7 @@ ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *experience.check.checks, *algorithms.C
 REWARD_CHECKS = (*reward.check.checks, *values.check.checks, *fitting.check.checks)
 EVALUATION_CHECKS = (*evaluation.check.checks, *stated.check.checks)
 ANNOTATOR_CHECKS = (*annotator.check.checks, *probability.check.checks)
-MODEL_CHECKS = tuple(model.check.checks)
+MODEL_CHECKS = (*model.check.checks, *sampling.check.checks, *limits.check.checks, *roles.check.checks)
 DATA_CHECKS = tuple(data.check.checks)
 STILL_CHECKS = (*DECLARATION_CHECKS, *algorithms.STILL_CHECKS)
 

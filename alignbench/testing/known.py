@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 from alignbench.contracts.known import Known
 from alignbench.errors import UserError
-from alignbench.plugins import Component
+from alignbench.plugins import Component, registry
 from alignbench.selection import with_defaults
 from alignbench.testing.checks import NotApplicable
 
@@ -43,16 +44,25 @@ def usable(component: Component) -> Component:
     """With defaults that can be built: its own, or the first ones that are known."""
     for one in known(component):
         with contextlib.suppress(UserError):
-            return with_settings(component, one)
+            return with_defaults(component, _options(one))
     return component
 
 
 def with_settings(component: Component, one: Known) -> Component:
-    """The component with these options, whose folder and endpoint stay for as long as the process does. What a user has set
-    stays set."""
+    """The component with these options, for which something is stated: beside them, its author's own defaults hold, and not those that
+    it is checked with."""
+    with contextlib.suppress(UserError):  # it is of no installed package
+        own = registry().get(component.kind, component.name).config
+        if issubclass(component.config, own):
+            component = dataclasses.replace(component, config=own)
+    return with_defaults(component, _options(one))
+
+
+def _options(one: Known) -> dict[str, Any]:
+    """The folder and the endpoint that they name stay for as long as the process does."""
     folder = _folder(tuple(sorted(one.files.items()))) if one.files else ""
     url = _endpoint(one.reply) if one.reply else ""
-    return with_defaults(component, {k: _filled(v, folder, url) for k, v in one.options.items()})
+    return {k: _filled(v, folder, url) for k, v in one.options.items()}
 
 
 def _filled(value: Any, folder: str, url: str) -> Any:

@@ -69,11 +69,17 @@ def build(component: Component, seed: int, *, moved: bool = True) -> Policy:
 
 
 def move(policy: Policy, seed: int, share: float = 0.1) -> None:
+    """Moves the policy's weights, as `shake` does."""
+    shake(policy.trainable(), seed, share)
+
+
+def shake(parameters: Sequence[torch.nn.Parameter], seed: int, share: float = 0.1) -> None:
     """Noise of this share of each weight's own size; of its fan-in's where it is zero, as a fresh adapter's is."""
     rng = Seeds(seed).torch("noise")
     with torch.no_grad():
-        for parameter in policy.trainable():
-            scale = share * (float(parameter.float().std(correction=0)) or parameter.shape[-1] ** -0.5)
+        for parameter in parameters:
+            fan_in = parameter.shape[-1] if parameter.dim() else 1
+            scale = share * (float(parameter.float().std(correction=0)) or fan_in**-0.5)
             parameter.add_(torch.randn(parameter.shape, generator=rng).to(parameter), alpha=scale)
 
 

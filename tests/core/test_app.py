@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from alignbench import UserError
-from alignbench.app.compose import SLOTS, conf_dir, load_config, register_configs, typed
+from alignbench.app.compose import SLOTS, composed, conf_dir, load_config, register_configs, typed
 from alignbench.app.config import RunConfig
 from alignbench.plugins import Component, Kind, registry
 from tests.core.harness import Plugin
@@ -59,7 +59,7 @@ def test_every_component_can_be_chosen(component: Component) -> None:
         (found,) = load_config([f"eval.families=[{component.name}]"]).evaluations
     else:
         slot = next(slot for slot, kind in SLOTS.items() if kind is component.kind)
-        found = getattr(load_config([named(component)]), slot)
+        found = getattr(typed(*composed([named(component)])), slot)  # some want more before they can run
     # Other tests make the registry anew: it is this one's component, not that of when tests were collected.
     assert found.component is registry().get(component.kind, component.name)
     assert found.component == component
@@ -70,7 +70,7 @@ def test_every_component_can_be_chosen(component: Component) -> None:
 @pytest.mark.parametrize("preset", PRESETS, ids=str)
 def test_every_preset_can_be_chosen(preset: Path) -> None:
     group, name = preset.parent.name, preset.stem
-    config = load_config([f"{group}={name}"])
+    config = typed(*composed([f"{group}={name}"]))
     if group in SLOTS:
         assert getattr(config, group).label == name, "tables show the preset's name"
 

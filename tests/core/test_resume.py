@@ -21,7 +21,7 @@ from alignbench.app.compose import load_config, typed
 from alignbench.app.config import BudgetSettings
 from alignbench.app.target import settings_of
 from alignbench.commands.cli import run_command
-from alignbench.pipeline import experience, lifecycle
+from alignbench.pipeline import changes, experience, lifecycle
 from alignbench.pipeline.stages import affordable
 from alignbench.pipeline.training import train
 from alignbench.results.disk.record import Status
@@ -125,11 +125,13 @@ def test_the_same_command_keeps_what_is_finished(
     assert made() == 3
     monkeypatch.setattr(keys, "of_code", lambda config: "edited")
     edited = small(SHORT)
-    assert "is finished, but by other code: a new run begins" in edited.err
+    assert "is finished, but by other code: it is not taken for this one" in edited.err
     assert made() == 4
 
 
-def test_a_file_that_the_settings_name_and_that_changed_makes_a_new_run(tmp_path: Path) -> None:
+def test_a_file_that_the_settings_name_and_that_changed_makes_a_new_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rankings = tmp_path / "rankings.jsonl"
     rankings.write_text("{}")
     config = load_config(
@@ -139,13 +141,13 @@ def test_a_file_that_the_settings_name_and_that_changed_makes_a_new_run(tmp_path
     with lifecycle.begun(config, **kind) as begun:  # type: ignore[arg-type]
         begun.directory.write_record(dataclasses.replace(begun.record, status=Status.FINISHED))
     said: list[str] = []
+    begun_at = changes._begun(begun.directory)
     for age, finished in ((-10, True), (10, False)):
-        when = (begun.directory.path / "result.json").stat().st_mtime + age
-        os.utime(rankings, (when, when))
+        monkeypatch.setattr(changes, "_newest", lambda path, when=begun_at + age: when)
         with lifecycle.begun(config, **(kind | {"say": said.append})) as again:  # type: ignore[arg-type]
             assert again.finished is finished
     assert said == [
-        f"{begun.directory.path} is finished, but annotator.path={rankings} has changed since: a new run begins"
+        f"{begun.directory.path} is finished, but annotator.path={rankings} has changed since: it is not taken for this one"
     ]
 
 
@@ -393,3 +395,61 @@ def test_a_results_folder_without_locks_says_so(
     monkeypatch.setattr(FileLock, "acquire", refuse)
     done = small(SHORT, "cache=false")
     assert "has no locks: let no second process go on with this run" in done.err
+
+
+def test_what_is_inside_a_folder_counts_and_what_was_put_there_with_an_old_date(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    (folder / "deep").mkdir(parents=True)
+    file = folder / "deep" / "weights"
+    file.write_text("old")
+    os.utime(file, (10**9, 10**9))
+    assert changes._newest(folder) == pytest.approx(time.time(), abs=60)
+
+
+def test_a_function_of_the_user_s_is_a_file_that_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scoring_of_mine.py").write_text("def score(texts): ...")
+    (tmp_path / "package_of_mine").mkdir()
+    (tmp_path / "package_of_mine" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert changes._file("target", "scoring_of_mine:score") == tmp_path / "scoring_of_mine.py"
+    assert changes._file("target", "package_of_mine.deep:score") == tmp_path / "package_of_mine"
+    assert changes._file("target", "absent.module:score") is None
+    assert changes._file("label", "world") is None
+    assert changes._file("path", "") is None
+    assert list(changes._texts({"a": {"b": ["x", {"c": "y"}]}, "d": 1})) == [("a.b", "x"), ("a.b.c", "y")]
+
+
+def test_other_versions_make_a_new_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config([SHORT, f"results_dir={tmp_path}"])
+    with lifecycle.begun(config, annotator=True, reward=True, say=print) as begun:
+        begun.directory.write_record(dataclasses.replace(begun.record, status=Status.FINISHED))
+    assert changes.since(config, begun.directory, begun.record) == ""
+    versions = changes.package_versions()
+    monkeypatch.setattr(changes, "package_versions", lambda: {**versions, "torch": "99"})
+    assert changes.since(config, begun.directory, begun.record) == f"with torch {versions['torch']}, now 99"
+
+
+def test_the_code_of_the_parts_of_a_mixed_reward_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config([SHORT, "reward=mix", "reward.parts={gold: 1.0, length: -0.2}"])
+    before = keys.of_code(config)
+    digests = keys.package_digest
+    monkeypatch.setattr(keys, "package_digest", lambda name: "edited" if name == "alignbench_world" else digests(name))
+    assert keys.of_code(config) != before
+
+
+def test_a_run_that_somebody_works_on_is_not_begun_again(
+    small: Command, plugin: Plugin, command: Command, tmp_path: Path
+) -> None:
+    stopped(small, plugin, "sft", 2, KeyboardInterrupt(), SHORT)
+    run = only(tmp_path / "runs")
+    with FileLock(run / ".lock"):
+        done = command("resume", str(run))
+        assert done.code == 2 and "another process is at work on it" in done.errors[0]
+        done = command("resume", str(tmp_path / "runs"), "--all")
+        assert done.code == 2 and len(done.errors) == 1
+    assert [path for path in (tmp_path / "runs").iterdir() if path.is_dir()] == [run], "no second directory"
+
+
+def test_without_a_results_folder_there_is_nothing_to_list(command: Command, tmp_path: Path) -> None:
+    done = command("resume", "--results-dir", str(tmp_path / "none"))
+    assert done.code == 2 and "There is no folder" in done.errors[0]

@@ -44,7 +44,9 @@ def test_a_secret_that_is_broken_into_lines_is_hidden(places: list[int], gap: st
     assert redacted(f"key {broken}.", KEY) == "key ***."
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "My_Password", "AWS_SECRET_ACCESS_KEY"])
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "WANDB_API_KEY", "My_Password", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "OPENAIKEY"]
+)
 def test_secrets_are_those_of_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, KEY)
     assert redacted(f"refused: {KEY}") == "refused: ***"
@@ -54,12 +56,15 @@ def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: obje
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
     monkeypatch.setenv("SSH_AGENT", "a-long-value-of-something-else")
     monkeypatch.setenv("A_KEY", "short")
-    text = f"{tmp_path} a-long-value-of-something-else, short"
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "safe.directory")
+    text = f"{tmp_path} a-long-value-of-something-else, short safe.directory"
     assert redacted(text) == text
 
 
-def test_a_short_secret_that_is_given_is_hidden_whole() -> None:
-    assert redacted("EMPTY is refused, EMPT is not", "EMPTY") == "*** is refused, EMPT is not"
+@pytest.mark.parametrize("key", ["x", "0", "EMPTY"])
+def test_what_a_local_server_takes_for_a_key_is_no_secret(key: str) -> None:
+    """Else every x of an answer would go, and "Rating: 10" would be "Rating: 1***"."""
+    assert redacted("Rating: 10, EMPTY of vexation", key) == "Rating: 10, EMPTY of vexation"
 
 
 def test_nothing_acts_on_a_terminal() -> None:

@@ -9,6 +9,7 @@ from tests.testing.faults.fault import Fault
 from tests.testing.faults.models import MODELS
 from tests.testing.faults.planting import EXPERIENCE, faulty_module, original, planted
 from tests.testing.faults.rewards import REWARDS
+from tests.testing.faults.sampling_and_roles import MODEL_FAULTS
 from tests.testing.faults.steps import ALGORITHM_FAULTS
 
 __all__ = ["EXPERIENCE", "FAULTS", "Fault", "faulty_module", "original", "planted"]
@@ -21,4 +22,5 @@ FAULTS: tuple[Fault, ...] = (
     *EVALUATIONS,
     *DATA_SOURCES,
     *MODELS,
+    *MODEL_FAULTS,
 )

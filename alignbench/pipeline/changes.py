@@ -1,0 +1,90 @@
+"""What may give other numbers than a finished run of the same settings has: then it is not kept, and says why."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alignbench.app.config import RunConfig
+from alignbench.results.disk.directory import CONFIG, RunDirectory
+from alignbench.results.disk.environment import package_versions
+from alignbench.results.disk.record import RunRecord
+from alignbench.results.disk.runs import read_settings
+from alignbench.store import keys
+
+_WRITTEN = ("results_dir", "cache_dir")
+"""Options that name folders which runs write into."""
+_PATHS = ("path", "model", "rubric", "template")
+_TARGET = re.compile(r"([A-Za-z_]\w*)[\w.]*:[A-Za-z_]\w*")
+_MOST_FILES = 10_000
+
+
+def since(config: RunConfig, directory: RunDirectory, record: RunRecord) -> str:
+    """Why a new run would not be this one again, in a few words; empty where nothing tells so."""
+    if record.identity.code != keys.of_code(config):
+        return "by other code"
+    versions = package_versions()
+    for name in keys.DECIDING:
+        if record.identity.packages.get(name) != versions.get(name):
+            return f"with {name} {record.identity.packages.get(name)}, now {versions.get(name)}"
+    begun = _begun(directory)
+    for name, value in _texts(read_settings(directory.path / CONFIG)):
+        option = name.rpartition(".")[2]
+        path = None if option in _WRITTEN else _file(option, value)
+        if path and _newest(path) >= begun + 1:  # the name of a directory has whole seconds
+            return f"{name}={value} has changed since"
+    return ""
+
+
+def _begun(directory: RunDirectory) -> float:
+    """When the run began, by the name of its directory: its files' own times are those of a copy where it was copied."""
+    try:
+        return datetime.strptime(directory.path.name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return (directory.path / CONFIG).stat().st_mtime
+
+
+def _texts(settings: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in resolved settings, with the dotted name that it stands under."""
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            yield from _texts(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _texts(value, name)
+    elif isinstance(settings, str):
+        yield name, settings
+
+
+def _file(option: str, value: str) -> Path | None:
+    """The file or folder that a setting names, or that the function which it names is written in."""
+    if not value.strip():
+        return None
+    with contextlib.suppress(OSError, ValueError, RuntimeError, ImportError):
+        if found := _TARGET.fullmatch(value):
+            spec = importlib.util.find_spec(found[1])  # of the package at the top: nothing is imported
+            if spec is None or spec.origin is None or not os.path.exists(spec.origin):
+                return None
+            return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+        path = Path(value).expanduser()
+        if (os.sep in value or "." in value or any(part in option for part in _PATHS)) and path.exists():
+            return path
+    return None
+
+
+def _newest(path: Path) -> float:
+    """When this, or anything in it, was last written or put there."""
+    inside = itertools.islice(path.rglob("*"), _MOST_FILES) if path.is_dir() else ()
+    found = 0.0
+    for each in (path, *inside):
+        with contextlib.suppress(OSError):
+            stat = each.stat()
+            found = max(found, stat.st_mtime, stat.st_ctime)
+    return found
