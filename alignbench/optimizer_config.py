@@ -108,7 +108,7 @@ class OptimizerConfig(AlgorithmConfig):
             raise unknown_name("lr_schedule", self.lr_schedule, LR_SCHEDULES)
 
     def ready(self) -> None:
-        """As `ready` of any component's config (docs/plugins.md): a step of nothing is a test's, and no run's."""
+        """As `ready` of any component's config (docs/plugins.md): tests may train at 0, a run would learn nothing."""
         if not self.learning_rate:
             raise UserError("learning_rate=0 trains nothing: give a number above 0.")
 

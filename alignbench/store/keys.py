@@ -29,8 +29,8 @@ OF_STAGES = ("contracts", "records", "pretrained", "pipeline", "evaluation")
 
 
 OF_ANSWERS = ("questions", "samples", "temperature")
-"""What decides the SFT model's own answers. What is measured in them stands with the evaluations that were chosen: `eval.options` holds
-those of others too, and only until it is written to config.yaml."""
+"""What decides the SFT model's own answers. What is measured in them stands with the evaluations that were chosen: of `eval.options`
+a run's config.yaml holds theirs alone."""
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from alignbench import UserError, bounded, check_there, unknown_name
 
 PATHS = ("path", "prompts_path", "demonstrations_path")
+"""The first that is given is split; the others stand beside it."""
 WINNERS = ("a", "b", "tie")
 
 

@@ -27,8 +27,6 @@ from alignbench_data.reading.places import chosen_split, idle, parts_of, shares
 from alignbench_data.reading.rows import Part, plain
 from alignbench_data.splitting import Pool, asked, first_rows, rows_of, whole
 
-"""The first that is given is split; the others stand beside it."""
-
 
 @dataclass
 class _Set:
