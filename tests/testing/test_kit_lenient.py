@@ -157,7 +157,7 @@ def with_option(name: str, target: str = "", *, default: float, **limits: float)
     config = make_dataclass(
         "More", [("more", float, bounded(default, **limits))], bases=(known.config,), namespace=told
     )
-    return replace(known, config=config, target=target or known.target)
+    return replace(known, name="more", config=config, target=target or known.target)
 
 
 class Multiplied(resolve("length").load()):  # type: ignore[misc]
