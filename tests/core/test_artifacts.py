@@ -291,10 +291,10 @@ def test_only_what_can_change_a_stage_names_it(tmp_path: Path, changed: str, cou
 
 
 def refused_lock(error: BaseException) -> Callable[..., None]:
-    def acquire(self: FileLock, timeout: float = -1) -> None:
+    def refuse(self: object, *arguments: object, **options: object) -> None:
         raise error
 
-    return acquire
+    return refuse
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
@@ -302,7 +302,9 @@ def test_what_is_whole_in_a_cache_that_cannot_be_written_is_used(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Store(tmp_path, "first").once("sft", "abc", make(), read)
-    monkeypatch.setattr(FileLock, "acquire", refused_lock(OSError(number, os.strerror(number))))
+    refuse = refused_lock(OSError(number, os.strerror(number)))
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
     assert Store(tmp_path).once("sft", "abc", make("again"), read) == ("made", "first")
     with pytest.raises(UserError, match=r"(read-only|no permission): choose another folder with cache_dir="):
         Store(tmp_path).once("sft", "other", make(), read)

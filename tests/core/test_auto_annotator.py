@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,11 @@ def identity(config: RunConfig) -> tuple[str, ...]:
         (["data=hh", "annotator.path=mine.jsonl"], "annotator=recorded"),
     ],
 )
-def test_it_is_whom_the_data_names(given: Sequence[str], named: str) -> None:
+def test_it_is_whom_the_data_names(
+    given: Sequence[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.jsonl").touch()
+    monkeypatch.chdir(tmp_path)
     assert identity(load_config(given)) == identity(load_config([named, *given]))
 
 

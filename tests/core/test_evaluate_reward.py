@@ -257,7 +257,7 @@ def test_other_data_in_another_language_is_refused(command: Command, finished: F
         (("reward=SFT",), "is the SFT model of a run: name the run"),
         (("reward=length", "algo=dpo"), "leave algo out"),
         (("reward=length", "--best-of=1"), "choose 2 or more responses, or 0"),
-        (("reward=length", "--questions=0"), "choose 1 or more"),
+        (("reward=length", "--questions=0"), "must be 1 or more"),
         (("reward=length", "rewards.scale=1"), "rewards"),
         (("reward=function", "data=preferences", "data.path=nowhere.jsonl"), "nowhere.jsonl"),
         (("reward=learned", "data=preferences", "DATA", "annotator=recorded"), "model"),
@@ -372,7 +372,7 @@ def spoil(folder: Path, name: str) -> None:
         ("sft", "its weights are gone"),
         ("config.yaml", "config.yaml cannot be read"),
         ("rankings.jsonl", "is no ranking as a run writes it"),
-        ("result.json", "result.json: not JSON"),
+        ("result.json", "result.json cannot be read: not JSON"),
     ],
 )
 def test_damaged_runs_are_refused_in_one_line(
