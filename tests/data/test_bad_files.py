@@ -44,9 +44,9 @@ def put(path: Path, content: bytes | str) -> Path:
     [
         ("", "needs data.path="),
         ("no/such/file.jsonl", "No such file or folder: data.path=no/such/file.jsonl"),
-        ("~nouser/x", "data.path=~nouser/x: there is no home of such a user"),
-        ("a" * 5000, r"data.path=a{200}\.\.\. \(5000 characters\) is no path \(File name too long\)"),
-        ("/" + "a/" * 3000, "is no path"),
+        ("~nouser/x", "data.path=~nouser/x: there is no home folder ~nouser"),
+        ("a" * 5000, r"data.path=a{60}\.\.\.: too long for a path"),
+        ("/" + "a/" * 3000, "too long for a path"),
         ("a\0b", "No such file or folder: data.path=a.b"),
         ("a\nb", r"No such file or folder: data.path=a\?b"),
         ("/dev/null", "is no file and no folder"),
@@ -277,9 +277,6 @@ def test_refusals_name_the_columns_and_the_closest_reading(tmp_path: Path) -> No
 
 def test_settings_that_cannot_be() -> None:
     for options, said in (
-        ({"held_out_share": 1.0}, "held_out_share must be between 0 and 1"),
-        ({"max_rows": -1}, "max_rows must be 0 or more"),
-        ({"max_bad_share": 2.0}, "max_bad_share must be from 0 to 1"),
         ({"rating": "a", "rating_weights": {"b": 1.0}}, "give one of them"),
         ({"streaming": True}, "needs data.max_rows"),
     ):
