@@ -147,7 +147,7 @@ def test_impossible_models_are_refused() -> None:
         tiny.scratch(sampler="lop")
     with pytest.raises(UserError, match=r"Unknown model.value_trunk 'mine'.*own, shared"):
         tiny.scratch(value_trunk="mine")
-    with pytest.raises(UserError, match=r"hidden_size=18 is not divisible by model.num_heads=4"):
+    with pytest.raises(UserError, match=r"model.hidden_size=18 must be a multiple of model.num_heads=4"):
         tiny.scratch(hidden_size=18, num_heads=4)
     with pytest.raises(UserError, match="tokenizer of its own"):
         build_scratch(ScratchConfig(), tokenizer=None, device=tiny.CPU, seeds=Seeds(0))
