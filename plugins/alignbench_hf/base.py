@@ -22,10 +22,6 @@ def scratch_shape(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase | No
             "ordinary text: choose a pretrained model, as model=smollm2 or model=hf model.path=<hub id or folder>, or data "
             "with a tokenizer of its own, as data=world."
         )
-    if config.hidden_size % config.num_heads:
-        raise UserError(
-            f"model.hidden_size={config.hidden_size} is not divisible by model.num_heads={config.num_heads}."
-        )
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,
