@@ -86,7 +86,7 @@ class OptimizerConfig(AlgorithmConfig):
     """Updates over which the learning rate rises linearly from 0."""
     weight_decay: float = bounded(0.0, least=0, most=100)
     """Of AdamW, decoupled from the gradient; 0: none."""
-    adam_eps: float = bounded(1e-5, least=1e-12, most=1)
+    adam_eps: float = bounded(1e-5, least=1e-12, most=1e4)
     """Of AdamW, added to the root of the bias-corrected second moment: a weight whose gradients are of this size takes half a
     step. 1e-5 is the value of OpenAI's RLHF code, in place of torch's 1e-8; that code adds it before the correction, as
     TensorFlow does, which makes its first steps smaller still (arXiv 2403.17031)."""

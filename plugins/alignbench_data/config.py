@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -100,6 +101,7 @@ class RecordedConfig:
     """Rankings that were given before: the data source's own, or a file of them; nothing is sampled."""
 
     brings_recorded: ClassVar[bool] = True
+    inert: ClassVar[Mapping[str, str]] = {"max_bad_share": "it decides what is refused, and changes no ranking"}
 
     path: str = ""
     """Rankings in any of the forms that `data.path` takes, as {"prompt": text or "messages": [...], "responses": [...],

@@ -60,7 +60,7 @@ class SycophancyConfig:
 class DiversityConfig:
     """How different responses are: entropy, n-grams, self-BLEU, embeddings and novelty; per prompt and across prompts."""
 
-    ready: ClassVar[str] = "alignbench_suite.diversity.evaluation:check"
+    ready: ClassVar[str] = "alignbench_suite.diversity.evaluation:ready"
 
     path: str = "${eval.path}"
     """A folder of evaluation data; without NoveltyBench in it, or empty: the suite's own open-ended prompts."""

@@ -166,7 +166,7 @@ def write_points(path, gold, d=D, *, clusters=None, proxy=None, leave_out=()):
             )
             if (i, j) not in leave_out
         ]
-        Points(path).add(10 * i, summarise(scores, SPECS), scores, 1.5)
+        Points(path).add(10 * i, summarise(scores, SPECS), scores, (), 1.5)
 
 
 @pytest.fixture
@@ -252,10 +252,10 @@ class TestFiles:
 
     def test_a_point_that_is_made_again_replaces_what_came_after_it(self, tmp_path):
         write_points(tmp_path, np.zeros((4, 3)), D[:4])
-        Points(tmp_path).add(20, {}, [ExampleScore(m, "p0", 7.0) for m in (GOLD, KL, PROXY)], 1.0)
+        Points(tmp_path).add(20, {}, [ExampleScore(m, "p0", 7.0) for m in (GOLD, KL, PROXY)], (), 1.0)
         assert [line["update"] for line in Points(tmp_path).lines()] == [0, 10, 20]
         assert trajectory(self.run(tmp_path)).gold[-1].tolist() == [7.0]
-        Points(tmp_path).add(0, {}, [ExampleScore(KL, "p0", 1.0)], 1.0)
+        Points(tmp_path).add(0, {}, [ExampleScore(KL, "p0", 1.0)], (), 1.0)
         assert trajectory(self.run(tmp_path)).updates == (0,)
         assert trajectory(self.run(tmp_path)).gold is None
 
@@ -272,7 +272,7 @@ class TestFiles:
             path.write_bytes(path.read_bytes()[:100])
         elif damage == "no kl":
             path.unlink()
-            Points(path.parent).add(0, {}, [ExampleScore(GOLD, "p", 1.0)], 1.0)
+            Points(path.parent).add(0, {}, [ExampleScore(GOLD, "p", 1.0)], (), 1.0)
         else:
             import polars
 

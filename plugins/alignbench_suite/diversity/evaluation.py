@@ -137,10 +137,15 @@ class Diversity(Evaluation):
         return Known(tokens, len(subject.tokenizer), vectors, self.config.novelty_cosine)
 
 
+def ready(config: DiversityConfig) -> None:
+    """As `ready` of any component's config."""
+    check_folder(config.path, "diversity")
+    check(config)
+
+
 def check(config: DiversityConfig) -> None:
     """Raises UserError for options that name nothing, or contradict each other."""
     place = "eval.options.diversity"
-    check_folder(config.path, "diversity")
     if not config.metrics:
         raise UserError(f"{place}.metrics is empty: name one, or leave diversity out of eval.families.")
     for name in config.metrics:
