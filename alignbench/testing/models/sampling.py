@@ -151,7 +151,8 @@ def temperature_changes_how_often_tokens_come(component: Component, seed: int) -
 
 
 @check(
-    causes="top_k read as something else, off by one, or not read; ties cut at random; or a sampler that keeps the least likely."
+    causes="top_k read as something else, off by one, or not read; ties cut at random; or a sampler that keeps the least likely.",
+    within=f"{ERRORS:g} standard errors, and what rounding may add",
 )
 def top_k_keeps_the_most_likely_tokens(component: Component, seed: int) -> str:
     """With top_k, exactly the k most likely tokens come first, each as often as its share of their probability; with a k as large
@@ -178,7 +179,8 @@ def top_k_keeps_the_most_likely_tokens(component: Component, seed: int) -> str:
 
 
 @check(
-    causes="a nucleus without the token that crosses top_p or with one more, one of the least likely, or top_p not read."
+    causes="a nucleus without the token that crosses top_p or with one more, one of the least likely, or top_p not read.",
+    within=f"{ERRORS:g} standard errors, and what rounding may add",
 )
 def top_p_keeps_the_token_that_crosses_it(component: Component, seed: int) -> str:
     """With top_p, the most likely tokens come until their probability reaches it, the token that crosses it among them, each as
