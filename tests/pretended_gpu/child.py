@@ -61,3 +61,6 @@ def main(path: str, names: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2:])
+    os._exit(
+        0
+    )  # torch joins no thread of a device that it does not know: to end in order would now and then end it by abort()
