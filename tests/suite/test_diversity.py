@@ -235,7 +235,6 @@ class TestWhatIsComputed:
         [
             ({"metrics": ["distinct_5"]}, "Did you mean 'distinct_"),
             ({"embeddings": "yes"}, "Choices: auto, off, on"),
-            ({"bundle": 1}, "bundle=1"),
             ({"novelty_cosine": 0.8, "embeddings": "off"}, "compares embeddings"),
             ({"embeddings": "on", "embedding_model": "./nowhere"}, "no such folder"),
         ],
