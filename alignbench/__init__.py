@@ -32,7 +32,7 @@ from alignbench.optimizer_config import (
     PreferenceConfig,
     RolloutConfig,
 )
-from alignbench.paths import check_there, check_writable, user_path
+from alignbench.paths import check_may_be_folder, check_there, user_path
 from alignbench.records import (
     POLICY,
     REFERENCE,
@@ -152,8 +152,8 @@ __all__ = [
     "Verdict",
     "Work",
     "bounded",
+    "check_may_be_folder",
     "check_there",
-    "check_writable",
     "expand",
     "hookimpl",
     "redacted",

@@ -38,8 +38,8 @@ def check_there(given: str, option: str, *, hub: bool = False) -> None:
     raise UserError(f"{option}={given}: no such file or folder{other}.")
 
 
-def check_writable(given: str, option: str) -> None:
-    """Raises UserError for a folder that cannot be made, since a part of its path is a file."""
+def check_may_be_folder(given: str, option: str) -> None:
+    """Raises UserError for a folder's path in which a part is a file. Whether somebody may write there is not asked."""
     path = user_path(given, option).absolute()
     there = next(part for part in (path, *path.parents) if os.path.lexists(part))
     if not there.is_dir():

@@ -11,7 +11,7 @@ from alignbench.app.config import RunConfig
 from alignbench.app.options import JUDGE, SLOTS
 from alignbench.bounds import shown
 from alignbench.errors import UserError
-from alignbench.paths import check_writable, user_path
+from alignbench.paths import check_may_be_folder, user_path
 from alignbench.selection import Selected, refusal
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -24,8 +24,8 @@ def check_ready(config: RunConfig) -> None:
         raise UserError(f"device={config.device!r} is not a device: choose auto, cpu, cuda or cuda:<number>.")
     if not config.results_dir.strip():
         raise UserError("results_dir is empty: name the folder that runs are written to.")
-    check_writable(config.results_dir, "results_dir")
-    check_writable(config.cache_dir, "cache_dir")
+    check_may_be_folder(config.results_dir, "results_dir")
+    check_may_be_folder(config.cache_dir, "cache_dir")
     for names in config.eval.primary:
         _check_metrics("eval.primary", names.split("|"))
     for slot in (*SLOTS, JUDGE):

@@ -18,7 +18,7 @@ from alignbench import (
     Samples,
     Seeds,
     UserError,
-    check_writable,
+    check_may_be_folder,
     functional,
     user_path,
 )
@@ -213,4 +213,4 @@ def ready(config: JudgeConfig) -> None:
     if not read_rubric(config).strip():
         raise UserError(f"{slot}.rubric is empty: it is to say what a good answer is.")
     if config.cache:
-        check_writable(config.cache_dir, f"{slot}.cache_dir")
+        check_may_be_folder(config.cache_dir, f"{slot}.cache_dir")
