@@ -11,11 +11,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignbench.app.config import PointSettings, Settings
+from alignbench.app.config import Settings
+from alignbench.app.options import JUDGE, sections
 from alignbench.app.overrides import unread
 from alignbench.bounds import printable, shown
 from alignbench.errors import UserError, unknown_name
-from alignbench.plugins import registry
+from alignbench.plugins import Kind, registry
 from alignbench.selection import one_line, refusal, without_classes
 
 EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}
@@ -90,8 +91,13 @@ def _unknown_choice(text: str, group: str, name: str) -> UserError:
 
 def _unknown_key(text: str, key: str, schema: str) -> UserError:
     full = re.search(r"full_key: (\S+)", text)
-    schemas = [c.config for c in registry().components.values()] + [Settings, PointSettings]
-    schemas += [f.default_factory for f in dataclasses.fields(Settings) if f.name in ("rankings", "eval")]  # type: ignore[misc]
-    fields = next((dataclasses.fields(s) for s in schemas if s.__name__ == schema), dataclasses.fields(Settings))
     where = full.group(1).rpartition(".")[0] if full else ""
-    return unknown_name("key", key, [f.name for f in fields], where=where)
+    if where == "eval.options":
+        return unknown_name("evaluation", key, [c.name for c in registry().of(Kind.EVALUATION)], where=where)
+    if where == JUDGE and schema == "struct":
+        return UserError(f"{where}.{key}: no judge is chosen; choose one with {Kind.REWARD.value}@{where}=<name>.")
+    schemas = [c.config for c in registry().components.values()] + [inner for _, inner in sections(Settings)]
+    chosen = next((s for s in schemas if s.__name__ == schema), None if where else Settings)
+    if chosen is None:
+        return UserError(f"Unknown key {key!r} in {where}.")
+    return unknown_name("key", key, [field.name for field in dataclasses.fields(chosen)], where=where)
