@@ -17,6 +17,7 @@ from alignbench.contracts import (
     RewardSource,
     ScalarRole,
     Tracker,
+    Watch,
 )
 from alignbench.contracts.known import Case, Known
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
@@ -150,6 +151,7 @@ __all__ = [
     "UserError",
     "UtilityTerm",
     "Verdict",
+    "Watch",
     "Work",
     "bounded",
     "check_may_be_folder",

@@ -28,8 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 import alignbench
 from alignbench import distributed
 from alignbench.app import annotators, sweeps, tuning
-from alignbench.app.config import COMPONENT, RunConfig, Settings
-from alignbench.app.options import JUDGE, SLOTS
+from alignbench.app.config import COMPONENT, JUDGE, SLOTS, RunConfig, Settings
 from alignbench.app.overrides import expanded
 from alignbench.app.ready import check_ready, check_tuned
 from alignbench.app.refusals import explain, is_complaint, refuse_missing

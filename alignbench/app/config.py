@@ -7,11 +7,24 @@ from typing import Any
 
 from alignbench.bounds import bounded
 from alignbench.errors import UserError, unknown_name
+from alignbench.plugins import Kind
 from alignbench.records import Consumes
 from alignbench.results.compared.primary import PRIMARY
 from alignbench.selection import Selected
 
 COMPONENT = "component"  # the key that says which component a config belongs to, whatever preset it came from
+# What a component's config is kept under; the same names are the config groups. Three of them hold an algorithm.
+SLOTS = {
+    "algo": Kind.ALGORITHM,
+    "sft": Kind.ALGORITHM,
+    "pretrain": Kind.ALGORITHM,
+    "model": Kind.MODEL,
+    "data": Kind.DATA,
+    "reward": Kind.REWARD,
+    "annotator": Kind.ANNOTATOR,
+    "tracker": Kind.TRACKER,
+}
+JUDGE = "judge"  # a reward source too, but one that a run can do without
 
 
 @dataclass

@@ -9,22 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from alignbench.app.config import COMPONENT, Settings
+from alignbench.app.config import COMPONENT, JUDGE, SLOTS, Settings
 from alignbench.bounds import Range, ranges
 from alignbench.plugins import Kind, registry
 
-# What a component's config is kept under; the same names are the config groups. Three of them hold an algorithm.
-SLOTS = {
-    "algo": Kind.ALGORITHM,
-    "sft": Kind.ALGORITHM,
-    "pretrain": Kind.ALGORITHM,
-    "model": Kind.MODEL,
-    "data": Kind.DATA,
-    "reward": Kind.REWARD,
-    "annotator": Kind.ANNOTATOR,
-    "tracker": Kind.TRACKER,
-}
-JUDGE = "judge"  # a reward source too, but one that a run can do without
 _LINE = re.compile(r"( *)(\w+):(?: |$)")
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 
-from alignbench.app.config import RunConfig
-from alignbench.app.options import JUDGE, SLOTS
+from alignbench.app.config import JUDGE, SLOTS, RunConfig
 from alignbench.bounds import shown
 from alignbench.errors import UserError
 from alignbench.paths import check_may_be_folder, user_path

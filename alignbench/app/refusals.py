@@ -11,8 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignbench.app.config import Settings
-from alignbench.app.options import JUDGE, sections
+from alignbench.app.config import JUDGE, Settings
+from alignbench.app.options import sections
 from alignbench.app.overrides import unread
 from alignbench.bounds import printable, shown
 from alignbench.errors import UserError, unknown_name

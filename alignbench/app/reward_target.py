@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignbench.app.compose import composed, typed
 from alignbench.app.config import RunConfig
-from alignbench.app.target import finished_record, sections, settings_of
+from alignbench.app.target import finished_record, settings_of, touched
 from alignbench.bounds import bounded, check_bounds
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Kind, registry
@@ -100,7 +100,7 @@ def reward_target(overrides: Sequence[str], measuring: Measuring, results_dir: P
     config = typed(given, choices)
     if not config.algo.config.needs_scores:
         raise UserError(f"algo={config.algo.label} learns from no reward: leave algo out, none is trained here.")
-    chosen = sections(overrides)
+    chosen = touched(overrides)
     target = RewardTarget(config.reward.label, config, measuring, "", "", names_model="model" in chosen)
     return _with_settings(target, OmegaConf.to_container(OmegaConf.create(config.yaml)))  # type: ignore[arg-type]
 
@@ -122,7 +122,7 @@ def _of_run(path: Path, overrides: Sequence[str], measuring: Measuring, *, impli
         )
     if record.baseline:
         raise UserError(f"{path} is the SFT model of a run: name the run, {path.parent}.")
-    if foreign := sorted(sections(overrides) - set(OF_A_RUN)):
+    if foreign := sorted(touched(overrides) - set(OF_A_RUN)):
         raise UserError(
             f"{foreign[0]}: a run's reward is measured as it is. What can be set are {', '.join(OF_A_RUN)}."
         )
@@ -134,7 +134,7 @@ def _of_run(path: Path, overrides: Sequence[str], measuring: Measuring, *, impli
     for key in {*OF_A_RUN, *NOT_PREFERRED} - {"data", "algo", "budget"}:
         settings[key] = given[key]
     trained_on = typed(settings, names).data
-    if "data" in sections(overrides):
+    if "data" in touched(overrides):
         settings["data"], names["data"] = given["data"], choices["data"]
     config = typed(settings, names)
     if not implicit and not config.algo.config.needs_scores:

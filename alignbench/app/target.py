@@ -45,7 +45,7 @@ class Target:
 def of_run(path: Path, overrides: Sequence[str]) -> Target:
     """The run's own settings, and those of the evaluation from the command line."""
     record = finished_record(path)
-    if foreign := sorted(sections(overrides) - set(OF_EVALUATION)):
+    if foreign := sorted(touched(overrides) - set(OF_EVALUATION)):
         raise UserError(
             f"{foreign[0]}: a run is evaluated as it was trained. What can be set are {', '.join(OF_EVALUATION[:5])}."
         )
@@ -89,7 +89,7 @@ def settings_of(path: Path) -> DictConfig:
 
 def of_model(name: str, overrides: Sequence[str]) -> Target:
     """A checkpoint by folder or hub id, in the model component that the user chose, or in the one that reads any."""
-    named = sections(overrides)
+    named = touched(overrides)
     if useless := sorted(named & set(OF_TRAINING)):
         raise UserError(f"{useless[0]}: {name} is evaluated as it is, and not trained.")
     chosen = [] if any(text.startswith("model=") for text in overrides) else [f"model={_reader().name}"]
@@ -109,7 +109,7 @@ def of_model(name: str, overrides: Sequence[str]) -> Target:
     )
 
 
-def sections(overrides: Sequence[str]) -> set[str]:
+def touched(overrides: Sequence[str]) -> set[str]:
     """The top-level settings that overrides touch: `reward@judge=hf` sets the judge."""
     keys = [text.partition("=")[0].lstrip("+~") for text in overrides]
     return {(key.partition("@")[2] or key).partition(".")[0] for key in keys}

@@ -18,7 +18,7 @@ from alignbench_verify.config import CheckingConfig
 INSPECTED = 200
 """References that are looked at before anything is trained, spread over the data: some checks take long to read one."""
 
-WORDS = 60
+SHOWN_CHARACTERS = 60
 """Characters of a prompt that an error shows."""
 HOW = (
     "reference answers come with data=arithmetic and with data whose rows have a column answer, solution, choices, constraints "
@@ -155,4 +155,4 @@ class Verifier:
 def _shown(prompt: Prompt) -> str:
     """Its id and how it begins: by its words the row is found that it is from, as an id may be made of them."""
     words = " ".join(prompt.text.split())
-    return f"{prompt.id!r} ({words[:WORDS]!r}{' ...' if len(words) > WORDS else ''})"
+    return f"{prompt.id!r} ({words[:SHOWN_CHARACTERS]!r}{' ...' if len(words) > SHOWN_CHARACTERS else ''})"

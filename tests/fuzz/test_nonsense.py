@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from alignbench.app import compose
 from alignbench.app.compose import composed, load_config
-from alignbench.app.options import SLOTS
+from alignbench.app.config import SLOTS
 from alignbench.app.ready import check_selected
 from alignbench.errors import UserError
 from tests.fuzz.config import applied, plain, told

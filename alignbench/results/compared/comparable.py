@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from alignbench.errors import UserError
 from alignbench.results.compared.table import GAP, PROXY, Row, Table
 from alignbench.results.disk.environment import counts
-from alignbench.results.disk.record import INTERVALS_SINCE, MEASURED_REWARD
+from alignbench.results.disk.record import DEFINITIONS_SINCE, MEASURED_REWARD
 from alignbench.results.disk.runs import StoredRun
 
 BUDGET = ("algo.updates", "algo.passes", "algo.batch_size")
@@ -55,11 +55,11 @@ def clashes(table: Table, budgets: bool = False) -> list[str]:
 def _older(table: Table) -> list[str]:
     """Of records whose intervals, budgets or KL are defined otherwise, unless all are."""
     runs = [run for row in table.rows for run in row.runs]
-    old = [run for run in runs if run.record.schema_version < INTERVALS_SINCE]
+    old = [run for run in runs if run.record.schema_version < DEFINITIONS_SINCE]
     if len(old) in (0, len(runs)):
         return []
     return [
-        f"other definition of intervals, of budgets and of the KL away from temperature 1, {len(old)} of {len(runs)} records are of a schema version before {INTERVALS_SINCE}, "
+        f"other definition of intervals, of budgets and of the KL away from temperature 1, {len(old)} of {len(runs)} records are of a schema version before {DEFINITIONS_SINCE}, "
         f"such as {old[0].path.name}: run them again"
     ]
 

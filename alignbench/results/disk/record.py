@@ -20,7 +20,7 @@ from alignbench.records import Metric
 SCHEMA_VERSION = 6
 """2: `ended` and `reused`. 3: `missing` of a metric. 4: `peak_gpu_memory_bytes` of the cost. 5: a metric's interval. 6: `code` of the
 identity."""
-INTERVALS_SINCE = 5
+DEFINITIONS_SINCE = 5
 """Before it the interval of one seed was 1.96 standard errors, whatever the number of clusters; `budget.seconds` left out the reference's pass
 of some algorithms; and log-ratios were taken at temperature 1, whatever was sampled at, which is no KL."""
 FEEDBACK = "feedback"
@@ -118,7 +118,7 @@ class RunRecord:
             raw = {**raw, "metrics": metrics}
         if version < 4 and isinstance(raw.get("cost"), dict):
             raw = {**raw, "cost": {"peak_gpu_memory_bytes": None, **raw["cost"]}}
-        if version < INTERVALS_SINCE and isinstance(raw.get("metrics"), dict):
+        if version < 5 and isinstance(raw.get("metrics"), dict):
             metrics = {n: {**_NO_INTERVAL, **m} if isinstance(m, dict) else m for n, m in raw["metrics"].items()}
             raw = {**raw, "metrics": metrics}
         if version < 6 and isinstance(raw.get("identity"), dict):
