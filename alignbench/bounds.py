@@ -138,9 +138,13 @@ def number(value: float | None) -> str:
     return text.replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
 
 
-def printable(text: str) -> str:
-    """Without what a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def printable(text: str, instead: str | None = None) -> str:
+    """Without what a terminal would obey: `instead` stands for each such character, or its escape."""
+
+    def harmless(c: str) -> str:
+        return c.encode("unicode_escape").decode() if instead is None else instead
+
+    return "".join(c if c.isprintable() else harmless(c) for c in text)
 
 
 def shown(value: object) -> str:

@@ -18,7 +18,7 @@ from typing import Any, get_args
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException, UnsupportedValueType, ValidationError
 
-from alignbench.bounds import check_bounds, in_words, shown, wanted
+from alignbench.bounds import check_bounds, in_words, printable, shown, wanted
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Component, Kind, registry
 
@@ -156,8 +156,7 @@ def _written(value: Any) -> str:
 def without_classes(text: str) -> str:
     """A library's words without the names of its classes, and without what a terminal would obey."""
     plain = re.sub(r"\b[A-Z]\w*(?:Error|Exception)\b(?: raised)?:?\s*", "", text)
-    plain = "".join(c if c.isprintable() else " " for c in plain)
-    return plain.replace("DictConfig", "a mapping").replace("ListConfig", "a list")
+    return printable(plain, " ").replace("DictConfig", "a mapping").replace("ListConfig", "a list")
 
 
 def one_line(text: str) -> str:

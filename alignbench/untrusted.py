@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
+from alignbench.bounds import printable
+
 HIDDEN = "***"
 _SECRET = re.compile(
     r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTHORIZATION|BEARER|KEY$|(^|_)PAT$", re.IGNORECASE
@@ -39,7 +41,7 @@ def redacted(text: str, *secrets: str) -> str:
 
 def plain(text: str) -> str:
     """Without control characters: a name must not move the cursor or colour the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return printable(text, "?")
 
 
 def told(text: str) -> str:

@@ -20,9 +20,7 @@ _METRIC = re.compile(r"[^/|\s]+/[^/|\s]+")
 def check_ready(config: RunConfig) -> None:
     """Raises UserError for the first thing that the run lacks."""
     if not _DEVICE.fullmatch(config.device):
-        raise UserError(f"device={config.device!r} is not a device: choose auto, cpu, cuda or cuda:<number>.")
-    if not config.results_dir.strip():
-        raise UserError("results_dir is empty: name the folder that runs are written to.")
+        raise no_device(config.device)
     check_may_be_folder(config.results_dir, "results_dir")
     check_may_be_folder(config.cache_dir, "cache_dir")
     for names in config.eval.primary:
@@ -31,6 +29,10 @@ def check_ready(config: RunConfig) -> None:
         if chosen := getattr(config, slot):
             check_selected(chosen, slot)
     check_evaluations(config)
+
+
+def no_device(name: str) -> UserError:
+    return UserError(f"device={name!r} is not a device: choose auto, cpu, cuda or cuda:<number>.")
 
 
 def check_evaluations(config: RunConfig) -> None:

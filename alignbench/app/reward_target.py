@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignbench.app.compose import composed, typed
 from alignbench.app.config import RunConfig
-from alignbench.app.target import finished_record, settings_of, touched
+from alignbench.app.target import finished_record, labels, settings_of, touched
 from alignbench.bounds import bounded, check_bounds
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Kind, registry
@@ -129,8 +129,7 @@ def _of_run(path: Path, overrides: Sequence[str], measuring: Measuring, *, impli
     given, choices = composed(overrides)
     settings = settings_of(path)
     who = record.identity
-    names = choices | {"algo": who.algo_label or who.algo, "model": who.model, "data": who.data}
-    names |= {kind: name for kind, name in (("annotator", who.annotator), ("reward", who.reward)) if name}
+    names = choices | labels(who)
     for key in {*OF_A_RUN, *NOT_PREFERRED} - {"data", "algo", "budget"}:
         settings[key] = given[key]
     trained_on = typed(settings, names).data

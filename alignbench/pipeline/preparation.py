@@ -9,6 +9,7 @@ import torch
 
 from alignbench import distributed
 from alignbench.app.config import RunConfig
+from alignbench.app.ready import no_device
 from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, RewardSource
 from alignbench.errors import UserError, unknown_name
 from alignbench.evaluation.judge import SourceJudge
@@ -97,7 +98,7 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"device={name!r} is not a device: choose auto, cpu, cuda or cuda:<number>.")
+        raise no_device(name)
     gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise UserError(

@@ -59,14 +59,19 @@ class Reply:
     value: float | None
 
 
-def read_key(config: JudgeConfig) -> str:
-    """The key, from the environment alone; empty where no variable is named."""
+def require_model(config: JudgeConfig) -> None:
+    """Raises UserError where no model is named."""
     slot = config.slot
-    if not config.model:
+    if not config.model.strip():
         raise UserError(
             f"{slot}=judge needs {slot}.model=<the judge's name at the endpoint>, e.g. {slot}.model=gpt-4o-mini."
         )
-    variable = config.key_variable
+
+
+def read_key(config: JudgeConfig) -> str:
+    """The key, from the environment alone; empty where no variable is named."""
+    require_model(config)
+    slot, variable = config.slot, config.key_variable
     if not variable:
         return ""
     key = os.environ.get(variable, "").strip()

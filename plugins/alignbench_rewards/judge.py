@@ -22,7 +22,7 @@ from alignbench import (
     functional,
     user_path,
 )
-from alignbench_rewards.chat import ChatClient, Messages, Reply, read_key
+from alignbench_rewards.chat import ChatClient, Messages, Reply, read_key, require_model
 from alignbench_rewards.config import JudgeConfig
 
 SYSTEM = """You judge answers that an assistant gave. {rubric}
@@ -206,10 +206,7 @@ def _numbers(values: Sequence[float | None], samples: Samples) -> Tensor:
 def ready(config: JudgeConfig) -> None:
     """As `ready` of any component's config."""
     slot = config.slot
-    if not config.model.strip():
-        raise UserError(
-            f"{slot}=judge needs {slot}.model=<the judge's name at the endpoint>, e.g. {slot}.model=gpt-4o-mini."
-        )
+    require_model(config)
     if not read_rubric(config).strip():
         raise UserError(f"{slot}.rubric is empty: it is to say what a good answer is.")
     if config.cache:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignbench_hf import config, scalar
 from alignbench_hf import sampling as module
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.sampling import draw
@@ -34,6 +35,10 @@ def chances(rows: int, seed: int = 0) -> Tensor:
 def frequencies(logits: Tensor, sampling: Sampling) -> Tensor:
     tokens, _ = draw(logits.expand(DRAWS, -1), sampling, chances(DRAWS))
     return torch.bincount(tokens, minlength=logits.shape[-1]) / DRAWS
+
+
+def test_every_sampler_and_head_may_be_chosen() -> None:
+    assert (tuple(module.SAMPLERS), tuple(scalar.HEADS)) == (config.SAMPLERS, config.HEADS)
 
 
 # Drawing one token
