@@ -383,3 +383,18 @@ def test_a_target_that_is_refused() -> None:
 
 
 assert torch  # heavy, so that these configs are
+
+
+def test_the_schedule_is_judged_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the helper that algorithms share must not be shared by the kit."""
+
+    def constant(update: int, *, updates: int, schedule: str, warmup: int) -> float:
+        return 1.0
+
+    # Of the function itself, wherever it was imported to.
+    monkeypatch.setattr(functional.learning_rate_at, "__code__", constant.__code__)
+    component = registry().get(Kind.ALGORITHM, "sft")
+    found = {one.name: one for one in checks_of(component)}
+    for name in ("learning_rate_follows_its_schedule", "steps_are_those_of_adamw", "metrics_are_what_they_are_called"):
+        with pytest.raises(PropertyBroken):
+            found[name].run(component, 0)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignbench.functional import learning_rate_at
 from alignbench.optimizer_config import PreferenceConfig
 from alignbench.plugins import Component
 from alignbench.records import POLICY, REFERENCE, ScoredRollout
@@ -16,6 +15,7 @@ from alignbench.records.batches import LabelledBatch, PreferenceBatch
 from alignbench.testing.algorithms.equations import favour, logprobs, stated_value, values
 from alignbench.testing.algorithms.trace import Update, sequences_of, traced, varied_batch
 from alignbench.testing.checks import CheckList, PropertyBroken
+from alignbench.testing.schedule import share_of_rate
 from alignbench.testing.trial import Trial
 
 CLOSE = 1e-3
@@ -71,7 +71,7 @@ def wanted(trial: Trial, update: Update, number: int) -> Iterator[tuple[str, tup
     """What the figures of an update should be, by name, where they are known."""
     batch, steps, metrics = update.batch, update.steps, update.report.metrics
     mask = sequences_of(batch).response_mask.bool()
-    rate = learning_rate_at(number, updates=UPDATES, schedule="linear", warmup=0)
+    rate = share_of_rate(number, updates=UPDATES, schedule="linear", warmup=0)
     yield "learning_rate", (trial.config.learning_rate * rate,)
     # Of all responses, or of those that are learnt from.
     learnt = torch.cat([step.rows for step in steps]).unique() if steps else torch.arange(len(mask))

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignbench.functional import learning_rate_at
 from alignbench.optimizer_config import RolloutConfig
 from alignbench.plugins import Component
 from alignbench.records import POLICY
 from alignbench.testing.algorithms.trace import RoleStep, Update, traced, varied_batch
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
+from alignbench.testing.schedule import share_of_rate
 from alignbench.testing.trial import Trial, has
 
 ROUNDING = 1e-4
@@ -51,7 +51,7 @@ def steps_are_those_of_adamw(component: Component, seed: int) -> str:
                     )
                 rate = role.rate
                 if role.role == POLICY:
-                    rate = 0.1 * learning_rate_at(number, updates=trial.config.updates, schedule="linear", warmup=1)
+                    rate = 0.1 * share_of_rate(number, updates=trial.config.updates, schedule="linear", warmup=1)
                 wanted = moments.setdefault(role.role, Moments(role.before)).stepped(role, rate, eps, decay)
                 size = float((role.after - role.before).abs().max())
                 off = float((wanted - role.after).abs().max()) / max(size, 1e-3)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from alignbench.errors import NonFiniteError
-from alignbench.functional import learning_rate_at, sequence_kl
 from alignbench.optimizer_config import RolloutConfig
 from alignbench.plugins import Component
 from alignbench.records import POLICY, Consumes, ScoredRollout
 from alignbench.testing.algorithms.trace import Update, traced
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
+from alignbench.testing.schedule import share_of_rate
 from alignbench.testing.trial import (
     TEMPERATURE,
     Trial,
@@ -210,7 +210,7 @@ def learning_rate_follows_its_schedule(component: Component, seed: int) -> None:
         for update in range(updates):
             with watching_rates(trial.policy) as rates:
                 trial.update()
-            wanted = 0.5 * learning_rate_at(update, updates=updates, schedule=schedule, warmup=warmup)
+            wanted = 0.5 * share_of_rate(update, updates=updates, schedule=schedule, warmup=warmup)
             for rate in rates:
                 if not math.isclose(rate, wanted, rel_tol=1e-6, abs_tol=1e-9):
                     raise PropertyBroken(
@@ -279,7 +279,7 @@ def kl_is_in_nats_per_response(component: Component, seed: int) -> str:
         mine, theirs = (
             trial.policy.logprobs(shown, role=r, temperature=heat).logprobs for r in ("policy", "reference")
         )
-    wanted = float(sequence_kl(mine, theirs, shown.response_mask).mean())
+    wanted = float(torch.where(shown.response_mask.bool(), mine - theirs, 0.0).sum(1).mean())
     batch.rollout.logprobs.add_(0.05 * shown.response_mask)  # a sampler may compute in fewer bits than a pass does
     metrics = trial.update(batch).metrics
     if "kl" not in metrics:

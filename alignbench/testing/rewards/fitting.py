@@ -21,6 +21,7 @@ from alignbench.seeds import Seeds
 from alignbench.testing import reward
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.known import stated, with_settings
+from alignbench.testing.schedule import share_of_rate
 from alignbench.testing.tabular import TabularPolicy
 from alignbench.testing.world import BradleyTerry, World, WorldData
 
@@ -118,16 +119,6 @@ def loss_and_gradient(one: Known, config: Any, made: Attempt, table: Tensor) -> 
     return float(loss.detach()), gradient
 
 
-def rate(config: Any, update: int) -> float:
-    """At `update`, from 0: linear warm-up, then constant, linear or cosine to 0."""
-    warmup, after = config.warmup_updates, config.updates - config.warmup_updates
-    if update < warmup:
-        return float(config.learning_rate * (update + 1) / (warmup + 1))
-    done = (update - warmup) / after
-    falls = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
-    return float(config.learning_rate * falls[config.lr_schedule])
-
-
 @check(
     causes="a pair weighed wrongly, a tie taken for a pair, a mean over a micro-batch, a schedule or a clip left out."
 )
@@ -168,7 +159,8 @@ def _followed(component: Component, one: Known, seed: int, schedule: str, warmup
         if not abs(told - loss) <= 1e-3 * max(abs(loss), 0.1):
             raise PropertyBroken(f"The loss of update {update + 1} is reported as {told:.5g}: it is {loss:.5g}.")
         parameter.grad = gradient * min(1.0, limit / norm)
-        adamw.param_groups[0]["lr"] = rate(config, update)
+        share = share_of_rate(update, updates=config.updates, schedule=schedule, warmup=warmup)
+        adamw.param_groups[0]["lr"] = config.learning_rate * share
         adamw.step()
     reached = made.policy.role("reward").table.detach().double()
     moved = float((parameter.detach() - table).abs().max())
