@@ -47,7 +47,7 @@ class Outcomes:
         self._known: dict[tuple[str, bool, bool], Outcome] = {}
 
     def of(self, config: Any, *, sampled: bool, shared: bool) -> Outcome:
-        """`sampled`: batches as a run draws them; else batches that no option changes."""
+        """`sampled`: batches as a run draws them; else those of `varied_batch`, which only options of sampling change."""
         key = (repr(config), sampled, shared)
         if key not in self._known:
             trial = Trial(self._component, self._seed, config=config, shared=shared)

@@ -89,15 +89,13 @@ def wanted(trial: Trial, update: Update, number: int) -> Iterator[tuple[str, tup
         # Nothing has moved yet.
         yield from ((name, (0.0,)) for name in ("clip_fraction", "value_clip_fraction", "approx_kl"))
     if isinstance(batch, ScoredRollout):
-        yield from _of_rollouts(trial, update, batch, learnt)
-        if "ties" in metrics and "pairs" in metrics:
-            yield "ties", (len(batch.scores) / trial.config.samples_per_prompt - metrics["pairs"],)
+        yield from _of_rollouts(trial, update, batch, learnt, first=number == 0)
     elif isinstance(batch, PreferenceBatch | LabelledBatch):
         yield from _of_preferences(trial, update, batch)
 
 
 def _of_rollouts(
-    trial: Trial, update: Update, batch: ScoredRollout, learnt: Tensor
+    trial: Trial, update: Update, batch: ScoredRollout, learnt: Tensor, *, first: bool
 ) -> Iterator[tuple[str, tuple[float, ...]]]:
     config, shown, metrics = trial.config, sequences_of(batch), update.report.metrics
     table, mask = update.start[POLICY].double(), shown.response_mask.bool()
@@ -114,8 +112,14 @@ def _of_rollouts(
         yield "explained_variance", (float(1 - (returns - guess).var(correction=0) / returns.var(correction=0)),)
     yield "best_reward", (float(scores.amax(1).mean()),)
     yield "kl", (kl,)
-    if "kl_coef" in metrics and getattr(config, "missing_eos", "keep") == "keep":
-        yield "objective", (float(scores.mean()) - metrics["kl_coef"] * kl,)
+    if getattr(config, "missing_eos", "keep") == "keep":
+        # Before the first update no controller has moved the coefficient: a figure that is reported need not be believed.
+        price = getattr(config, "kl_coef", None) if first else metrics.get("kl_coef")
+        if price is not None:
+            yield "objective", (float(scores.mean()) - price * kl,)
+        if "ties" in metrics and "pairs" in metrics:
+            alike = float((scores.amax(1) == scores.amin(1)).sum())
+            yield "ties", (max(len(scores) - metrics["pairs"], alike),)
     finished = batch.rollout.samples.finished.double()
     yield "length", (float(mask.sum(1).double().mean()), float(mask[learnt].sum(1).double().mean()))
     yield "eos_rate", (float(finished.mean()), float(finished[learnt].mean()))
@@ -142,7 +146,8 @@ def _of_preferences(
     if known.beta is not None:
         for side, of in (("chosen", good), ("rejected", ~good)):
             yield f"reward_{side}", (float(known.beta * worth[of].mean()),)
-    if "reward_chosen" in metrics and "reward_rejected" in metrics:
+        yield "margin", (float(known.beta * (worth[good].mean() - worth[~good].mean())),)
+    elif "reward_chosen" in metrics and "reward_rejected" in metrics:
         yield "margin", (metrics["reward_chosen"] - metrics["reward_rejected"],)
     if "z0" in metrics:
         yield "accuracy", (float(((worth > metrics["z0"]) == good).double().mean()),)
