@@ -24,11 +24,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 RUN = (
     "pretrain.updates=12", "sft.updates=12", "rankings.prompts=60", "reward.passes=3", "algo.updates=6",
     "algo.batch_size=32", "data.train_prompts=500", "data.demonstrations=800", "eval=quick", "eval.questions=10",
 )  # fmt: skip
+TRIES = 10
+"""For one kill: a command may end before the signal comes."""
 STAGES = ("model", "pretrain", "sft", "rankings", "reward", "evaluate sft", "ppo", "evaluate ppo")
 
 
@@ -43,6 +46,16 @@ def start(folder: Path, *arguments: str) -> int:
     from alignbench.commands.cli import run_command
 
     os._exit(run_command(arguments))
+
+
+def ends_well(folder: Path, *arguments: str) -> bool:
+    """Whether a command that nobody kills ends with exit code 0."""
+    return os.waitstatus_to_exitcode(os.waitpid(start(folder, *arguments), 0)[1]) == 0
+
+
+def unkilled(folder: Path, name: str, *arguments: str) -> None:
+    if not ends_well(folder, *arguments):
+        raise SystemExit(f"{name}, which nobody killed, failed: {(folder / 'log').read_text()[-2000:]}")
 
 
 def command(folder: Path) -> tuple[str, ...]:
@@ -104,12 +117,14 @@ def is_ended(child: int, moment: float, number: signal.Signals) -> bool:
 
 @dataclass(frozen=True)
 class Victim:
-    """A command beside a plain run. `found(folder)` is all that must be equal once it was given again."""
+    """A command beside a plain run. `found(folder)` is all that must be equal once it was given again; `whole` says whether it is what
+    the command should leave where nothing is killed: two failures are equal too."""
 
     name: str
     prepare: Callable[[Path, Path], object]
     arguments: Callable[[Path], tuple[str, ...]]
     found: Callable[[Path], Mapping[str, object]]
+    whole: Callable[[Mapping[str, Any]], bool]
 
 
 def copied(made: Path, folder: Path) -> None:
@@ -154,30 +169,45 @@ def seeds(folder: Path) -> Mapping[str, object]:
 
 
 VICTIMS = (
-    Victim("sweep", lambda made, folder: None, lambda folder: ("-m", "seed=0,1", *command(folder)), seeds),
-    Victim("resume", interrupted, lambda folder: ("resume", str(only(folder / "runs"))), lambda folder: outcome(only(folder / "runs"))),
+    Victim(
+        "sweep", lambda made, folder: None, lambda folder: ("-m", "seed=0,1", *command(folder)), seeds,
+        lambda found: found.keys() == {"0", "1", "debris"} and all(found[seed]["status"] == "finished" for seed in "01"),
+    ),
+    Victim(
+        "resume", interrupted, lambda folder: ("resume", str(only(folder / "runs"))), lambda folder: outcome(only(folder / "runs")),
+        lambda found: found["status"] == "finished",
+    ),
     Victim(
         "evaluate", copied,
         lambda folder: ("evaluate", str(only(folder / "runs")), f"results_dir={folder / 'rows'}", "eval=quick", "eval.questions=10"), rows,
+        lambda found: len(found["metrics"]) == 1 and bool(found["metrics"][0]),
     ),
     Victim(
         "export", copied,
         lambda folder: ("export", str(only(folder / "runs")), "--merged", "--output", str(folder / "exports" / "model")),
-        lambda folder: contents(folder / "exports"),
+        lambda folder: contents(folder / "exports"), lambda found: any(name.endswith(".safetensors") for name in found),
     ),
-    Victim("cache", cached, lambda folder: ("cache", "prune", "--all", "--cache-dir", str(folder / "cache")), lambda folder: contents(folder / "cache")),
+    Victim(
+        "cache", cached, lambda folder: ("cache", "prune", "--all", "--cache-dir", str(folder / "cache")),
+        lambda folder: contents(folder / "cache"), lambda found: not any(name.endswith(".safetensors") for name in found),
+    ),
 )  # fmt: skip
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def make(made: Path, seconds: Mapping[str, float]) -> None:
     """What the commands need: a finished run, its cache, and one that was killed."""
-    while True:
+    for _ in range(TRIES):
         with folder() as here:
             run_is_killed(here, "ppo", seconds["ppo"] / 2, signal.SIGKILL)
             if json.loads((only(here / "runs") / "result.json").read_text())["status"] == "running":
                 shutil.copytree(here / "runs", made / "interrupted")
                 return
+    raise SystemExit(too_fast("a run"))
+
+
+def too_fast(name: str) -> str:
+    return f"{name} ended before it could be killed, {TRIES} times."
 
 
 def of_commands(options: argparse.Namespace, rng: random.Random, made: Path) -> tuple[Counter[str], Counter[str]]:
@@ -186,25 +216,39 @@ def of_commands(options: argparse.Namespace, rng: random.Random, made: Path) -> 
         with folder() as here:  # nothing is killed
             victim.prepare(made, here)
             begun = time.monotonic()
-            os.waitpid(start(here, *victim.arguments(here)), 0)
+            unkilled(here, victim.name, *victim.arguments(here))
             length, expected = time.monotonic() - begun, victim.found(here)
+            if not victim.whole(expected):
+                raise SystemExit(f"{victim.name}, which nobody killed, did not leave what it should.")
+        attempts = 0
         while tries[victim.name] < options.kills // (2 * len(VICTIMS)):
+            if attempts == TRIES:
+                raise SystemExit(too_fast(victim.name))
+            attempts += 1
             with folder() as here:
                 victim.prepare(made, here)
                 how = SIGNALS[(tries[victim.name] + number) % len(SIGNALS)]
                 if not is_ended(start(here, *victim.arguments(here)), rng.uniform(0, length), how):
                     continue
                 tries[victim.name] += 1
-                os.waitpid(start(here, *victim.arguments(here)), 0)
-                equal[victim.name] += told(victim.name, how, expected, victim.found(here), here)
+                attempts = 0
+                well = ends_well(here, *victim.arguments(here))
+                equal[victim.name] += told(victim.name, how, expected, victim.found(here), here, well=well)
     return tries, equal
 
 
 def told(
-    name: str, how: signal.Signals, expected: Mapping[str, object], found: Mapping[str, object], here: Path
+    name: str,
+    how: signal.Signals,
+    expected: Mapping[str, object],
+    found: Mapping[str, object],
+    here: Path,
+    *,
+    well: bool,
 ) -> bool:
-    """Whether they are equal; says where they are not."""
+    """Whether they are equal and the command that was given again ended `well`; says where not."""
     differ = [key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)]
+    differ += [] if well else ["exit codes"]
     if differ:
         print(f"{name}, {how.name}: {', '.join(sorted(differ))} differ", flush=True)
         print((here / "log").read_text()[-2000:], file=sys.stderr)
@@ -233,7 +277,7 @@ def main() -> int:
     import alignbench.pipeline.run  # noqa: F401
 
     with folder() as whole:
-        os.waitpid(start(whole, *command(whole)), 0)
+        unkilled(whole, "the run", *command(whole))
         expected, seconds = outcome(only(whole / "runs")), dict(stages((whole / "log").read_text()))
         if expected["status"] != "finished":
             print("The run that nobody kills did not finish.", file=sys.stderr)
@@ -241,15 +285,21 @@ def main() -> int:
         print("unkilled:", ", ".join(f"{stage} {seconds[stage]:.1f} s" for stage in STAGES), flush=True)
         make(whole, seconds)
         tries, equal = of_commands(options, rng, whole)
+    attempts = 0
     while (count := sum(tries.values())) < options.kills:
+        if attempts == TRIES:
+            raise SystemExit(too_fast(f"the stage {STAGES[count % len(STAGES)]}"))
+        attempts += 1
         stage, how = STAGES[count % len(STAGES)], SIGNALS[count % len(SIGNALS)]
         with folder() as here:
             if not run_is_killed(here, stage, rng.uniform(0, seconds[stage]), how):
                 continue  # it was faster this time
             tries[f"run, {stage}"] += 1
+            attempts = 0
             again = command(here) if count % 2 else ("resume", str(only(here / "runs")))
-            os.waitpid(start(here, *again), 0)
-            equal[f"run, {stage}"] += told(f"{stage}, {again[0]}", how, expected, outcome(only(here / "runs")), here)
+            well = ends_well(here, *again)
+            found = outcome(only(here / "runs"))
+            equal[f"run, {stage}"] += told(f"{stage}, {again[0]}", how, expected, found, here, well=well)
     for name, number in tries.items():
         print(f"{name:<20} {equal[name]:>3} of {number:>3} equal")
     print(f"{'all':<20} {sum(equal.values()):>3} of {sum(tries.values()):>3} equal")
