@@ -7,11 +7,15 @@ from typing import Any, ClassVar
 
 from alignbench.errors import unknown_name
 from alignbench.plugins import Component, Kind, resolve
-from alignbench.testing import algorithms, annotator, config, data, evaluation, experience, model, reward
+from alignbench.testing import algorithms, config, data, experience
+from alignbench.testing.annotators import base as annotator
 from alignbench.testing.annotators import probability
 from alignbench.testing.checks import Check, NotApplicable, Result, declined, run_checks
+from alignbench.testing.evaluations import base as evaluation
 from alignbench.testing.evaluations import stated
+from alignbench.testing.models import base as model
 from alignbench.testing.models import limits, roles, sampling
+from alignbench.testing.rewards import base as reward
 from alignbench.testing.rewards import fitting, values
 
 CONFIG_CHECKS = tuple(config.check.checks)

@@ -1,1 +1,1 @@
-"""Checks of what annotators state of themselves."""
+"""Checks of an annotator: what holds of any (base), and what it states of itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from alignbench.plugins import Component
-from alignbench.testing.annotator import RESPONSES, asking, stated_pairs
+from alignbench.testing.annotators.base import RESPONSES, asking, stated_pairs
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 
 SEEDS, FEW_SEEDS = 600, 60

@@ -14,7 +14,7 @@ from alignbench.plugins import Component
 from alignbench.records import Direction, ExampleScore, Generation, Opinion
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
-from alignbench.testing.evaluation import Examined, evaluate
+from alignbench.testing.evaluations.base import Examined, evaluate
 from alignbench.testing.evaluations.scripted import LongerIsBetter, scripted
 from alignbench.testing.known import stated, with_settings
 

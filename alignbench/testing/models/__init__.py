@@ -1,1 +1,1 @@
-"""Checks of what a model is asked for beside log-probabilities: sampling options, cut responses, roles that start from others."""
+"""Checks of a model: its log-probabilities and its files (base); sampling options, cut responses, roles that start from others."""

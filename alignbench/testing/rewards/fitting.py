@@ -18,9 +18,9 @@ from alignbench.contracts.known import Known
 from alignbench.plugins import Component
 from alignbench.records import FitReport, Ranking, Samples
 from alignbench.seeds import Seeds
-from alignbench.testing import reward
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.known import stated, with_settings
+from alignbench.testing.rewards import base as reward
 from alignbench.testing.schedule import share_of_rate
 from alignbench.testing.tabular import TabularPolicy
 from alignbench.testing.world import BradleyTerry, World, WorldData

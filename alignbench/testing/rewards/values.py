@@ -17,9 +17,9 @@ from alignbench.optimizer_config import OptimizerConfig
 from alignbench.plugins import Component
 from alignbench.records import Samples, Sequences
 from alignbench.selection import with_defaults
-from alignbench.testing import reward
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.known import stated, with_settings
+from alignbench.testing.rewards import base as reward
 from alignbench.testing.world import World
 
 SHARED = {field.name for field in dataclasses.fields(OptimizerConfig)}
