@@ -77,9 +77,13 @@ def run_command(arguments: Sequence[str]) -> int:
         print("alignbench: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader closed the pipe (head, less): there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader closed the pipe (head, less): there is nobody left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        raise  # another pipe: of a plugin, say
 
 
 def _call(command: str, arguments: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from alignbench.app.config import RunConfig
 from alignbench.errors import AlignbenchError, UserError
+from alignbench.paths import user_path
 from alignbench.records import Exported, Split
 from alignbench.results.disk.directory import BASELINE, RESULT, file_errors
 from alignbench.results.disk.runs import DEFAULT_RESULTS, locate
@@ -38,9 +39,12 @@ def main(argv: Sequence[str]) -> int:
     config = of_run(run, []).config
     kind = "merged" if options.merged else "adapter"
     name = "-".join([run.resolve().name, *([BASELINE] if of_baseline else []), kind])
-    target = options.output or DEFAULT_EXPORTS / name
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UserError(f"{target} exists already: nothing is written over it. Choose another folder with --output.")
+    target = user_path(options.output or DEFAULT_EXPORTS / name, "--output")
+    with file_errors(target, "choose another folder with --output"):
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise UserError(
+                f"{target} exists already: nothing is written over it. Choose another folder with --output."
+            )
     exported = _export(config, path, target, merged=options.merged)
     print(
         f"{target}: loaded again, the log-probabilities of {exported.tokens} tokens differ from the policy's own by "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         if is_run(path) or not path.is_dir():
             _resume(path)
         elif options.all:
-            code = max([code, *(_try(run.path) for run in _unfinished(path) if not _hopeless(run))])
+            code = max([code, *(_try(run) for run in _unfinished(path))])
         else:
             _list(path)
     return code
@@ -61,13 +62,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _try(path: Path) -> int:
+def _try(run: StoredRun) -> int:
     """Goes on with one of many: what stops it is said, and the others go on."""
     try:
-        _resume(path)
+        if hopeless := _hopeless(run):
+            raise UserError(f"{run.path} cannot go on: {hopeless}.")
+        _resume(run.path)
     except AlignbenchError as error:
         print(told(f"alignbench: error: {error}"), file=sys.stderr)
         return error.exit_code
+    except Exception:
+        print(told(traceback.format_exc()), end="", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -30,10 +31,14 @@ def since(config: RunConfig, directory: RunDirectory, record: RunRecord) -> str:
     """Why a new run would not be this one again, in a few words; empty where nothing tells so."""
     if record.identity.code != keys.of_code(config):
         return "by other code"
-    versions = package_versions()
-    for name in keys.DECIDING:
-        if record.identity.packages.get(name) != versions.get(name):
-            return f"with {name} {record.identity.packages.get(name)}, now {versions.get(name)}"
+    was, now = record.identity.packages, package_versions()
+    if odd := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
+        return f"with {odd[0]} {was.get(odd[0])}, now {now.get(odd[0])}"
+    return of_files(directory)
+
+
+def of_files(directory: RunDirectory) -> str:
+    """Which file or folder that a run's settings name has changed since it began; empty where none has."""
     begun = _begun(directory)
     for name, value in _texts(read_settings(directory.path / CONFIG)):
         option = name.rpartition(".")[2]
@@ -70,9 +75,9 @@ def _file(option: str, value: str) -> Path | None:
     with contextlib.suppress(OSError, ValueError, RuntimeError, ImportError):
         if found := _TARGET.fullmatch(value):
             spec = importlib.util.find_spec(found[1])  # of the package at the top: nothing is imported
-            if spec is None or spec.origin is None or not os.path.exists(spec.origin):
-                return None
-            return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+            if spec and spec.submodule_search_locations:
+                return Path(next(iter(spec.submodule_search_locations)))
+            return Path(spec.origin) if spec and spec.origin and os.path.exists(spec.origin) else None
         path = Path(value).expanduser()
         if (os.sep in value or "." in value or any(part in option for part in _PATHS)) and path.exists():
             return path
@@ -80,11 +85,13 @@ def _file(option: str, value: str) -> Path | None:
 
 
 def _newest(path: Path) -> float:
-    """When this, or anything in it, was last written or put there."""
-    inside = itertools.islice(path.rglob("*"), _MOST_FILES) if path.is_dir() else ()
-    found = 0.0
+    """When this, or anything in it, was last written or put there; for ever now where there is too much to look at."""
+    inside = list(itertools.islice(path.rglob("*"), _MOST_FILES)) if path.is_dir() else []
+    found = math.inf if len(inside) == _MOST_FILES else 0.0
     for each in (path, *inside):
+        if "__pycache__" in each.parts:
+            continue
         with contextlib.suppress(OSError):
-            stat = each.stat()
-            found = max(found, stat.st_mtime, stat.st_ctime)
+            for stat in (each.stat(), each.lstat()):  # a link may be pointed elsewhere
+                found = max(found, stat.st_mtime, stat.st_ctime)
     return found

@@ -43,6 +43,8 @@ class Curves:
     def __init__(self, directory: RunDirectory, tracker: Tracker, display: Display) -> None:
         self._directory, self._tracker, self._display = directory, tracker, display
         self._lines = directory.training()  # those of a resumed run
+        if self._lines and distributed.is_main():
+            directory.rewrite_training(self._lines)  # without a torn end, to which the next line would be glued
         self._reached = {line["stage"]: line["update"] for line in self._lines}
 
     def step(self, stage: str, update: int, updates: int, metrics: Mapping[str, float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import shlex
 import signal
 import threading
@@ -29,6 +30,8 @@ from alignbench.results.disk.runs import read_record
 from alignbench.selection import Selected
 from alignbench.store import keys
 from alignbench.untrusted import redacted
+
+log = logging.getLogger(__name__)
 
 
 def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: bool, reward: bool) -> Identity:
@@ -118,6 +121,11 @@ def begun(
             found = Begun(directory, RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who))
             directory.write_config(config.yaml)
             directory.keep_config(config.yaml)
+        if (
+            found.resumed
+        ):  # what is left is made by this code, these versions and this machine; stages of others are made again
+            who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
+            found = dataclasses.replace(found, record=dataclasses.replace(found.record, identity=who))
         if not found.finished:
             found.directory.sweep()
             found.directory.write_record(found.record)
@@ -160,10 +168,16 @@ def _resumable(
             continue
         if not _locked(directory, held, say):  # it is not killed: it runs
             continue
-        # Stages that other code made are made again: see the keys of what they share.
-        who = dataclasses.replace(record.identity, code=keys.of_code(config))
-        going = dataclasses.replace(record, status=Status.RUNNING, error=None, identity=who)
-        return Begun(directory, going, resumed=True)
+        if read_record(path).status is Status.FINISHED:  # it ended while we looked at it
+            held.close()
+            return _resumable(config, [path], held, explicit=explicit, say=say)
+        if changed := changes.of_files(directory):
+            if explicit:
+                raise UserError(f"{path} cannot go on: {changed} the run began. Undo that, or start a new run.")
+            say(f"{path} is unfinished, but {changed} it began: it is not gone on with")
+            held.close()
+            continue
+        return Begun(directory, dataclasses.replace(record, status=Status.RUNNING, error=None), resumed=True)
     return None
 
 
@@ -268,14 +282,25 @@ def spent(seconds: Mapping[str, float], tokens_per_second: float | None = None) 
 
 
 def announce(directory: RunDirectory, record: RunRecord) -> None:
-    """Tells the plugins how the run ended."""
+    """Tells the plugins how the run ended. They watch: what one of them raises is a warning, and not the run's fate."""
     if not distributed.is_main():
         return
     event = RunFinished(str(directory.path), record.status.value, record.metrics)
-    registry().manager.hook.run_finished(event=event)
+    for heard in registry().manager.hook.run_finished.get_hookimpls():
+        try:
+            heard.function(*(event for _ in heard.argnames))
+        except Exception as error:
+            log.warning(
+                "The plugin %s failed as it was told that a run ended: %s",
+                heard.plugin_name,
+                " ".join(str(error).split()),
+            )
 
 
 def _end(directory: RunDirectory, record: RunRecord, display: Display, status: Status, reason: str) -> None:
+    with contextlib.suppress(UserError):
+        if read_record(directory.path).status is Status.FINISHED:  # it was, and something came after: a signal, say
+            return
     ended = dataclasses.replace(record, status=status, error=reason, cost=spent(display.seconds))
     # The disk may be what failed; the error that brought us here is the one to report.
     with contextlib.suppress(AlignbenchError):

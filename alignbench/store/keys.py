@@ -7,6 +7,7 @@ of machine that decide the last bit. An artifact is found only by a run that wou
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from alignbench.selection import Selected, digest, package_digest, source_digest
 from alignbench.store.artifacts import FORMAT
 
 DECIDING = ("bitsandbytes", "numpy", "peft", "python", "tokenizers", "torch", "transformers")
-OF_STAGES = ("contracts", "records", "pretrained", "pipeline", "evaluation")
+OF_STAGES = ("contracts", "records", "pretrained", "pipeline", "evaluation", "store", "results/compared")
 """The wings of the core that can change what a stage makes, beside the files at its front. What stages write is named by FORMAT."""
 
 
@@ -47,6 +48,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def core_digest(root: Path = Path(alignbench.__file__).parent) -> str:
     """Of the core's source that can change what a stage makes: a command, a table or the kit does not."""
     wings = [path for wing in OF_STAGES for path in (root / wing).rglob("*.py")]

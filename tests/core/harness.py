@@ -180,12 +180,14 @@ class Heard:
 
 
 class Plugin:
-    """`raise_at`: (stage, update, error): the hook for that update raises. `on_step` is called at every update."""
+    """`raise_at`: (stage, update, error): the hook for that update raises. `on_step` is called at every update; `on_end` is raised when a run has
+    ended."""
 
     def __init__(self) -> None:
         self.heard = Heard()
         self.raise_at: tuple[str, int, BaseException] | None = None
         self.on_step: Callable[[RunStep], None] = lambda event: None
+        self.on_end: BaseException | None = None
 
     @hookimpl
     def register_rewards(self, register: Register) -> None:
@@ -213,6 +215,8 @@ class Plugin:
     @hookimpl
     def run_finished(self, event: RunFinished) -> None:
         self.heard.finished.append(event)
+        if self.on_end:
+            raise self.on_end
 
 
 PLUGIN: Plugin

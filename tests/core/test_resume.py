@@ -22,8 +22,12 @@ from alignbench.app.config import BudgetSettings
 from alignbench.app.target import settings_of
 from alignbench.commands.cli import run_command
 from alignbench.pipeline import changes, experience, lifecycle
+from alignbench.pipeline.curves import Curves
+from alignbench.pipeline.curves import _NoTracker as curves_tracker
+from alignbench.pipeline.display import Display
 from alignbench.pipeline.stages import affordable
 from alignbench.pipeline.training import train
+from alignbench.results.disk.directory import RunDirectory
 from alignbench.results.disk.record import Status
 from alignbench.store import keys
 from alignbench.store.checkpoints import Checkpoints
@@ -161,7 +165,8 @@ def test_a_folder_of_runs_is_listed_or_gone_on_with(
     listed = command("resume", str(results)).out.splitlines()
     assert f"{interrupted}  interrupted: interrupted by the user" in listed
     assert any(line.startswith(str(hopeless)) and "It cannot go on: the same numbers" in line for line in listed)
-    assert command("resume", str(results), "--all").code == 0
+    done = command("resume", str(results), "--all")
+    assert done.code == 2 and len(done.errors) == 1 and "the same numbers would end it again" in done.errors[0]
     statuses = {path: records(path)[0]["status"] for path in (interrupted, hopeless)}
     assert statuses == {interrupted: "finished", hopeless: "failed"}
 
@@ -395,6 +400,66 @@ def test_a_results_folder_without_locks_says_so(
     monkeypatch.setattr(FileLock, "acquire", refuse)
     done = small(SHORT, "cache=false")
     assert "has no locks: let no second process go on with this run" in done.err
+
+
+def test_a_run_whose_files_have_changed_does_not_go_on(
+    small: Command, plugin: Plugin, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(small, plugin, "sft", 2, KeyboardInterrupt(), SHORT)
+    run = only(tmp_path / "runs")
+    monkeypatch.setattr(changes, "of_files", lambda directory: "data.path=x has changed since")
+    refused = command("resume", str(run))
+    assert refused.code == 2 and "cannot go on: data.path=x has changed since the run began" in refused.errors[0]
+    assert "data.path=x has changed since it began: it is not gone on with" in small(SHORT).err
+    assert records(run)[0]["status"] == "interrupted"
+
+
+def test_a_resumed_run_is_of_the_code_and_versions_that_ended_it(
+    small: Command, plugin: Plugin, tmp_path: Path
+) -> None:
+    stopped(small, plugin, "sft", 2, KeyboardInterrupt(), SHORT)
+    run = only(tmp_path / "runs")
+    text = (run / "result.json").read_text()
+    (run / "result.json").write_text(text.replace('"torch": "', '"torch": "0.'))
+    assert small(SHORT).code == 0
+    assert records(run)[0]["identity"]["packages"]["torch"] == torch.__version__
+
+
+def test_a_plugin_that_fails_when_a_run_has_ended_does_not_undo_it(
+    small: Command, plugin: Plugin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin.on_end = ValueError("full")
+    done = small(SHORT)
+    assert done.code == 0
+    assert records(only(tmp_path / "runs"))[0]["status"] == "finished"
+    assert "failed as it was told that a run ended: full" in done.err + caplog.text
+
+
+def test_a_signal_after_the_record_is_written_does_not_undo_it(small: Command, plugin: Plugin, tmp_path: Path) -> None:
+    plugin.on_end = KeyboardInterrupt()
+    assert small(SHORT).code == 130
+    assert records(only(tmp_path / "runs"))[0]["status"] == "finished"
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\n", b"{\n", b"[1]\n", b'{"stage": 1}\n', b"null\n"])
+def test_a_damaged_curve_is_one_line(
+    damage: bytes, small: Command, plugin: Plugin, command: Command, tmp_path: Path
+) -> None:
+    stopped(small, plugin, "sft", 2, KeyboardInterrupt(), SHORT)
+    run = only(tmp_path / "runs")
+    (run / "train.jsonl").write_bytes(damage)
+    done = command("resume", str(run))
+    assert done.code == 2 and len(done.errors) == 1 and "train.jsonl cannot be read" in done.errors[0]
+
+
+def test_a_torn_line_is_not_glued_to_the_next(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.append_training("sft", 1, {"loss": 1.0})
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write('{"stage": "sft", "upd')
+    curves = Curves(directory, curves_tracker(), Display())
+    curves._append("sft", 2, {"loss": 0.5})
+    assert [line["update"] for line in directory.training()] == [1, 2]
 
 
 def test_what_is_inside_a_folder_counts_and_what_was_put_there_with_an_old_date(tmp_path: Path) -> None:

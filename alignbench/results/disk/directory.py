@@ -113,11 +113,18 @@ class RunDirectory:
 
     def training(self) -> list[dict[str, Any]]:
         """The lines of train.jsonl. The last one may be torn, where the run was killed while it was written: left out."""
+        path = self.path / TRAINING
         try:
-            text = (self.path / TRAINING).read_text(encoding="utf-8")
+            whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+            lines: list[dict[str, Any]] = [json.loads(line) for line in whole]
+            if not all(isinstance(line["stage"], str) and isinstance(line["update"], int) for line in lines):
+                raise TypeError
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            why = error.strerror if isinstance(error, OSError) else "a line of it is no line of training"
+            raise UserError(f"{path} cannot be read: {why}. It was damaged: start a new run.") from error
+        return lines
 
     def rewrite_training(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """train.jsonl anew, where a resumed run repeats what was written after its checkpoint."""
