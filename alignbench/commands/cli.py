@@ -93,4 +93,5 @@ def _reader_is_gone() -> bool:
 
 def _call(command: str, arguments: Sequence[str]) -> int:
     code: int = importlib.import_module(f"alignbench.commands.{command.replace('-', '_')}").main(arguments)
+    sys.stdout.flush()  # here a reader who has gone is dealt with; at the interpreter's exit he is not
     return code
