@@ -15,7 +15,8 @@ from alignbench.app.compose import composed, load_config
 from alignbench.app.config import SLOTS
 from alignbench.app.ready import check_selected
 from alignbench.errors import UserError
-from tests.fuzz.config import applied, plain, told
+from tests.fuzz.config import applied, plain
+from tests.fuzz.count import told
 from tests.fuzz.nonsense import cases
 
 ABSENT = "/nonexistent/x"
