@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -153,6 +154,81 @@ def test_a_file_that_the_settings_name_and_that_changed_makes_a_new_run(
     assert said == [
         f"{begun.directory.path} is finished, but annotator.path={rankings} has changed since: it is not taken for this one"
     ]
+
+
+def test_what_a_run_leaves_that_is_killed_as_it_ends_goes_with_the_next_start(
+    small: Command, command: Command, tmp_path: Path
+) -> None:
+    assert small(SHORT).code == 0
+    run = only(tmp_path / "runs")
+    names = sorted(run.rglob("*"))
+    for again, code in ((lambda: small(SHORT), 0), (lambda: command("resume", str(run)), 2)):
+        RunDirectory(run).keep_config("")
+        (run / ".lock").touch()
+        assert again().code == code
+        assert sorted(run.rglob("*")) == names
+
+
+def begun_in(folder: Path) -> contextlib.AbstractContextManager[lifecycle.Begun]:
+    return lifecycle.begun(load_config([SHORT, f"results_dir={folder}"]), annotator=False, reward=False, say=print)
+
+
+def test_a_run_that_is_killed_before_its_record_leaves_no_second_directory(tmp_path: Path) -> None:
+    with begun_in(tmp_path) as begun:
+        blank = begun.directory.path
+        (blank / "result.json").unlink()
+        (blank / ".result.json.7.tmp").touch()
+        with begun_in(tmp_path) as beside:
+            assert beside.directory.path != blank, "a process is at work there"
+        shutil.rmtree(beside.directory.path)
+    with begun_in(tmp_path) as again:
+        assert again.directory.path == blank == only(tmp_path)
+        assert {path.name for path in blank.iterdir()} == {"result.json", "config.yaml", "checkpoint", ".lock"}
+    (blank / "result.json").unlink()
+    (blank / "examples.parquet").touch()
+    with begun_in(tmp_path) as another:
+        assert another.directory.path != blank, "a run that lost its record is nobody's to write over"
+
+
+def test_two_that_start_at_once_do_not_share_what_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process finds ours between its making and its lock, and takes it for left behind."""
+    create, taken = RunDirectory.create, []
+
+    def found_by_another(*arguments: object, **options: object) -> RunDirectory:
+        directory = create(*arguments, **options)  # type: ignore[arg-type]
+        if not taken:
+            taken.append(directory.lock())
+            taken[0].acquire()
+        return directory
+
+    monkeypatch.setattr(RunDirectory, "create", found_by_another)
+    with begun_in(tmp_path) as begun:
+        assert len(list(tmp_path.iterdir())) == 2
+        assert begun.directory.path != Path(taken[0].lock_file).parent
+    taken[0].release()
+
+
+def test_a_row_that_was_killed_keeps_its_record_and_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config([SHORT, f"results_dir={tmp_path}"])
+    who = lifecycle.identity(config, config.algo, config.hash, annotator=False, reward=False)
+
+    def row() -> contextlib.AbstractContextManager[tuple[RunDirectory, object]]:
+        return lifecycle.new_row(config, "measured", who, config.yaml, reused={}, say=print)
+
+    with row() as (killed, _):
+        half = killed.path / ".generations.jsonl.7.tmp"
+        half.touch()
+        with row():
+            assert half.exists(), "a process is at work there"
+    with monkeypatch.context() as without_locks:
+        without_locks.setattr(FileLock, "acquire", Mock(side_effect=NotImplementedError))
+        with row():
+            assert half.exists(), "one may be"
+    with row() as (again, _):
+        assert not half.exists() and again.path != killed.path
+    assert records(killed.path)[0]["status"] == "running"
 
 
 def test_a_folder_of_runs_is_listed_or_gone_on_with(
