@@ -35,6 +35,10 @@ class AlgorithmConfig:
     scalar_roles: ClassVar[tuple[str, ...]] = ()
     """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory."""
 
+    kl_price: ClassVar[str | None] = None
+    """The option that is the price of one nat of KL, in units of the reward; empty where it has none. None: `kl_coef`, `beta` or `tau`, where
+    it has one of them. Data that knows the price, as the exact world, gives its own in place of the option's default."""
+
     inert: ClassVar[Mapping[str, str]] = {}
     """Options that change nothing in an update, each with the reason: the conformance kit holds all others to have an effect."""
 

@@ -82,6 +82,7 @@ class ORPOConfig(PairwiseConfig):
     """Odds ratio preference optimisation: imitation of the chosen and an odds-ratio loss, no reference (arXiv 2403.07691)."""
 
     uses_reference: ClassVar[bool] = False
+    kl_price: ClassVar[str | None] = ""
 
     orpo_lambda: float = bounded(0.1, least=0, most=1e4)
     """Lambda: weight of the odds-ratio loss against the mean negative log-likelihood of a chosen token, no unit."""
@@ -92,6 +93,7 @@ class SimPOConfig(PairwiseConfig):
     """Simple preference optimisation: the reward is the mean log-probability, no reference (arXiv 2405.14734)."""
 
     uses_reference: ClassVar[bool] = False
+    kl_price: ClassVar[str | None] = ""
 
     beta: float = bounded(2.0, least=1e-6, most=1e4)
     """Scale of the reward beta / |y| log pi(y|x): reward units per (nat per token)."""

@@ -9,14 +9,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 
-from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError, RunStep
+from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError, RunStarted, RunStep
 from alignbench.app.compose import load_config, typed
 from alignbench.app.config import BudgetSettings
 from alignbench.app.target import settings_of
@@ -60,11 +60,17 @@ def same(one: Path, other: Path) -> bool:
 
 
 def stopped(small: Command, plugin: Plugin, stage: str, update: int, error: BaseException, *options: str) -> int:
-    plugin.raise_at = (stage, update, error)
-    try:
+    """After the hooks were told of that update: a plugin's own error would not stop it."""
+    step = Curves.step
+
+    def stop(self: Curves, name: str, number: int, updates: int, metrics: Mapping[str, float]) -> None:
+        step(self, name, number, updates, metrics)
+        if (name, number) == (stage, update):
+            raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Curves, "step", stop)
         return small(*options).code
-    finally:
-        plugin.raise_at = None
 
 
 @pytest.mark.parametrize(
@@ -432,7 +438,27 @@ def test_a_plugin_that_fails_when_a_run_has_ended_does_not_undo_it(
     done = small(SHORT)
     assert done.code == 0
     assert records(only(tmp_path / "runs"))[0]["status"] == "finished"
-    assert "failed as it was told that a run ended: full" in done.err + caplog.text
+    assert "failed in its hook run_finished, and the run goes on: ValueError: full" in done.err + caplog.text
+
+
+def test_a_plugin_that_fails_while_a_run_goes_on_does_not_end_it(
+    small: Command, plugin: Plugin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a hook that fails at every update one line tells."""
+
+    def fail(event: RunStep | RunStarted) -> None:
+        raise OSError("the chat server is away")
+
+    plugin.on_start = plugin.on_step = fail
+    done = small(SHORT)
+    assert done.code == 0, done.err
+    assert records(only(tmp_path / "runs"))[0]["status"] == "finished"
+    assert len(plugin.heard.steps) > 2
+    said = done.err + caplog.text
+    for hook in ("run_started", "run_step"):
+        assert (
+            said.count(f"harness failed in its hook {hook}, and the run goes on: OSError: the chat server is away") == 1
+        )
 
 
 def test_a_signal_after_the_record_is_written_does_not_undo_it(small: Command, plugin: Plugin, tmp_path: Path) -> None:
