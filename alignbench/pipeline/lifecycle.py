@@ -258,6 +258,7 @@ def finish_baseline(
     measured |= {"annotator": config.annotator_hash} if annotator else {}
     measured |= {"reward": config.reward_hash} if reward else {}
     who = identity(config, config.sft, environment.config_hash(measured), annotator=annotator, reward=reward)
+    who = dataclasses.replace(who, code=keys.of_baseline_code(config, annotator=annotator, reward=reward))
     cost = {stage: seconds[stage] for stage in ("pretrain", "sft", "evaluate sft") if stage in seconds}
     directory.write_config(config.yaml)
     directory.write_record(

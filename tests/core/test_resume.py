@@ -528,6 +528,20 @@ def test_the_code_of_the_parts_of_a_mixed_reward_counts(monkeypatch: pytest.Monk
     assert keys.of_code(config) != before
 
 
+def test_the_sft_model_is_of_the_same_code_whichever_algorithm_goes_on_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def codes(*overrides: str) -> list[str]:
+        config = load_config([*overrides])
+        flags = [{"annotator": True, "reward": False}, {"annotator": True, "reward": True}]
+        return [keys.of_code(config), *(keys.of_baseline_code(config, **each) for each in flags)]
+
+    ppo, dpo = codes("algo=ppo"), codes("algo=dpo")
+    assert ppo[0] != dpo[0] and ppo[1:] == dpo[1:]
+    digests = keys.package_digest
+    for package, changed in (("alignbench_dpo", [0]), ("alignbench_rewards", [0, 2]), ("alignbench_sft", [0, 1, 2])):
+        monkeypatch.setattr(keys, "package_digest", lambda name, of=package: "edited" if name == of else digests(name))
+        assert [i for i, (one, other) in enumerate(zip(dpo, codes("algo=dpo"), strict=True)) if one != other] == changed
+
+
 def test_a_run_that_somebody_works_on_is_not_begun_again(
     small: Command, plugin: Plugin, command: Command, tmp_path: Path
 ) -> None:
