@@ -65,7 +65,9 @@ class TestRows:
         """A plugin that was edited between two seeds is two algorithms."""
         for seed, value, code in ((0, 0.5, "aaaaaaaa01"), (1, 0.7, "aaaaaaaa01"), (2, 0.9, "bbbbbbbb02")):
             write_with_baseline(tmp_path, ppo(seed=seed), value, sft_value=value - 0.4, code=code)
-        write_with_baseline(tmp_path, dpo(seed=2), 0.8, sft_value=0.5, code="bbbbbbbb02")  # brings the SFT model's latest copy
+        write_with_baseline(
+            tmp_path, dpo(seed=2), 0.8, sft_value=0.5, code="bbbbbbbb02"
+        )  # brings the SFT model's latest copy
         table = table_of(tmp_path)
         assert [r.label for r in table.rows] == [
             *(("sft", "code=sftaaaaa"), ("sft", "code=sftbbbbb")),
