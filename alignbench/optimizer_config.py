@@ -18,12 +18,17 @@ MISSING_EOS = ("subtract", "replace", "keep")
 
 @dataclass(frozen=True)
 class ImplicitReward:
-    """What a trained policy takes a response to be worth, by itself: log pi / pi_ref of the whole response, in nats, or `per_token`
-    the mean log-probability of a token, without a reference. `beta` times the difference between two responses is the logit of the first
-    being preferred; None where the algorithm does not say so."""
+    """What a trained policy takes a response to be worth, by itself: log pi / pi_ref of the whole response, in nats. `per_token`: of a token
+    in the mean; `reference`: whether the reference's share is taken off, None: unless `per_token`. `beta` times the difference between two
+    responses is the logit of the first being preferred; None where the algorithm does not say so."""
 
     per_token: bool = False
     beta: float | None = None
+    reference: bool | None = None
+
+    @property
+    def uses_reference(self) -> bool:
+        return not self.per_token if self.reference is None else self.reference
 
 
 @dataclass

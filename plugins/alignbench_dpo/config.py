@@ -125,6 +125,9 @@ class CPOConfig(PairwiseConfig):
     alpha: float = bounded(1.0, least=0, most=1e4)
     """Weight of the negative log-likelihood of a chosen token, no unit; 0: none."""
 
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(beta=self.beta, reference=False)
+
 
 @dataclass
 class APOConfig(PairwiseConfig):
@@ -172,6 +175,9 @@ class LengthNormalisedDPOConfig(SoftConfig):
 
     beta: float = bounded(5.0, least=1e-6, most=1e4)
     """Scale of the reward beta / |y| log pi / pi_ref: reward units per (nat per token), no price of a nat."""
+
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(per_token=True, beta=self.beta, reference=True)
 
 
 @dataclass
