@@ -99,7 +99,7 @@ def sppo(config: SPPOConfig, terms: PairTerms) -> Tensor:
 
 
 def length_normalised_dpo(config: LengthNormalisedDPOConfig, terms: PairTerms) -> Tensor:
-    """arXiv 2411.15124, equation 6."""
+    """DPO on log-ratios of a token (arXiv 2411.15124)."""
     p = terms.probability if config.soft_labels else torch.ones_like(terms.probability)
     rewards = [config.beta * log_ratio(side) / side.mask.sum(1) for side in (terms.chosen, terms.rejected)]
     won = torch.sigmoid(rewards[0] - rewards[1])
@@ -107,7 +107,7 @@ def length_normalised_dpo(config: LengthNormalisedDPOConfig, terms: PairTerms) -
 
 
 def wpo(config: WPOConfig, terms: PairTerms) -> Tensor:
-    """arXiv 2406.11827, equations 2 and 3: weights are probabilities of a token, which get no gradient."""
+    """arXiv 2406.11827, equation 2: weights are probabilities of a token, which get no gradient."""
     p = terms.probability if config.soft_labels else torch.ones_like(terms.probability)
     won = torch.sigmoid(config.beta * (log_ratio(terms.chosen) - log_ratio(terms.rejected)))
     weights = [per_token(side).detach().exp() for side in (terms.chosen, terms.rejected)]
@@ -115,7 +115,7 @@ def wpo(config: WPOConfig, terms: PairTerms) -> Tensor:
 
 
 def bco(config: BCOConfig, terms: LabelTerms) -> Tensor:
-    """arXiv 2404.04656, equations 4 and 5, delta from the batch: half the sum of the mean rewards of both sides."""
+    """arXiv 2404.04656, delta from the batch: half the sum of the mean rewards of both sides."""
     reward = config.beta * log_ratio(terms.responses)
     delta = (reward[terms.good].mean() + reward[~terms.good].mean()).detach() / 2
     sign = torch.where(terms.good, 1.0, -1.0)

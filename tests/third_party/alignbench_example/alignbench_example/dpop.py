@@ -40,7 +40,7 @@ class DPOP(PolicyOptimizer[PreferenceBatch]):
 
     @classmethod
     def stated_loss(cls, config: DPOPConfig, terms: PairTerms) -> torch.Tensor:
-        """Equation 3 of the paper, on whole responses."""
+        """The penalty stands inside of the logistic, times beta as the margin is."""
         ratios = [(side.logprobs - side.reference).sum(1) for side in (terms.chosen, terms.rejected)]
         lost = torch.clamp(-ratios[0], min=0)
         return -torch.sigmoid(config.beta * (ratios[0] - ratios[1] - config.dpop_lambda * lost)).log().mean()
