@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import shlex
 import signal
 import threading
@@ -30,8 +29,6 @@ from alignbench.results.disk.runs import read_record
 from alignbench.selection import Selected
 from alignbench.store import keys
 from alignbench.untrusted import redacted
-
-log = logging.getLogger(__name__)
 
 
 def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: bool, reward: bool) -> Identity:
@@ -303,6 +300,7 @@ def finish_baseline(
     measured |= {"annotator": config.annotator_hash} if annotator else {}
     measured |= {"reward": config.reward_hash} if reward else {}
     who = identity(config, config.sft, environment.config_hash(measured), annotator=annotator, reward=reward)
+    who = dataclasses.replace(who, code=keys.of_baseline_code(config, annotator=annotator, reward=reward))
     cost = {stage: seconds[stage] for stage in ("pretrain", "sft", "evaluate sft") if stage in seconds}
     directory.write_config(config.yaml)
     directory.write_record(
@@ -324,19 +322,9 @@ def spent(seconds: Mapping[str, float], tokens_per_second: float | None = None) 
 
 
 def announce(directory: RunDirectory, record: RunRecord) -> None:
-    """Tells the plugins how the run ended. They watch: what one of them raises is a warning, and not the run's fate."""
-    if not distributed.is_main():
-        return
-    event = RunFinished(str(directory.path), record.status.value, record.metrics)
-    for heard in registry().manager.hook.run_finished.get_hookimpls():
-        try:
-            heard.function(*(event for _ in heard.argnames))
-        except Exception as error:
-            log.warning(
-                "The plugin %s failed as it was told that a run ended: %s",
-                heard.plugin_name,
-                " ".join(str(error).split()),
-            )
+    """Tells the plugins how the run ended."""
+    if distributed.is_main():
+        registry().tell(RunFinished(str(directory.path), record.status.value, record.metrics))
 
 
 def _end(directory: RunDirectory, record: RunRecord, display: Display, status: Status, reason: str) -> None:
@@ -352,10 +340,9 @@ def _end(directory: RunDirectory, record: RunRecord, display: Display, status: S
 
 def announce_start(config: RunConfig, directory: RunDirectory) -> None:
     """Tells the plugins that a run begins."""
-    if not distributed.is_main():
-        return
-    names = {"algo": config.algo.label, "model": config.model.label, "data": config.data.label}
-    registry().manager.hook.run_started(event=RunStarted(str(directory.path), seed=config.seed, **names))
+    if distributed.is_main():
+        names = {"algo": config.algo.label, "model": config.model.label, "data": config.data.label}
+        registry().tell(RunStarted(str(directory.path), seed=config.seed, **names))
 
 
 @contextlib.contextmanager

@@ -16,21 +16,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alignbench.app.config import EvalSettings
-from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, PolicyOptimizer, RewardSource, Tracker
+from alignbench.app.ready import CONTRACTS
 from alignbench.optimizer_config import AlgorithmConfig, LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.plugins import Component, Kind
 from alignbench.records import Consumes
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 
-CONTRACTS: dict[Kind, type] = {
-    Kind.ALGORITHM: PolicyOptimizer,
-    Kind.MODEL: Policy,
-    Kind.DATA: DataSource,
-    Kind.REWARD: RewardSource,
-    Kind.ANNOTATOR: Annotator,
-    Kind.EVALUATION: Evaluation,
-    Kind.TRACKER: Tracker,
-}
 WIRING: dict[Kind, tuple[str, ...]] = {
     Kind.ALGORITHM: ("policy", "updates", "seeds"),
     Kind.MODEL: ("tokenizer", "device", "seeds"),

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -17,7 +17,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError, RunStep, UserError
+from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError, RunStarted, RunStep, UserError
 from alignbench.app.compose import load_config, typed
 from alignbench.app.config import BudgetSettings
 from alignbench.app.target import settings_of
@@ -61,11 +61,17 @@ def same(one: Path, other: Path) -> bool:
 
 
 def stopped(small: Command, plugin: Plugin, stage: str, update: int, error: BaseException, *options: str) -> int:
-    plugin.raise_at = (stage, update, error)
-    try:
+    """After the hooks were told of that update: a plugin's own error would not stop it."""
+    step = Curves.step
+
+    def stop(self: Curves, name: str, number: int, updates: int, metrics: Mapping[str, float]) -> None:
+        step(self, name, number, updates, metrics)
+        if (name, number) == (stage, update):
+            raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Curves, "step", stop)
         return small(*options).code
-    finally:
-        plugin.raise_at = None
 
 
 @pytest.mark.parametrize(
@@ -508,7 +514,27 @@ def test_a_plugin_that_fails_when_a_run_has_ended_does_not_undo_it(
     done = small(SHORT)
     assert done.code == 0
     assert records(only(tmp_path / "runs"))[0]["status"] == "finished"
-    assert "failed as it was told that a run ended: full" in done.err + caplog.text
+    assert "failed in its hook run_finished, and the run goes on: ValueError: full" in done.err + caplog.text
+
+
+def test_a_plugin_that_fails_while_a_run_goes_on_does_not_end_it(
+    small: Command, plugin: Plugin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a hook that fails at every update one line tells."""
+
+    def fail(event: RunStep | RunStarted) -> None:
+        raise OSError("the chat server is away")
+
+    plugin.on_start = plugin.on_step = fail
+    done = small(SHORT)
+    assert done.code == 0, done.err
+    assert records(only(tmp_path / "runs"))[0]["status"] == "finished"
+    assert len(plugin.heard.steps) > 2
+    said = done.err + caplog.text
+    for hook in ("run_started", "run_step"):
+        assert (
+            said.count(f"harness failed in its hook {hook}, and the run goes on: OSError: the chat server is away") == 1
+        )
 
 
 def test_a_signal_after_the_record_is_written_does_not_undo_it(small: Command, plugin: Plugin, tmp_path: Path) -> None:
@@ -576,6 +602,20 @@ def test_the_code_of_the_parts_of_a_mixed_reward_counts(monkeypatch: pytest.Monk
     digests = keys.package_digest
     monkeypatch.setattr(keys, "package_digest", lambda name: "edited" if name == "alignbench_world" else digests(name))
     assert keys.of_code(config) != before
+
+
+def test_the_sft_model_is_of_the_same_code_whichever_algorithm_goes_on_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def codes(*overrides: str) -> list[str]:
+        config = load_config([*overrides])
+        flags = [{"annotator": True, "reward": False}, {"annotator": True, "reward": True}]
+        return [keys.of_code(config), *(keys.of_baseline_code(config, **each) for each in flags)]
+
+    ppo, dpo = codes("algo=ppo"), codes("algo=dpo")
+    assert ppo[0] != dpo[0] and ppo[1:] == dpo[1:]
+    digests = keys.package_digest
+    for package, changed in (("alignbench_dpo", [0]), ("alignbench_rewards", [0, 2]), ("alignbench_sft", [0, 1, 2])):
+        monkeypatch.setattr(keys, "package_digest", lambda name, of=package: "edited" if name == of else digests(name))
+        assert [i for i, (one, other) in enumerate(zip(dpo, codes("algo=dpo"), strict=True)) if one != other] == changed
 
 
 def test_a_run_that_somebody_works_on_is_not_begun_again(

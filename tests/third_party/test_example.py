@@ -30,6 +30,7 @@ from alignbench import (
     UserError,
     functional,
 )
+from alignbench.app.compose import load_config
 from alignbench.testing import AlgorithmConformance, RewardConformance
 
 SOURCE = Path(__file__).parent / "alignbench_example"
@@ -57,6 +58,13 @@ class TestReinforce(AlgorithmConformance):
     @pytest.fixture
     def component(self) -> str:
         return "reinforce"
+
+
+@installed
+class TestDPOP(AlgorithmConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "dpop"
 
 
 @installed
@@ -102,7 +110,7 @@ def test_imports_only_the_public_door() -> None:
 def test_listed_by_the_plugins_command(tmp_path: Path) -> None:
     done = command("plugins", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for kind, name in (("algo", "reinforce"), ("reward", "keyword")):
+    for kind, name in (("algo", "reinforce"), ("algo", "dpop"), ("reward", "keyword")):
         row = rf"{kind}\W+{name}\W.*alignbench-example"
         assert re.search(row, done.stdout), f"no row of {kind}={name} in:\n{done.stdout}"
 
@@ -170,6 +178,22 @@ def test_presets_of_the_package_are_found(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for line in ("component: reinforce", "component: keyword", "word: 'yes'", "warmup_updates: 5"):
         assert line in done.stdout
+
+
+@installed
+def test_settings_that_a_plugin_tuned_are_used_where_model_and_algorithm_meet() -> None:
+    """conf/tuned/tiny-dpop.yaml of the package: for that pair alone, and less than what a user says."""
+
+    def found(*overrides: str) -> tuple[float, int, float]:
+        config = load_config(["algo=dpop", "eval=quick", *overrides]).algo.config
+        return config.learning_rate, config.updates, config.beta
+
+    assert found() == (3e-4, 130, 0.1)
+    assert found("algo.learning_rate=1e-3") == (1e-3, 130, 0.1)
+    assert found("model=micro") == (1e-5, 0, 0.1), "they suit another model"
+    assert found("experiment=exact", "eval=quick", "data.beta=0.5") == (1e-5, 0, 0.5), (
+        "the exact world's price of a nat"
+    )
 
 
 # The algorithm, against arithmetic

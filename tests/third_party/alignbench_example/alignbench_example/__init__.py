@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 from alignbench import Register, hookimpl
-from alignbench_example.config import KeywordConfig, ReinforceConfig
+from alignbench_example.config import DPOPConfig, KeywordConfig, ReinforceConfig
 
 
 @hookimpl
 def register_algorithms(register: Register) -> None:
     register("reinforce", ReinforceConfig, "alignbench_example.reinforce:Reinforce")
+    register("dpop", DPOPConfig, "alignbench_example.dpop:DPOP")
 
 
 @hookimpl
