@@ -87,6 +87,16 @@ def register_trackers(register: Register) -> None:
 
 
 @hookspec
+def register_optimizers(register: Register) -> None:
+    """Register optimizers of weights (named in `algo.optimizer`); the target makes a torch.optim.Optimizer."""
+
+
+@hookspec
+def register_schedules(register: Register) -> None:
+    """Register schedules of the learning rate (named in `algo.lr_schedule`); the target is a function."""
+
+
+@hookspec
 def register_presets(register: Callable[[str], None]) -> None:
     """Register folders of YAML presets: `register("package")` adds `package/conf` to the config search path."""
 

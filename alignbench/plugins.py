@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distribution, entry_points
 from typing import Any
 
 import pluggy
@@ -22,12 +22,14 @@ import pluggy
 from alignbench import hookspecs
 from alignbench.errors import UserError, unknown_name
 
+BUILT_IN = ("alignbench.optimization",)
+"""Parts of the core that bring components: they register as plugins do."""
 BLOCK_VARIABLE = "ALIGNBENCH_BLOCK"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Kind(enum.Enum):
-    """A component kind: its value is the config group, `hook` the hook that registers it."""
+    """A component kind: its value is the config group, where it is one, and `hook` the hook that registers it."""
 
     ALGORITHM = "algo"
     MODEL = "model"
@@ -36,6 +38,13 @@ class Kind(enum.Enum):
     ANNOTATOR = "annotator"
     EVALUATION = "evaluation"
     TRACKER = "tracker"
+    OPTIMIZER = "optimizer"
+    SCHEDULE = "schedule"
+
+    @property
+    def is_group(self) -> bool:
+        """Whether one is chosen by `<kind>=` at the command line; others are named in an option of those that use them."""
+        return self not in (Kind.EVALUATION, Kind.OPTIMIZER, Kind.SCHEDULE)
 
     @property
     def hook(self) -> str:
@@ -104,7 +113,13 @@ class Registry:
 def registry() -> Registry:
     """The registry of this process: loaded once, whatever process asks (a launcher's worker included)."""
     blocked = {name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(",")}
-    return load(entry_points(group=hookspecs.GROUP), blocked)
+    return load([*_built_in(), *entry_points(group=hookspecs.GROUP)], blocked)
+
+
+def _built_in() -> Iterator[EntryPoint]:
+    for module in BUILT_IN:
+        point = EntryPoint(module, module, hookspecs.GROUP)
+        yield point._for(distribution("alignbench"))  # type: ignore[attr-defined]
 
 
 def resolve(name: str) -> Component:

@@ -12,6 +12,7 @@ import textwrap
 import typing
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,6 +31,8 @@ CONTRACTS: dict[Kind, type] = {
     Kind.ANNOTATOR: Annotator,
     Kind.EVALUATION: Evaluation,
     Kind.TRACKER: Tracker,
+    Kind.OPTIMIZER: torch.optim.Optimizer,
+    Kind.SCHEDULE: float,
 }
 WIRING: dict[Kind, tuple[str, ...]] = {
     Kind.ALGORITHM: ("policy", "updates", "seeds"),
@@ -39,6 +42,8 @@ WIRING: dict[Kind, tuple[str, ...]] = {
     Kind.ANNOTATOR: ("data", "seeds"),
     Kind.EVALUATION: (),
     Kind.TRACKER: ("directory", "run_name", "settings"),
+    Kind.OPTIMIZER: ("groups", "settings"),
+    Kind.SCHEDULE: ("progress",),
 }
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "scipy", "sklearn", "pandas", "polars", "lm_eval")
 

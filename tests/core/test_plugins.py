@@ -139,6 +139,14 @@ def test_hook_register_trackers(install: Install) -> None:
     registers(install, "register_trackers", Kind.TRACKER)
 
 
+def test_hook_register_optimizers(install: Install) -> None:
+    registers(install, "register_optimizers", Kind.OPTIMIZER)
+
+
+def test_hook_register_schedules(install: Install) -> None:
+    registers(install, "register_schedules", Kind.SCHEDULE)
+
+
 def test_hook_register_presets(install: Install) -> None:
     install("first", source("register('b_package')", "register_presets"), "first")
     points = install("second", source("register('a_package')", "register_presets"), "second")

@@ -388,7 +388,7 @@ assert torch  # heavy, so that these configs are
 def test_the_schedule_is_judged_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in the helper that algorithms share must not be shared by the kit."""
 
-    def constant(update: int, *, updates: int, schedule: str, warmup: int) -> float:
+    def constant(update: int, *, updates: int, schedule: str, warmup: int, options: object = None) -> float:
         return 1.0
 
     # Of the function itself, wherever it was imported to.

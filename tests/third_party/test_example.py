@@ -30,13 +30,20 @@ from alignbench import (
     UserError,
     functional,
 )
-from alignbench.testing import AlgorithmConformance, RewardConformance
+from alignbench.testing import AlgorithmConformance, OptimizerConformance, RewardConformance, ScheduleConformance
 
 SOURCE = Path(__file__).parent / "alignbench_example"
 
 # The smallest run that goes through every stage. Nothing is asserted about what it learns.
 TINY = [
-    *("algo=reinforce", "algo.updates=2", "algo.batch_size=16", "algo.micro_batch_size=16"),
+    *(
+        "algo=reinforce",
+        "algo.optimizer=lion",
+        "algo.lr_schedule=staircase",
+        "algo.updates=2",
+        "algo.batch_size=16",
+        "algo.micro_batch_size=16",
+    ),
     *("reward=keyword", "pretrain.updates=1", "sft.updates=1"),
     *("data.train_prompts=64", "data.demonstrations=64", "data.evaluation_questions=8"),
     *("eval=quick", "eval.questions=4", "eval.samples=2"),
@@ -64,6 +71,20 @@ class TestKeyword(RewardConformance):
     @pytest.fixture
     def component(self) -> str:
         return "reward=keyword"
+
+
+@installed
+class TestLion(OptimizerConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "optimizer=lion"
+
+
+@installed
+class TestStaircase(ScheduleConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "staircase"
 
 
 def command(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -102,7 +123,8 @@ def test_imports_only_the_public_door() -> None:
 def test_listed_by_the_plugins_command(tmp_path: Path) -> None:
     done = command("plugins", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for kind, name in (("algo", "reinforce"), ("reward", "keyword")):
+    components = [("algo", "reinforce"), ("reward", "keyword"), ("optimizer", "lion"), ("schedule", "staircase")]
+    for kind, name in components:
         row = rf"{kind}\W+{name}\W.*alignbench-example"
         assert re.search(row, done.stdout), f"no row of {kind}={name} in:\n{done.stdout}"
 
@@ -152,6 +174,9 @@ def test_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (directory,) = (path for path in results.iterdir() if "reinforce" in path.name)
     result = json.loads((directory / "result.json").read_text())
     identity = result["identity"]
+    config = (directory / "config.yaml").read_text()
+    assert "optimizer: lion" in config
+    assert "lr_schedule: staircase" in config
     assert (identity["algo"], identity["plugin"], identity["reward"]) == ("reinforce", "alignbench-example", "keyword")
     metrics = result["metrics"]
     assert 0 <= metrics["optimization/proxy_reward"]["value"] <= 1, "the proxy is the share of keyword responses"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from alignbench import Register, hookimpl
-from alignbench_example.config import KeywordConfig, ReinforceConfig
+from alignbench_example.config import KeywordConfig, LionConfig, ReinforceConfig, StaircaseConfig
 
 
 @hookimpl
@@ -19,3 +19,13 @@ def register_rewards(register: Register) -> None:
 @hookimpl
 def register_presets(register: Callable[[str], None]) -> None:
     register("alignbench_example")
+
+
+@hookimpl
+def register_optimizers(register: Register) -> None:
+    register("lion", LionConfig, "alignbench_example.lion:Lion")
+
+
+@hookimpl
+def register_schedules(register: Register) -> None:
+    register("staircase", StaircaseConfig, "alignbench_example.staircase:staircase")
