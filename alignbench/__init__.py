@@ -20,6 +20,7 @@ from alignbench.contracts import (
     Watch,
 )
 from alignbench.contracts.known import Case, Known
+from alignbench.contracts.sampler import Sampler
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
@@ -70,6 +71,7 @@ from alignbench.records import (
     expand,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.decoding import Decoded, Request
 from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
@@ -88,6 +90,7 @@ __all__ = [
     "Constraint",
     "Consumes",
     "DataSource",
+    "Decoded",
     "Demonstration",
     "DemonstrationBatch",
     "Description",
@@ -127,6 +130,7 @@ __all__ = [
     "Ranking",
     "Reference",
     "Register",
+    "Request",
     "ResponseTerms",
     "RewardSource",
     "Rollout",
@@ -135,6 +139,7 @@ __all__ = [
     "RunFinished",
     "RunStarted",
     "RunStep",
+    "Sampler",
     "Samples",
     "Sampling",
     "ScalarRole",

@@ -23,6 +23,7 @@ from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Se
 from alignbench.selection import select
 from alignbench.token_logprobs import most_logits as most_logits
 from alignbench.token_logprobs import token_logprobs as token_logprobs
+from alignbench.token_sampling import draw as draw
 
 T = TypeVar("T")
 _LOWER = "Lower the learning rate."

@@ -97,6 +97,11 @@ def register_schedules(register: Register) -> None:
 
 
 @hookspec
+def register_samplers(register: Register) -> None:
+    """Register samplers of causal language models (named in `model.sampler`)."""
+
+
+@hookspec
 def register_presets(register: Callable[[str], None]) -> None:
     """Register folders of YAML presets: `register("package")` adds `package/conf` to the config search path."""
 

@@ -40,11 +40,12 @@ class Kind(enum.Enum):
     TRACKER = "tracker"
     OPTIMIZER = "optimizer"
     SCHEDULE = "schedule"
+    SAMPLER = "sampler"
 
     @property
     def is_group(self) -> bool:
         """Whether one is chosen by `<kind>=` at the command line; others are named in an option of those that use them."""
-        return self not in (Kind.EVALUATION, Kind.OPTIMIZER, Kind.SCHEDULE)
+        return self not in (Kind.EVALUATION, Kind.OPTIMIZER, Kind.SCHEDULE, Kind.SAMPLER)
 
     @property
     def hook(self) -> str:

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignbench.app.config import EvalSettings
 from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, PolicyOptimizer, RewardSource, Tracker
+from alignbench.contracts.sampler import Sampler
 from alignbench.optimizer_config import AlgorithmConfig, LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.plugins import Component, Kind
 from alignbench.records import Consumes
@@ -33,6 +34,7 @@ CONTRACTS: dict[Kind, type] = {
     Kind.TRACKER: Tracker,
     Kind.OPTIMIZER: torch.optim.Optimizer,
     Kind.SCHEDULE: float,
+    Kind.SAMPLER: Sampler,
 }
 WIRING: dict[Kind, tuple[str, ...]] = {
     Kind.ALGORITHM: ("policy", "updates", "seeds"),
@@ -44,6 +46,7 @@ WIRING: dict[Kind, tuple[str, ...]] = {
     Kind.TRACKER: ("directory", "run_name", "settings"),
     Kind.OPTIMIZER: ("groups", "settings"),
     Kind.SCHEDULE: ("progress",),
+    Kind.SAMPLER: ("policy",),
 }
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "scipy", "sklearn", "pandas", "polars", "lm_eval")
 

@@ -17,7 +17,7 @@ from alignbench.testing.models import base as model
 from alignbench.testing.models import limits, roles, sampling
 from alignbench.testing.rewards import base as reward
 from alignbench.testing.rewards import fitting, values
-from alignbench.testing.training import optimizers, schedules
+from alignbench.testing.training import optimizers, samplers, schedules
 
 CONFIG_CHECKS = tuple(config.check.checks)
 DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
@@ -29,6 +29,7 @@ MODEL_CHECKS = (*model.check.checks, *sampling.check.checks, *limits.check.check
 DATA_CHECKS = tuple(data.check.checks)
 OPTIMIZER_CHECKS = tuple(optimizers.check.checks)
 SCHEDULE_CHECKS = tuple(schedules.check.checks)
+SAMPLER_CHECKS = tuple(samplers.check.checks)
 STILL_CHECKS = (*DECLARATION_CHECKS, *algorithms.STILL_CHECKS)
 
 
@@ -55,6 +56,7 @@ def _checks(component: Component) -> tuple[Check, ...]:
         Kind.DATA: DATA_CHECKS,
         Kind.OPTIMIZER: OPTIMIZER_CHECKS,
         Kind.SCHEDULE: SCHEDULE_CHECKS,
+        Kind.SAMPLER: SAMPLER_CHECKS,
     }
     return (*CONFIG_CHECKS, *own.get(component.kind, ()))
 
@@ -137,3 +139,9 @@ class ScheduleConformance(Conformance):
     """Every check of a schedule of the learning rate."""
 
     checks = (*CONFIG_CHECKS, *SCHEDULE_CHECKS)
+
+
+class SamplerConformance(Conformance):
+    """Every check of a sampler."""
+
+    checks = (*CONFIG_CHECKS, *SAMPLER_CHECKS)

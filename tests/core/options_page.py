@@ -33,6 +33,7 @@ This page is written by `python tests/core/options_page.py`.
 KEYS = {
     Kind.EVALUATION: "eval.options.{}",
     Kind.OPTIMIZER: "algo.optimizer={} (algo.optimizer_options)",
+    Kind.SAMPLER: "model.sampler={} (model.sampler_options)",
     Kind.SCHEDULE: "algo.lr_schedule={} (algo.lr_schedule_options)",
 }
 """Where the options of a kind stand, where that is not its own name."""

@@ -147,6 +147,10 @@ def test_hook_register_schedules(install: Install) -> None:
     registers(install, "register_schedules", Kind.SCHEDULE)
 
 
+def test_hook_register_samplers(install: Install) -> None:
+    registers(install, "register_samplers", Kind.SAMPLER)
+
+
 def test_hook_register_presets(install: Install) -> None:
     install("first", source("register('b_package')", "register_presets"), "first")
     points = install("second", source("register('a_package')", "register_presets"), "second")

@@ -30,7 +30,13 @@ from alignbench import (
     UserError,
     functional,
 )
-from alignbench.testing import AlgorithmConformance, OptimizerConformance, RewardConformance, ScheduleConformance
+from alignbench.testing import (
+    AlgorithmConformance,
+    OptimizerConformance,
+    RewardConformance,
+    SamplerConformance,
+    ScheduleConformance,
+)
 
 SOURCE = Path(__file__).parent / "alignbench_example"
 
@@ -40,6 +46,7 @@ TINY = [
         "algo=reinforce",
         "algo.optimizer=lion",
         "algo.lr_schedule=staircase",
+        "model.sampler=reread",
         "algo.updates=2",
         "algo.batch_size=16",
         "algo.micro_batch_size=16",
@@ -87,6 +94,13 @@ class TestStaircase(ScheduleConformance):
         return "staircase"
 
 
+@installed
+class TestReread(SamplerConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "sampler=reread"
+
+
 def command(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ)
     if path is not None:
@@ -123,7 +137,13 @@ def test_imports_only_the_public_door() -> None:
 def test_listed_by_the_plugins_command(tmp_path: Path) -> None:
     done = command("plugins", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    components = [("algo", "reinforce"), ("reward", "keyword"), ("optimizer", "lion"), ("schedule", "staircase")]
+    components = [
+        ("algo", "reinforce"),
+        ("reward", "keyword"),
+        ("optimizer", "lion"),
+        ("schedule", "staircase"),
+        ("sampler", "reread"),
+    ]
     for kind, name in components:
         row = rf"{kind}\W+{name}\W.*alignbench-example"
         assert re.search(row, done.stdout), f"no row of {kind}={name} in:\n{done.stdout}"
@@ -177,6 +197,7 @@ def test_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     config = (directory / "config.yaml").read_text()
     assert "optimizer: lion" in config
     assert "lr_schedule: staircase" in config
+    assert "sampler: reread" in config
     assert (identity["algo"], identity["plugin"], identity["reward"]) == ("reinforce", "alignbench-example", "keyword")
     metrics = result["metrics"]
     assert 0 <= metrics["optimization/proxy_reward"]["value"] <= 1, "the proxy is the share of keyword responses"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.testing.faults.fault import Fault
 
-ADAMW, MUON, FREE, WSD, COSINE = (
+LOOP, ADAMW, MUON, FREE, WSD, COSINE = (
+    "sampler=loop",
     "optimizer=adamw",
     "optimizer=muon",
     "optimizer=schedule_free",
@@ -79,4 +80,47 @@ TRAINING = (
         "depends_on_progress_alone",
     ),
     Fault("where it begins to fall a literal", WSD, "/ config.decay", "/ 0.2", "every_option_changes_the_schedule"),
+    Fault(
+        "rows that go on after their end",
+        LOOP,
+        "going = ~found.finished[alive]",
+        "going = torch.ones_like(alive).bool()",
+        "responses_end_at_their_first_eos",
+    ),
+    Fault(
+        "log-probabilities at temperature 1",
+        LOOP,
+        "logits.float() / request.sampling.temperature, request",
+        "logits.float(), request",
+        "logprobs_are_the_models_own",
+    ),
+    Fault(
+        "randomness of its own",
+        LOOP,
+        "request.chances[alive, step]",
+        "torch.rand(len(alive)).double()",
+        "the_same_chances_give_the_same_responses",
+    ),
+    Fault(
+        "chances of other rows",
+        LOOP,
+        "request.chances[alive, step]",
+        "request.chances[: len(alive), step]",
+        "the_same_chances_give_the_same_responses",
+    ),
+    Fault(
+        "chances that are not uniform",
+        LOOP,
+        "request.chances[alive, step]",
+        "request.chances[alive, step] ** 2",
+        "draws_from_the_models_distribution",
+    ),
+    Fault(
+        "top_k not handed on",
+        LOOP,
+        "temperature, request.sampling, request",
+        "temperature, type(request.sampling)(), request",
+        "top_k_of_one_is_greedy",
+    ),
+    Fault("watch never called", LOOP, "request.watch(found)", "found", "whoever_watches_is_told"),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from alignbench import Register, hookimpl
-from alignbench_example.config import KeywordConfig, LionConfig, ReinforceConfig, StaircaseConfig
+from alignbench_example.config import KeywordConfig, LionConfig, ReinforceConfig, RereadConfig, StaircaseConfig
 
 
 @hookimpl
@@ -29,3 +29,8 @@ def register_optimizers(register: Register) -> None:
 @hookimpl
 def register_schedules(register: Register) -> None:
     register("staircase", StaircaseConfig, "alignbench_example.staircase:staircase")
+
+
+@hookimpl
+def register_samplers(register: Register) -> None:
+    register("reread", RereadConfig, "alignbench_example.reread:Reread")

@@ -50,3 +50,8 @@ class StaircaseConfig:
     """Into how many parts of equal length the updates are divided."""
     factor: float = bounded(0.5, above=0, most=1)
     """What the learning rate is multiplied by from one part to the next."""
+
+
+@dataclass
+class RereadConfig:
+    """Reads the whole text again for every token: a decoding loop without a cache."""
