@@ -20,10 +20,11 @@ from alignbench.contracts import (
     Watch,
 )
 from alignbench.contracts.known import Case, Known
+from alignbench.contracts.report import ReportRow, Section
 from alignbench.contracts.sampler import Sampler
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
-from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
+from alignbench.hookspecs import Register, RegisterFunction, RunFinished, RunStarted, RunStep, hookimpl
 from alignbench.memory_plan import Does, Part, Work
 from alignbench.optimizer_config import (
     MISSING_EOS,
@@ -130,6 +131,8 @@ __all__ = [
     "Ranking",
     "Reference",
     "Register",
+    "RegisterFunction",
+    "ReportRow",
     "Request",
     "ResponseTerms",
     "RewardSource",
@@ -144,6 +147,7 @@ __all__ = [
     "Sampling",
     "ScalarRole",
     "ScoredRollout",
+    "Section",
     "Seeds",
     "Selected",
     "Sequences",

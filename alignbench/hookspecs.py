@@ -51,6 +51,12 @@ class Register(Protocol):
     def __call__(self, name: str, config: type, target: str) -> None: ...
 
 
+class RegisterFunction(Protocol):
+    """`register(name, summary, target)`: a line that says what it is, and "package.module:function", imported only when it is called."""
+
+    def __call__(self, name: str, summary: str, target: str) -> None: ...
+
+
 @hookspec
 def register_algorithms(register: Register) -> None:
     """Register policy optimizers (`algo=`); the config derives from OptimizerConfig and declares `consumes`."""
@@ -99,6 +105,16 @@ def register_schedules(register: Register) -> None:
 @hookspec
 def register_samplers(register: Register) -> None:
     """Register samplers of causal language models (named in `model.sampler`)."""
+
+
+@hookspec
+def register_commands(register: RegisterFunction) -> None:
+    """Register commands (`alignbench <name>`): `function(arguments)` returns the exit code."""
+
+
+@hookspec
+def register_sections(register: RegisterFunction) -> None:
+    """Register sections of the HTML report: `function(rows)` returns a Section, or None."""
 
 
 @hookspec

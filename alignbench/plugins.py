@@ -22,10 +22,11 @@ import pluggy
 from alignbench import hookspecs
 from alignbench.errors import UserError, unknown_name
 
-BUILT_IN = ("alignbench.optimization",)
-"""Parts of the core that bring components: they register as plugins do."""
+BUILT_IN = ("alignbench.optimization", "alignbench.commands", "alignbench.results.shown")
+"""Parts of the core that bring something of a kind: they register as plugins do."""
 BLOCK_VARIABLE = "ALIGNBENCH_BLOCK"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_FUNCTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
 class Kind(enum.Enum):
@@ -53,6 +54,32 @@ class Kind(enum.Enum):
         return "register_" + plural.get(self.value, self.value + "s")
 
 
+class Place(enum.Enum):
+    """Where a plugin's function is called; `hook` is the hook that registers it."""
+
+    COMMAND = "command"
+    SECTION = "section"
+
+    @property
+    def hook(self) -> str:
+        return f"register_{self.value}s"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A registered function. `target` is "package.module:function", imported by `load` alone."""
+
+    place: Place
+    name: str
+    summary: str
+    target: str
+    distribution: str
+    version: str
+
+    def load(self) -> Any:
+        return _load(self.target, f"{self.place.value} {self.name!r} of {self.distribution}")
+
+
 @dataclass(frozen=True)
 class Component:
     """A registered component. `target` is "package.module:Class", imported by `load` alone."""
@@ -76,12 +103,15 @@ class Component:
         return self.target.partition(":")[0].partition(".")[0]
 
     def load(self) -> Any:
-        module, _, attribute = self.target.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            where = f"{self.kind.value}={self.name} of {self.distribution}"
-            raise UserError(f"{where} cannot be imported from {self.target!r}: {error}.") from error
+        return _load(self.target, f"{self.kind.value}={self.name} of {self.distribution}")
+
+
+def _load(target: str, where: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{where} cannot be imported from {target!r}: {error}.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +121,10 @@ class Registry:
     manager: pluggy.PluginManager
     components: Mapping[tuple[Kind, str], Component]
     preset_packages: tuple[str, ...]
+    functions: Mapping[tuple[Place, str], Function] = dataclasses.field(default_factory=dict)
+
+    def functions_of(self, place: Place) -> list[Function]:
+        return sorted((f for f in self.functions.values() if f.place is place), key=lambda f: f.name)
 
     def get(self, kind: Kind, name: str) -> Component:
         try:
@@ -164,7 +198,7 @@ def load(points: Iterable[EntryPoint], blocked: Iterable[str] = ()) -> Registry:
             for hook in manager.get_hookcallers(plugin) or ():
                 if not hook.has_spec():
                     raise unknown_name("hook", hook.name, (name for name in vars(hookspecs) if _is_hook(name)))
-    return Registry(manager, _collect(manager, by_name), _presets(manager, by_name))
+    return Registry(manager, _collect(manager, by_name), _presets(manager, by_name), _functions(manager, by_name))
 
 
 @contextlib.contextmanager
@@ -205,6 +239,32 @@ def _collect(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) ->
                     both = f"{clash.distribution} ({clash.target}) and by {component.distribution} ({target})"
                     raise UserError(f"{kind.value}={name} is registered twice, by {both}.")
                 found[kind, name] = component
+
+            with _blame(point):
+                implementation.function(register)
+    return found
+
+
+def _functions(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) -> dict[tuple[Place, str], Function]:
+    found: dict[tuple[Place, str], Function] = {}
+    for place in Place:
+        for implementation in getattr(manager.hook, place.hook).get_hookimpls():
+            point = points[implementation.plugin_name]
+
+            def register(name: str, summary: str, target: str, place: Place = place, point: EntryPoint = point) -> None:
+                version = point.dist.version if point.dist else "0"
+                function = Function(place, name, summary, target, _distribution(point), version)
+                where = f"{place.value} {name!r}"
+                if not _FUNCTION_NAME.fullmatch(name):
+                    raise UserError(f"{where}: its name is lower-case letters, digits and hyphens.")
+                if not summary.strip():
+                    raise UserError(f"{where}: say in one line what it is.")
+                if ":" not in target:
+                    raise UserError(f"{where}: the target must read 'package.module:function', not {target!r}.")
+                if clash := found.get((place, name)):
+                    both = f"{clash.distribution} ({clash.target}) and by {function.distribution} ({target})"
+                    raise UserError(f"{where} is registered twice, by {both}.")
+                found[place, name] = function
 
             with _blame(point):
                 implementation.function(register)

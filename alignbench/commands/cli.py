@@ -8,30 +8,14 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from alignbench import __version__
 from alignbench.errors import AlignbenchError, UserError, unknown_name
+from alignbench.plugins import Place, registry
 from alignbench.untrusted import Formatter, told
 
-COMMANDS = (
-    "plugins",
-    "data",
-    "compare",
-    "evaluate",
-    "evaluate-reward",
-    "export",
-    "check",
-    "resume",
-    "cache",
-    "plan",
-    "page",
-    "rank",
-    "tutorial",
-)
-"""Each is the module of that name beside this one, with `_` for `-`: its `main(arguments)` returns the exit code. Only the one that is
-called is imported."""
-_RUN = "run"  # what is called without a command's name
+RUN = "alignbench.commands.run"  # what is called without a command's name
 
 
 def main() -> None:
@@ -60,16 +44,15 @@ def run_command(arguments: Sequence[str]) -> int:
     """Runs one command; returns the exit code: 0, 1 for a run that failed, 2 for a request that cannot be met."""
     first = arguments[0] if arguments else ""
     try:
-        if "--version" in arguments and first not in COMMANDS:
+        if first and "=" not in first and not first.startswith(("-", "+", "~")):
+            return _command(first)(arguments[1:])
+        if "--version" in arguments:
             print(f"alignbench {__version__}")
             return 0
-        if first in COMMANDS:
-            return _call(first, arguments[1:])
-        if first and "=" not in first and not first.startswith(("-", "+", "~")):
-            raise unknown_name("command", first, [*COMMANDS, "--help"])
         if list(arguments) in (["-m"], ["--multirun"]):
             raise UserError(f"{first} needs lists of values, as in {first} algo=ppo,dpo seed=0,1,2.")
-        return _call(_RUN, arguments)
+        code: int = importlib.import_module(RUN).main(arguments)
+        return code
     except AlignbenchError as error:
         print(f"alignbench: error: {told(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -86,6 +69,10 @@ def run_command(arguments: Sequence[str]) -> int:
         raise  # another pipe: of a plugin, say
 
 
-def _call(command: str, arguments: Sequence[str]) -> int:
-    code: int = importlib.import_module(f"alignbench.commands.{command.replace('-', '_')}").main(arguments)
-    return code
+def _command(name: str) -> Callable[[Sequence[str]], int]:
+    """The function behind a command's name, whoever registered it."""
+    known = {function.name: function for function in registry().functions_of(Place.COMMAND)}
+    if name not in known:
+        raise unknown_name("command", name, [*known, "--help"])
+    found: Callable[[Sequence[str]], int] = known[name].load()
+    return found

@@ -143,6 +143,8 @@ def test_listed_by_the_plugins_command(tmp_path: Path) -> None:
         ("optimizer", "lion"),
         ("schedule", "staircase"),
         ("sampler", "reread"),
+        ("command", "word-share"),
+        ("section", "word-share"),
     ]
     for kind, name in components:
         row = rf"{kind}\W+{name}\W.*alignbench-example"
@@ -202,6 +204,14 @@ def test_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     metrics = result["metrics"]
     assert 0 <= metrics["optimization/proxy_reward"]["value"] <= 1, "the proxy is the share of keyword responses"
     assert all(math.isfinite(metric["value"]) for metric in metrics.values())
+
+    done = command("word-share", str(directory), cwd=tmp_path)
+    assert re.fullmatch(rf"{re.escape(str(directory))}: [01]\.\d{{3}}\n", done.stdout), done.stderr
+    report = tmp_path / "report.html"
+    done = command("compare", str(results), "--format", "html", "--output", str(report), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for heading in ("Time by stage", "Responses that say yes"):
+        assert heading in report.read_text()
 
     lines = notes.read_text().splitlines()
     assert lines[0] == "started reinforce world True"

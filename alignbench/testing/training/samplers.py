@@ -18,8 +18,8 @@ from alignbench.seeds import Seeds
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 
 VOCABULARY, PAD = 12, 0
-ENDS = (1, 2)
-ROWS, LONGEST, NEW = 24, 5, 6
+ENDS = (1, 2, 3)
+ROWS, LONGEST, NEW = 24, 5, 12
 DRAWS, FAR = 4000, 0.05
 TOLERANCE = 1e-3
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from alignbench import Register, hookimpl
+from alignbench import Register, RegisterFunction, hookimpl
 from alignbench_example.config import KeywordConfig, LionConfig, ReinforceConfig, RereadConfig, StaircaseConfig
 
 
@@ -34,3 +34,13 @@ def register_schedules(register: Register) -> None:
 @hookimpl
 def register_samplers(register: Register) -> None:
     register("reread", RereadConfig, "alignbench_example.reread:Reread")
+
+
+@hookimpl
+def register_commands(register: RegisterFunction) -> None:
+    register("word-share", "How often the responses of finished runs say a word.", "alignbench_example.words:main")
+
+
+@hookimpl
+def register_sections(register: RegisterFunction) -> None:
+    register("word-share", "How often each row says yes.", "alignbench_example.words:section")
