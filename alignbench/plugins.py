@@ -17,7 +17,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distribution, entry_points
 from typing import Any
 
 import pluggy
@@ -28,14 +28,17 @@ from alignbench.hookspecs import RunFinished, RunStarted, RunStep
 
 log = logging.getLogger(__name__)
 
+BUILT_IN = ("alignbench.optimization", "alignbench.commands", "alignbench.results.shown")
+"""Parts of the core that bring something of a kind: they register as plugins do."""
 BLOCK_VARIABLE = "ALIGNBENCH_BLOCK"
 HOOK_OF = {RunStarted: "run_started", RunStep: "run_step", RunFinished: "run_finished"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PLAIN = (int, float, str, bool)
+_FUNCTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
 class Kind(enum.Enum):
-    """A component kind: its value is the config group, `hook` the hook that registers it."""
+    """A component kind: its value is the config group, where it is one, and `hook` the hook that registers it."""
 
     ALGORITHM = "algo"
     MODEL = "model"
@@ -44,11 +47,45 @@ class Kind(enum.Enum):
     ANNOTATOR = "annotator"
     EVALUATION = "evaluation"
     TRACKER = "tracker"
+    OPTIMIZER = "optimizer"
+    SCHEDULE = "schedule"
+    SAMPLER = "sampler"
+
+    @property
+    def is_group(self) -> bool:
+        """Whether one is chosen by `<kind>=` at the command line; others are named in an option of those that use them."""
+        return self not in (Kind.EVALUATION, Kind.OPTIMIZER, Kind.SCHEDULE, Kind.SAMPLER)
 
     @property
     def hook(self) -> str:
         plural = {"algo": "algorithms", "data": "data"}
         return "register_" + plural.get(self.value, self.value + "s")
+
+
+class Place(enum.Enum):
+    """Where a plugin's function is called; `hook` is the hook that registers it."""
+
+    COMMAND = "command"
+    SECTION = "section"
+
+    @property
+    def hook(self) -> str:
+        return f"register_{self.value}s"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A registered function. `target` is "package.module:function", imported by `load` alone."""
+
+    place: Place
+    name: str
+    summary: str
+    target: str
+    distribution: str
+    version: str
+
+    def load(self) -> Any:
+        return _load(self.target, f"{self.place.value} {self.name!r} of {self.distribution}")
 
 
 @dataclass(frozen=True)
@@ -74,15 +111,18 @@ class Component:
         return self.target.partition(":")[0].partition(".")[0]
 
     def load(self) -> Any:
-        module, _, attribute = self.target.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # a module may fail in any way as it is imported
-            where = f"{self.kind.value}={self.name} of {self.distribution}"
-            said = " ".join(str(error).split()).rstrip(".")
-            if not isinstance(error, (ImportError, AttributeError, UserError)):
-                said = f"{type(error).__name__}: {said}"
-            raise UserError(f"{where} cannot be imported from {self.target!r}: {said}.") from error
+        return _load(self.target, f"{self.kind.value}={self.name} of {self.distribution}")
+
+
+def _load(target: str, where: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module may fail in any way as it is imported
+        said = " ".join(str(error).split()).rstrip(".")
+        if not isinstance(error, (ImportError, AttributeError, UserError)):
+            said = f"{type(error).__name__}: {said}"
+        raise UserError(f"{where} cannot be imported from {target!r}: {said}.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +132,10 @@ class Registry:
     manager: pluggy.PluginManager
     components: Mapping[tuple[Kind, str], Component]
     preset_packages: tuple[str, ...]
+    functions: Mapping[tuple[Place, str], Function] = dataclasses.field(default_factory=dict)
+
+    def functions_of(self, place: Place) -> list[Function]:
+        return sorted((f for f in self.functions.values() if f.place is place), key=lambda f: f.name)
 
     def tell(self, event: RunStarted | RunStep | RunFinished) -> None:
         """Calls the hook around a run that this event belongs to. Plugins watch: what one of them raises is a warning, the first time in a
@@ -134,7 +178,13 @@ _WARNED: set[tuple[str, str, str]] = set()
 def registry() -> Registry:
     """The registry of this process: loaded once, whatever process asks (a launcher's worker included)."""
     blocked = {name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(",")}
-    return load(entry_points(group=hookspecs.GROUP), blocked)
+    return load([*_built_in(), *entry_points(group=hookspecs.GROUP)], blocked)
+
+
+def _built_in() -> Iterator[EntryPoint]:
+    for module in BUILT_IN:
+        point = EntryPoint(module, module, hookspecs.GROUP)
+        yield point._for(distribution("alignbench"))  # type: ignore[attr-defined]
 
 
 def resolve(name: str) -> Component:
@@ -181,7 +231,7 @@ def load(points: Iterable[EntryPoint], blocked: Iterable[str] = ()) -> Registry:
                     raise unknown_name("hook", hook.name, (name for name in vars(hookspecs) if _is_hook(name)))
             if not hooks:
                 raise UserError(_without_hooks(point, plugin))
-    return Registry(manager, _collect(manager, by_name), _presets(manager, by_name))
+    return Registry(manager, _collect(manager, by_name), _presets(manager, by_name), _functions(manager, by_name))
 
 
 @contextlib.contextmanager
@@ -230,6 +280,32 @@ def _collect(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) ->
                     both = f"{clash.distribution} ({clash.target}) and by {component.distribution} ({target})"
                     raise UserError(f"{kind.value}={name} is registered twice, by {both}.")
                 found[kind, name] = component
+
+            with _blame(point):
+                implementation.function(register)
+    return found
+
+
+def _functions(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) -> dict[tuple[Place, str], Function]:
+    found: dict[tuple[Place, str], Function] = {}
+    for place in Place:
+        for implementation in getattr(manager.hook, place.hook).get_hookimpls():
+            point = points[implementation.plugin_name]
+
+            def register(name: str, summary: str, target: str, place: Place = place, point: EntryPoint = point) -> None:
+                version = point.dist.version if point.dist else "0"
+                function = Function(place, name, summary, target, _distribution(point), version)
+                where = f"{place.value} {name!r}"
+                if not _FUNCTION_NAME.fullmatch(name):
+                    raise UserError(f"{where}: its name is lower-case letters, digits and hyphens.")
+                if not summary.strip():
+                    raise UserError(f"{where}: say in one line what it is.")
+                if ":" not in target:
+                    raise UserError(f"{where}: the target must read 'package.module:function', not {target!r}.")
+                if clash := found.get((place, name)):
+                    both = f"{clash.distribution} ({clash.target}) and by {function.distribution} ({target})"
+                    raise UserError(f"{where} is registered twice, by {both}.")
+                found[place, name] = function
 
             with _blame(point):
                 implementation.function(register)

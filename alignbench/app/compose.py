@@ -80,7 +80,7 @@ def _register(known: Registry) -> None:
     """Once for the registry that the store holds: making the schemas is a good part of a composition."""
     store = ConfigStore.instance()
     for kind in Kind:
-        if kind is not Kind.EVALUATION:
+        if kind.is_group:
             for component in known.of(kind):
                 store.store(
                     group=kind.value, name=component.name, node=_node(component), provider=component.distribution

@@ -12,6 +12,7 @@ from alignbench.app.config import JUDGE, SLOTS, RunConfig
 from alignbench.app.price import check_price
 from alignbench.bounds import shown
 from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, PolicyOptimizer, RewardSource, Tracker
+from alignbench.contracts.sampler import Sampler
 from alignbench.errors import UserError
 from alignbench.paths import check_may_be_folder, user_path
 from alignbench.plugins import Component, Kind
@@ -25,6 +26,7 @@ CONTRACTS: dict[Kind, type] = {
     Kind.ANNOTATOR: Annotator,
     Kind.EVALUATION: Evaluation,
     Kind.TRACKER: Tracker,
+    Kind.SAMPLER: Sampler,
 }
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _METRIC = re.compile(r"[^/|\s]+/[^/|\s]+")

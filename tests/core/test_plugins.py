@@ -16,7 +16,7 @@ import pytest
 
 import alignbench
 from alignbench import RunFinished, RunStarted, RunStep, UserError, functional, plugins, pretrained
-from alignbench.plugins import Kind, Registry
+from alignbench.plugins import Kind, Place, Registry
 
 PLUGINS = Path(plugins.__file__).parents[1] / "plugins"
 HEAVY = {
@@ -137,6 +137,55 @@ def test_hook_register_evaluations(install: Install) -> None:
 
 def test_hook_register_trackers(install: Install) -> None:
     registers(install, "register_trackers", Kind.TRACKER)
+
+
+def test_hook_register_optimizers(install: Install) -> None:
+    registers(install, "register_optimizers", Kind.OPTIMIZER)
+
+
+def test_hook_register_schedules(install: Install) -> None:
+    registers(install, "register_schedules", Kind.SCHEDULE)
+
+
+def test_hook_register_samplers(install: Install) -> None:
+    registers(install, "register_samplers", Kind.SAMPLER)
+
+
+def adds(install: Install, hook: str, place: Place) -> None:
+    body = source("register('word-count', 'Counts words.', 'json:loads')", hook)
+    registry = plugins.load(install("fake-dist", body, version="2.5"))
+    (function,) = registry.functions_of(place)
+    assert (function.name, function.summary, function.target) == ("word-count", "Counts words.", "json:loads")
+    assert (function.distribution, function.version, function.load()("[1]")) == ("fake-dist", "2.5", [1])
+
+
+def test_hook_register_commands(install: Install) -> None:
+    adds(install, "register_commands", Place.COMMAND)
+
+
+def test_hook_register_sections(install: Install) -> None:
+    adds(install, "register_sections", Place.SECTION)
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        ("register('Upper', 'A word.', 'a:b')", "lower-case"),
+        ("register('fine', ' ', 'a:b')", "one line"),
+        ("register('fine', 'A word.', 'a.b')", "package.module:function"),
+        ("register('twice', 'A word.', 'a:b'); register('twice', 'A word.', 'c:d')", "registered twice"),
+    ],
+)
+@pytest.mark.parametrize("hook", ["register_commands", "register_sections"])
+def test_function_that_is_badly_declared(install: Install, hook: str, call: str, word: str) -> None:
+    refused(install("sloppy-dist", source(call, hook)), word, "sloppy-dist", "ALIGNBENCH_BLOCK=fake")
+
+
+def test_a_function_that_is_not_there(install: Install) -> None:
+    body = source("register('gone', 'Is not there.', 'json:gone')", "register_commands")
+    (function,) = plugins.load(install("fake-dist", body)).functions_of(Place.COMMAND)
+    with pytest.raises(UserError, match="command 'gone' of fake-dist cannot be imported from 'json:gone'"):
+        function.load()
 
 
 def test_hook_register_presets(install: Install) -> None:

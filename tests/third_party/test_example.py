@@ -31,13 +31,27 @@ from alignbench import (
     functional,
 )
 from alignbench.app.compose import load_config
-from alignbench.testing import AlgorithmConformance, RewardConformance
+from alignbench.testing import (
+    AlgorithmConformance,
+    OptimizerConformance,
+    RewardConformance,
+    SamplerConformance,
+    ScheduleConformance,
+)
 
 SOURCE = Path(__file__).parent / "alignbench_example"
 
 # The smallest run that goes through every stage. Nothing is asserted about what it learns.
 TINY = [
-    *("algo=reinforce", "algo.updates=2", "algo.batch_size=16", "algo.micro_batch_size=16"),
+    *(
+        "algo=reinforce",
+        "algo.optimizer=lion",
+        "algo.lr_schedule=staircase",
+        "model.sampler=reread",
+        "algo.updates=2",
+        "algo.batch_size=16",
+        "algo.micro_batch_size=16",
+    ),
     *("reward=keyword", "pretrain.updates=1", "sft.updates=1"),
     *("data.train_prompts=64", "data.demonstrations=64", "data.evaluation_questions=8"),
     *("eval=quick", "eval.questions=4", "eval.samples=2"),
@@ -72,6 +86,27 @@ class TestKeyword(RewardConformance):
     @pytest.fixture
     def component(self) -> str:
         return "reward=keyword"
+
+
+@installed
+class TestLion(OptimizerConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "optimizer=lion"
+
+
+@installed
+class TestStaircase(ScheduleConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "staircase"
+
+
+@installed
+class TestReread(SamplerConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "sampler=reread"
 
 
 def command(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -110,7 +145,17 @@ def test_imports_only_the_public_door() -> None:
 def test_listed_by_the_plugins_command(tmp_path: Path) -> None:
     done = command("plugins", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for kind, name in (("algo", "reinforce"), ("algo", "dpop"), ("reward", "keyword")):
+    components = [
+        ("algo", "reinforce"),
+        ("algo", "dpop"),
+        ("reward", "keyword"),
+        ("optimizer", "lion"),
+        ("schedule", "staircase"),
+        ("sampler", "reread"),
+        ("command", "word-share"),
+        ("section", "word-share"),
+    ]
+    for kind, name in components:
         row = rf"{kind}\W+{name}\W.*alignbench-example"
         assert re.search(row, done.stdout), f"no row of {kind}={name} in:\n{done.stdout}"
 
@@ -160,10 +205,22 @@ def test_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (directory,) = (path for path in results.iterdir() if "reinforce" in path.name)
     result = json.loads((directory / "result.json").read_text())
     identity = result["identity"]
+    config = (directory / "config.yaml").read_text()
+    assert "optimizer: lion" in config
+    assert "lr_schedule: staircase" in config
+    assert "sampler: reread" in config
     assert (identity["algo"], identity["plugin"], identity["reward"]) == ("reinforce", "alignbench-example", "keyword")
     metrics = result["metrics"]
     assert 0 <= metrics["optimization/proxy_reward"]["value"] <= 1, "the proxy is the share of keyword responses"
     assert all(math.isfinite(metric["value"]) for metric in metrics.values())
+
+    done = command("word-share", str(directory), cwd=tmp_path)
+    assert re.fullmatch(rf"{re.escape(str(directory))}: [01]\.\d{{3}}\n", done.stdout), done.stderr
+    report = tmp_path / "report.html"
+    done = command("compare", str(results), "--format", "html", "--output", str(report), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for heading in ("Time by stage", "Responses that say yes"):
+        assert heading in report.read_text()
 
     lines = notes.read_text().splitlines()
     assert lines[0] == "started reinforce world True"

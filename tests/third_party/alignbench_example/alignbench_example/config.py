@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alignbench import ImplicitReward, PreferenceConfig, RolloutConfig, bounded
 
@@ -48,3 +49,30 @@ class KeywordConfig:
 
     word: str = "yes"
     """The word, whole and in either case."""
+
+
+@dataclass
+class LionConfig:
+    """Lion: each weight moves by the sign of its momentum (arXiv 2302.06675)."""
+
+    beta_1: float = bounded(0.9, least=0, below=1)
+    """Share of the momentum in what a step follows."""
+    beta_2: float = bounded(0.99, least=0, below=1)
+    """Share of the momentum that stays from one step to the next."""
+
+    state_bytes: ClassVar[float] = 4
+
+
+@dataclass
+class StaircaseConfig:
+    """Falls by the same factor several times, and stays in between."""
+
+    stairs: int = bounded(4, least=1, most=1000)
+    """Into how many parts of equal length the updates are divided."""
+    factor: float = bounded(0.5, above=0, most=1)
+    """What the learning rate is multiplied by from one part to the next."""
+
+
+@dataclass
+class RereadConfig:
+    """Reads the whole text again for every token: a decoding loop without a cache."""
