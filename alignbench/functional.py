@@ -273,10 +273,12 @@ class ScheduledAdamW:
         Raises NonFiniteError before stepping, so that the weights stay those of the last good step."""
         limit = self._config.max_grad_norm if self._config.max_grad_norm > 0 else math.inf
         norms = {}
-        for group in self._optimizer.param_groups:
-            distributed.add_up_gradients(group["params"])
-            distributed.add_up(*(beside := self._gradients_beside(group["name"])))
-            gradients = [p.grad for p in group["params"] if p.grad is not None] + beside
+        groups = self._optimizer.param_groups
+        own = [distributed.gradients(group["params"]) for group in groups]
+        besides = [self._gradients_beside(group["name"]) for group in groups]
+        distributed.add_up(*itertools.chain(*own, *besides))
+        for group, gradients, beside in zip(groups, own, besides, strict=True):
+            gradients = gradients + beside
             norm = torch.nn.utils.get_total_norm(gradients)
             torch.nn.utils.clip_grads_with_norm_(group["params"], limit, norm)
             for gradient in beside:
