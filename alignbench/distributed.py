@@ -59,6 +59,52 @@ def share(rows: Tensor) -> Tensor:
     return rows[rank() :: world_size()]
 
 
+_in_step = False
+
+
+def keep_step() -> None:
+    """From now on, until `joined` ends, each process makes as many passes as every other: a model that is divided among them is
+    put together, layer by layer, in each pass, and one that makes none would be waited for."""
+    global _in_step
+    _in_step = True
+
+
+def pieces(rows: Tensor, size: int) -> Iterator[Tensor]:
+    """This process's share of `rows`, at most `size` at a time. In step all processes have as many pieces, for which one may hold a
+    row more than `size`, and a process without rows computes the first one in vain (see `idles`)."""
+    own = share(rows)
+    if not (_in_step and len(rows)):
+        yield from own.split(size) if len(own) else ()
+        return
+    most, least = -(-len(rows) // world_size()), len(rows) // world_size()
+    yield from (own if len(own) else rows[:1]).tensor_split(max(min(-(-most // size), least), 1))
+
+
+def idles(rows: int) -> bool:
+    """Whether this process has none of so many rows and yet computes one, for the others' sake: what it finds must not count."""
+    return _in_step and rank() >= rows
+
+
+def refuse_idle(rows: int) -> None:
+    """Of passes whose gradients would count."""
+    if _in_step and 0 < rows < world_size():
+        raise UserError(
+            f"{rows} rows are trained on at once, and {world_size()} processes share one model (model.shard=true): each needs a row of "
+            "its own. Raise batch_size, or start fewer processes."
+        )
+
+
+def anywhere(here: bool) -> bool:
+    """Whether it is so in any of the processes that keep in step; in this one, where they need not."""
+    if not (_in_step and (group := _group())):
+        return here
+    import torch
+
+    count = torch.tensor(int(here))
+    group.all_reduce(count)
+    return bool(count)
+
+
 def add_up(*tensors: Tensor) -> None:
     """Replaces each tensor by its sum over all processes: those of one type and device in one call."""
     if not (group := _group()):
@@ -173,6 +219,9 @@ def joined(device: str) -> Iterator[None]:
 
     The size is checked: some launchers start one process where two were asked for, and say nothing."""
     import torch
+
+    global _in_step
+    _in_step = False  # the runs of a sweep follow one another, each with a model of its own
 
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     gpu = device != "cpu" and torch.cuda.is_available()

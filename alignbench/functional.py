@@ -18,6 +18,10 @@ from torch import Tensor
 from alignbench import distributed
 from alignbench.contracts import Policy
 from alignbench.contracts import preferred as preferred
+from alignbench.distributed import anywhere as anywhere
+from alignbench.distributed import idles as idles
+from alignbench.distributed import keep_step as keep_step
+from alignbench.distributed import pieces as passes  # noqa: F401 - of rows whose gradients are not wanted
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.optimizer_config import OptimizerConfig
 from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
@@ -223,9 +227,8 @@ class ScheduledAdamW:
         reaches: Mapping[str, str] | None = None,
     ) -> None:
         self._reached = {name: list(groups[other]) for name, other in (reaches or {}).items()}
-        self._beside: dict[
-            str, list[Tensor]
-        ] = {}  # as large as the reached weights: from a first loss to the step alone
+        # As large as the reached weights: from a first loss to the step alone.
+        self._beside: dict[str, list[Tensor]] = {}
         self._config, self._updates, self._update = config, updates, 0
         self._learning_rates = dict.fromkeys(groups, config.learning_rate) | dict(learning_rates or {})
         adamw = _adamw(config.optimizer, itertools.chain(*groups.values()))
@@ -278,8 +281,7 @@ class ScheduledAdamW:
         besides = [self._gradients_beside(group["name"]) for group in groups]
         distributed.add_up(*itertools.chain(*own, *besides))
         for group, gradients, beside in zip(groups, own, besides, strict=True):
-            gradients = gradients + beside
-            norm = torch.nn.utils.get_total_norm(gradients)
+            norm = torch.nn.utils.get_total_norm([*gradients, *beside])
             torch.nn.utils.clip_grads_with_norm_(group["params"], limit, norm)
             for gradient in beside:
                 gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
@@ -363,9 +365,8 @@ def add_up(*tensors: Tensor) -> None:
 
 def own_pieces(rows: Tensor, size: int) -> Iterator[Tensor]:
     """This process's share of `rows` (all of them, where there is but one process), at most `size` at a time."""
-    own = distributed.share(rows)
-    if len(own):
-        yield from own.split(size)
+    distributed.refuse_idle(len(rows))
+    yield from distributed.pieces(rows, size)
 
 
 def across_processes(sums: Mapping[str, float]) -> Mapping[str, float]:

@@ -25,6 +25,7 @@ from alignbench_hf.lora import lean
 from alignbench_hf.memory import FreedMemory
 from alignbench_hf.quantization import evaluation_mode, merged
 from alignbench_hf.roles import Model, Roles, require_same_weights
+from alignbench_hf.sharding import is_sharded
 
 _OF_ADAPTER = (
     r"(?<=lora_A|lora_B|ding_A|ding_B)\.({})(?=\.|$)"  # in a parameter's name; of embeddings: lora_embedding_A
@@ -104,7 +105,9 @@ class AdapterRoles(Roles):
     @property
     def share_prompts(self) -> bool:
         # A layer that is computed again cannot fill a cache.
-        return self.sharing.prompts and not (self._checkpointed and torch.is_grad_enabled())
+        # In a model that is divided, rows that share other things would take other passes than those of other processes.
+        divided = is_sharded(self._peft.get_base_model())
+        return self.sharing.prompts and not divided and not (self._checkpointed and torch.is_grad_enabled())
 
     def use(self, role: str) -> Model:
         if role != self._active:
@@ -157,7 +160,12 @@ class AdapterRoles(Roles):
         return path
 
     def save_adapter(self, path: Path) -> None:
-        self._peft.save_pretrained(path, selected_adapters=[self._ADAPTER_OF_POLICY], save_embedding_layers=False)
+        self._peft.save_pretrained(
+            path,
+            selected_adapters=[self._ADAPTER_OF_POLICY],
+            save_embedding_layers=False,
+            state_dict=self._adapters(),
+        )
 
     def load(self, path: Path) -> None:
         pretrained.require_file(path / SAFETENSORS_WEIGHTS_NAME)  # peft would take a pickle instead, or ask the hub
@@ -185,9 +193,13 @@ class AdapterRoles(Roles):
     def _state(self, role: str) -> dict[str, torch.Tensor]:
         """The adapter's tensors. Embeddings are the base's and frozen; left to itself, peft asks the hub about their size."""
         state: dict[str, torch.Tensor] = get_peft_model_state_dict(
-            self._peft, adapter_name=self._name(role), save_embedding_layers=False
+            self._peft, state_dict=self._adapters(), adapter_name=self._name(role), save_embedding_layers=False
         )
         return state
+
+    def _adapters(self) -> dict[str, torch.Tensor]:
+        """Of all roles. To ask a divided model for its whole state would be for all processes at once, and the main one saves."""
+        return {name: tensor.detach() for name, tensor in self._peft.named_parameters() if "lora_" in name}
 
     def _name(self, role: str) -> str:
         return self._ADAPTER_OF_POLICY if role == POLICY else role

@@ -23,6 +23,7 @@ from alignbench_hf.policy import HFPolicy
 from alignbench_hf.probe import check_reading
 from alignbench_hf.quantization import check_unpacking, evaluation_mode, keep_trainable, quantization_config
 from alignbench_hf.roles import CopiedRoles
+from alignbench_hf.sharding import begin_sharded, shards_of
 
 logging.disable_progress_bar()  # one bar at a time: the stage's own
 # peft still asks transformers for an attribute that transformers has renamed.
@@ -59,6 +60,7 @@ def build_pretrained(
     own = checkpoint.tokenizer()
     ensure_pad_token(own)
     chat = load_chat(config, own, folder)  # before any weight is read
+    shards = shards_of(config, device)
     model = checkpoint.model(
         AutoModelForCausalLM,
         tokenizer=own,
@@ -66,8 +68,12 @@ def build_pretrained(
         device=device,  # all of it on this process's own
         quantization=quantization,
         attn_implementation=attention(config.attention, device),
-        less=("model.quantization=nf4", "model.dtype=bfloat16"),
+        less=("model.dtype=bfloat16",) if shards > 1 else ("model.quantization=nf4", "model.dtype=bfloat16"),
+        shards=shards,
     )
+    if shards > 1:
+        with checkpoint.reading("its first pass"):
+            begin_sharded(model)
     keep_trainable(model, device)
     check_unpacking(model, device)
     evaluation_mode(model)
@@ -91,7 +97,7 @@ def build_pretrained(
         roles = AdapterRoles(
             model,
             lora,
-            merge_while_sampling=config.merge_adapters,
+            merge_while_sampling=config.merge_adapters and shards == 1,
             gradient_checkpointing=config.gradient_checkpointing,
             base_name=config.path if is_hub_id(config.path) else str(user_path(config.path, "model.path").resolve()),
         )

@@ -46,6 +46,7 @@ from alignbench_hf.prompts import pieces, states
 from alignbench_hf.roles import VALUE, Model, Roles
 from alignbench_hf.sampling import SAMPLERS, Decoded, Request
 from alignbench_hf.scalar import HEADS, HFScalarRole
+from alignbench_hf.sharding import gather_output
 
 MERGE = "model.merge_adapters=false"
 
@@ -192,7 +193,7 @@ class HFPolicy(Policy):
             self._roles.sampling(role) as model,
             self._roles.computing(),
         ):
-            for piece in functional.own_pieces(order, size):
+            for piece in functional.passes(order, size):
                 width = int(prompt_mask[piece].sum(1).max())
                 request = Request(
                     prompt_ids[piece, -width:],
@@ -207,6 +208,9 @@ class HFPolicy(Policy):
                     watch=partial(told, piece) if watch else None,
                 )
                 put(piece, sample(model, self._output(model), request))
+        if functional.idles(len(rows)):
+            for found in (parts.ids, parts.mask, parts.logprobs, parts.finished):
+                found.zero_()
         functional.add_up(parts.ids, parts.mask, parts.logprobs, parts.finished)
         mask = parts.mask.bool()
         keep = max(int(mask.sum(1).max()), 1)
@@ -243,6 +247,7 @@ class HFPolicy(Policy):
 
     def _output(self, model: Model) -> nn.Module:
         """From the states of a role's model to logits, without the suppressed tokens."""
+        gather_output(model)
         return OutputLayer(model, self._suppressed)
 
     def logprobs(
@@ -283,7 +288,7 @@ class HFPolicy(Policy):
                 part = measure(sequences.select(piece))
                 for name, tensor in whole.items():
                     own = getattr(part, name)
-                    tensor[piece, : own.shape[1]] = own.float()
+                    tensor[piece, : own.shape[1]] = own.float() * (not functional.idles(rows))
         functional.add_up(*whole.values())
         return Measured(**{name: tensor.bool() if name == "greedy" else tensor for name, tensor in whole.items()})
 

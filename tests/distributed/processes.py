@@ -6,6 +6,7 @@ Alone (without torchrun) it does the same in one process. What came out is writt
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -65,8 +66,12 @@ def batches(policy: tiny.HFPolicy, config: OptimizerConfig) -> Iterator[object]:
 
 
 def updated(component: Component, name: str, **model: object) -> dict[str, Tensor]:
+    return updates_of(tiny.scratch(**model), component, name)
+
+
+def updates_of(policy: tiny.HFPolicy, component: Component, name: str, **sizes: object) -> dict[str, Tensor]:
     """Weights, figures and what was fed, of two updates."""
-    policy, config = tiny.scratch(**model), configured(component)
+    config = dataclasses.replace(configured(component), **sizes)
     policy.freeze_reference()
     optimizer = component.load()(config, policy=policy, updates=2, seeds=Seeds(0))
     found: dict[str, Tensor] = {}
