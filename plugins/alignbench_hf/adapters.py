@@ -25,7 +25,6 @@ from alignbench_hf.lora import lean
 from alignbench_hf.memory import FreedMemory
 from alignbench_hf.quantization import evaluation_mode, merged
 from alignbench_hf.roles import Model, Roles, require_same_weights
-from alignbench_hf.sharding import is_sharded
 
 _OF_ADAPTER = (
     r"(?<=lora_A|lora_B|ding_A|ding_B)\.({})(?=\.|$)"  # in a parameter's name; of embeddings: lora_embedding_A
@@ -105,9 +104,7 @@ class AdapterRoles(Roles):
     @property
     def share_prompts(self) -> bool:
         # A layer that is computed again cannot fill a cache.
-        # In a model that is divided, rows that share other things would take other passes than those of other processes.
-        divided = is_sharded(self._peft.get_base_model())
-        return self.sharing.prompts and not divided and not (self._checkpointed and torch.is_grad_enabled())
+        return self.sharing.prompts and not (self._checkpointed and torch.is_grad_enabled())
 
     def use(self, role: str) -> Model:
         if role != self._active:

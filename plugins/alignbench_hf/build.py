@@ -13,7 +13,7 @@ from transformers.utils import logging
 from alignbench import POLICY, Seeds, UserError, pretrained, user_path
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.architecture.targets import excluded, targets
-from alignbench_hf.architecture.trunk import require_decoder, window
+from alignbench_hf.architecture.trunk import Sharing, require_decoder, window
 from alignbench_hf.base import attention, base_dtype, scratch_shape
 from alignbench_hf.chat.load import check_gguf, load_chat
 from alignbench_hf.checkpoint.resolve import is_hub_id, resolve
@@ -101,8 +101,10 @@ def build_pretrained(
             gradient_checkpointing=config.gradient_checkpointing,
             base_name=config.path if is_hub_id(config.path) else str(user_path(config.path, "model.path").resolve()),
         )
+    # Of a divided model, rows that share their prompts otherwise would take other passes than those of other processes.
+    sharing = roles.sharing if shards == 1 else Sharing(prompts=False)
     with checkpoint.reading("its first pass"):
-        roles.sharing = check_reading(roles.use(POLICY), roles.computing, roles.sharing)
+        roles.sharing = check_reading(roles.use(POLICY), roles.computing, sharing)
     return HFPolicy(
         config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder), chat=chat
     )

@@ -31,10 +31,6 @@ def shards_of(config: PretrainedConfig, device: torch.device) -> int:
     return torch.distributed.get_world_size()
 
 
-def is_sharded(model: Model) -> bool:
-    return isinstance(model, FSDPModule)
-
-
 def begin_sharded(model: Model) -> None:
     """Readies a model that has been loaded so, for passes that begin at its trunk."""
     functional.keep_step()

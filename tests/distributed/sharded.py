@@ -7,7 +7,11 @@ Alone (without torchrun) the model is whole. FOLDER holds the models; what came 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,13 +27,27 @@ from alignbench import Sampling, Seeds, distributed
 from tests import tiny
 from tests.distributed.processes import algorithms, updates_of
 
-MODELS = {"tied": True, "apart": False}
+LAYERS = 4
+
+
+@dataclass(frozen=True)
+class Model:
+    """Whether its embeddings are tied to its output layer, and how it is trained: algorithm, settings, size of a micro-batch."""
+
+    tied: bool
+    trained: Sequence[tuple[str, dict[str, object], int]]
+
+
+MODELS = {
+    "tied": Model(True, [("dpo", {"gradient_checkpointing": True}, 5)]),
+    "apart": Model(False, [("ppo", {}, 1), ("ppo", {"value_trunk": "shared"}, 5)]),
+}
 
 
 def write_models(folder: Path) -> None:
-    for name, tied in MODELS.items():
-        model = tiny.base_model(layers=3)
-        model.config.tie_word_embeddings = tied
+    for name, kind in MODELS.items():
+        model = tiny.base_model(layers=LAYERS)
+        model.config.tie_word_embeddings = kind.tied
         model.tie_weights()
         model.save_pretrained(folder / name)
         tiny.letters().save_pretrained(folder / name)
@@ -68,21 +86,21 @@ def answers(found: tiny.HFPolicy) -> dict[str, Tensor]:
                 f"{count}/logprobs": scores.logprobs,
                 f"{count}/reference": found.logprobs(sequences, role="reference").logprobs,
                 f"{count}/entropy": scores.entropy,
-                f"{count}/values": role.values(sequences) * sequences.response_mask[:, :1],
+                f"{count}/values": role.values(sequences)[:, :-1].masked_fill(~sequences.response_mask.bool(), 0.0),
             }
     return told
 
 
 def trained(folder: Path, name: str, where: Path) -> dict[str, Tensor]:
-    """By two algorithms with all roles; what is saved of the first is loaded again."""
+    """By algorithms with all roles; what is saved of the first is loaded again."""
     told: dict[str, Tensor] = {}
     known = {component.name: component for component in algorithms()}
-    ways = [("ppo", {}, 1), ("dpo", {"gradient_checkpointing": True}, 5), ("ppo", {"value_trunk": "shared"}, 5)]
-    for number, (algorithm, model, size) in enumerate(ways):
+    for number, (algorithm, model, size) in enumerate(MODELS[name].trained):
         learner = policy(folder, name, **model)
-        told |= updates_of(learner, known[algorithm], f"{number} {algorithm}", micro_batch_size=size)
+        component = known[algorithm]
+        told |= updates_of(learner, component, f"{number} {algorithm}", micro_batch_size=size, learning_rate=1e-3)
         if number == 0:
-            path = distributed.agreed(lambda: learner.save(where))
+            path = distributed.agreed(partial(learner.save, where))
             again = policy(folder, name)
             again.load(path)
             sequences = tiny.sequences(again)
@@ -92,11 +110,30 @@ def trained(folder: Path, name: str, where: Path) -> dict[str, Tensor]:
     return told
 
 
+def blocks(found: tiny.HFPolicy) -> Any:
+    return found._roles.use("policy").model.layers
+
+
 def held(found: tiny.HFPolicy) -> Tensor:
     """Numbers of the base's blocks that this process holds."""
-    model = found._roles.use("policy")
-    weights = [p for n, p in model.model.layers.named_parameters() if "lora_" not in n]
+    weights = [p for n, p in blocks(found).named_parameters() if "lora_" not in n]
     return torch.tensor(float(sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in weights)))
+
+
+def whole(found: tiny.HFPolicy) -> Tensor:
+    """The most blocks that are whole at once, seen from within a pass there and back."""
+    most, layers = 0, blocks(found)
+
+    def look(*_: object) -> None:
+        nonlocal most
+        most = max(most, sum(not isinstance(layer.input_layernorm.weight, DTensor) for layer in layers))
+
+    hooks = [layer.mlp.act_fn.register_forward_hook(look) for layer in layers]
+    hooks += [layer.mlp.act_fn.register_full_backward_hook(look) for layer in layers]
+    found.logprobs(tiny.sequences(found)).logprobs.sum().backward()  # type: ignore[no-untyped-call]
+    for hook in hooks:
+        hook.remove()
+    return torch.tensor(float(most))
 
 
 def main(folder: Path) -> None:
@@ -105,7 +142,7 @@ def main(folder: Path) -> None:
         where = folder / ("two" if distributed.world_size() > 1 else "one")
         for name in MODELS:
             found = policy(folder, name)
-            told = {"held": held(found)} | answers(found) | {"held/after": held(found)}
+            told = {"held": held(found)} | answers(found) | {"whole": whole(found), "held/after": held(found)}
             told |= trained(folder, name, where / name)
             if distributed.is_main():
                 save_file({key: tensor.contiguous() for key, tensor in told.items()}, where / f"{name}.told")
