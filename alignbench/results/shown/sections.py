@@ -77,6 +77,11 @@ def reported(row: Row) -> ReportRow:
 
 
 def _svg(figure: Figure) -> bytes:
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(False)  # labels are people's: a dollar sign in one is a dollar sign
     content = BytesIO()
     figure.savefig(content, format="svg", bbox_inches="tight", metadata={"Date": None})
     return content.getvalue()
