@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from alignbench.pipeline.display import Display
 from alignbench.plugins import registry
 from alignbench.records import Metric
 from alignbench.results.disk.directory import RunDirectory
+from alignbench.untrusted import redacted
+
+log = logging.getLogger(__name__)
 
 
 class _NoTracker(Tracker):
@@ -35,6 +40,19 @@ def tracker(config: RunConfig, directory: RunDirectory) -> Tracker:
         chosen.config, directory=directory.path, run_name=directory.run_id, settings=settings
     )
     return made
+
+
+@contextlib.contextmanager
+def tracked(config: RunConfig, directory: RunDirectory) -> Iterator[Tracker]:
+    """The run's tracker, closed however the run ends. It watches: that it cannot be closed is a warning, and not the run's fate."""
+    made = tracker(config, directory)
+    try:
+        yield made
+    finally:
+        try:
+            made.finish()
+        except Exception as error:
+            log.warning("The tracker could not be closed: %s", " ".join(redacted(str(error)).split()))
 
 
 class Curves:

@@ -34,7 +34,6 @@ from alignbench.pipeline.preparation import (
     read_prompts,
     say_notes,
 )
-from alignbench.pipeline.run import closing_tracker
 from alignbench.pipeline.stages import Rankings
 from alignbench.pipeline.workbench import workbench
 from alignbench.records import Prompt, Ranking, Split
@@ -226,9 +225,8 @@ def _made_here(target: RewardTarget, data: DataSource, directory: RunDirectory, 
     both = Data(data, annotator)
     policy = load_model(config, data, seeds, display)
     prompts = read_prompts(config, both, policy, display)
-    tracker = curves.tracker(config, directory)
-    bench = workbench(config, directory, display, tracker, policy.device)
-    with closing_tracker(tracker):
+    with curves.tracked(config, directory) as tracker:
+        bench = workbench(config, directory, display, tracker, policy.device)
         sft = shared_stages.sft(bench, config=config, data=data, policy=policy)
         policy.freeze_reference()
         rankings = shared_stages.rankings(

@@ -16,7 +16,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError, RunStarted, RunStep
+from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError, RunStarted, RunStep, UserError
 from alignbench.app.compose import load_config, typed
 from alignbench.app.config import BudgetSettings
 from alignbench.app.target import settings_of
@@ -558,3 +558,30 @@ def test_a_run_that_somebody_works_on_is_not_begun_again(
 def test_without_a_results_folder_there_is_nothing_to_list(command: Command, tmp_path: Path) -> None:
     done = command("resume", "--results-dir", str(tmp_path / "none"))
     assert done.code == 2 and "There is no folder" in done.errors[0]
+
+
+def test_a_tracker_is_closed_and_watches_only(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that fails as it is closed fails no run, and none is opened before there is a model to train."""
+    from alignbench_trackers.trackers import NoTracker
+
+    closed = []
+
+    def fails(self: NoTracker) -> None:
+        closed.append(self)
+        raise OSError("the server has gone")
+
+    monkeypatch.setattr(NoTracker, "finish", fails)
+    assert command(*SMALL, "algo.updates=1", "reward.updates=1", "eval.families=[optimization]").code == 0
+    assert len(closed) == 1 and records(tmp_path / "runs")[0]["status"] == "finished"
+
+    def opened(*_: object) -> None:
+        raise AssertionError("opened")
+
+    def no_model(*_: object) -> None:
+        raise UserError("no model")
+
+    monkeypatch.setattr("alignbench.pipeline.curves.tracker", opened)
+    monkeypatch.setattr("alignbench.pipeline.run.load_model", no_model)
+    assert "no model" in command(*SMALL, "seed=1").err

@@ -66,12 +66,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """`incomplete` are runs that did not finish, `notes` what a reader has to know: neither is ever averaged in."""
+    """`incomplete` are runs that did not finish, `notes` what a reader has to know: neither is ever averaged in. `verdict`: what the
+    rows' comparisons say, a sentence each."""
 
     rows: tuple[Row, ...]
     metrics: Mapping[str, Direction]
     incomplete: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    verdict: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
