@@ -153,9 +153,7 @@ class Checkpoint:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             part = f" ({what})" if what else ""
-            raise UserError(
-                f"{self.folder} cannot be loaded{part}: {type(error).__name__}: {one_line(error)}{self._remedy}"
-            ) from error
+            raise UserError(f"{self.folder} cannot be loaded{part}: {one_line(error)}{self._remedy}") from error
 
     @property
     def _remedy(self) -> str:

@@ -8,17 +8,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignbench import Part, UserError, Work, bounded, check_there, unknown_name
+from alignbench import Part, Selected, UserError, Work, bounded, check_there, select, unknown_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VALUE_TRUNKS = ("own", "shared")
-SAMPLERS = ("loop", "generate")
 HEADS = ("linear", "evidence")
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("none", "nf4", "int8")
 ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
+
+
+@dataclass
+class LoopConfig:
+    """This package's own decoding loop: one pass of the model a token, and finished rows leave the batch."""
+
+
+@dataclass
+class GenerateConfig:
+    """transformers' own decoding loop: the same tokens, slower; a check."""
 
 
 @dataclass
@@ -37,7 +46,9 @@ class PolicyConfig:
     """Tokens that no response may hold, as in transformers' generation config: their probability is 0 in sampling and in
     every log-probability."""
     sampler: str = "loop"
-    """Who decodes: loop (this package's own) or generate (transformers' own loop: the same tokens, slower; a check)."""
+    """Who decodes: loop (this package's own), generate (transformers' own loop: the same tokens, slower; a check), or one of a plugin's."""
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    """Options of that sampler, by name."""
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""
@@ -47,10 +58,14 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         _one_of("value_trunk", self.value_trunk, VALUE_TRUNKS)
-        _one_of("sampler", self.sampler, SAMPLERS)
+        self.uses()
         _one_of("scalar_head", self.scalar_head, HEADS)
         if "" in self.suppress_tokens:
             raise UserError("model.suppress_tokens holds an empty text, which is no token.")
+
+    def uses(self) -> tuple[Selected, ...]:
+        """As `uses` of any component's config: its sampler."""
+        return (select("sampler", self.sampler, self.sampler_options, where="model.sampler_options"),)
 
     def savings(self) -> dict[str, list[Any]]:
         """As in PlanningConfig."""
