@@ -103,7 +103,7 @@ def _pieces(monkeypatch: pytest.MonkeyPatch, rows: int, size: int, processes: in
     found = []
     for rank in range(processes):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        found.append([piece.tolist() for piece in distributed.pieces(torch.arange(rows), size)])
+        found.append([piece.tolist() for piece in distributed.passes(torch.arange(rows), size)])
     return found
 
 
