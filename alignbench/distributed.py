@@ -69,7 +69,7 @@ def keep_step() -> None:
     _in_step = True
 
 
-def pieces(rows: Tensor, size: int) -> Iterator[Tensor]:
+def passes(rows: Tensor, size: int) -> Iterator[Tensor]:
     """This process's share of `rows`, at most `size` at a time. In step all processes have as many pieces, for which one may hold a
     row more than `size`, and a process without rows computes the first one in vain (see `idles`)."""
     own = share(rows)

@@ -21,7 +21,7 @@ from alignbench.contracts import preferred as preferred
 from alignbench.distributed import anywhere as anywhere
 from alignbench.distributed import idles as idles
 from alignbench.distributed import keep_step as keep_step
-from alignbench.distributed import pieces as passes  # noqa: F401 - of rows whose gradients are not wanted
+from alignbench.distributed import passes as passes
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.optimizer_config import OptimizerConfig
 from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
@@ -353,7 +353,7 @@ def add_up(*tensors: Tensor) -> None:
 def own_pieces(rows: Tensor, size: int) -> Iterator[Tensor]:
     """This process's share of `rows` (all of them, where there is but one process), at most `size` at a time."""
     distributed.refuse_idle(len(rows))
-    yield from distributed.pieces(rows, size)
+    yield from distributed.passes(rows, size)
 
 
 def across_processes(sums: Mapping[str, float]) -> Mapping[str, float]:
