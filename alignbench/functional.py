@@ -6,6 +6,7 @@ Masks are [B, R] bool or {0, 1}, True at response tokens. Log-probabilities and 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from torch import Tensor
 from alignbench import distributed
 from alignbench.contracts import Policy
 from alignbench.contracts import preferred as preferred
+from alignbench.distributed import anywhere as anywhere
+from alignbench.distributed import idles as idles
+from alignbench.distributed import keep_step as keep_step
+from alignbench.distributed import pieces as passes  # noqa: F401 - of rows whose gradients are not wanted
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.optimizer_config import OptimizerConfig
 from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
@@ -208,9 +213,8 @@ class ScheduledAdamW:
         reaches: Mapping[str, str] | None = None,
     ) -> None:
         self._reached = {name: list(groups[other]) for name, other in (reaches or {}).items()}
-        self._beside: dict[
-            str, list[Tensor]
-        ] = {}  # as large as the reached weights: from a first loss to the step alone
+        # As large as the reached weights: from a first loss to the step alone.
+        self._beside: dict[str, list[Tensor]] = {}
         self._config, self._updates, self._update = config, updates, 0
         self._learning_rates = dict.fromkeys(groups, config.learning_rate) | dict(learning_rates or {})
         self._groups = {name: list(parameters) for name, parameters in groups.items()}
@@ -260,12 +264,12 @@ class ScheduledAdamW:
         Raises NonFiniteError before stepping, so that the weights stay those of the last good step."""
         limit = self._config.max_grad_norm if self._config.max_grad_norm > 0 else math.inf
         norms = {}
-        for group, own in self._groups.items():
-            distributed.add_up_gradients(own)
-            distributed.add_up(*(beside := self._gradients_beside(group)))
-            gradients = [p.grad for p in own if p.grad is not None] + beside
-            norm = torch.nn.utils.get_total_norm(gradients)
-            torch.nn.utils.clip_grads_with_norm_(own, limit, norm)
+        own = [distributed.gradients(parameters) for parameters in self._groups.values()]
+        besides = [self._gradients_beside(group) for group in self._groups]
+        distributed.add_up(*itertools.chain(*own, *besides))
+        for (group, parameters), gradients, beside in zip(self._groups.items(), own, besides, strict=True):
+            norm = torch.nn.utils.get_total_norm([*gradients, *beside])
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
             for gradient in beside:
                 gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
             norms[group] = float(require_finite(f"the {group} gradient norm", norm, hint=_LOWER))
@@ -348,9 +352,8 @@ def add_up(*tensors: Tensor) -> None:
 
 def own_pieces(rows: Tensor, size: int) -> Iterator[Tensor]:
     """This process's share of `rows` (all of them, where there is but one process), at most `size` at a time."""
-    own = distributed.share(rows)
-    if len(own):
-        yield from own.split(size)
+    distributed.refuse_idle(len(rows))
+    yield from distributed.pieces(rows, size)
 
 
 def across_processes(sums: Mapping[str, float]) -> Mapping[str, float]:

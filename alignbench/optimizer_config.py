@@ -17,12 +17,17 @@ MISSING_EOS = ("subtract", "replace", "keep")
 
 @dataclass(frozen=True)
 class ImplicitReward:
-    """What a trained policy takes a response to be worth, by itself: log pi / pi_ref of the whole response, in nats, or `per_token`
-    the mean log-probability of a token, without a reference. `beta` times the difference between two responses is the logit of the first
-    being preferred; None where the algorithm does not say so."""
+    """What a trained policy takes a response to be worth, by itself: log pi / pi_ref of the whole response, in nats. `per_token`: of a token
+    in the mean; `reference`: whether the reference's share is taken off, None: unless `per_token`. `beta` times the difference between two
+    responses is the logit of the first being preferred; None where the algorithm does not say so."""
 
     per_token: bool = False
     beta: float | None = None
+    reference: bool | None = None
+
+    @property
+    def uses_reference(self) -> bool:
+        return not self.per_token if self.reference is None else self.reference
 
 
 @dataclass
@@ -33,6 +38,10 @@ class AlgorithmConfig:
 
     scalar_roles: ClassVar[tuple[str, ...]] = ()
     """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory."""
+
+    kl_price: ClassVar[str | None] = None
+    """The option that is the price of one nat of KL, in units of the reward; empty where it has none. None: `kl_coef`, `beta` or `tau`, where
+    it has one of them. Data that knows the price, as the exact world, gives its own in place of the option's default."""
 
     inert: ClassVar[Mapping[str, str]] = {}
     """Options that change nothing in an update, each with the reason: the conformance kit holds all others to have an effect."""

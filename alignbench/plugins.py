@@ -10,8 +10,11 @@ import dataclasses
 import enum
 import functools
 import importlib
+import logging
 import os
 import re
+import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, distribution, entry_points
@@ -21,11 +24,16 @@ import pluggy
 
 from alignbench import hookspecs
 from alignbench.errors import UserError, unknown_name
+from alignbench.hookspecs import RunFinished, RunStarted, RunStep
+
+log = logging.getLogger(__name__)
 
 BUILT_IN = ("alignbench.optimization", "alignbench.commands", "alignbench.results.shown")
 """Parts of the core that bring something of a kind: they register as plugins do."""
 BLOCK_VARIABLE = "ALIGNBENCH_BLOCK"
+HOOK_OF = {RunStarted: "run_started", RunStep: "run_step", RunFinished: "run_finished"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PLAIN = (int, float, str, bool)
 _FUNCTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -110,13 +118,16 @@ def _load(target: str, where: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{where} cannot be imported from {target!r}: {error}.") from error
+    except Exception as error:  # a module may fail in any way as it is imported
+        said = " ".join(str(error).split()).rstrip(".")
+        if not isinstance(error, (ImportError, AttributeError, UserError)):
+            said = f"{type(error).__name__}: {said}"
+        raise UserError(f"{where} cannot be imported from {target!r}: {said}.") from error
 
 
 @dataclass(frozen=True, eq=False)
 class Registry:
-    """Every component of every plugin. `manager` calls the hooks around a run."""
+    """Every component of every plugin. `manager` knows the hooks around a run."""
 
     manager: pluggy.PluginManager
     components: Mapping[tuple[Kind, str], Component]
@@ -125,6 +136,21 @@ class Registry:
 
     def functions_of(self, place: Place) -> list[Function]:
         return sorted((f for f in self.functions.values() if f.place is place), key=lambda f: f.name)
+
+    def tell(self, event: RunStarted | RunStep | RunFinished) -> None:
+        """Calls the hook around a run that this event belongs to. Plugins watch: what one of them raises is a warning, the first time in a
+        run, and not the run's fate."""
+        hook = HOOK_OF[type(event)]
+        for heard in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
+            try:
+                heard.function(*(event for _ in heard.argnames))
+            except Exception as error:  # a plugin may fail in any way
+                if (place := (heard.plugin_name, hook, event.directory)) not in _WARNED:
+                    _WARNED.add(place)
+                    said = " ".join(f"{type(error).__name__}: {error}".split())
+                    log.warning(
+                        "The plugin %s failed in its hook %s, and the run goes on: %s", heard.plugin_name, hook, said
+                    )
 
     def get(self, kind: Kind, name: str) -> Component:
         try:
@@ -142,6 +168,10 @@ class Registry:
             names = ", ".join(component.name for component in found) or "none"
             raise UserError(f"Say which {kind.value} is meant: {kind.value}=<name>. Those that say {says}: {names}.")
         return found[0]
+
+
+_WARNED: set[tuple[str, str, str]] = set()
+"""(plugin, hook, directory of the run): what has been said already."""
 
 
 @functools.cache
@@ -195,9 +225,12 @@ def load(points: Iterable[EntryPoint], blocked: Iterable[str] = ()) -> Registry:
         with _blame(point):
             plugin = point.load()
             manager.register(plugin, name=point.name)
-            for hook in manager.get_hookcallers(plugin) or ():
+            hooks = manager.get_hookcallers(plugin) or ()
+            for hook in hooks:
                 if not hook.has_spec():
                     raise unknown_name("hook", hook.name, (name for name in vars(hookspecs) if _is_hook(name)))
+            if not hooks:
+                raise UserError(_without_hooks(point, plugin))
     return Registry(manager, _collect(manager, by_name), _presets(manager, by_name), _functions(manager, by_name))
 
 
@@ -214,6 +247,14 @@ def _blame(point: EntryPoint) -> Iterator[None]:
             f"Plugin {point.name!r} of {_distribution(point)} cannot be used: {reason}. "
             f"Repair or uninstall it, or do without it: set {BLOCK_VARIABLE}={point.name}."
         ) from error
+
+
+def _without_hooks(point: EntryPoint, plugin: object) -> str:
+    """Why a plugin registers nothing, as far as that can be seen."""
+    if isinstance(plugin, types.ModuleType) and getattr(plugin, "__file__", None) is None:
+        folders = ", ".join(map(str, getattr(plugin, "__path__", ())))
+        return f"its entry point {point.value!r} finds a folder without an __init__.py, {folders}: is it in the package's way"
+    return f"its entry point {point.value!r} brings no hook: put @hookimpl above its functions register_..."
 
 
 def _is_hook(name: str) -> bool:
@@ -279,12 +320,45 @@ def _check(component: Component) -> None:
         raise UserError(f"{where}: the config must be a dataclass, not {component.config!r}.")
     if component.config.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise UserError(f"{where}: the config dataclass must not be frozen: overrides could not change it.")
+    for name, hint in _hints(component.config, where).items():
+        if not _settable(hint):
+            raise UserError(
+                f"{where}: the option {name} of {component.config.__name__} is {_type_name(hint)}, which no command line can set: use "
+                "int, float, str, bool, an enum, list[...], dict[str, ...] or an optional of these."
+            )
     if ":" not in component.target:
         raise UserError(f"{where}: the target must read 'package.module:Class', not {component.target!r}.")
     if component.kind is Kind.ALGORITHM and not hasattr(component.config, "consumes"):
         raise UserError(
             f"{where}: the config must declare `consumes` (demonstrations, rollouts, preferences or labels)."
         )
+
+
+def _hints(schema: type, where: str) -> dict[str, Any]:
+    """The types of a config's fields, by name."""
+    try:
+        known = typing.get_type_hints(schema)
+    except Exception as error:  # an annotation is any expression
+        raise UserError(f"{where}: the types of {schema.__name__} cannot be read: {error}.") from error
+    return {field.name: known[field.name] for field in dataclasses.fields(schema)}
+
+
+def _settable(hint: Any) -> bool:
+    """Whether a configuration can hold it and give it back as it was: OmegaConf makes a list of a tuple, for example."""
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return all(one is types.NoneType or _settable(one) for one in inside)
+    if origin is list:
+        return _settable(inside[0])
+    if origin is dict:
+        return inside[0] is str and _settable(inside[1])
+    if hint in (Any, list, dict, *_PLAIN):
+        return True
+    return isinstance(hint, type) and (issubclass(hint, enum.Enum) or dataclasses.is_dataclass(hint))
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
 def _presets(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import alignbench
 from alignbench import distributed
-from alignbench.app import annotators, sweeps, tuning
+from alignbench.app import annotators, price, sweeps, tuning
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, RunConfig, Settings
 from alignbench.app.overrides import expanded
 from alignbench.app.ready import check_ready, check_tuned
@@ -101,6 +101,7 @@ def _node(component: Component) -> DictConfig:
             OmegaConf.set_struct(value, False)
     with open_dict(node):
         node[COMPONENT] = component.name
+    price.set_default(node, component)
     return node
 
 

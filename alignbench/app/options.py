@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from alignbench.app import price
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, Settings
 from alignbench.bounds import Range, ranges
 from alignbench.plugins import Kind, Place, registry
@@ -45,6 +46,7 @@ def shown_options(_root_: DictConfig) -> str:
     cfg = _root_.copy()
     with open_dict(cfg):
         del cfg["hydra"]
+    price.settled(cfg)
     known, parents, lines = known_ranges(cfg), list[str](), []
     for line in OmegaConf.to_yaml(cfg).splitlines():
         if key := _LINE.match(line):

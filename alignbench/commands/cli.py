@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import select
 import sys
 import threading
 import traceback
@@ -45,14 +46,13 @@ def run_command(arguments: Sequence[str]) -> int:
     first = arguments[0] if arguments else ""
     try:
         if first and "=" not in first and not first.startswith(("-", "+", "~")):
-            return _command(first)(arguments[1:])
+            return _flushed(_command(first)(arguments[1:]))
         if "--version" in arguments:
             print(f"alignbench {__version__}")
             return 0
         if list(arguments) in (["-m"], ["--multirun"]):
             raise UserError(f"{first} needs lists of values, as in {first} algo=ppo,dpo seed=0,1,2.")
-        code: int = importlib.import_module(RUN).main(arguments)
-        return code
+        return _flushed(importlib.import_module(RUN).main(arguments))
     except AlignbenchError as error:
         print(f"alignbench: error: {told(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -60,13 +60,23 @@ def run_command(arguments: Sequence[str]) -> int:
         print("alignbench: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # The reader closed the pipe (head, less): there is nobody left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        raise  # another pipe: of a plugin, say
+        if not _reader_is_gone():
+            raise  # another pipe: of a plugin, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # head, less: there is nobody left to tell
+        return 0
+
+
+def _flushed(code: int) -> int:
+    """Here a reader who has gone is dealt with; at the interpreter's exit he is not."""
+    sys.stdout.flush()
+    return code
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads the pipe that stdout is. To write would not tell: what failed is no longer in the buffer."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _command(name: str) -> Callable[[Sequence[str]], int]:

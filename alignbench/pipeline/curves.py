@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from alignbench.pipeline.experience import Batch
 from alignbench.plugins import registry
 from alignbench.records import Metric, UpdateReport
 from alignbench.results.disk.directory import RunDirectory
+from alignbench.untrusted import redacted
+
+log = logging.getLogger(__name__)
 
 
 class _NoTracker(Tracker):
@@ -36,6 +41,19 @@ def tracker(config: RunConfig, directory: RunDirectory) -> Tracker:
         chosen.config, directory=directory.path, run_name=directory.run_id, settings=settings
     )
     return made
+
+
+@contextlib.contextmanager
+def tracked(config: RunConfig, directory: RunDirectory) -> Iterator[Tracker]:
+    """The run's tracker, closed however the run ends. It watches: that it cannot be closed is a warning, and not the run's fate."""
+    made = tracker(config, directory)
+    try:
+        yield made
+    finally:
+        try:
+            made.finish()
+        except Exception as error:
+            log.warning("The tracker could not be closed: %s", " ".join(redacted(str(error)).split()))
 
 
 class Curves:
@@ -59,8 +77,7 @@ class Curves:
     ) -> None:
         self._append(stage, update, metrics)
         if distributed.is_main():
-            event = RunStep(str(self._directory.path), stage, update, metrics, batch, report)
-            registry().manager.hook.run_step(event=event)
+            registry().tell(RunStep(str(self._directory.path), stage, update, metrics, batch, report))
         self._display.step(update, updates, metrics)
 
     def evaluated(self, metrics: Mapping[str, Metric]) -> None:

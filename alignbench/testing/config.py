@@ -16,26 +16,14 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alignbench.app import ready
 from alignbench.app.config import EvalSettings
-from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, PolicyOptimizer, RewardSource, Tracker
-from alignbench.contracts.sampler import Sampler
 from alignbench.optimizer_config import AlgorithmConfig, LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.plugins import Component, Kind
 from alignbench.records import Consumes
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 
-CONTRACTS: dict[Kind, type] = {
-    Kind.ALGORITHM: PolicyOptimizer,
-    Kind.MODEL: Policy,
-    Kind.DATA: DataSource,
-    Kind.REWARD: RewardSource,
-    Kind.ANNOTATOR: Annotator,
-    Kind.EVALUATION: Evaluation,
-    Kind.TRACKER: Tracker,
-    Kind.OPTIMIZER: torch.optim.Optimizer,
-    Kind.SCHEDULE: float,
-    Kind.SAMPLER: Sampler,
-}
+CONTRACTS: dict[Kind, type] = {**ready.CONTRACTS, Kind.OPTIMIZER: torch.optim.Optimizer, Kind.SCHEDULE: float}
 WIRING: dict[Kind, tuple[str, ...]] = {
     Kind.ALGORITHM: ("policy", "updates", "seeds"),
     Kind.MODEL: ("tokenizer", "device", "seeds"),

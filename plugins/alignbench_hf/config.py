@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,9 @@ class PretrainedConfig(PolicyConfig):
     attention: str = "auto"
     """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where sdpa has a slow
     backward pass, and sdpa elsewhere."""
+    shard: bool = False
+    """Divide the base among the processes that torchrun started, by torch's fully_shard: each holds its part of every layer, and all
+    put a layer together for the time of its pass, in sampling too (merge_adapters is then false). Adapters are whole in each."""
     lora_rank: int = bounded(16, least=1, most=65536)
     """Rank of the adapters."""
     lora_alpha: float = bounded(32.0, above=0, most=1e6)
@@ -171,6 +175,10 @@ class PretrainedConfig(PolicyConfig):
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("quantization", self.quantization, QUANTIZATIONS)
         _one_of("attention", self.attention, ATTENTIONS)
+        if self.shard and self.quantization != "none":
+            raise UserError(
+                f"model.shard=true divides plain weights alone, and model.quantization={self.quantization} packs them: use one of the two."
+            )
         if not any(name.strip() for name in self.lora_targets.split(",")):
             raise UserError("model.lora_targets names no layer: write all-linear, or names separated by commas.")
         if self.wheel and not self.wheel.replace("-", "_").isidentifier():
@@ -184,6 +192,11 @@ class PretrainedConfig(PolicyConfig):
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
+        if self.shard and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            raise UserError(
+                "model.shard=true divides a model among several processes, and this is one: start them with torchrun --nproc-per-node N "
+                "-m alignbench, or use model.shard=false."
+            )
         check_there(self.path, "model.path", hub=not self.path.endswith(".gguf"))
         if self.chat_template.endswith(".jinja"):
             check_there(self.chat_template, "model.chat_template")

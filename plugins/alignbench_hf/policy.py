@@ -50,6 +50,7 @@ from alignbench_hf.memory import half
 from alignbench_hf.prompts import pieces, states
 from alignbench_hf.roles import VALUE, Model, Roles
 from alignbench_hf.scalar import HEADS, HFScalarRole
+from alignbench_hf.sharding import gather_output
 
 MERGE = "model.merge_adapters=false"
 
@@ -197,7 +198,7 @@ class HFPolicy(Policy):
             torch.no_grad(),
             self._read_by_sampler(role) as (model, output),
         ):
-            for piece in functional.own_pieces(order, size):
+            for piece in functional.passes(order, size):
                 width = int(prompt_mask[piece].sum(1).max())
                 request = Request(
                     prompt_ids[piece, -width:],
@@ -213,6 +214,9 @@ class HFPolicy(Policy):
                     role=role,
                 )
                 put(piece, self._sampler.sample(model, output, request))
+        if functional.idles(len(rows)):
+            for found in (parts.ids, parts.mask, parts.logprobs, parts.finished):
+                found.zero_()
         functional.add_up(parts.ids, parts.mask, parts.logprobs, parts.finished)
         mask = parts.mask.bool()
         keep = max(int(mask.sum(1).max()), 1)
@@ -258,6 +262,7 @@ class HFPolicy(Policy):
 
     def _output(self, model: Model) -> nn.Module:
         """From the states of a role's model to logits, without the suppressed tokens."""
+        gather_output(model)
         return OutputLayer(model, self._suppressed)
 
     def logprobs(
@@ -298,7 +303,7 @@ class HFPolicy(Policy):
                 part = measure(sequences.select(piece))
                 for name, tensor in whole.items():
                     own = getattr(part, name)
-                    tensor[piece, : own.shape[1]] = own.float()
+                    tensor[piece, : own.shape[1]] = own.float() * (not functional.idles(rows))
         functional.add_up(*whole.values())
         return Measured(**{name: tensor.bool() if name == "greedy" else tensor for name, tensor in whole.items()})
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from alignbench import Decoded, Policy, Request, Sampler
+from alignbench import Decoded, Policy, Request, Sampler, functional
 from alignbench.functional import draw
 from alignbench_hf.architecture.trunk import read, select_rows
 from alignbench_hf.config import GenerateConfig, LoopConfig
@@ -42,12 +42,12 @@ def loop(model: Any, output: Callable[[Tensor], Tensor], request: Request) -> De
         if request.watch:
             request.watch(found)
         going = ~found.finished[alive]
-        if step + 1 == request.max_new_tokens or not bool(going.any()):
+        if step + 1 == request.max_new_tokens or not functional.anywhere(bool(going.any())):
             break
         attention = torch.cat([attention, attention.new_ones(len(alive), 1)], 1)
         position = position + 1
         if int(going.sum()) < EVICT_BELOW * len(alive):
-            keep = going.nonzero().squeeze(1)
+            keep = going.nonzero().squeeze(1) if bool(going.any()) else going.new_zeros(1, dtype=torch.long)
             select_rows(cache, keep)
             alive, attention, position, token = alive[keep], attention[keep], position[keep], token[keep]
         hidden = read(model.base_model, token[:, None], attention, position, cache)[:, -1]

@@ -30,6 +30,7 @@ from alignbench import (
     UserError,
     functional,
 )
+from alignbench.app.compose import load_config
 from alignbench.testing import (
     AlgorithmConformance,
     OptimizerConformance,
@@ -71,6 +72,13 @@ class TestReinforce(AlgorithmConformance):
     @pytest.fixture
     def component(self) -> str:
         return "reinforce"
+
+
+@installed
+class TestDPOP(AlgorithmConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "dpop"
 
 
 @installed
@@ -139,6 +147,7 @@ def test_listed_by_the_plugins_command(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     components = [
         ("algo", "reinforce"),
+        ("algo", "dpop"),
         ("reward", "keyword"),
         ("optimizer", "lion"),
         ("schedule", "staircase"),
@@ -226,6 +235,22 @@ def test_presets_of_the_package_are_found(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for line in ("component: reinforce", "component: keyword", "word: 'yes'", "warmup_updates: 5"):
         assert line in done.stdout
+
+
+@installed
+def test_settings_that_a_plugin_tuned_are_used_where_model_and_algorithm_meet() -> None:
+    """conf/tuned/tiny-dpop.yaml of the package: for that pair alone, and less than what a user says."""
+
+    def found(*overrides: str) -> tuple[float, int, float]:
+        config = load_config(["algo=dpop", "eval=quick", *overrides]).algo.config
+        return config.learning_rate, config.updates, config.beta
+
+    assert found() == (3e-4, 130, 0.1)
+    assert found("algo.learning_rate=1e-3") == (1e-3, 130, 0.1)
+    assert found("model=micro") == (1e-5, 0, 0.1), "they suit another model"
+    assert found("experiment=exact", "eval=quick", "data.beta=0.5") == (1e-5, 0, 0.5), (
+        "the exact world's price of a nat"
+    )
 
 
 # The algorithm, against arithmetic

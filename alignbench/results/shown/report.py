@@ -66,6 +66,7 @@ def page(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differen
         worlds=dict.fromkeys((row.identity.model, row.identity.data) for row in table.rows),
         evaluated=sum(len(row.runs) for row in table.rows),
         found=len(runs),
+        several_seeds=any(len(row.seeds) > 1 for row in table.rows),
         cells=render.marked(table, differences),
         costs=render.costs(table),
         arrows=render.ARROWS,

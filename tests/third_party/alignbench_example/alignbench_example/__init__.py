@@ -3,12 +3,20 @@
 from collections.abc import Callable
 
 from alignbench import Register, RegisterFunction, hookimpl
-from alignbench_example.config import KeywordConfig, LionConfig, ReinforceConfig, RereadConfig, StaircaseConfig
+from alignbench_example.config import (
+    DPOPConfig,
+    KeywordConfig,
+    LionConfig,
+    ReinforceConfig,
+    RereadConfig,
+    StaircaseConfig,
+)
 
 
 @hookimpl
 def register_algorithms(register: Register) -> None:
     register("reinforce", ReinforceConfig, "alignbench_example.reinforce:Reinforce")
+    register("dpop", DPOPConfig, "alignbench_example.dpop:DPOP")
 
 
 @hookimpl

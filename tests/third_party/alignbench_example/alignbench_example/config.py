@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import RolloutConfig, bounded
+from alignbench import ImplicitReward, PreferenceConfig, RolloutConfig, bounded
 
 
 @dataclass
@@ -20,6 +20,27 @@ class ReinforceConfig(RolloutConfig):
     """Of AdamW; a model trained from scratch bears much more."""
     kl_coef: float = bounded(0.1, least=0, most=1e4)
     """Price of one nat of KL per response, in units of the reward."""
+
+
+@dataclass
+class DPOPConfig(PreferenceConfig):
+    """DPO-Positive: DPO that pays for making a chosen response less likely (arXiv 2402.13228)."""
+
+    updates: int = 0
+    """As in OptimizerConfig; a batch is `batch_size` pairs."""
+    passes: float = 1.0
+    """As in OptimizerConfig."""
+    batch_size: int = 32
+    """Pairs per update."""
+    micro_batch_size: int = 32
+    """Pairs per backward pass, twice as many responses: memory only."""
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
+    """Price of one nat of KL, in reward units per nat, as in DPO."""
+    dpop_lambda: float = bounded(5.0, least=0, most=1e4)
+    """Lambda: nats of margin for each nat by which the chosen response is less likely than under the reference; 0: DPO."""
+
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(beta=self.beta)
 
 
 @dataclass
