@@ -47,7 +47,7 @@ def start(folder: Path, *arguments: str) -> int:
         return child
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command begins: as while an interpreter starts
     os.chdir(folder)
     os.environ["ALIGNBENCH_CACHE"] = str(folder / "home")
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -55,7 +55,11 @@ def start(folder: Path, *arguments: str) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     from alignbench.commands.cli import run_command
 
-    os._exit(run_command(arguments))
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os._exit(run_command(arguments))
+    except KeyboardInterrupt:  # before the command, or behind it
+        os._exit(INTERRUPTED)
 
 
 def ends_well(folder: Path, *arguments: str) -> bool:
