@@ -8,7 +8,8 @@ from typing import Protocol
 
 import pluggy
 
-from alignbench.records import Metric
+from alignbench.records import Metric, ScoredRollout, UpdateReport
+from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 
 GROUP = "alignbench"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -28,12 +29,17 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class RunStep:
-    """What a hook is told after every update of every stage."""
+    """What a hook is told after every update of every stage. It reads, and changes nothing.
+
+    `batch` is what the algorithm has just learnt from, on its device (a ScoredRollout, PreferenceBatch, LabelledBatch or
+    DemonstrationBatch), and `report` all that it said; both are None of the fit of a reward source."""
 
     directory: str
     stage: str
     update: int
     metrics: Mapping[str, float]
+    batch: ScoredRollout | PreferenceBatch | LabelledBatch | DemonstrationBatch | None = None
+    report: UpdateReport | None = None
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from alignbench.app.config import RunConfig
 from alignbench.contracts import Tracker
 from alignbench.hookspecs import RunStep
 from alignbench.pipeline.display import Display
+from alignbench.pipeline.experience import Batch
 from alignbench.plugins import registry
-from alignbench.records import Metric
+from alignbench.records import Metric, UpdateReport
 from alignbench.results.disk.directory import RunDirectory
 from alignbench.untrusted import redacted
 
@@ -65,10 +66,18 @@ class Curves:
             directory.rewrite_training(self._lines)  # without a torn end, to which the next line would be glued
         self._reached = {line["stage"]: line["update"] for line in self._lines}
 
-    def step(self, stage: str, update: int, updates: int, metrics: Mapping[str, float]) -> None:
+    def step(
+        self,
+        stage: str,
+        update: int,
+        updates: int,
+        metrics: Mapping[str, float],
+        batch: Batch | None = None,
+        report: UpdateReport | None = None,
+    ) -> None:
         self._append(stage, update, metrics)
         if distributed.is_main():
-            registry().tell(RunStep(str(self._directory.path), stage, update, metrics))
+            registry().tell(RunStep(str(self._directory.path), stage, update, metrics, batch, report))
         self._display.step(update, updates, metrics)
 
     def evaluated(self, metrics: Mapping[str, Metric]) -> None:

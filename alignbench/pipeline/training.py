@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -25,8 +25,21 @@ from alignbench.records import (
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.store.checkpoints import Checkpoints, NoCheckpoints
 
-Step = Callable[[str, int, int, Mapping[str, float]], None]
-"""step(stage, update, updates, metrics), called after every update."""
+
+class Step(Protocol):
+    """Called after every update. `batch` is what was learnt from and `report` what the algorithm said; a fit of a reward has neither."""
+
+    def __call__(
+        self,
+        stage: str,
+        update: int,
+        updates: int,
+        metrics: Mapping[str, float],
+        batch: Batch | None = None,
+        report: UpdateReport | None = None,
+    ) -> None: ...
+
+
 Batches = Callable[[int], Iterable[Batch]]
 """batches(done): those that come after the first `done`."""
 Point = Callable[[int, bool], None]
@@ -94,7 +107,7 @@ def train(
             # Clocks differ: processes that share a run must stop at the same update.
             stopped = distributed.agreed(partial(_why_stop, report, budget, done))
             done = dataclasses.replace(done, stopped=stopped)
-            step(stage, done.updates, updates, done.metrics)
+            step(stage, done.updates, updates, done.metrics, batch, report)
             checkpoints.keep(stage, done.updates, partial(_state, done, policy, optimizer), last=ended())
             start += _seconds(point, done.updates, ended())
             if done.stopped:

@@ -25,7 +25,7 @@ from alignbench_world.source import WorldData
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignbench import ScoredRollout, Seeds, Split, UpdateReport
+from alignbench import DemonstrationBatch, ScoredRollout, Seeds, Split, UpdateReport
 from alignbench.app.compose import typed
 from tests.core.conftest import Finished
 from tests.core.harness import SMALL, Command, Plugin, finite, lines, records
@@ -230,6 +230,9 @@ def test_hooks_hear_the_whole_run(finished: Finished) -> None:
     (start,) = heard.started
     assert (start.directory, start.algo, start.model, start.data, start.seed) == (directory, "ppo", "tiny", "world", 0)
     trained = lines(finished.path / "train.jsonl")
+    kinds = {"pretrain": DemonstrationBatch, "sft": DemonstrationBatch, "reward": type(None), "ppo": ScoredRollout}
+    assert {(e.stage, type(e.batch)) for e in heard.steps} == set(kinds.items())
+    assert all(e.report.metrics == e.metrics for e in heard.steps if e.report)
     assert [{"stage": e.stage, "update": e.update, **e.metrics} for e in heard.steps] == trained
     (end,) = heard.finished
     assert (end.directory, end.status) == (directory, "finished")

@@ -60,7 +60,7 @@ def go(policy: tiny.HFPolicy, then: Move, updates: int = 4) -> tuple[Trained, St
         lambda done: [batch] * (updates - done),
         policy=policy,
         updates=updates,
-        step=lambda *a: steps.append(a),
+        step=lambda *a: steps.append(a[:4]),
     )
     return done, steps
 
@@ -75,7 +75,7 @@ def fails(policy: tiny.HFPolicy, then: Move, match: str) -> Steps:
             lambda done: [batch] * 4,
             policy=policy,
             updates=4,
-            step=lambda *a: steps.append(a),
+            step=lambda *a: steps.append(a[:4]),
         )
     assert "\n" not in str(caught.value)
     return steps
@@ -90,6 +90,22 @@ def test_every_update_is_counted_and_told() -> None:
     assert done.metrics == {"loss": 0.25}, "the last ones"
     assert steps == [("stage", update, 4, {"loss": 1 / update}) for update in (1, 2, 3, 4)]
     assert moved(policy, start) == 4
+
+
+def test_whoever_watches_is_shown_what_was_learnt_from_and_all_that_was_said() -> None:
+    policy, seen = tiny.scratch(), []
+    batches = [DemonstrationBatch(tiny.sequences(policy)) for _ in range(2)]
+    train(
+        "stage",
+        Moving(policy, good),
+        lambda done: batches[done:],
+        policy=policy,
+        updates=2,
+        step=lambda *a: seen.append(a[4:]),
+    )
+    assert all(shown is batch for (shown, _), batch in zip(seen, batches, strict=True))
+    assert [report.metrics for _, report in seen] == [{"loss": 1.0}, {"loss": 0.5}]
+    assert [report.optimizer_steps for _, report in seen] == [2, 2]
 
 
 def test_an_optimizer_may_stop_early() -> None:
