@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 VALUE_TRUNKS = ("own", "shared")
 SAMPLERS = ("loop", "generate")
+DECODES = ("auto", "eager", "compiled")
 HEADS = ("linear", "evidence")
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("none", "nf4", "int8")
@@ -37,6 +38,9 @@ class PolicyConfig:
     every log-probability."""
     sampler: str = "loop"
     """Who decodes: loop (this package's own) or generate (transformers' own loop: the same tokens, slower; a check)."""
+    decode: str = "auto"
+    """How sampler=loop takes a step: eager (operation by operation), compiled (with a cache of fixed size, on a GPU captured as a CUDA
+    graph, on a CPU compiled, which takes long and gains nothing), or auto: compiled on a GPU where that works, else eager."""
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""
@@ -47,6 +51,7 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         _one_of("value_trunk", self.value_trunk, VALUE_TRUNKS)
         _one_of("sampler", self.sampler, SAMPLERS)
+        _one_of("decode", self.decode, DECODES)
         _one_of("scalar_head", self.scalar_head, HEADS)
         if "" in self.suppress_tokens:
             raise UserError("model.suppress_tokens holds an empty text, which is no token.")

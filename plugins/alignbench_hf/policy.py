@@ -33,6 +33,7 @@ from alignbench_hf.architecture.trunk import text_config, window
 from alignbench_hf.chat.tokens import Chat, pad, token_ids
 from alignbench_hf.checkpoint.base_file import check_base, write_base
 from alignbench_hf.config import PolicyConfig
+from alignbench_hf.decoding.compiled import Compiled
 from alignbench_hf.export import (
     COMPARED_TOKENS,
     differences,
@@ -82,6 +83,7 @@ class HFPolicy(Policy):
         self._scalars: dict[str, HFScalarRole] = {}
         self._suppressed = token_ids(self._chat, config.suppress_tokens).to(device)
         self._window = window(roles.use(POLICY))
+        self._compiled = Compiled(config.decode, device)
 
     # --- tokens ---
 
@@ -205,6 +207,7 @@ class HFPolicy(Policy):
                     share_prompts=self._roles.share_prompts,
                     start_within=self._roles.sharing.start_within,
                     watch=partial(told, piece) if watch else None,
+                    compiled=self._compiled,
                 )
                 put(piece, sample(model, self._output(model), request))
         functional.add_up(parts.ids, parts.mask, parts.logprobs, parts.finished)

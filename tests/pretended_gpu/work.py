@@ -140,6 +140,23 @@ def asked(make: Callable[[], HFPolicy]) -> Figures:
     return found
 
 
+def captured(make: Callable[..., HFPolicy]) -> Figures:
+    """Captured decoding, which on a CPU there is none of: the tokens of an eager policy, in batches that are captured anew when half
+    of their rows have ended."""
+    found = {}
+    eager = make(decode="eager", max_response_tokens=20)
+    device = eager.device
+    other = eager if device.type == "cpu" else make(decode="auto", max_response_tokens=20)
+    for sampling in (Sampling(), Sampling(top_k=3), Sampling(temperature=1e-5), Sampling(top_p=0.9, temperature=0.7)):
+        right, ours = (p.generate(tiny.PROMPTS, sampling, n=4, rng=Seeds(0).torch("sampling")) for p in (eager, other))
+        assert other is eager or other._compiled.works, "a compiled step does not work"
+        same = torch.equal(ours.samples.sequences.response_ids, right.samples.sequences.response_ids)
+        assert same, f"tokens of {sampling} are not those of eager"
+        torch.testing.assert_close(ours.logprobs, right.logprobs, rtol=0, atol=1e-4)
+        found[f"tokens of {sampling}"] = float(ours.samples.sequences.response_ids.sum())
+    return found
+
+
 # Models whose last norm is LayerNorm: autocast for CUDA computes it in float32
 
 LAYER_NORMS: Mapping[str, Callable[..., AnyConfig]] = {
@@ -262,6 +279,8 @@ def every_work() -> dict[str, Work]:
         "reward model": partial(_with, fitted, tiny.adapters),
         "sampling and likelihoods": partial(_with, asked, tiny.adapters),
         "sampling and likelihoods, copies": partial(_with, asked, tiny.scratch),
+        "sampling, captured": lambda device: captured(partial(tiny.adapters, device=device)),
+        "sampling, captured, copies": lambda device: captured(partial(tiny.scratch, device=device)),
         "pretrained": loaded,
         "pretrained, nf4": partial(loaded, quantization="nf4"),
         "pretrained, int8": partial(loaded, quantization="int8", figures=False),
