@@ -140,7 +140,7 @@ class PretrainedConfig(PolicyConfig):
     memory as an unquantised base takes. false: sample with the adapter beside the base."""
     attention: str = "auto"
     """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where sdpa has a slow
-    backward pass, and sdpa elsewhere."""
+    backward pass, and elsewhere sdpa, or eager where the architecture has no other."""
     lora_rank: int = bounded(16, least=1, most=65536)
     """Rank of the adapters."""
     lora_alpha: float = bounded(32.0, above=0, most=1e6)

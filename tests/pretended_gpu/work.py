@@ -39,6 +39,7 @@ from tests import tiny
 from tests.core.harness import SMALL
 from tests.distributed.processes import batches
 from tests.distributed.processes import configured as as_in_processes
+from tests.hf import architectures
 from tests.suite import ordinary
 
 Figures = Mapping[str, float]
@@ -194,6 +195,16 @@ def pretrained(device: torch.device, folder: Path, **options: object) -> HFPolic
     return build_pretrained(config, tokenizer=None, device=device, seeds=Seeds(0))
 
 
+def without_sdpa(device: torch.device) -> Figures:
+    """An architecture that has its own attention alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = architectures.build("gptj", Path(folder))
+        config = PretrainedConfig(path=str(path), dtype="float32", max_prompt_tokens=8, max_response_tokens=6)
+        policy = build_pretrained(config, tokenizer=None, device=device, seeds=Seeds(0))
+        samples = policy.generate(tiny.PROMPTS, Sampling(), n=2, rng=Seeds(0).torch("sampling")).samples
+        return {"tokens": float(samples.sequences.response_ids.sum())}
+
+
 def loaded(device: torch.device, *, figures: bool = True, **options: object) -> Figures:
     """`build_pretrained`, an update, and exports; `figures` as in `updated`."""
     ppo = registry().get(Kind.ALGORITHM, "ppo")
@@ -282,6 +293,7 @@ def every_work() -> dict[str, Work]:
         "sampling, captured": lambda device: captured(partial(tiny.adapters, device=device)),
         "sampling, captured, copies": lambda device: captured(partial(tiny.scratch, device=device)),
         "pretrained": loaded,
+        "pretrained, an architecture without sdpa": without_sdpa,
         "pretrained, nf4": partial(loaded, quantization="nf4"),
         "pretrained, int8": partial(loaded, quantization="int8", figures=False),
         "a whole run": small_run,

@@ -115,7 +115,9 @@ class Captured:
             return
         if self._graph is None:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # what other threads do is their own affair
+            with torch.cuda.graph(
+                graph, capture_error_mode="thread_local"
+            ):  # what other threads do is their own affair
                 advance(self._step)
             self._graph = graph
         self._graph.replay()
@@ -146,7 +148,9 @@ class Compiled:
             raise
         except Exception as error:
             self.works = False
-            why = str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {pretrained.one_line(error)}"
+            why = (
+                str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {pretrained.one_line(error)}"
+            )
             log.warning(
                 "%s is decoded step by step, as by model.decode=eager: a compiled step does not work (%s).",
                 type(model).__name__,
