@@ -81,7 +81,7 @@ class PretendedGraph:
         if why := asks(func, args, found):
             raise RuntimeError(f"operation not permitted when stream is capturing ({asking_line()} {why})")
         if not is_view(func):
-            made = [] if written else [x for x in _flat(found if isinstance(found, tuple) else [found])]
+            made = [] if written else list(_flat(found if isinstance(found, tuple) else [found]))
             self._operators.append((func, args, kwargs, made))
         return found
 
