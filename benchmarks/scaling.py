@@ -17,6 +17,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -207,6 +208,7 @@ def main() -> int:
     parser.add_argument("--axis", choices=list(AXES), nargs="+", default=list(AXES))
     parser.add_argument("--results", type=Path, default=Path("results/runs/scaling.jsonl"))
     options = parser.parse_args()
+    warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an attribute of another name
     found: dict[Point, Found] = {}
     if options.results.exists():
         for line in options.results.read_text().splitlines():
