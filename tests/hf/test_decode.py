@@ -58,7 +58,7 @@ def test_tokens_are_those_of_eager(make, how: Sampling, as_it_is: None) -> None:
     lengths = generate(right, how).samples.sequences.response_mask.sum(1)
     assert int(lengths.min()) < int(lengths.max()), "rows of different lengths should be seen"
     assert_same(generate(found, how), generate(right, how))
-    assert found._compiled.works
+    assert found._sampler.compiled.works
 
 
 @pytest.mark.parametrize("size", [1, 4, 256])
@@ -84,18 +84,18 @@ def test_all_rows_may_end_before_the_limit(as_it_is: None, monkeypatch: pytest.M
 def test_every_architecture_draws_the_same(name: str, as_it_is: None) -> None:
     policy = architecture_checks.load(name, "float32", decode="eager")
     right = architecture_checks.rollout(policy)
-    policy._compiled = Compiled("compiled", policy.device)
+    policy._sampler.compiled = Compiled("compiled", policy.device)
     assert_same(architecture_checks.rollout(policy), right)
-    assert policy._compiled.works == (name not in RUNNING_STATES)
+    assert policy._sampler.compiled.works == (name not in RUNNING_STATES)
 
 
 @pytest.mark.parametrize("name", TRACED)
 def test_a_traced_step_draws_the_same(name: str, traced: None) -> None:
     policy = architecture_checks.load(name, "float32", decode="eager")
     right = architecture_checks.rollout(policy)
-    policy._compiled = Compiled("compiled", policy.device)
+    policy._sampler.compiled = Compiled("compiled", policy.device)
     assert_same(architecture_checks.rollout(policy), right)
-    assert policy._compiled.works
+    assert policy._sampler.compiled.works
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_a_compiled_step_draws_the_same() -> None:
     right, found = tiny.scratch(**options), tiny.scratch(decode="compiled", **options)  # type: ignore[arg-type]
     for how in SAMPLINGS[:2]:
         assert_same(generate(found, how), generate(right, how))
-    assert found._compiled.works
+    assert found._sampler.compiled.works
 
 
 # Where it cannot be
@@ -154,7 +154,7 @@ def test_auto_compiles_nothing_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None
     policy = tiny.scratch()
     generate(policy)
     assert policy._config.decode == "auto"
-    assert not policy._compiled.works
+    assert not policy._sampler.compiled.works
 
 
 def test_who_watches_is_told_every_token(as_it_is: None) -> None:

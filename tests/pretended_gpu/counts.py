@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import torch
 from alignbench_hf.policy import HFPolicy
-from alignbench_hf.sampling import Request, loop
 
-from alignbench import POLICY, Sampling, Seeds
+from alignbench import POLICY, Request, Sampling, Seeds
 from tests import tiny
 from tests.pretended_gpu.device import GPU, PretendedGpu
 
@@ -42,9 +41,8 @@ def decoded(policy: HFPolicy, tokens: int) -> None:
     with torch.no_grad(), policy._roles.sampling(POLICY) as model, policy._roles.computing():
         request = Request(
             ids, mask, Sampling(), tokens, torch.tensor([tiny.EOS], device=GPU), tiny.PAD, chances, share_prompts=True,
-            compiled=policy._compiled,
         )  # fmt: skip
-        found = loop(model, policy._output(model), request)
+        found = policy._sampler.sample(model, policy._output(model), request)
     assert bool(found.mask.all()), "no row ended early"
 
 

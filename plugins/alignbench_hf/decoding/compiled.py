@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache
 
-from alignbench import AlignbenchError, Sampling, pretrained
+from alignbench import AlignbenchError, Decoded, Policy, Request, Sampler, Sampling, pretrained
+from alignbench.functional import draw
 from alignbench_hf.architecture.trunk import read
+from alignbench_hf.config import LoopConfig
 from alignbench_hf.decoding.fixed import FixedLayer, UnfitError, fixed_cache
 from alignbench_hf.probe import FAR
 from alignbench_hf.prompts import positions
-from alignbench_hf.sampling import LOOK_EVERY, Begun, Decoded, Request, begin, draw
+from alignbench_hf.sampling import LOOK_EVERY, Begun, begin, first_going, loop, still_going
 
 EVICT_AT = 0.5
 """Share of unfinished rows at which finished ones leave a batch that is captured: it is then captured anew, which takes about as long
@@ -32,7 +34,7 @@ class Step:
     [b, columns], `column` [1] of the cache that the token is written to, `number` [1] of the token to be drawn."""
 
     model: Any
-    output: nn.Module
+    output: Callable[[Tensor], Tensor]
     sampling: Sampling
     eos: Tensor
     found: Decoded
@@ -46,7 +48,7 @@ class Step:
     number: Tensor
 
     @classmethod
-    def first(cls, model: Any, output: nn.Module, request: Request, begun: Begun) -> Step:
+    def first(cls, model: Any, output: Callable[[Tensor], Tensor], request: Request, begun: Begun) -> Step:
         """After the first token, which the prompts' own logits give."""
         rows, width = begun.attention.shape
         device, columns = begun.attention.device, width + request.max_new_tokens
@@ -138,7 +140,7 @@ class Compiled:
         self.works = way == "compiled" or (way == "auto" and self._captures)
         self._checked = False
 
-    def __call__(self, model: Any, output: nn.Module, request: Request) -> Decoded | None:
+    def __call__(self, model: Any, output: Callable[[Tensor], Tensor], request: Request) -> Decoded | None:
         """None where a token has to be looked at, or too few are asked for, or this does not work."""
         if not self.works or request.watch or request.max_new_tokens < self._least:
             return None
@@ -158,7 +160,7 @@ class Compiled:
             )
             return None
 
-    def _decoded(self, model: Any, output: nn.Module, request: Request) -> Decoded:
+    def _decoded(self, model: Any, output: Callable[[Tensor], Tensor], request: Request) -> Decoded:
         begun = begin(model, output, request)
         step = Step.first(model, output, request, begun)
         if not self._checked:
@@ -167,14 +169,14 @@ class Compiled:
         run = self._made(step)
         for number in range(1, request.max_new_tokens):
             if number % LOOK_EVERY == 0:
-                going = step.found.still_going(step.alive)
+                going = still_going(step.found, step.alive)
                 if not going:
                     break
                 if self._captures and going <= EVICT_AT * len(step.alive):
-                    step.select(step.found.first_going(step.alive, going))
+                    step.select(first_going(step.found, step.alive, going))
                     run = self._made(step)
             run()
-        step.found.still_going(step.alive)
+        still_going(step.found, step.alive)
         return step.found
 
     def _made(self, step: Step) -> Callable[[], None]:
@@ -194,3 +196,15 @@ class Compiled:
         if not far <= FAR.get(step.model.dtype, FAR[torch.bfloat16]):
             raise UnfitError(f"with a cache of fixed size its logits are {far:.2g} apart, relative to their spread")
         self._checked = True
+
+
+class Loop(Sampler):
+    """This package's own decoding as a component: compiled where `model.decode` says so and it works, else `loop`."""
+
+    def __init__(self, config: LoopConfig, *, policy: Policy) -> None:
+        self.compiled = Compiled(getattr(policy, "decode", "eager"), policy.device)
+
+    @torch.no_grad()
+    def sample(self, model: Any, output: Callable[[Tensor], Tensor], request: Request) -> Decoded:
+        found = self.compiled(model, output, request)
+        return loop(model, output, request) if found is None else found
