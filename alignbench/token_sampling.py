@@ -13,9 +13,12 @@ def draw(logits: Tensor, sampling: Sampling, chances: Tensor) -> tuple[Tensor, T
     """One token a row from [B, V] logits, and its log-probability under the distribution before top-k and top-p.
 
     By inversion: the first token at which the cumulative probability exceeds the row's chance in [0, 1). Summed in float64:
-    over a vocabulary of 50,000 a float32 sum would give the last tokens the wrong share."""
+    over a vocabulary of 50,000 a float32 sum would give the last tokens the wrong share. Raises NonFiniteError for logits that
+    are not finite; on a GPU, where asking would have the host wait, such a row's log-probability is NaN."""
     logprobs = torch.log_softmax(logits, -1)
-    if bool(torch.isnan(logprobs[:, 0]).any()):  # one logit that is not finite makes its whole row NaN
+    if logits.device.type == "cpu" and bool(
+        torch.isnan(logprobs[:, 0]).any()
+    ):  # one logit that is not finite makes its whole row NaN
         raise NonFiniteError("the model's logits are NaN or infinite. Lower the learning rate.")
     kept = logprobs
     if sampling.top_k > 0:

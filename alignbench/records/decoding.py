@@ -57,7 +57,11 @@ class Decoded:
             torch.zeros(shape[0], dtype=torch.bool, device=device),
         )
 
-    def put(self, step: int, rows: Tensor, tokens: Tensor, logprobs: Tensor, eos: Tensor) -> None:
-        """The tokens of these rows at this step; those that got one of `eos` are finished."""
-        self.ids[rows, step], self.mask[rows, step], self.logprobs[rows, step] = tokens, True, logprobs
-        self.finished[rows] = (tokens[:, None] == eos).any(1)
+    def put(self, step: int | Tensor, rows: Tensor, tokens: Tensor, logprobs: Tensor, eos: Tensor) -> None:
+        """The tokens of these rows at this step; those that got one of `eos` are finished. Rows that were finished before keep what
+        they are, and the host waits for nothing."""
+        going = ~self.finished[rows]
+        self.ids[rows, step] = tokens.where(going, self.ids[rows, step])
+        self.mask[rows, step] = going
+        self.logprobs[rows, step] = logprobs.masked_fill(~going, 0.0)
+        self.finished[rows] = ~going | (tokens[:, None] == eos).any(1)

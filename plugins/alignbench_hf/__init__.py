@@ -14,7 +14,7 @@ def register_models(register: Register) -> None:
 
 @hookimpl
 def register_samplers(register: Register) -> None:
-    register("loop", LoopConfig, "alignbench_hf.sampling:Loop")
+    register("loop", LoopConfig, "alignbench_hf.decoding.compiled:Loop")
     register("generate", GenerateConfig, "alignbench_hf.sampling:Generate")
 
 

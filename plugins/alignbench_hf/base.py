@@ -38,9 +38,9 @@ def scratch_shape(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase | No
     )
 
 
-def attention(name: str, device: torch.device) -> str:
-    """The implementation of transformers that a setting stands for (see PretrainedConfig)."""
-    return name if name != "auto" else "eager" if device.type == "cpu" else "sdpa"
+def attention(name: str, device: torch.device) -> str | None:
+    """The implementation of transformers that a setting stands for (see PretrainedConfig). None: sdpa where the architecture has it."""
+    return name if name != "auto" else "eager" if device.type == "cpu" else None
 
 
 def base_dtype(name: str, device: torch.device) -> torch.dtype:

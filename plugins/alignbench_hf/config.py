@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VALUE_TRUNKS = ("own", "shared")
+DECODES = ("auto", "eager", "compiled")
 HEADS = ("linear", "evidence")
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("none", "nf4", "int8")
@@ -49,6 +50,9 @@ class PolicyConfig:
     """Who decodes: loop (this package's own), generate (transformers' own loop: the same tokens, slower; a check), or one of a plugin's."""
     sampler_options: dict[str, Any] = field(default_factory=dict)
     """Options of that sampler, by name."""
+    decode: str = "auto"
+    """How sampler=loop takes a step: eager (operation by operation), compiled (with a cache of fixed size, on a GPU captured as a CUDA
+    graph, on a CPU compiled, which takes long and gains nothing), or auto: compiled on a GPU where that works, else eager."""
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""
@@ -59,6 +63,7 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         _one_of("value_trunk", self.value_trunk, VALUE_TRUNKS)
         self.uses()
+        _one_of("decode", self.decode, DECODES)
         _one_of("scalar_head", self.scalar_head, HEADS)
         if "" in self.suppress_tokens:
             raise UserError("model.suppress_tokens holds an empty text, which is no token.")
@@ -151,7 +156,7 @@ class PretrainedConfig(PolicyConfig):
     memory as an unquantised base takes. false: sample with the adapter beside the base."""
     attention: str = "auto"
     """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where sdpa has a slow
-    backward pass, and sdpa elsewhere."""
+    backward pass, and elsewhere sdpa, or eager where the architecture has no other."""
     shard: bool = False
     """Divide the base among the processes that torchrun started, by torch's fully_shard: each holds its part of every layer, and all
     put a layer together for the time of its pass, in sampling too (merge_adapters is then false). Adapters are whole in each."""

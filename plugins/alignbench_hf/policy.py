@@ -87,6 +87,8 @@ class HFPolicy(Policy):
         self._scalars: dict[str, HFScalarRole] = {}
         self._suppressed = token_ids(self._chat, config.suppress_tokens).to(device)
         self._window = window(roles.use(POLICY))
+        # Processes that keep in step put each layer together as the host comes to it.
+        self.decode = "eager" if getattr(config, "shard", False) else config.decode
         (chosen,) = config.uses()
         self._sampler: Sampler = chosen.build(policy=self)
 

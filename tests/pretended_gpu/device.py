@@ -19,7 +19,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 GPU = torch.device("cuda", 0)
 GIB = 2**30
@@ -34,10 +34,13 @@ ASKS = {
 
 
 class PretendedGpu(TorchDispatchMode):
-    """`kernels`: how many operators ran on the device; `waits`: how often each line had the host wait for it."""
+    """`kernels`: how many operators the host started on the device, a graph being one; `waits`: how often each line had the host
+    wait for it; `graph`: what is being captured, `captured`: what was last."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.graph: PretendedGraph | None = None
+        self.captured: PretendedGraph | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -45,6 +48,8 @@ class PretendedGpu(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.graph is not None:
+            return self.graph.capture(func, args, kwargs)
         found = func(*args, **kwargs)
         if any(map(on_gpu, _flat((*args, *kwargs.values())))):
             if why := asks(func, args, found):
@@ -53,6 +58,43 @@ class PretendedGpu(TorchDispatchMode):
         elif on_gpu(found):
             self.kernels += 1
         return found
+
+
+class PretendedGraph:
+    """A CUDA graph: operators are noted while they are captured, on tensors that stay where they are, and run when it is replayed. As
+    there, nothing is written while it is captured, and who would wait then is refused."""
+
+    gpu: PretendedGpu
+
+    def __init__(self) -> None:
+        self._operators: list[tuple[Any, Any, Any, list[Any]]] = []
+
+    def capture(self, func: Any, args: Any, kwargs: Any) -> Any:
+        written = [
+            kwargs.get(a.name, args[i] if i < len(args) else None)
+            for i, a in enumerate(func._schema.arguments)
+            if a.alias_info is not None and a.alias_info.is_write
+        ]
+        found = written[0] if written else func(*args, **kwargs)
+        if not any(map(on_gpu, _flat((*args, *kwargs.values(), found)))):
+            return found
+        if why := asks(func, args, found):
+            raise RuntimeError(f"operation not permitted when stream is capturing ({asking_line()} {why})")
+        if not is_view(func):
+            made = [] if written else list(_flat(found if isinstance(found, tuple) else [found]))
+            self._operators.append((func, args, kwargs, made))
+        return found
+
+    def replay(self) -> None:
+        with _disable_current_modes():
+            for func, args, kwargs, made in self._operators:
+                found = func(*args, **kwargs)
+                for kept, new in zip(made, _flat(found if isinstance(found, tuple) else [found]), strict=bool(made)):
+                    kept.copy_(new)
+        self.gpu.kernels += 1
+
+    def __len__(self) -> int:
+        return len(self._operators)
 
 
 def on_gpu(x: Any) -> bool:
@@ -125,4 +167,19 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         for name, answer in answers.items():
             stack.enter_context(mock.patch(f"torch.cuda.{name}", lambda *_, answer=answer, **__: answer))
         stack.enter_context(mock.patch("torch.UntypedStorage.clone", _clone))
-        yield stack.enter_context(PretendedGpu())
+        gpu = PretendedGpu()
+        own = type("PretendedGraph", (PretendedGraph,), {"gpu": gpu})
+
+        @contextlib.contextmanager
+        def capturing(graph: PretendedGraph, **_: Any) -> Iterator[None]:
+            gpu.waits["synchronize before a graph is captured"] += 1
+            gpu.graph = gpu.captured = graph
+            try:
+                yield
+            finally:
+                gpu.graph = None
+
+        stack.enter_context(mock.patch("torch.cuda.CUDAGraph", own))
+        stack.enter_context(mock.patch("torch.cuda.graph", capturing))
+        stack.enter_context(mock.patch("torch.cuda.is_current_stream_capturing", lambda: gpu.graph is not None))
+        yield stack.enter_context(gpu)

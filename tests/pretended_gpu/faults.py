@@ -100,6 +100,15 @@ def one_wait_more(original: Any) -> Any:
     return draw
 
 
+def position_made_anew(original: Any) -> Any:
+    def logits(step: Any) -> Tensor:
+        step.position = step.position.clone()
+        found: Tensor = original(step)
+        return found
+
+    return logits
+
+
 def one_cast_more(original: Any) -> Any:
     return lambda layer, inner, x: original(layer, inner, x.double().to(x.dtype))
 
@@ -138,6 +147,18 @@ FAULTS = (
         "states in float32 before a head in bfloat16", "alignbench_hf.architecture.output._StandIn.forward", states_in_another_type,
         "same dtype", "ppo, gpt_neox in bfloat16",
     ),
-    Fault("one wait more a token", "alignbench_hf.sampling.draw", one_wait_more, "waits a token: 8, at most 7", ""),
+    Fault("one wait more a token", "alignbench_hf.sampling.draw", one_wait_more, "waits a token: 1.125, at most 0.125", ""),
+    Fault(
+        "a wait in a step that is captured", "alignbench_hf.decoding.compiled.draw", one_wait_more, "launches a token, captured",
+        "",
+    ),
+    Fault(
+        "a position that is not kept where it was", "alignbench_hf.decoding.compiled.Step.logits", position_made_anew,
+        "not those of eager", "sampling, captured",
+    ),
+    Fault(
+        "a mask without its last column", "alignbench_hf.decoding.fixed.FixedLayer.get_seq_length",
+        result_of(lambda column: column - 1), "a compiled step does not work", "sampling, captured",
+    ),
     Fault("two casts more in every adapted layer", "alignbench_hf.lora._forward", one_cast_more, "kernels a layer, forward", ""),
 )  # fmt: skip

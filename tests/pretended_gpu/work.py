@@ -39,6 +39,7 @@ from tests import tiny
 from tests.core.harness import SMALL
 from tests.distributed.processes import batches
 from tests.distributed.processes import configured as as_in_processes
+from tests.hf import architectures
 from tests.suite import ordinary
 
 Figures = Mapping[str, float]
@@ -140,6 +141,23 @@ def asked(make: Callable[[], HFPolicy]) -> Figures:
     return found
 
 
+def captured(make: Callable[..., HFPolicy]) -> Figures:
+    """Captured decoding, which on a CPU there is none of: the tokens of an eager policy, in batches that are captured anew when half
+    of their rows have ended."""
+    found = {}
+    eager = make(decode="eager", max_response_tokens=20)
+    device = eager.device
+    other = eager if device.type == "cpu" else make(decode="auto", max_response_tokens=20)
+    for sampling in (Sampling(), Sampling(top_k=3), Sampling(temperature=1e-5), Sampling(top_p=0.9, temperature=0.7)):
+        right, ours = (p.generate(tiny.PROMPTS, sampling, n=4, rng=Seeds(0).torch("sampling")) for p in (eager, other))
+        assert other is eager or other._sampler.compiled.works, "a compiled step does not work"
+        same = torch.equal(ours.samples.sequences.response_ids, right.samples.sequences.response_ids)
+        assert same, f"tokens of {sampling} are not those of eager"
+        torch.testing.assert_close(ours.logprobs, right.logprobs, rtol=0, atol=1e-4)
+        found[f"tokens of {sampling}"] = float(ours.samples.sequences.response_ids.sum())
+    return found
+
+
 # Models whose last norm is LayerNorm: autocast for CUDA computes it in float32
 
 LAYER_NORMS: Mapping[str, Callable[..., AnyConfig]] = {
@@ -175,6 +193,16 @@ def pretrained(device: torch.device, folder: Path, **options: object) -> HFPolic
     }
     config = PretrainedConfig(path=str(folder), **(settings | options))  # type: ignore[arg-type]
     return build_pretrained(config, tokenizer=None, device=device, seeds=Seeds(0))
+
+
+def without_sdpa(device: torch.device) -> Figures:
+    """An architecture that has its own attention alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = architectures.build("gptj", Path(folder))
+        config = PretrainedConfig(path=str(path), dtype="float32", max_prompt_tokens=8, max_response_tokens=6)
+        policy = build_pretrained(config, tokenizer=None, device=device, seeds=Seeds(0))
+        samples = policy.generate(tiny.PROMPTS, Sampling(), n=2, rng=Seeds(0).torch("sampling")).samples
+        return {"tokens": float(samples.sequences.response_ids.sum())}
 
 
 def loaded(device: torch.device, *, figures: bool = True, **options: object) -> Figures:
@@ -262,7 +290,10 @@ def every_work() -> dict[str, Work]:
         "reward model": partial(_with, fitted, tiny.adapters),
         "sampling and likelihoods": partial(_with, asked, tiny.adapters),
         "sampling and likelihoods, copies": partial(_with, asked, tiny.scratch),
+        "sampling, captured": lambda device: captured(partial(tiny.adapters, device=device)),
+        "sampling, captured, copies": lambda device: captured(partial(tiny.scratch, device=device)),
         "pretrained": loaded,
+        "pretrained, an architecture without sdpa": without_sdpa,
         "pretrained, nf4": partial(loaded, quantization="nf4"),
         "pretrained, int8": partial(loaded, quantization="int8", figures=False),
         "a whole run": small_run,

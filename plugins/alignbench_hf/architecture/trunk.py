@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import sys
 from collections.abc import Iterator
@@ -53,9 +52,17 @@ def window(model: Any) -> int | None:
     return found
 
 
-def new_cache(trunk: nn.Module) -> DynamicCache:
+class _UnaskedCache(DynamicCache):
+    """Before each token transformers asks the device whether the mask masks anything, and the host waits for the answer; unless the
+    cache is one that may be compiled."""
+
+    is_compileable = True
+
+
+def new_cache(trunk: Any) -> DynamicCache:
     """An empty cache of the layers that this model has: attention, sliding or not, convolutions, recurrent states."""
-    return DynamicCache(config=trunk.config)
+    kind = DynamicCache if trunk.device.type == "cpu" else _UnaskedCache
+    return kind(config=trunk.config)
 
 
 def select_rows(cache: DynamicCache, rows: Tensor) -> None:
@@ -85,12 +92,16 @@ def read(trunk: nn.Module, ids: Tensor, attention: Tensor, position: Tensor, cac
     """Last hidden states [B, T, H] of ids [B, T] after what the cache holds; `attention` covers both. Models that place
     tokens by their attention alone are not told positions."""
     given = {"input_ids": ids, "attention_mask": attention, "past_key_values": cache, "use_cache": cache is not None}
-    if "position_ids" in _accepted(type(trunk)):
+    if _takes_positions(type(trunk)):
         given["position_ids"] = position
     hidden: Tensor = trunk(**given).last_hidden_state
     return hidden
 
 
-@functools.cache
-def _accepted(kind: type[nn.Module]) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)
+_TAKES_POSITIONS: dict[type[nn.Module], bool] = {}  # no functools.cache, into which a compiler does not see
+
+
+def _takes_positions(kind: type[nn.Module]) -> bool:
+    if kind not in _TAKES_POSITIONS:
+        _TAKES_POSITIONS[kind] = "position_ids" in inspect.signature(kind.forward).parameters
+    return _TAKES_POSITIONS[kind]
