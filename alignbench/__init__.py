@@ -27,6 +27,7 @@ from alignbench.memory_plan import Does, Part, Work
 from alignbench.optimizer_config import (
     MISSING_EOS,
     AlgorithmConfig,
+    CorrectedConfig,
     ImplicitReward,
     LabelConfig,
     OptimizerConfig,
@@ -87,6 +88,7 @@ __all__ = [
     "Case",
     "Constraint",
     "Consumes",
+    "CorrectedConfig",
     "DataSource",
     "Demonstration",
     "DemonstrationBatch",

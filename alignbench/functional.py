@@ -19,6 +19,7 @@ from alignbench import distributed
 from alignbench.contracts import Policy
 from alignbench.contracts import preferred as preferred
 from alignbench.errors import NonFiniteError, UserError
+from alignbench.importance import correction as correction
 from alignbench.optimizer_config import OptimizerConfig
 from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
 from alignbench.token_logprobs import most_logits as most_logits

@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, load_peft_weights
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -158,6 +159,15 @@ class AdapterRoles(Roles):
 
     def save_adapter(self, path: Path) -> None:
         self._peft.save_pretrained(path, selected_adapters=[self._ADAPTER_OF_POLICY], save_embedding_layers=False)
+
+    def adapter(self, role: str) -> dict[str, torch.Tensor]:
+        return self._state(role)
+
+    def write_adapter(self, role: str, path: Path) -> None:
+        path.mkdir()
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self._state(role).items()}
+        save_file(weights, path / SAFETENSORS_WEIGHTS_NAME)
+        self._config.save_pretrained(str(path))
 
     def load(self, path: Path) -> None:
         pretrained.require_file(path / SAFETENSORS_WEIGHTS_NAME)  # peft would take a pickle instead, or ask the hub

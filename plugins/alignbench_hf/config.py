@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VALUE_TRUNKS = ("own", "shared")
-SAMPLERS = ("loop", "generate")
+ENGINE = "vllm"
+SAMPLERS = ("loop", "generate", ENGINE)
 HEADS = ("linear", "evidence")
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("none", "nf4", "int8")
@@ -36,7 +38,8 @@ class PolicyConfig:
     """Tokens that no response may hold, as in transformers' generation config: their probability is 0 in sampling and in
     every log-probability."""
     sampler: str = "loop"
-    """Who decodes: loop (this package's own) or generate (transformers' own loop: the same tokens, slower; a check)."""
+    """Who decodes: loop (this package's own), generate (transformers' own loop: the same tokens, slower; a check) or vllm (an engine,
+    which takes adapters alone; its random numbers are its own)."""
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""
@@ -59,6 +62,15 @@ class PolicyConfig:
 def _one_of(option: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise unknown_name(f"model.{option}", value, choices)
+
+
+def require_vllm() -> None:
+    """Raises UserError where vLLM cannot run in this process."""
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "model.sampler=vllm needs the package vllm, which is not installed here: install it, or give model.sampler_url=<a vLLM "
+            "server's address>."
+        )
 
 
 def _halves(size: int) -> list[int]:
@@ -85,6 +97,8 @@ class ScratchConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sampler == ENGINE:
+            raise UserError("model.sampler=vllm takes adapters on a pretrained base: this model is trained whole.")
         if self.hidden_size % self.num_heads:
             raise UserError(
                 f"model.hidden_size={self.hidden_size} must be a multiple of model.num_heads={self.num_heads}."
@@ -136,6 +150,12 @@ class PretrainedConfig(PolicyConfig):
     attention: str = "auto"
     """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where sdpa has a slow
     backward pass, and sdpa elsewhere."""
+    sampler_url: str = ""
+    """Of model.sampler=vllm: the address of a vLLM server (http://host:8000) that holds the base; empty: vLLM runs in this process."""
+    sampler_patience: float = bounded(120.0, least=0, most=1e6)
+    """Seconds that the server may be away, while it starts anew, before the run ends; it can be resumed."""
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    """Options of vLLM in this process, such as {gpu_memory_utilization: 0.3}; a server has its own."""
     lora_rank: int = bounded(16, least=1, most=65536)
     """Rank of the adapters."""
     lora_alpha: float = bounded(32.0, above=0, most=1e6)
@@ -162,6 +182,16 @@ class PretrainedConfig(PolicyConfig):
             raise UserError(f"model.wheel={self.wheel} is no package's name.")
         if self.gguf_file and (not self.gguf_file.endswith(".gguf") or ".." in self.gguf_file.split("/")):
             raise UserError(f"model.gguf_file={self.gguf_file} is no .gguf file inside model.path.")
+        if self.sampler_url and not self.sampler_url.startswith(("http://", "https://")):
+            raise UserError(f"model.sampler_url={self.sampler_url} is no address: write it as http://host:8000.")
+        if self.sampler != ENGINE and (self.sampler_url or self.sampler_options):
+            raise UserError(
+                f"model.sampler_url and model.sampler_options are of model.sampler={ENGINE}: it is {self.sampler}."
+            )
+        if self.sampler_url and self.sampler_options:
+            raise UserError(
+                "model.sampler_options are of vLLM in this process: a server (model.sampler_url) has its own."
+            )
         try:
             datetime.datetime.fromisoformat(self.template_date)
         except ValueError:
@@ -170,6 +200,8 @@ class PretrainedConfig(PolicyConfig):
     def ready(self) -> None:
         """As `ready` of any component's config."""
         check_there(self.path, "model.path", hub=not self.path.endswith(".gguf"))
+        if self.sampler == ENGINE and not self.sampler_url:
+            require_vllm()
         if self.chat_template.endswith(".jinja"):
             check_there(self.chat_template, "model.chat_template")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,8 @@ from alignbench_hf.architecture.trunk import text_config, window
 from alignbench_hf.chat.tokens import Chat, pad, token_ids
 from alignbench_hf.checkpoint.base_file import check_base, write_base
 from alignbench_hf.config import PolicyConfig
+from alignbench_hf.engine.contract import Engine
+from alignbench_hf.engine.sampler import EngineSampler
 from alignbench_hf.export import (
     COMPARED_TOKENS,
     differences,
@@ -74,6 +77,7 @@ class HFPolicy(Policy):
         device: torch.device,
         fingerprint: str = "",
         chat: Chat | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self._chat = chat or Chat(tokenizer)
         self.tokenizer, self.device, self.pretrained = tokenizer, device, pretrained
@@ -82,11 +86,13 @@ class HFPolicy(Policy):
         self._scalars: dict[str, HFScalarRole] = {}
         self._suppressed = token_ids(self._chat, config.suppress_tokens).to(device)
         self._window = window(roles.use(POLICY))
+        self._engine = EngineSampler(engine, roles, self._suppressed) if engine else None
 
     # --- tokens ---
 
     def fingerprint(self) -> str:
-        return f"{self._fingerprint}-{self._chat.fingerprint()}" if self._fingerprint else ""
+        sampled_by = f"-vllm-{self._engine.version}" if self._engine else ""
+        return f"{self._fingerprint}-{self._chat.fingerprint()}{sampled_by}" if self._fingerprint else ""
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -183,14 +189,13 @@ class HFPolicy(Policy):
             watch([row[:end] for row, end in zip(parts.ids.tolist(), parts.mask.sum(1).tolist(), strict=True)])
 
         ends = torch.tensor(self._chat.ends, device=self.device)
-        sample, size = SAMPLERS[self._config.sampler], self._config.generation_batch_size
+        size = len(rows) if self._engine else self._config.generation_batch_size  # an engine makes its own batches
         with (
             functional.within_memory(
                 f"sampling {size} responses at once", half("model.generation_batch_size", size), MERGE
             ),
             torch.no_grad(),
-            self._roles.sampling(role) as model,
-            self._roles.computing(),
+            self._sampler(role) as sample,
         ):
             for piece in functional.own_pieces(order, size):
                 width = int(prompt_mask[piece].sum(1).max())
@@ -206,14 +211,25 @@ class HFPolicy(Policy):
                     start_within=self._roles.sharing.start_within,
                     watch=partial(told, piece) if watch else None,
                 )
-                put(piece, sample(model, self._output(model), request))
+                put(piece, sample(request))
         functional.add_up(parts.ids, parts.mask, parts.logprobs, parts.finished)
         mask = parts.mask.bool()
         keep = max(int(mask.sum(1).max()), 1)
         ids = parts.ids.masked_fill(~mask, self.tokenizer.pad_token_id)
         sequences = Sequences(prompt_ids, prompt_mask, ids[:, :keep], mask[:, :keep])
         samples = Samples(rows, self._texts(sequences), sequences, parts.finished.bool())
-        return Rollout(samples, parts.logprobs[:, :keep], sampling.temperature)
+        rollout = Rollout(samples, parts.logprobs[:, :keep], sampling.temperature)
+        score = partial(self.logprobs, role=role, temperature=sampling.temperature)
+        return self._engine.rollout(rollout, sampling, score) if self._engine else rollout
+
+    @contextlib.contextmanager
+    def _sampler(self, role: str) -> Iterator[Callable[[Request], Decoded]]:
+        """The one place where it is decided who samples."""
+        if self._engine:
+            yield partial(self._engine, role)
+            return
+        with self._roles.sampling(role) as model, self._roles.computing():
+            yield partial(SAMPLERS[self._config.sampler], model, self._output(model))
 
     def _texts(self, sequences: Sequences) -> tuple[str, ...]:
         lengths = sequences.response_mask.sum(1).tolist()
