@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import threading
 import time
 import urllib.error
@@ -29,6 +30,7 @@ KEY = "VLLM_API_KEY"  # the server's own name for the variable
 _TRY_AGAIN = (408, 409, 425, 429)  # and all of the server's own, 500 and above
 _LARGEST = 2**26  # bytes of an answer
 _TIMEOUT = 600.0  # seconds for one answer
+_RANK = re.compile(r"LoRA rank \d+ is greater than max_lora_rank \d+")
 _PARTING = 10.0  # seconds to say that an adapter is not needed any more
 _PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts; then always the last
 
@@ -186,7 +188,8 @@ class Server(Engine):
                 raw = response.read(_LARGEST)
         except urllib.error.HTTPError as error:
             told = _told(error)
-            if error.code in _TRY_AGAIN or error.code >= 500:
+            # What is wrong with an adapter is told as an error of the server's own, and does not pass.
+            if (error.code in _TRY_AGAIN or error.code >= 500) and "lora" not in told.lower():
                 raise _Gone(f"HTTP {error.code}" + (f" ({told})" if told else "")) from None
             raise _Refused(error.code, told) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -200,8 +203,8 @@ class Server(Engine):
 def _why_not_loaded(where: str, refusal: _Refused) -> str:
     if refusal.code in (404, 405) and refusal.told in ("", "Not Found", "Method Not Allowed"):
         return f"{where} takes no adapters while it runs: start it as {START}."
-    if "rank" in refusal.told:
-        return f"{where} does not take adapters of this rank: {refusal.told} Start it with a higher --max-lora-rank, or lower model.lora_rank."
+    if rank := _RANK.search(refusal.told):
+        return f"{where}: {rank[0]}. Start it with a higher --max-lora-rank, or lower model.lora_rank."
     if "no adapter found" in refusal.told.lower():
         return f"{where} cannot read the adapter's folder: it must see the same files, as the same user (TMPDIR says where they are written)."
     return f"{where} does not take the adapter: {refusal}. Start it as {START}."
