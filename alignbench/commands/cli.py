@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import select
 import sys
 import threading
 import traceback
@@ -77,15 +78,20 @@ def run_command(arguments: Sequence[str]) -> int:
         print("alignbench: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # The reader closed the pipe (head, less): there is nobody left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        raise  # another pipe: of a plugin, say
+        if not _reader_is_gone():
+            raise  # another pipe: of a plugin, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # head, less: there is nobody left to tell
+        return 0
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads the pipe that stdout is. To write would not tell: what failed is no longer in the buffer."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _call(command: str, arguments: Sequence[str]) -> int:
     code: int = importlib.import_module(f"alignbench.commands.{command.replace('-', '_')}").main(arguments)
+    sys.stdout.flush()  # here a reader who has gone is dealt with; at the interpreter's exit he is not
     return code

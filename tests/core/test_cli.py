@@ -129,11 +129,11 @@ def test_exit_codes(
     assert (done.code, done.err, done.out) == (code, said, "")
 
 
-def test_a_closed_pipe_is_no_error() -> None:
-    command = f"{sys.executable} -m alignbench plugins | head -n 1; exit ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize("piped", ["plugins | head -n 1", "--help | true"])
+def test_a_closed_pipe_is_no_error(piped: str) -> None:
+    command = f"{sys.executable} -m alignbench {piped}; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("kind")
 
 
 def test_options_may_stand_among_overrides(command: Command) -> None:

@@ -22,10 +22,9 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_checkpoint(path: Path) -> None:
     """Grouped queries, an output layer of its own, and weights large enough that every mistake shows."""
-    path, tokenizer = tmp_path_factory.mktemp("llama"), letters()
+    tokenizer = letters()
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -44,6 +43,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         LlamaForCausalLM(shape).save_pretrained(path)
     tokenizer.save_pretrained(path)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("llama")
+    write_checkpoint(path)
     return path
 
 

@@ -1,20 +1,34 @@
-"""Counts the checks that fail on components as they are, over many seeds: python tests/testing/false_alarms.py 20 ppo sft.
+"""Counts the checks that fail on components as they are, over many seeds: python -m tests.testing.false_alarms 20 ppo sft.
 
-Without names: everything that is registered. The configs are checked once: no seed changes them."""
+Without names: everything that is registered, the loader of checkpoints on a small random one. The configs are checked once: no seed
+changes them. What cannot be built here (data that only the hub has) is said."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
-from alignbench.plugins import registry, resolve
-from alignbench.testing import Status, checks_of
+from alignbench.plugins import Component, Kind, registry, resolve
+from alignbench.testing import Status, checks_of, with_defaults
 from alignbench.testing.checks import run_checks
 from alignbench.testing.conformance import CONFIG_CHECKS
+from tests.hf.test_conformance import LIMITS, SETTINGS, write_checkpoint
 
 
 def main(seeds: int, names: list[str]) -> int:
     components = [resolve(name) for name in names] or list(registry().components.values())
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder))
+        loaded = {"path": folder, **LIMITS, **SETTINGS["float32"]}
+        return count(
+            seeds, [with_defaults(c, loaded) if (c.kind, c.name) == (Kind.MODEL, "hf") else c for c in components]
+        )
+
+
+def count(seeds: int, components: Sequence[Component]) -> int:
     alarms = 0
     for component in components:
         counts: Counter[Status] = Counter()
