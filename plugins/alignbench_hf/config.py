@@ -197,6 +197,11 @@ class PretrainedConfig(PolicyConfig):
         except ValueError:
             raise UserError(f"model.template_date={self.template_date!r} is no date: write it as 2026-01-31.") from None
 
+    @property
+    def merges(self) -> bool:
+        """Whether there are merged layers while this process samples."""
+        return self.merge_adapters and self.sampler != ENGINE
+
     def ready(self) -> None:
         """As `ready` of any component's config."""
         check_there(self.path, "model.path", hub=not self.path.endswith(".gguf"))
@@ -218,7 +223,7 @@ class PretrainedConfig(PolicyConfig):
         found = super().savings()
         if not self.gradient_checkpointing:
             found["gradient_checkpointing"] = [True]
-        if self.merge_adapters:
+        if self.merges:
             found["merge_adapters"] = [False]
         if self.quantization == "none" and not self.gguf_file and not self.path.endswith(".gguf"):
             found["quantization"] = ["nf4"]
