@@ -92,9 +92,14 @@ class Server(Engine):
             tops = []
             for temperature in (1.0, 0.5):
                 asked = self._body(adapter, question) | {"max_tokens": 1, "temperature": temperature, "top_k": 0}
-                top = self._completion(asked | {"logprobs": 1, "top_p": 1.0})["logprobs"]["top_logprobs"][0]
-                tops.append(max(top.values()))
-            self._processed = abs(tops[0] - tops[1]) > 1e-6 or max(tops) > -1e-6
+                choice = self._completion(asked | {"logprobs": 1, "top_p": 1.0})
+                try:
+                    tops.append(max(choice["logprobs"]["top_logprobs"][0].values()))
+                except (LookupError, TypeError, ValueError, AttributeError):
+                    raise UserError(f"{self.where} gives no log-probabilities: it is no vLLM server.") from None
+            if max(tops) > -1e-4:  # a token that is sure at any temperature shows nothing: the next prompt may
+                return
+            self._processed = abs(tops[0] - tops[1]) > 1e-6
         if not self._processed:
             raise UserError(
                 f"{self.where} gives log-probabilities of bare logits, and a temperature other than 1 or model.suppress_tokens needs "
