@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -28,6 +29,27 @@ class UnknownNameError(UserError):
 
 class NonFiniteError(AlignbenchError):
     """A reward, a loss or a gradient became NaN or infinite. Raised *before* the optimizer steps."""
+
+
+_CLASS = re.compile(r"\b[A-Za-z]\w*(?:Error|Exception)\b(?: raised)?:?\s*")
+_KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (KeyError, "something that is needed is missing or unknown: {}"),
+    (ArithmeticError, "a number that cannot be: {}"),
+    ((TypeError, AttributeError), "a value of the wrong kind: {}"),
+)
+
+
+def without_class_names(text: str) -> str:
+    """A library's words without the names of its errors' classes, which tell a user nothing."""
+    return _CLASS.sub("", text)
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library's error says of what it read, as part of a line for the user: what kind of fault it is where the words alone would
+    not tell (`'x'`, of a KeyError), and no name of a class."""
+    words = without_class_names(str(error)).strip()
+    shape = next((shape for kind, shape in _KINDS if isinstance(error, kind) and " error for " not in words), "{}")
+    return shape.format(words) if words else "it gives no reason"
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str], *, where: str = "") -> UserError:

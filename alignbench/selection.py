@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException, UnsupportedValueType, ValidationError
 
 from alignbench.bounds import check_bounds, in_words, printable, shown, wanted
-from alignbench.errors import UserError, unknown_name
+from alignbench.errors import UserError, unknown_name, without_class_names
 from alignbench.plugins import Component, Kind, registry
 
 
@@ -48,18 +47,25 @@ class Selected:
             getattr(importlib.import_module(module), name)(self.config)
         elif check:
             check()
+        for used in self.uses():
+            used.check_ready()
+
+    def uses(self) -> tuple[Selected, ...]:
+        """Other components that its config names in its options, as an algorithm its optimizer: its config's `uses`."""
+        return tuple(getattr(self.config, "uses", tuple)())
 
     def fingerprint(self) -> str:
         """A digest of its identity."""
         return digest(self.identity())
 
     def identity(self) -> dict[str, Any]:
-        """Which component it is, its settings, and the source of the package that it comes from."""
+        """Which component it is, its settings, and the source of the package that it comes from; and those of what it uses."""
         return {
             "name": self.component.name,
             "config": dataclasses.asdict(self.config),
             "target": self.component.target,
             "code": package_digest(self.component.package),
+            "uses": [used.identity() for used in self.uses()],
         }
 
 
@@ -155,8 +161,7 @@ def _written(value: Any) -> str:
 
 def without_classes(text: str) -> str:
     """A library's words without the names of its classes, and without what a terminal would obey."""
-    plain = re.sub(r"\b[A-Z]\w*(?:Error|Exception)\b(?: raised)?:?\s*", "", text)
-    return printable(plain, " ").replace("DictConfig", "a mapping").replace("ListConfig", "a list")
+    return printable(without_class_names(text), " ").replace("DictConfig", "a mapping").replace("ListConfig", "a list")
 
 
 def one_line(text: str) -> str:

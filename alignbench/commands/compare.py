@@ -13,19 +13,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alignbench.errors import UserError
+from alignbench.errors import UserError, unknown_name
 from alignbench.results.compared.comparable import caveats, chosen, clashes, require_comparable
+from alignbench.results.compared.comparisons import rate_file
 from alignbench.results.compared.examples import Examples, read_examples
 from alignbench.results.compared.frontier import AT_BUDGET, AT_KL, matched
 from alignbench.results.compared.paired import Difference, differences
 from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.ratings import ratings
 from alignbench.results.compared.table import Table, build_table
+from alignbench.results.compared.verdict import verdict
 from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, locate
 from alignbench.results.shown import export, leaderboard, render
 
-FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
-SUFFIXES = {".md": "markdown", ".csv": "csv", ".json": "json", ".tex": "latex", ".html": "html"}
+FORMATS = ("text", "markdown", "csv", "json", "latex", "html")
+SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv", ".json": "json", ".tex": "latex", ".html": "html"}
 MOST_ROWS = 60
 """Of a table that somebody reads: above it differences are computed only where they are asked for."""
 
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "  alignbench compare                                  every run in results/runs\n"
         "  alignbench compare results/runs/2026*-ppo-*         some of them\n"
         "  alignbench compare --only data=world --baseline dpo every row against DPO\n"
+        "  alignbench compare --only algo=ppo,dpo --metrics optimization\n"
         "  alignbench compare --at-kl 2                        at a KL of 2 nats per response\n"
         "  alignbench compare --ratings helpfulness/gold_reward\n"
         "  alignbench compare --overoptimisation               of runs with eval.every\n"
@@ -77,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         "--only",
         action="append",
         default=[],
-        metavar="KEY=VALUE",
-        help="only runs with this, as in data=world; repeat it",
+        metavar="KEY=VALUE,...",
+        help="only runs with this, as in data=world or algo=ppo,dpo; repeat it",
     )
     add(
         "--baseline",
@@ -93,7 +96,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="METRIC",
         help="test this metric in place of those that the runs name (eval.primary); repeat it",
     )
+    add(
+        "--metrics",
+        action="append",
+        default=[],
+        metavar="NAME,...",
+        help="show these metrics or families of them, as in optimization,helpfulness/accuracy; what is tested stays",
+    )
     add("--force", action="store_true", help="show runs in one table whose numbers are not comparable")
+    add("--verbose", action="store_true", help="all that makes runs incomparable, where that is refused")
+    add("--mix-code", action="store_true", help="pool seeds that were run by different code into one row")
     add("--differences", action="store_true", help=f"differences also in a table of more than {MOST_ROWS} rows")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--at-kl", type=float, metavar="NATS", help="compare at this KL, between settings that were run")
@@ -104,19 +116,27 @@ def _parser() -> argparse.ArgumentParser:
         help="proxy and gold reward along training (eval.every), the peak, and Gao et al.'s curves fitted",
     )
     add("--ratings", metavar="METRIC", help="rate the rows by who wins on each example: Bradley-Terry, Elo, win rate")
-    add("--sameness", action="store_true", help="how alike the responses of each two rows are, to the same prompts")
     add(
-        "--format", choices=FORMATS, help="csv and json hold unrounded numbers (default: terminal, or as --output ends)"
+        "--comparisons",
+        type=Path,
+        metavar="FILE.csv",
+        help="rate by comparisons from elsewhere, people's or a judge's: columns left, right, winner (or tie), item",
     )
+    add("--sameness", action="store_true", help="how alike the responses of each two rows are, to the same prompts")
+    add("--format", choices=FORMATS, help="csv and json hold unrounded numbers (default: text, or as --output ends)")
     add("--output", type=Path, metavar="FILE", help="write to a file")
     add("--plots", type=Path, metavar="FOLDER", help="draw every plot there too, as PNG and SVG")
     return parser
 
 
 def _compare(options: argparse.Namespace) -> None:
-    form = options.format or (SUFFIXES.get(options.output.suffix, "terminal") if options.output else "terminal")
+    form = options.format or _format_of(options.output)
     if form == "html" and not options.output:
         raise UserError("--format html takes --output FILE.")
+    if options.comparisons:
+        found_elsewhere = rate_file(options.comparisons)
+        _write(leaderboard.draw(found_elsewhere, [], options.comparisons.name, form), options.output)
+        return
     paths = [locate(name, options.results_dir) for name in options.runs] or [options.results_dir]
     found, broken = find_runs(paths)
     where = ", ".join(map(str, paths))
@@ -125,18 +145,21 @@ def _compare(options: argparse.Namespace) -> None:
     runs = chosen(found, options.only)
     if found and not runs:
         raise UserError(f"None of the runs in {where} has {' '.join(options.only)}.")
-    table, examples = _prepared(options, build_table(runs, broken))
+    table, examples = _prepared(options, build_table(runs, broken, mix_code=options.mix_code))
     if options.overoptimisation:
         along = importlib.import_module("alignbench.results.shown.overoptimisation")
         text = along.draw(table, form)
     elif options.sameness:
         text = importlib.import_module("alignbench.results.shown.sameness").draw(table, form)
     elif options.ratings:
-        text = leaderboard.draw(ratings(table, options.ratings, examples), table, options.ratings, form)
+        text = leaderboard.draw(ratings(table, options.ratings, examples), render.remarks(table), options.ratings, form)
     else:
         primary = primary_of(table, options.primary)
         table = replace(table, notes=(*table.notes, *primary.notes)) if len(table.rows) > 1 else table
         compared = differences(table, options.baseline, examples, primary=primary.metrics)
+        if not clashes(table, options.at_budget is not None):  # of rows that are shown by force nothing is claimed
+            table = replace(table, verdict=verdict(table, compared, examples, primary.metrics, options.baseline))
+        table, compared = _of_metrics(table, compared, options.metrics)
         if options.plots or form == "html":
             report = importlib.import_module("alignbench.results.shown.report")  # it draws, which takes time to import
             if options.plots:
@@ -161,7 +184,7 @@ def _prepared(options: argparse.Namespace, table: Table) -> tuple[Table, Example
             table, notes=(*table.notes, *(f"Not comparable: {clash}." for clash in clashes(table, budgets)))
         )
     else:
-        require_comparable(table, budgets)
+        require_comparable(table, budgets, whole=options.verbose)
     table = replace(table, notes=(*table.notes, *caveats(table)))
     many = len(table.rows) > MOST_ROWS and not (options.differences or options.ratings)
     if many:
@@ -176,16 +199,42 @@ def _prepared(options: argparse.Namespace, table: Table) -> tuple[Table, Example
     return matched(table, AT_BUDGET, options.at_budget, examples) if budgets else (table, examples)
 
 
+def _format_of(output: Path | None) -> str:
+    if output is None:
+        return "text"
+    if output.suffix not in SUFFIXES:
+        choices = ", ".join(SUFFIXES)
+        raise UserError(f"--output {output}: its ending names no format. Choose one of {choices}, or add --format.")
+    return SUFFIXES[output.suffix]
+
+
+def _of_metrics(
+    table: Table, compared: tuple[Difference, ...], asked: Sequence[str]
+) -> tuple[Table, tuple[Difference, ...]]:
+    """The table and the differences of the metrics and families that were `asked` for, of all where none was."""
+    names = [name for part in asked for name in part.split(",") if name]
+    if not names:
+        return table, compared
+    families = {name.partition("/")[0] for name in table.metrics}
+    if odd := [name for name in names if name.rstrip("/") not in families and name not in table.metrics]:
+        raise unknown_name("metric or family", odd[0], [*families, *table.metrics], where="--metrics")
+    wanted = {
+        m: d for m, d in table.metrics.items() if m in names or m.partition("/")[0] in {n.rstrip("/") for n in names}
+    }
+    rows = [replace(row, cells={m: c for m, c in row.cells.items() if m in wanted}) for row in table.rows]
+    return replace(table, metrics=wanted, rows=tuple(rows)), tuple(d for d in compared if d.metric in wanted)
+
+
 def _readable(table: Table, form: str) -> Table:
     """Without the rows that no terminal is wide enough for, and said."""
-    if form != "terminal" or len(table.rows) <= MOST_ROWS:
+    if form != "text" or len(table.rows) <= MOST_ROWS:
         return table
     note = f"The first {MOST_ROWS} of {len(table.rows)} rows: --only chooses, --output FILE.csv or FILE.md has all."
     return replace(table, rows=table.rows[:MOST_ROWS], notes=(*table.notes, note))
 
 
 def _drawn(form: str, table: Table, compared: Sequence[Difference], output: Path | None) -> str:
-    if form == "terminal":
+    if form == "text":
         console = Console() if output is None else Console(file=io.StringIO(), width=120)
         with console.capture() as capture:
             console.print(render.terminal(table, console.width, compared))

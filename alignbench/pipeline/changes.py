@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.app.config import RunConfig
+from alignbench.errors import UserError
 from alignbench.results.disk.directory import CONFIG, RunDirectory
 from alignbench.results.disk.environment import package_versions
 from alignbench.results.disk.record import RunRecord
@@ -40,7 +41,11 @@ def since(config: RunConfig, directory: RunDirectory, record: RunRecord) -> str:
 def of_files(directory: RunDirectory) -> str:
     """Which file or folder that a run's settings name has changed since it began; empty where none has."""
     begun = _begun(directory)
-    for name, value in _texts(read_settings(directory.path / CONFIG)):
+    try:
+        settings = read_settings(directory.path / CONFIG)
+    except UserError:
+        return f"its {CONFIG} has been damaged since"
+    for name, value in _texts(settings):
         option = name.rpartition(".")[2]
         path = None if option in _WRITTEN else _file(option, value)
         if path and _newest(path) >= begun + 1:  # the name of a directory has whole seconds

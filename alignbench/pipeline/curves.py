@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from alignbench.pipeline.display import Display
 from alignbench.plugins import registry
 from alignbench.records import Metric
 from alignbench.results.disk.directory import RunDirectory
+from alignbench.untrusted import redacted
+
+log = logging.getLogger(__name__)
 
 
 class _NoTracker(Tracker):
@@ -37,6 +42,19 @@ def tracker(config: RunConfig, directory: RunDirectory) -> Tracker:
     return made
 
 
+@contextlib.contextmanager
+def tracked(config: RunConfig, directory: RunDirectory) -> Iterator[Tracker]:
+    """The run's tracker, closed however the run ends. It watches: that it cannot be closed is a warning, and not the run's fate."""
+    made = tracker(config, directory)
+    try:
+        yield made
+    finally:
+        try:
+            made.finish()
+        except Exception as error:
+            log.warning("The tracker could not be closed: %s", " ".join(redacted(str(error)).split()))
+
+
 class Curves:
     """What follows every update: a line in train.jsonl, the tracker, the hooks, the bar."""
 
@@ -50,7 +68,7 @@ class Curves:
     def step(self, stage: str, update: int, updates: int, metrics: Mapping[str, float]) -> None:
         self._append(stage, update, metrics)
         if distributed.is_main():
-            registry().manager.hook.run_step(event=RunStep(str(self._directory.path), stage, update, metrics))
+            registry().tell(RunStep(str(self._directory.path), stage, update, metrics))
         self._display.step(update, updates, metrics)
 
     def evaluated(self, metrics: Mapping[str, Metric]) -> None:

@@ -34,7 +34,6 @@ from alignbench.pipeline.preparation import (
     read_prompts,
     say_notes,
 )
-from alignbench.pipeline.run import closing_tracker
 from alignbench.pipeline.stages import Rankings
 from alignbench.pipeline.workbench import workbench
 from alignbench.records import Prompt, Ranking, Split
@@ -74,8 +73,8 @@ def evaluate_reward(target: RewardTarget) -> Path:
             target = target.as_it_is(with_model=kind is _Kind.AS_IT_IS)
         reused = {"reward": target.run.name} if target.run else {}
         who = _identity(target, kind)
-        directory, record = lifecycle.new_row(config, MEASURED_REWARD, who, target.yaml, reused=reused)
-        with lifecycle.ending(directory, record, display):
+        new_row = lifecycle.new_row(config, MEASURED_REWARD, who, target.yaml, reused=reused, say=display.say)
+        with new_row as (directory, record), lifecycle.ending(directory, record, display):
             ready = _ready(target, kind, data, directory, display)
             measured = _measured(target, ready, data, display)
             directory.write_examples(measured.scores)
@@ -226,9 +225,8 @@ def _made_here(target: RewardTarget, data: DataSource, directory: RunDirectory, 
     both = Data(data, annotator)
     policy = load_model(config, data, seeds, display)
     prompts = read_prompts(config, both, policy, display)
-    tracker = curves.tracker(config, directory)
-    bench = workbench(config, directory, display, tracker, policy.device)
-    with closing_tracker(tracker):
+    with curves.tracked(config, directory) as tracker:
+        bench = workbench(config, directory, display, tracker, policy.device)
         sft = shared_stages.sft(bench, config=config, data=data, policy=policy)
         policy.freeze_reference()
         rankings = shared_stages.rankings(

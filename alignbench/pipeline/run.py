@@ -14,7 +14,7 @@ from rich.console import Console
 
 from alignbench import distributed
 from alignbench.app.config import RunConfig
-from alignbench.contracts import Annotator, Policy, RewardSource, Tracker
+from alignbench.contracts import Annotator, Policy, RewardSource
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
@@ -116,14 +116,14 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
     torch.use_deterministic_algorithms(True, warn_only=True)
     seeds = Seeds(config.seed)
     data = read_data(config, seeds, display)
-    tracker = curves.tracker(config, directory)
     policy = load_model(config, data.source, seeds, display)
     prompts = read_prompts(config, data, policy, display)
     evaluations = [chosen.build() for chosen in config.evaluations]
     refuse_unmeasured(config, evaluations, data.source, policy)
-    bench = workbench(config, directory, display, tracker, policy.device)
 
-    with closing_tracker(tracker), keeping_last_good(policy, directory):
+    with curves.tracked(config, directory) as tracker, keeping_last_good(policy, directory):
+        bench = workbench(config, directory, display, tracker, policy.device)
+
         # 1. Supervised fine-tuning. A model without pretraining first learns what a real base model brings along.
         sft = shared_stages.sft(bench, config=config, data=data.source, policy=policy)
         policy.freeze_reference()
@@ -272,14 +272,6 @@ def reported(
     said = {"reward": fit, "judge": judge.report() if judge else {}, "annotator": rankings.report if rankings else {}}
     own = {f"{slot}/{name}": value for slot, figures in said.items() for name, value in figures.items()}
     return own | dict(agreed.figures() if agreed else {})
-
-
-@contextlib.contextmanager
-def closing_tracker(tracker: Tracker) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        tracker.finish()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignbench.errors import reason_of
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -99,9 +101,8 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message, with those that it announces by a colon; its kind where it has none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    text, *rest = lines
-    while text.endswith(":") and rest:
+    """The first line of what an error says, with those that it announces by a colon or a comma; no name of a class."""
+    text, *rest = [line.strip() for line in reason_of(error).splitlines() if line.strip()]
+    while text.endswith((":", ",")) and rest:
         text = f"{text} {rest.pop(0)}"
     return text

@@ -199,8 +199,11 @@ def artifacts(root: Path) -> list[Artifact]:
             continue
         prefix = next((prefix for prefix in _FAULTY if path.name.startswith(prefix)), "")
         stage = path.name.removeprefix(prefix).partition("-")[0]
-        used = max(p.stat().st_mtime for p in (path, path / MANIFEST) if p.exists())
-        size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+        try:
+            used = max(p.stat().st_mtime for p in (path, path / MANIFEST) if p.exists())
+            size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+        except (OSError, ValueError):  # a run has just moved it into its place, or somebody prunes too
+            continue
         found.append(
             Artifact(path, stage, _made_by(path), size, datetime.fromtimestamp(used, UTC), _FAULTY.get(prefix, ""))
         )
@@ -208,17 +211,20 @@ def artifacts(root: Path) -> list[Artifact]:
 
 
 def remove(artifact: Artifact) -> bool:
-    """Deletes an artifact unless a run is making or reading it."""
+    """Deletes an artifact unless a run is making or reading it. Raises UserError where it may not be deleted."""
     lock = FileLock(artifact.path.with_name(f"{artifact.path.name.removeprefix(_PARTIAL)}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    try:
-        # Renamed first: one that is deleted halfway would look damaged.
-        gone = artifact.path.with_name(f"{_PARTIAL}{artifact.path.name.removeprefix(_PARTIAL)}")
-        artifact.path.rename(gone)
-        shutil.rmtree(gone)
-        return True
-    finally:
-        lock.release()
+    with file_errors(artifact.path, "it belongs to somebody else, who can prune it"):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        try:
+            # Renamed first: one that is deleted halfway would look damaged.
+            gone = artifact.path.with_name(f"{_PARTIAL}{artifact.path.name.removeprefix(_PARTIAL)}")
+            artifact.path.rename(gone)
+            shutil.rmtree(gone)
+            return True
+        except FileNotFoundError:  # somebody else prunes too
+            return False
+        finally:
+            lock.release()

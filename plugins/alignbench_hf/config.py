@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignbench import Part, UserError, Work, bounded, check_there, unknown_name
+from alignbench import Part, Selected, UserError, Work, bounded, check_there, select, unknown_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VALUE_TRUNKS = ("own", "shared")
 ENGINE = "vllm"
-SAMPLERS = ("loop", "generate", ENGINE)
 HEADS = ("linear", "evidence")
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("none", "nf4", "int8")
 ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
+
+
+@dataclass
+class LoopConfig:
+    """This package's own decoding loop: one pass of the model a token, and finished rows leave the batch."""
+
+
+@dataclass
+class GenerateConfig:
+    """transformers' own decoding loop: the same tokens, slower; a check."""
 
 
 @dataclass
@@ -38,8 +48,10 @@ class PolicyConfig:
     """Tokens that no response may hold, as in transformers' generation config: their probability is 0 in sampling and in
     every log-probability."""
     sampler: str = "loop"
-    """Who decodes: loop (this package's own), generate (transformers' own loop: the same tokens, slower; a check) or vllm (an engine,
-    which takes adapters alone; its random numbers are its own)."""
+    """Who decodes: loop (this package's own), generate (transformers' own loop: the same tokens, slower; a check), one of a plugin's, or
+    vllm (an engine, which takes adapters alone; its random numbers are its own)."""
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    """Options of that sampler, by name; of vllm those of vLLM in this process, such as {gpu_memory_utilization: 0.3}."""
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""
@@ -49,10 +61,16 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         _one_of("value_trunk", self.value_trunk, VALUE_TRUNKS)
-        _one_of("sampler", self.sampler, SAMPLERS)
+        self.uses()
         _one_of("scalar_head", self.scalar_head, HEADS)
         if "" in self.suppress_tokens:
             raise UserError("model.suppress_tokens holds an empty text, which is no token.")
+
+    def uses(self) -> tuple[Selected, ...]:
+        """As `uses` of any component's config: its sampler."""
+        if self.sampler == ENGINE:  # it stands in the loop's place, and takes its own options
+            return (select("sampler", "loop", {}, where="model.sampler_options"),)
+        return (select("sampler", self.sampler, self.sampler_options, where="model.sampler_options"),)
 
     def savings(self) -> dict[str, list[Any]]:
         """As in PlanningConfig."""
@@ -154,8 +172,9 @@ class PretrainedConfig(PolicyConfig):
     """Of model.sampler=vllm: the address of a vLLM server (http://host:8000) that holds the base; empty: vLLM runs in this process."""
     sampler_patience: float = bounded(120.0, least=0, most=1e6)
     """Seconds that the server may be away, while it starts anew, before the run ends; it can be resumed."""
-    sampler_options: dict[str, Any] = field(default_factory=dict)
-    """Options of vLLM in this process, such as {gpu_memory_utilization: 0.3}; a server has its own."""
+    shard: bool = False
+    """Divide the base among the processes that torchrun started, by torch's fully_shard: each holds its part of every layer, and all
+    put a layer together for the time of its pass, in sampling too (merge_adapters is then false). Adapters are whole in each."""
     lora_rank: int = bounded(16, least=1, most=65536)
     """Rank of the adapters."""
     lora_alpha: float = bounded(32.0, above=0, most=1e6)
@@ -176,6 +195,10 @@ class PretrainedConfig(PolicyConfig):
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("quantization", self.quantization, QUANTIZATIONS)
         _one_of("attention", self.attention, ATTENTIONS)
+        if self.shard and self.quantization != "none":
+            raise UserError(
+                f"model.shard=true divides plain weights alone, and model.quantization={self.quantization} packs them: use one of the two."
+            )
         if not any(name.strip() for name in self.lora_targets.split(",")):
             raise UserError("model.lora_targets names no layer: write all-linear, or names separated by commas.")
         if self.wheel and not self.wheel.replace("-", "_").isidentifier():
@@ -184,10 +207,8 @@ class PretrainedConfig(PolicyConfig):
             raise UserError(f"model.gguf_file={self.gguf_file} is no .gguf file inside model.path.")
         if self.sampler_url and not self.sampler_url.startswith(("http://", "https://")):
             raise UserError(f"model.sampler_url={self.sampler_url} is no address: write it as http://host:8000.")
-        if self.sampler != ENGINE and (self.sampler_url or self.sampler_options):
-            raise UserError(
-                f"model.sampler_url and model.sampler_options are of model.sampler={ENGINE}: it is {self.sampler}."
-            )
+        if self.sampler != ENGINE and self.sampler_url:
+            raise UserError(f"model.sampler_url is of model.sampler={ENGINE}: it is {self.sampler}.")
         if self.sampler_url and self.sampler_options:
             raise UserError(
                 "model.sampler_options are of vLLM in this process: a server (model.sampler_url) has its own."
@@ -204,6 +225,11 @@ class PretrainedConfig(PolicyConfig):
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
+        if self.shard and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            raise UserError(
+                "model.shard=true divides a model among several processes, and this is one: start them with torchrun --nproc-per-node N "
+                "-m alignbench, or use model.shard=false."
+            )
         check_there(self.path, "model.path", hub=not self.path.endswith(".gguf"))
         if self.sampler == ENGINE and not self.sampler_url:
             require_vllm()

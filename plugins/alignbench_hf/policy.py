@@ -15,10 +15,13 @@ from transformers import PreTrainedTokenizerBase
 from alignbench import (
     POLICY,
     REFERENCE,
+    Decoded,
     Exported,
     Policy,
     Prompt,
+    Request,
     Rollout,
+    Sampler,
     Samples,
     Sampling,
     ScalarRole,
@@ -47,8 +50,8 @@ from alignbench_hf.export import (
 from alignbench_hf.memory import half
 from alignbench_hf.prompts import pieces, states
 from alignbench_hf.roles import VALUE, Model, Roles
-from alignbench_hf.sampling import SAMPLERS, Decoded, Request
 from alignbench_hf.scalar import HEADS, HFScalarRole
+from alignbench_hf.sharding import gather_output
 
 MERGE = "model.merge_adapters=false"
 
@@ -87,12 +90,14 @@ class HFPolicy(Policy):
         self._suppressed = token_ids(self._chat, config.suppress_tokens).to(device)
         self._window = window(roles.use(POLICY))
         self._engine = EngineSampler(engine, roles, self._suppressed) if engine else None
+        (chosen,) = config.uses()
+        self._sampler: Sampler = chosen.build(policy=self)
 
     # --- tokens ---
 
     def fingerprint(self) -> str:
-        sampled_by = f"-vllm-{self._engine.version}" if self._engine else ""
-        return f"{self._fingerprint}-{self._chat.fingerprint()}{sampled_by}" if self._fingerprint else ""
+        by = f"-vllm-{self._engine.version}" if self._engine else ""
+        return f"{self._fingerprint}-{self._chat.fingerprint()}{by}" if self._fingerprint else ""
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -195,9 +200,9 @@ class HFPolicy(Policy):
                 f"sampling {size} responses at once", half("model.generation_batch_size", size), MERGE
             ),
             torch.no_grad(),
-            self._sampler(role) as sample,
+            self._sampling(role) as sample,
         ):
-            for piece in functional.own_pieces(order, size):
+            for piece in functional.passes(order, size):
                 width = int(prompt_mask[piece].sum(1).max())
                 request = Request(
                     prompt_ids[piece, -width:],
@@ -210,8 +215,12 @@ class HFPolicy(Policy):
                     share_prompts=self._roles.share_prompts,
                     start_within=self._roles.sharing.start_within,
                     watch=partial(told, piece) if watch else None,
+                    role=role,
                 )
                 put(piece, sample(request))
+        if functional.idles(len(rows)):
+            for found in (parts.ids, parts.mask, parts.logprobs, parts.finished):
+                found.zero_()
         functional.add_up(parts.ids, parts.mask, parts.logprobs, parts.finished)
         mask = parts.mask.bool()
         keep = max(int(mask.sum(1).max()), 1)
@@ -219,17 +228,16 @@ class HFPolicy(Policy):
         sequences = Sequences(prompt_ids, prompt_mask, ids[:, :keep], mask[:, :keep])
         samples = Samples(rows, self._texts(sequences), sequences, parts.finished.bool())
         rollout = Rollout(samples, parts.logprobs[:, :keep], sampling.temperature)
-        score = partial(self.logprobs, role=role, temperature=sampling.temperature)
-        return self._engine.rollout(rollout, sampling, score) if self._engine else rollout
+        return self._engine.rollout(rollout, sampling, partial(self.logprobs, role=role)) if self._engine else rollout
 
     @contextlib.contextmanager
-    def _sampler(self, role: str) -> Iterator[Callable[[Request], Decoded]]:
-        """The one place where it is decided who samples."""
-        if self._engine:
-            yield partial(self._engine, role)
+    def _sampling(self, role: str) -> Iterator[Callable[[Request], Decoded]]:
+        """The one place where it is decided who samples. Adapters are merged where the sampler reads the model."""
+        if self._engine or not self._sampler.reads_model:
+            yield self._engine or partial(self._sampler.sample, None, None)
             return
         with self._roles.sampling(role) as model, self._roles.computing():
-            yield partial(SAMPLERS[self._config.sampler], model, self._output(model))
+            yield partial(self._sampler.sample, model, self._output(model))
 
     def _texts(self, sequences: Sequences) -> tuple[str, ...]:
         lengths = sequences.response_mask.sum(1).tolist()
@@ -259,6 +267,7 @@ class HFPolicy(Policy):
 
     def _output(self, model: Model) -> nn.Module:
         """From the states of a role's model to logits, without the suppressed tokens."""
+        gather_output(model)
         return OutputLayer(model, self._suppressed)
 
     def logprobs(
@@ -299,7 +308,7 @@ class HFPolicy(Policy):
                 part = measure(sequences.select(piece))
                 for name, tensor in whole.items():
                     own = getattr(part, name)
-                    tensor[piece, : own.shape[1]] = own.float()
+                    tensor[piece, : own.shape[1]] = own.float() * (not functional.idles(rows))
         functional.add_up(*whole.values())
         return Measured(**{name: tensor.bool() if name == "greedy" else tensor for name, tensor in whole.items()})
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignbench import UserError, user_path
+from alignbench import UserError, pretrained, user_path
 
 HUB_ID = "Anthropic/hh-rlhf"
 _SECONDS_TO_REACH_HUB = 5.0
@@ -58,7 +58,7 @@ def download(subset: str, revision: str) -> Files:
     try:
         HfApi().dataset_info(HUB_ID, revision=revision, timeout=_SECONDS_TO_REACH_HUB)
     except Exception as error:  # whatever keeps the hub from answering, a cached copy is as good
-        reason = _one_line(error)
+        reason = pretrained.one_line(error)
     try:
         folder = snapshot_download(
             HUB_ID,
@@ -71,13 +71,9 @@ def download(subset: str, revision: str) -> Files:
     except Exception as error:
         raise UserError(
             f"{HUB_ID} ({subset}, revision {revision}) cannot be had from the Hugging Face hub, and no copy is cached "
-            f"({reason or _one_line(error)}). Download the files elsewhere and give data.path=<folder>: it takes "
+            f"({reason or pretrained.one_line(error)}). Download the files elsewhere and give data.path=<folder>: it takes "
             f"{subset}/train.jsonl.gz and test.jsonl.gz, or {subset}.train.jsonl.gz and {subset}.test.jsonl.gz."
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, str]]:
@@ -102,7 +98,7 @@ def _row(line: str, where: str) -> tuple[str, str]:
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON ({error.msg} at column {error.colno}).") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
-        raise UserError(f"{where}: no row of HH-RLHF ({_one_line(error)}).") from error
+        raise UserError(f"{where}: no row of HH-RLHF ({pretrained.one_line(error)}).") from error
     if not isinstance(row, dict):
         raise UserError(f"{where}: an object with 'chosen' and 'rejected' is needed, not {type(row).__name__}.")
     for key in ("chosen", "rejected"):

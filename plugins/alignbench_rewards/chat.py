@@ -149,7 +149,9 @@ class ChatClient:
             self._count(cached=1)
             return Reply(kept, value)
         text, messages = "", question
-        for _ in range(self._config.reasks + 1):
+        for asked in range(self._config.reasks + 1):
+            if asked and stopping.is_set():  # another question has ended the run: no more is spent
+                break
             text, cut = self._completion(messages, stopping)
             # Of "Rating: 10" a cut may leave "Rating: 1"; and a judge that was cut while it thought has said nothing yet.
             if not cut and (value := parse(text)) is not None:
@@ -260,8 +262,13 @@ class ChatClient:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", delete=False) as file:
-                json.dump(record, file, indent=1)
-            os.replace(file.name, path)
+                try:
+                    json.dump(record, file, indent=1)
+                    file.flush()
+                    os.replace(file.name, path)
+                except BaseException:  # a full disk, Ctrl-C
+                    os.unlink(file.name)
+                    raise
         except OSError as error:
             raise UserError(
                 f"The judge's answers cannot be kept in {self.folder} ({error.strerror or error}): make room, choose another "

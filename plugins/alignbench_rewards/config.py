@@ -179,6 +179,10 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS:
             raise unknown_name(f"{self.slot}.comparison", self.comparison, COMPARISONS)
+        if self.key_variable and not re.fullmatch(r"[A-Za-z_]\w*", self.key_variable):
+            raise UserError(
+                f"{self.slot}.key_variable={self.key_variable!r} is no name of an environment variable, as OPENAI_API_KEY."
+            )
         parts = urlsplit(self.url)
         if parts.username or parts.password or parts.query:  # not repeated here: it may hold a key
             raise UserError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignbench import UserError, user_path
+from alignbench import UserError, pretrained, user_path
 from alignbench_suite.tasks import FOLDER, PUBLIC
 from alignbench_suite.tasks.files import content, found
 
@@ -55,7 +55,7 @@ def load(names: tuple[str, ...], of: Sources) -> tuple[Task, ...]:
     except UserError:
         raise
     except Exception as error:  # whatever a YAML file and the code that it names may raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = pretrained.one_line(error)[:300]
         if mine := [name for name in names if name in own]:
             raise UserError(f"{INCLUDE}: {', '.join(mine)} cannot be loaded from {own[mine[0]]} ({reason}).") from error
         if not isinstance(error, OSError | ImportError | ValueError):
@@ -128,7 +128,7 @@ def _yaml(file: Path) -> dict[str, Any]:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{INCLUDE}: {file}{line}: no YAML ({error.problem or error.context}).") from error
     except Exception as error:  # an `include:` of a file that is not there, a text that is none
-        raise UserError(f"{INCLUDE}: {file} cannot be read ({' '.join(str(error).split())[:200]}).") from error
+        raise UserError(f"{INCLUDE}: {file} cannot be read ({pretrained.one_line(error)[:200]}).") from error
 
 
 def _folders(include_path: object) -> tuple[Path, ...]:

@@ -332,3 +332,34 @@ def test_a_clock_that_goes_back_takes_nothing_away(tmp_path: Path) -> None:
     ahead = time.time() + 10**6
     os.utime(tmp_path / "sft-abc" / MANIFEST, (ahead, ahead))
     assert Store(tmp_path).once("sft", "abc", make("again"), read) == ("made", "first")
+
+
+def test_what_is_moved_while_it_is_listed_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    for key in ("first", "second"):
+        store.once("sft", key, make(), read)
+    exists = Path.exists
+
+    def moves(path: Path, **options: bool) -> bool:
+        if path.name == "sft-first":
+            shutil.rmtree(path, ignore_errors=True)
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", moves)
+    assert [found.path.name for found in artifacts(tmp_path)] == ["sft-second"]
+
+
+def test_what_may_not_be_deleted_is_one_line_and_what_is_gone_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path).once("sft", "abc", make(), read)
+    (found,) = artifacts(tmp_path)
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", read_only)
+        with pytest.raises(UserError, match="sft-abc: the file system is read-only"):
+            remove(found)
+    assert remove(found) and not remove(found)

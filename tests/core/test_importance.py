@@ -15,7 +15,7 @@ from alignbench_ppo.ppo import PPO
 from torch import Tensor
 
 from alignbench import CorrectedConfig, NonFiniteError, PolicyOptimizer, ScoredRollout, Seeds, UserError, functional
-from alignbench.importance import truncated_weights
+from alignbench.optimization.importance import truncated_weights
 from tests import tiny
 
 LETTERS, LENGTH = 3, 3

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
-import lzma
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 import pytest
 from alignbench_data.reading import opening
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from alignbench import UserError
-from tests.data.writing import Rows, lines, parquet, source, table
+from tests.data.writing import LINES, PACKINGS, ROWS, Rows, lines, parquet, put, source
 
-ROWS: Rows = [{"prompt": f"p {i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(40)]
-LINES = [json.dumps(row) for row in ROWS]
 TEXT = "\n".join(LINES).encode()
 
 
@@ -31,12 +23,6 @@ def refusal(path: object, **options: Any) -> str:
     said = str(refused.value)
     assert len(said.splitlines()) == 1 and "Traceback" not in said
     return said
-
-
-def put(path: Path, content: bytes | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 @pytest.mark.parametrize(
@@ -102,18 +88,6 @@ def test_folders_without_data(tmp_path: Path) -> None:
 def test_a_hub_that_is_out_of_reach() -> None:
     said = refusal("someone/something")
     assert "data.path=someone/something: no such file or folder here" in said and "give data.path=<folder>" in said
-
-
-def _zstd(content: bytes) -> bytes:
-    return pyarrow.Codec("zstd").compress(content, asbytes=True)
-
-
-PACKINGS: dict[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.compress,
-    "bz2": bz2.compress,
-    "xz": lzma.compress,
-    "zst": _zstd,
-}
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -289,133 +263,3 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     if os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
     assert "cannot be read: Permission denied" in refusal(path)
-
-
-# Any row, changed in any way, is read, set aside or refused: nothing else
-
-_texts = st.text(st.characters(exclude_categories=()), max_size=8) | st.sampled_from(
-    [
-        "a",
-        "\ud800",
-        "\0",
-        "\n\nHuman: a\n\nAssistant:",
-        "### Human: b### Assistant: c",
-        '["x"]',
-        "[{",
-        "tie",
-        "1",
-        "user",
-        "assistant",
-    ]
-)
-_plain = st.none() | st.booleans() | st.integers() | st.floats() | _texts
-_keys = st.sampled_from(
-    [
-        *("prompt", "input", "messages", "text", "system", "chosen", "rejected", "responses", "scores", "ranks", "finished"),
-        *("answer", "response", "label", "winner", "overall_preference", "best", "turn", "judge", "choices", "test_list"),
-        *("instruction_id_list", "kwargs", "category", "response_a", "response_b", "conversation_a", "conversation_b"),
-        *("score_chosen", "score_rejected", "margin", "helpfulness", "message_id", "parent_id", "role", "replies", "rank"),
-        *("content", "from", "value", "type", "annotations", "Rating", "message_tree_id", "id", "winner_model_a"),
-    ]
-)  # fmt: skip
-_values = st.recursive(_plain, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_keys | _texts, inner, max_size=4), max_leaves=12)  # fmt: skip
-_rows = st.lists(st.dictionaries(_keys | _texts, _values, min_size=1, max_size=7) | _values, min_size=1, max_size=4)
-_bases: Rows = [
-    ROWS[0],
-    {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
-    {"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}], "rejected": [{"role": "assistant", "content": "c"}]},
-    {"prompt": "a", "responses": ["b", "c"], "scores": [1, 2]},
-    {"prompt": "a", "responses": ["b", "c"], "ranks": [1, 2], "finished": [True, False]},
-    {"instruction": "a", "completions": [{"response": r, "annotations": {"h": {"Rating": "4"}}} for r in "bc"]},
-    {"prompt": {"message_id": "1", "text": "a", "role": "prompter", "replies": [{"text": r, "role": "assistant", "rank": 0, "replies": []} for r in "bc"]}},
-    {"message_id": "1", "parent_id": None, "text": "a", "role": "prompter"},
-    {"conversation_a": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "conversation_b": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}], "winner": "tie", "turn": 1},
-    {"prompt": "a", "response_1": "b", "response_2": "c", "winner": 1},
-    {"prompt": "a", "response": "b", "label": True},
-    {"prompt": "a", "response": "b", "helpfulness": 3},
-    {"prompt": "a", "instruction_id_list": ["x:y"], "kwargs": [{}], "choices": ["a"], "answer": "b"},
-    {"text": "Human: a\n\nAssistant: b"},
-    {"prompt": "a", "responses": ["b", "c"], "scores": [1, None], "ranks": [1, 2]},
-    {"prompt": "Human: \n\nAssistant:", "input": "a", "output": "b"},
-    {"messages": "Human: \n\nAssistant:", "label": 1},
-    {"prompt": "a", "chosen": ["b"], "rejected": ["c", "d"], "num_correct": 1, "subset": "Ties", "id": "ref:1"},
-    {"prompt": "a", "chosen": ["b", "c", "d"], "rejected": ["e", "f", "g"], "domain": "chat"},
-    {"question": "a", "response_A": "b", "response_B": "c", "label": "A>B"},
-    {"input": "a", "output_1": "b", "output_2": "c", "label": 2},
-    {"prompt": "a", "response1": "b", "response2": "c", "overall_preference": [{"score": 1}, -2]},
-]  # fmt: skip
-
-
-@st.composite
-def _mutated(draw: st.DrawFn) -> Any:
-    """A good row of which a few parts, at any depth, are something else."""
-    row = json.loads(json.dumps(draw(st.sampled_from(_bases))))
-    for _ in range(draw(st.integers(1, 3))):
-        held: Any = row
-        while True:
-            places = list(held) if isinstance(held, dict) else list(range(len(held)))
-            if not places:
-                break
-            place = draw(st.sampled_from(places))
-            if isinstance(held[place], (dict, list)) and draw(st.booleans()):
-                held = held[place]
-                continue
-            if draw(st.booleans()):
-                held[place] = draw(_values)
-            else:
-                held.pop(place)
-            break
-    return row
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(_mutated(), min_size=1, max_size=3) | _rows, st.sampled_from(["", "helpfulness"]))
-def test_any_row_is_read_set_aside_or_refused_in_one_line(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], rating: str
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.jsonl"
-    path.write_text("\n".join([*LINES[:2], *map(json.dumps, rows)]))
-    try:
-        data = source(path, max_bad_share=1.0, rating=rating)
-    except UserError as refused:
-        assert len(str(refused).splitlines()) == 1
-        str(refused).encode()
-        return
-    for ranking in data.rankings():
-        for text in (*ranking.responses, *(message.content for message in ranking.prompt.messages)):
-            text.encode()
-        assert ranking.prompt.messages[-1].role == "user" and min(ranking.ranks) == 0
-    for shown in data.demonstrations():
-        shown.response.encode()
-        assert shown.response.strip()
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.binary(max_size=80),
-    st.integers(0, 400),
-    st.sampled_from(["x.jsonl", "x.json", "x.csv", "x.parquet", "x.arrow", "x.jsonl.gz"]),
-)
-def test_any_bytes_are_read_or_refused_in_one_line(
-    tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int, name: str
-) -> None:
-    folder = tmp_path_factory.getbasetemp() / "bytes"
-    good = _good_files(folder)[name]
-    path = put(folder / "changed" / name, good[:at] + noise + good[at + len(noise) :])
-    try:
-        source(path, max_bad_share=1.0)
-    except UserError as refused:
-        assert len(str(refused).splitlines()) == 1
-
-
-def _good_files(folder: Path) -> dict[str, bytes]:
-    if not (folder / "x.arrow").exists():
-        put(folder / "x.jsonl", TEXT)
-        put(folder / "x.json", json.dumps(ROWS))
-        put(folder / "x.jsonl.gz", gzip.compress(TEXT))
-        table(folder / "x.csv", ROWS)
-        parquet(folder / "x.parquet", ROWS)
-        held = pyarrow.Table.from_pylist(ROWS)
-        with pyarrow.ipc.new_stream(folder / "x.arrow", held.schema) as file:
-            file.write_table(held)
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import random
 import shutil
 import sys
@@ -21,10 +22,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml  # type: ignore[import-untyped]
+from starlette.testclient import TestClient
 
 from alignbench.commands.cli import run_command
+from alignbench.page.explorer.routes import PLOTS
+from alignbench.page.server import create_app
+from alignbench.page.settings import PageSettings
 from tests.core import harness
 
 SETTINGS = (*harness.SMALL, "algo.updates=2", "reward.updates=2", "cache=false", "eval.families=[optimization]")
@@ -69,28 +75,84 @@ def runs(folder: Path) -> Runs:
     return Runs(finished, interrupted)
 
 
-def trial(made: Runs, rng: random.Random, folder: Path) -> Trial:
+UNFINISHED = ("resume", "resume --all", "again")
+"""What looks at a run that was interrupted; the others look at one that finished, `list` and `compare` at either."""
+COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
+    "resume": lambda run, out: ["resume", str(run)],
+    "resume --all": lambda run, out: ["resume", "--all", str(run.parent)],
+    "again": lambda run, out: [*SETTINGS, f"results_dir={run.parent}"],
+    "list": lambda run, out: ["resume", str(run.parent)],
+    "kept": lambda run, out: [*SETTINGS, f"results_dir={run.parent}"],
+    "compare": lambda run, out: ["compare", str(run.parent)],
+    "compare csv": lambda run, out: ["compare", str(run.parent), "--format", "csv"],
+    "compare markdown": lambda run, out: ["compare", str(run.parent), "--format", "markdown"],
+    "compare json": lambda run, out: ["compare", str(run.parent), "--format", "json"],
+    "compare latex": lambda run, out: ["compare", str(run.parent), "--format", "latex"],
+    "compare html": lambda run, out: ["compare", str(run.parent), "--format", "html", "--output", str(out / "x.html")],
+    "evaluate": lambda run, out: ["evaluate", str(run), "eval.families=[optimization]", f"results_dir={out / 'rows'}"],
+    "export --merged": lambda run, out: ["export", str(run), "--merged", "--output", str(out / "export")],
+    "export --adapter": lambda run, out: ["export", str(run), "--adapter", "--output", str(out / "export")],
+    "evaluate-reward": lambda run, out: [
+        *("evaluate-reward", f"reward={run}", "--best-of", "2", "--questions", "2", f"results_dir={out / 'rows'}")
+    ],
+    "rank sample": lambda run, out: [
+        *("rank", "sample", "first", "--run", str(run), "--prompts", "2", "--responses", "2", "--projects", str(out))
+    ],
+    "rank ab": lambda run, out: ["rank", "ab", "first", str(run), str(run / "sft"), "--projects", str(out)],
+    "page --export": lambda run, out: ["page", str(run.parent), "--export", str(out / "page.html")],
+}
+"""Whatever reads a run's folder or a folder of runs: the run, and where to write to. The page's own answers come beside (`EXPLORER`); the
+tutorial reads as `again` and `compare` do, and would train."""
+EXPLORER = "page"
+
+
+def trial(made: Runs, rng: random.Random, folder: Path, command: str = "") -> Trial:
     """Works on a copy, below `folder`, which is removed."""
-    command = rng.choice(("resume", "again", "evaluate", "export", "compare"))
-    source = made.interrupted if command in ("resume", "again") else made.finished
+    command = command or rng.choice((*COMMANDS, EXPLORER))
+    either = command.startswith(("list", "compare", EXPLORER)) and rng.random() < 0.3
+    source = made.interrupted if command in UNFINISHED or either else made.finished
     path = folder / "runs" / source.name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, path)
     damage = damaged(path, rng)
-    arguments = {
-        "resume": ["resume", str(path)],
-        "again": [*SETTINGS, f"results_dir={path.parent}"],
-        "evaluate": ["evaluate", str(path), "eval.families=[optimization]", f"results_dir={folder / 'rows'}"],
-        "export": ["export", str(path), "--adapter" if rng.random() < 0.2 else "--merged", "--output", str(folder / "export")],
-        "compare": ["compare", str(path.parent)],
-    }[command]  # fmt: skip
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    code, said = asked(command, path, folder)
+    return Trial(damage, command, code, said)
+
+
+def asked(command: str, run: Path, out: Path) -> tuple[int | None, str]:
+    """How a command ended, and what it said of it."""
+    err = io.StringIO()
+    # A pool of a size that takes a moment; and no cache of the user's
+    small = mock.patch.multiple("alignbench.page.simulator.pool", QUESTIONS=1, SAMPLES=4)
+    own = mock.patch.dict(os.environ, ALIGNBENCH_CACHE=str(out / "cache"))
+    with small, own, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
         try:
-            code = run_command(arguments)
+            if command == EXPLORER:
+                return _explored(run.parent), err.getvalue()
+            code = run_command(COMMANDS[command](run, out))
         except BaseException:
-            return Trial(damage, command, None, traceback.format_exc())
-    return Trial(damage, command, code, err.getvalue())
+            return None, traceback.format_exc()
+    return code, err.getvalue()
+
+
+def _explored(results: Path) -> int:
+    """Every answer of the page about a folder of runs; 2 where one is refused, and that in one line."""
+    with mock.patch.multiple("alignbench.page.explorer.library", CHECKED_EVERY=0.0, QUICK=60.0):
+        site = TestClient(create_app(PageSettings(results)), base_url="http://127.0.0.1:8400")
+        name = next(iter(p.name for p in results.iterdir()))
+        answers = [
+            site.get(f"/results/{what}", params=given)
+            for what, given in (
+                ("state", {}), ("table", {}), ("differences", {}), ("runs", {}), ("training", {"run": name}), ("settings", {"run": name}),
+                ("responses", {"run": [name, f"{name}/sft"]}), *(("plot", {"plot": plot}) for plot in PLOTS),
+            )
+        ]  # fmt: skip
+    refused = [answer.text for answer in answers if answer.status_code == 400]
+    if odd := [answer for answer in answers if answer.status_code not in (200, 400)]:
+        raise AssertionError(f"{odd[0].url}: {odd[0].status_code}: {odd[0].text}")
+    if refused:
+        print(f"alignbench: error: {refused[0]}", file=sys.stderr)
+    return 2 if refused else 0
 
 
 def damaged(path: Path, rng: random.Random) -> str:
@@ -169,18 +231,26 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--command", action="append", choices=[*COMMANDS, EXPLORER], help="only this one; repeat it")
     options = parser.parse_args(arguments)
-    counts: Counter[str] = Counter()
+    chosen = options.command or [*COMMANDS, EXPLORER]
+    counts: dict[str, Counter[str]] = {command: Counter() for command in chosen}
     with tempfile.TemporaryDirectory() as folder:
         made = runs(Path(folder))
         for number in range(options.count):
-            found = trial(made, random.Random(f"{options.seed} {number}"), Path(folder) / "trial")
-            counts["faults" if found.fault else "worked" if found.code == 0 else "refused"] += 1
+            found = trial(
+                made, random.Random(f"{options.seed} {number}"), Path(folder) / "trial", chosen[number % len(chosen)]
+            )
+            counts[found.command]["faults" if found.fault else "worked" if found.code == 0 else "refused"] += 1
             if found.fault:
                 print(f"{number}: {found.command} after {found.damage}:\n{found.said}", flush=True)
-    print(f"{options.count} damaged folders: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}; "
-          f"{counts['faults']} faults")  # fmt: skip
-    return int(counts["faults"] > 0)
+    for command, one in counts.items():
+        print(f"{command}: {one['refused']} refused in one line, {one['worked']} worked, {one['faults']} faults")
+    every = sum(counts.values(), Counter())
+    print(
+        f"{options.count} damaged folders: {every['refused']} refused in one line, {every['worked']} worked; {every['faults']} faults"
+    )
+    return int(every["faults"] > 0)
 
 
 if __name__ == "__main__":

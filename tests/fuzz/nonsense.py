@@ -5,6 +5,7 @@ What stands to the left is chosen, what stands to the right is one nonsense each
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 NONSENSE: dict[str, str] = {
@@ -178,9 +179,13 @@ NONSENSE: dict[str, str] = {
 }  # fmt: skip
 
 
+_APART = re.compile(r"(?:'[^']*'|\S)+")
+"""What white space sets apart, unless it is quoted."""
+
+
 def cases(rows: str, absent: str) -> Iterator[tuple[str, ...]]:
     """The overrides of each case, the nonsense last."""
     for chosen, values in NONSENSE.items():
-        for value in values.split():
-            text = " ".join((chosen, value.replace("+", " "))) if "=+" not in value else value
-            yield tuple(text.replace("{rows}", rows).replace("{absent}", absent).split())
+        for value in _APART.findall(values):
+            parts = (*chosen.split(), *value.split("+"))
+            yield tuple(part.replace("{rows}", rows).replace("{absent}", absent) for part in parts)

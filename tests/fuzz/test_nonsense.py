@@ -15,7 +15,8 @@ from alignbench.app.compose import composed, load_config
 from alignbench.app.config import SLOTS
 from alignbench.app.ready import check_selected
 from alignbench.errors import UserError
-from tests.fuzz.config import applied, plain, told
+from tests.fuzz.config import applied, plain
+from tests.fuzz.count import told
 from tests.fuzz.nonsense import cases
 
 ABSENT = "/nonexistent/x"
@@ -33,14 +34,37 @@ def faulty(case: tuple[str, ...], load: object) -> str:
     try:
         load()  # type: ignore[operator]
     except UserError as error:
-        options = [
-            part.partition("=")[0].split(".") for part in case if "." in part.partition("=")[0] or part == case[-1]
-        ]
-        names = [
-            name for parts in options for name in (parts[-1], *(".".join(parts[:n]) for n in range(2, len(parts))))
-        ]
-        return told(error) or ("" if any(name in str(error) for name in names) else f"names no option: {error}")
+        return told(error) or ("" if names(str(error), case) else f"names no option: {error}")
     return "accepted"
+
+
+def names(said: str, case: tuple[str, ...]) -> bool:
+    """Whether a refusal names an option of the case: dotted, to its end or to a mapping that it stands in, or its last names behind its slot
+    (`algo: n=1 ...`). `path` or `n` alone stands in many a line."""
+
+    def has(name: str) -> bool:
+        return re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", said) is not None
+
+    options = [name.split(".") for part in case if "." in (name := part.partition("=")[0]) or part == case[-1]]
+    return any(
+        any(has(".".join(parts[:end])) for end in range(min(2, len(parts)), len(parts) + 1))
+        or (said.startswith(f"{parts[0]}: ") and any(map(has, parts[-2:][-len(parts) + 1 :])))
+        for parts in options
+    )
+
+
+def test_a_name_is_an_option_and_no_part_of_a_word() -> None:
+    assert names("algo.n=1 must be 2 or more", ("algo=best_of_n", "algo.n=1"))
+    assert not names("nothing is known of it", ("algo=best_of_n", "algo.n=1"))
+    assert not names("the path of it", ("data=hh", "data.path=x"))
+    assert not names("algo.names=1", ("algo.n=1",)) and not names("x.algo.n=1", ("algo.n=1",))
+    assert names("algo: n=1 is one", ("algo.n=1",)) and not names("algo: none is one", ("algo.n=1",))
+
+
+def test_what_is_quoted_is_one_value() -> None:
+    every = [case[-1] for case in cases("rows", ABSENT)]
+    assert "reward.key_variable='A B'" in every
+    assert all(option.count("'") % 2 == 0 and "=" in option for option in every)
 
 
 def test_hundreds_of_values_are_nonsense_and_none_is_accepted(rows: str) -> None:

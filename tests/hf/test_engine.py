@@ -289,7 +289,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
         tiny.scratch(sampler="vllm")
     with refused("is no address: write it as http://host:8000"):
         PretrainedConfig(sampler="vllm", sampler_url="localhost:8000")
-    with refused("are of model.sampler=vllm: it is loop"):
+    with refused("model.sampler_url is of model.sampler=vllm: it is loop"):
         PretrainedConfig(sampler_url="http://localhost:8000")
     with refused("a server .model.sampler_url. has its own"):
         PretrainedConfig(sampler="vllm", sampler_url="http://localhost:8000", sampler_options={"seed": 1})

@@ -26,6 +26,7 @@ from transformers import LlamaForSequenceClassification
 
 from alignbench import Seeds, UserError
 from tests import tiny
+from tests.fuzz.count import told
 from tests.hf.hostile import all_of_them
 
 SECONDS = 10  # of CPU; of waiting, six times as long: other processes may be busy
@@ -89,7 +90,7 @@ def _tried(role: str, folder: Path) -> tuple[str, str]:
     except UserError as error:
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used.ru_maxrss
         line = str(error)
-        plain = line.strip() and line.isprintable() and len(line) < 2000 and grown < MEMORY // 1024
+        plain = not told(error) and line.isprintable() and len(line) < 2000 and grown < MEMORY // 1024
         return ("refused" if plain else "fault"), line
     except BaseException:
         return "fault", traceback.format_exc(limit=-4)
@@ -101,7 +102,7 @@ def _tried(role: str, folder: Path) -> tuple[str, str]:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_hostile_folders_as_a_model_and_as_a_reward(role: str, tmp_path: Path) -> None:
-    """At least 40 are refused in one line, none by a traceback, none hangs, and no code of theirs runs."""
+    """At least 40 are refused in one line, none by a traceback or a name of a Python class, none hangs, and no code of theirs runs."""
     found = every(role, tmp_path)
     assert not (faults := {name: said for name, (how, said) in found.items() if how == "fault"}), faults
     assert sum(how == "refused" for how, _ in found.values()) >= 40

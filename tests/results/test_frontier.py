@@ -62,9 +62,11 @@ def test_nothing_is_extrapolated_and_that_is_said(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.startswith("| metric | ppo |")
     assert "- dpo at KL 2 is not known and not extrapolated: seed 0: KL 2.5." in out
+    assert "-m algo=dpo algo.beta=0.3,1 seed=0" in out, "more of it is less KL"
     assert main([str(tmp_path), "--at-kl", "4", "--format", "markdown"]) == 0
     out = capsys.readouterr().out
     assert "ppo at KL 4 is not known and not extrapolated: seed 0: KL 1 to 3." in out and "interpolated" not in out
+    assert "-m algo=ppo algo.kl_coef=0.02,0.067 seed=0" in out
 
 
 def test_what_is_no_option_of_the_algorithm_is_no_frontier(tmp_path):

@@ -90,7 +90,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert sum(r["bradley_terry"]["value"] for r in json.loads(capsys.readouterr().out)["ratings"]) == pytest.approx(1)
     assert main([str(tmp_path), "--ratings", SCORE, "--format", "csv"]) == 0
     assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 3
-    for form, start in (("markdown", "| row"), ("latex", "% \\use")):
+    for form, start in (("markdown", "| row"), ("latex", "\\providecommand")):
         assert main([str(tmp_path), "--ratings", SCORE, "--format", form]) == 0
         assert capsys.readouterr().out.startswith(start)
     assert main([str(tmp_path), "--ratings", "helpfulness/scores"]) == 2

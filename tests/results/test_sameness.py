@@ -132,7 +132,7 @@ def test_seeds_of_a_row_count_together_and_are_compared_with_each_other(tmp_path
     assert math.isnan(rows.apart.low), "one prompt has no interval"
 
 
-@pytest.mark.parametrize("form", ["terminal", "markdown", "csv", "json", "latex"])
+@pytest.mark.parametrize("form", ["text", "markdown", "csv", "json", "latex"])
 def test_the_command_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
     run(tmp_path, ppo(), words(0, 3))
     run(tmp_path, dpo(), lambda p, i: f"it is {p}")

@@ -64,12 +64,13 @@ def _older(table: Table) -> list[str]:
     ]
 
 
-def require_comparable(table: Table, budgets: bool = False) -> None:
-    """Refuses rows whose numbers do not belong in one table."""
+def require_comparable(table: Table, budgets: bool = False, *, whole: bool = False) -> None:
+    """Refuses rows whose numbers do not belong in one table: a line of what differs, of `whole` a line each, and one of what to do."""
     if found := clashes(table, budgets):
-        more = f" (and {len(found) - 2} more)" if len(found) > 2 else ""
+        more = f" (and {len(found) - 1} more: --verbose)" if len(found) > 1 else ""
+        what = "".join(f"\n  {clash}" for clash in found) if whole else f" {found[0]}{more}."
         raise UserError(
-            f"These runs do not belong in one table: {'; '.join(found[:2])}{more}. "
+            f"These runs do not belong in one table:{what}\n"
             "Name the runs to compare, choose with --only KEY=VALUE, or see them all the same with --force."
         )
 
@@ -133,8 +134,9 @@ def chosen(runs: list[StoredRun], only: list[str]) -> list[StoredRun]:
 
 
 def meets(run: StoredRun, condition: str) -> bool:
-    """Whether the run has this KEY=VALUE."""
+    """Whether the run has this KEY=VALUE, or one of several: KEY=VALUE,VALUE."""
     key, equals, value = condition.partition("=")
     if not equals:
         raise UserError(f"--only {condition}: write KEY=VALUE, as in --only data=world.")
-    return str(getattr(run.record.identity, key, run.settings.get(key))) == value
+    found = str(getattr(run.record.identity, key, run.settings.get(key)))
+    return found == value or found in value.split(",")

@@ -74,7 +74,10 @@ def matched(table: Table, axis: Axis, target: float, examples: Examples) -> tupl
             found.append(run)
         name = " ".join(label)
         if missing:
-            notes.append(f"{name} at {axis.name} {target:g} is not known and not extrapolated: {'; '.join(missing)}.")
+            sweep_more = _sweep(sweep, target) if axis is AT_KL else ""
+            notes.append(
+                f"{name} at {axis.name} {target:g} is not known and not extrapolated: {'; '.join(missing)}.{sweep_more}"
+            )
         if found:
             rows.append(make_row(found, label))
             settings = ", ".join(" ".join(row.label[len(label) :]) or name for row in sweep)
@@ -147,6 +150,29 @@ def _interpolated(point: _Between, name: Path) -> StoredRun:
     }
     seconds = mix(math.fsum(lower.cost.seconds.values()), math.fsum(upper.cost.seconds.values()))
     return replace(point.lower, path=name, record=replace(lower, metrics=metrics, cost=Cost({"all": seconds})))
+
+
+COEFFICIENTS = ("algo.kl_coef", "algo.beta")
+"""Of the KL penalty, as the field calls it: more of it is less KL."""
+
+
+def _sweep(rows: Sequence[Row], target: float) -> str:
+    """The command that would reach the target from the other side."""
+    runs = [run for row in rows for run in row.runs]
+    name = next((name for name in COEFFICIENTS if runs[0].settings.get(name) is not None), None)
+    known = [(kl, float(run.settings[name])) for run in runs if name and (kl := _kl(run)) is not None]
+    if not name or not known:
+        return ""
+    less = max(kl for kl, _ in known) < target
+    nearest = min(c for _, c in known) if less else max(c for _, c in known)
+    values = [nearest / 10, nearest / 3] if less else [nearest * 3, nearest * 10] if nearest else [0.05, 0.2]
+    if not any(values):
+        return " Without a penalty only longer training goes farther."
+    seeds = ",".join(str(seed) for seed in sorted({run.record.identity.seed for run in runs}))
+    return (
+        f" A sweep that may reach it: `python -m alignbench -m algo={runs[0].record.identity.algo} "
+        f"{name}={','.join(f'{v:.2g}' for v in values)} seed={seeds}`, with the settings of these runs."
+    )
 
 
 def _extended(scores: Scores, points: Mapping[Path, _Between]) -> Scores:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignbench.results.compared.comparable import measured_alike
 from alignbench.results.compared.examples import Examples, Scores, read_examples
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 LEVEL = 0.05
 SMALLEST = 1e-15
 """P-values below it are 0."""
+POWER = 0.8
+MOST_SEEDS = 1000
 EQUAL = 1e-9
 """A difference that is smaller than this part of the two means is rounding."""
 
@@ -52,7 +54,8 @@ class Difference:
 
     `effect_size` is Cohen's d_av: `value` in standard deviations of a row's scores over examples, the root mean square of
     the two rows' (Lakens 2013). `over_seeds`: whether the interval covers training noise; else it is over examples only.
-    `seeds` of each row were compared (of the row that has fewer), on `examples` that all of the runs have."""
+    `seeds` of each row were compared (of the row that has fewer), on `examples` that all of the runs have. `seeds_needed`: see
+    `Estimate.seeds_needed`, of primary metrics."""
 
     row: tuple[str, ...]
     baseline: tuple[str, ...]
@@ -68,6 +71,7 @@ class Difference:
     seeds: int
     examples: int
     primary: bool = True
+    seeds_needed: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,25 @@ class Estimate:
         root = brentq(lambda log: self.half_interval(math.exp(log)) - abs(self.value), math.log(SMALLEST), 0)
         return math.exp(root)
 
+    def seeds_needed(self, seeds: int, tests: int) -> float:
+        """How many seeds of each row would find a true difference as large as `value` with 80% power, where `seeds` found this one
+        and it is one of `tests`. A guess from the spread of few seeds; infinite where the prompts alone hide the difference, NaN where
+        seeds tell nothing of their spread."""
+        import numpy as np
+        from scipy.special import stdtrit
+
+        if not self.over_seeds or not self.by_seeds or not self.value:
+            return math.nan
+        more = np.arange(2, MOST_SEEDS + 1)
+
+        def quantiles(degrees: Any) -> Any:
+            return stdtrit(degrees, 1 - LEVEL / tests / 2) + stdtrit(degrees, POWER)
+
+        of_seeds = self.by_seeds * seeds / more * quantiles(self.seed_degrees * (more - 1) / (seeds - 1)) ** 2
+        of_prompts = self.by_prompts * quantiles(self.prompt_degrees) ** 2 if self.by_prompts else 0.0
+        enough = np.flatnonzero(of_seeds + of_prompts <= self.value**2)
+        return float(more[enough[0]]) if len(enough) else math.inf
+
 
 def differences(
     table: Table, baseline: str = "", examples: Examples | None = None, *, primary: Sequence[str] | None = None
@@ -113,23 +136,34 @@ def differences(
         return ()
     examples = examples or read_examples(run for row in table.rows for run in row.runs)
     tested = primary_of(table).metrics if primary is None else primary
-    metrics = _once([name for name in [*tested, *table.metrics] if name in table.metrics], table, examples)
+    found = ((row, baseline_row(row, table, baseline)) for row in table.rows)
+    pairs = [(row, other) for row, other in found if other is not None and other is not row]
+    return between(pairs, table, examples, tested, [*tested, *table.metrics])
+
+
+def between(
+    pairs: Sequence[tuple[Row, Row]], table: Table, examples: Examples, tested: Sequence[str], metrics: Sequence[str]
+) -> tuple[Difference, ...]:
+    """The first of each pair against the second in each of `metrics`; those of `tested` are corrected for one another, over all
+    pairs."""
+    metrics = _once([name for name in metrics if name in table.metrics], table, examples) if pairs else []
     found = []
-    for row in table.rows:
-        other = baseline_row(row, table, baseline)
-        if other is None or other is row:
-            continue
+    for row, other in pairs:
         for metric in metrics:
             known = metric in row.cells and metric in other.cells and metric in examples.scores
             whole = known and not (row.cells[metric].missing or other.cells[metric].missing)
             if whole and measured_alike(metric, row, other):
                 found += _difference(row, other, metric, examples.scores[metric])
-    corrected = iter(holm([d.p_value for d in found if d.metric in tested]))
-    return tuple(_judged(d, next(corrected)) if d.metric in tested else _explored(d) for d in found)
+    tests = [d.p_value for d, _ in found if d.metric in tested]
+    corrected = iter(holm(tests))
+    return tuple(
+        _judged(d, next(corrected), estimated.seeds_needed(d.seeds, len(tests))) if d.metric in tested else _explored(d)
+        for d, estimated in found
+    )
 
 
-def _judged(difference: Difference, p_holm: float) -> Difference:
-    return replace(difference, p_holm=p_holm, significant=p_holm < LEVEL)
+def _judged(difference: Difference, p_holm: float, seeds_needed: float) -> Difference:
+    return replace(difference, p_holm=p_holm, significant=p_holm < LEVEL, seeds_needed=seeds_needed)
 
 
 def _explored(difference: Difference) -> Difference:
@@ -156,7 +190,7 @@ def _same(one: str, other: str, table: Table, examples: Examples) -> bool:
     return bool(np.array_equal(a.values, b.values, equal_nan=True))
 
 
-def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[Difference]:
+def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[tuple[Difference, Estimate]]:
     import numpy as np
 
     a, b, paired = _matched(scores, row.runs, baseline.runs)
@@ -167,23 +201,22 @@ def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[Di
         return []
     half, p = found.half_interval(), found.p_value
     deviation = math.sqrt(np.mean([np.nanvar(scores.values[side], axis=1).mean() for side in (a, b)]))
-    return [
-        Difference(
-            row.label,
-            baseline.label,
-            metric,
-            found.value,
-            found.value - half,
-            found.value + half,
-            p_value=p,
-            p_holm=p,
-            effect_size=found.value / deviation if deviation else math.nan,
-            significant=p < LEVEL,
-            over_seeds=found.over_seeds,
-            seeds=min(len(a), len(b)),
-            examples=int((~np.isnan(scores.values[[*a, *b]])).all(0).sum()),
-        )
-    ]
+    difference = Difference(
+        row.label,
+        baseline.label,
+        metric,
+        found.value,
+        found.value - half,
+        found.value + half,
+        p_value=p,
+        p_holm=p,
+        effect_size=found.value / deviation if deviation else math.nan,
+        significant=p < LEVEL,
+        over_seeds=found.over_seeds,
+        seeds=min(len(a), len(b)),
+        examples=int((~np.isnan(scores.values[[*a, *b]])).all(0).sum()),
+    )
+    return [(difference, found)]
 
 
 def _matched(scores: Scores, one: Sequence[StoredRun], other: Sequence[StoredRun]) -> tuple[list[int], list[int], bool]:

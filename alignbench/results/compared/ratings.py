@@ -63,7 +63,7 @@ class Games:
 
 
 @dataclass(frozen=True)
-class _Match:
+class Match:
     """Two rows by number: `wins` and `ties` [seed, cluster] count the games that the first one won or drew, of `games`."""
 
     pair: tuple[int, int]
@@ -86,10 +86,10 @@ def ratings(table: Table, metric: str, examples: Examples) -> tuple[Rating, ...]
     seeds = [{run.record.identity.seed: i for run in row.runs for i in scores.of([run])} for row in rows]
     better = 1.0 if table.metrics[metric] is Direction.HIGHER else -1.0
     matches = [_match(scores, (a, b), seeds[a], seeds[b], better) for a, b in combinations(range(len(rows)), 2)]
-    return _rated([row.label for row in rows], [m for m in matches if m.games.any()])
+    return rated([row.label for row in rows], [m for m in matches if m.games.any()])
 
 
-def _match(scores: Scores, pair: tuple[int, int], a: dict[int, int], b: dict[int, int], better: float) -> _Match:
+def _match(scores: Scores, pair: tuple[int, int], a: dict[int, int], b: dict[int, int], better: float) -> Match:
     import numpy as np
 
     shared = sorted(a.keys() & b.keys())
@@ -101,10 +101,11 @@ def _match(scores: Scores, pair: tuple[int, int], a: dict[int, int], b: dict[int
     def by_cluster(which: Any) -> Floats:
         return np.stack([np.bincount(scores.clusters, row, scores.clusters.max() + 1) for row in which.astype(float)])
 
-    return _Match(pair, by_cluster(ahead > 0), by_cluster(played & (ahead == 0)), by_cluster(played))
+    return Match(pair, by_cluster(ahead > 0), by_cluster(played & (ahead == 0)), by_cluster(played))
 
 
-def _rated(labels: Sequence[tuple[str, ...]], matches: Sequence[_Match]) -> tuple[Rating, ...]:
+def rated(labels: Sequence[tuple[str, ...]], matches: Sequence[Match]) -> tuple[Rating, ...]:
+    """Those who played, the best first: `matches` are of two of `labels` by number."""
     import numpy as np
 
     rng = np.random.default_rng(SEED)
@@ -112,7 +113,7 @@ def _rated(labels: Sequence[tuple[str, ...]], matches: Sequence[_Match]) -> tupl
     played = _played(_tallies(matches, None), matches)
     draws = [_played(_tallies(matches, rng), matches) for _ in range(DRAWS)]
 
-    def rated(rate: Callable[[Games], Series]) -> list[Score]:
+    def scored(rate: Callable[[Games], Series]) -> list[Score]:
         values = rate(played).reindex(rows).to_numpy()
         low, high = np.percentile([rate(drawn).reindex(rows).to_numpy() for drawn in draws], [2.5, 97.5], axis=0)
         return [Score(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
@@ -120,14 +121,14 @@ def _rated(labels: Sequence[tuple[str, ...]], matches: Sequence[_Match]) -> tupl
     orders = np.stack([elo(_shuffled(played, rng)).reindex(rows).to_numpy() for _ in range(ORDERS)])
     ends = np.percentile(orders, [2.5, 97.5], axis=0)
     elos = [Score(float(v), float(a), float(b)) for v, a, b in zip(orders.mean(0), *ends, strict=True)]
-    table = zip(labels, rated(strengths), elos, rated(win_rates), strict=True)
+    table = zip(labels, scored(strengths), elos, scored(win_rates), strict=True)
     played_by = [round(sum(m.games.sum() for m in matches if i in m.pair)) for i in rows]
     seeds = [min((len(m.games) for m in matches if i in m.pair), default=0) for i in rows]
     found = [Rating(*scores, n, met) for scores, n, met in zip(table, played_by, seeds, strict=True)]
     return tuple(sorted(found, key=lambda rating: -rating.average_win_rate.value))
 
 
-def _tallies(matches: Sequence[_Match], rng: np.random.Generator | None) -> list[tuple[float, float, float]]:
+def _tallies(matches: Sequence[Match], rng: np.random.Generator | None) -> list[tuple[float, float, float]]:
     """Wins of the first, ties and wins of the second in each match; with a generator in a bootstrap draw of it. All matches
     share the draw of clusters: they are the same prompts."""
     import numpy as np
@@ -146,7 +147,7 @@ def _tallies(matches: Sequence[_Match], rng: np.random.Generator | None) -> list
     return found
 
 
-def _played(tallies: Sequence[tuple[float, float, float]], matches: Sequence[_Match]) -> Games:
+def _played(tallies: Sequence[tuple[float, float, float]], matches: Sequence[Match]) -> Games:
     from evalica import Winner
 
     outcomes = (Winner.X, Winner.Draw, Winner.Y)

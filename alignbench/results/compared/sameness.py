@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from alignbench.errors import UserError
+from alignbench.errors import UserError, reason_of
 from alignbench.records import Direction, ExampleScore, Metric, MetricSpec
 from alignbench.results.compared.statistics import summarise
 from alignbench.results.compared.table import Table
@@ -182,4 +182,4 @@ def _lines(run: StoredRun) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}, line {number}: not a generation ({type(error).__name__}: {error}).") from error
+        raise UserError(f"{path}, line {number}: not a generation ({reason_of(error)}).") from error

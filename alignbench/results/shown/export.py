@@ -91,6 +91,7 @@ def as_json(table: Table, differences: Sequence[Difference] = ()) -> str:
     ]
     return json_text(
         {
+            "verdict": list(table.verdict),
             "rows": rows,
             "differences": [dataclasses.asdict(d) for d in differences],
             "incomplete": list(table.incomplete),

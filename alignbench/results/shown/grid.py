@@ -32,6 +32,24 @@ class Grid:
         return [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body[:-1], r"\bottomrule", r"\end{tabular}"]
 
 
+def in_table(drawn: Sequence[str], caption: str, label: str, below: Sequence[str], *, packages: str) -> list[str]:
+    """A LaTeX table environment around a drawn tabular. `below`: lines of LaTeX."""
+    return [
+        *([rf"% \usepackage{{{packages}}}"] if packages else []),
+        *(
+            rf"\providecommand{{\{rule}}}{{\hline}}" for rule in ("toprule", "midrule", "bottomrule")
+        ),  # booktabs' are finer
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex_text(caption)}}}",
+        rf"\label{{tab:{label}}}",
+        *drawn,
+        r"\par\smallskip\footnotesize",
+        *below,
+        r"\end{table}",
+    ]
+
+
 def markdown_text(text: str) -> str:
     """As literal text inside a Markdown table cell: no markup, HTML, link or new cell."""
     escaped = _MARKUP.sub(r"\\\g<0>", html.escape(plain(text), quote=False))
@@ -39,8 +57,8 @@ def markdown_text(text: str) -> str:
 
 
 def latex_text(text: str) -> str:
-    """As literal text; the signs that tables use as mathematics (amssymb)."""
-    return "".join(_LATEX.get(c, c) for c in plain(text))
+    """As literal text; the signs that tables use as mathematics (amssymb). Of what no plain LaTeX can set, the code point."""
+    return "".join(_LATEX.get(c) or (c if c.isascii() or c in _LATIN else f"U+{ord(c):04X}") for c in plain(text))
 
 
 # An underscore inside a word is no markup and stays readable. Bare addresses become links without any.
@@ -56,10 +74,11 @@ def _cells(cells: Iterable[str]) -> str:
     return "| " + " | ".join(markdown_text(cell.strip()) for cell in cells) + " |"
 
 
+_LATIN = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
 _LATEX = {
     **{c: rf"\{c}" for c in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "–": "--", "…": r"\dots{}",
-    "±": r"$\pm$", "†": r"$\dagger$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$",
+    "±": r"$\pm$", "−": r"$-$", "‡": r"$\ddagger$", "α": r"$\alpha$", "β": r"$\beta$", "√": r"$\surd$", "—": "---", "’": "'", "†": r"$\dagger$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$",
     "◆": r"$\blacklozenge$", "△": r"$\vartriangle$", "▽": r"$\triangledown$", "◇": r"$\lozenge$",
 }  # fmt: skip

@@ -15,18 +15,17 @@ from rich.text import Text
 
 from alignbench.errors import UserError
 from alignbench.results.compared.ratings import ORDERS, Rating, Score
-from alignbench.results.compared.table import Table
 from alignbench.results.shown.export import formula_free, json_text
-from alignbench.results.shown.grid import Grid, latex_text, markdown_text
-from alignbench.results.shown.render import NOT_APPLICABLE, remarks
+from alignbench.results.shown.grid import Grid, in_table, latex_text, markdown_text
+from alignbench.results.shown.render import NOT_APPLICABLE
 from alignbench.untrusted import plain
 
 HEADER = ("row", "Bradley-Terry", "Elo", "average win rate", "games")
 
 
-def draw(rated: Sequence[Rating], table: Table, metric: str, form: str) -> str:
-    """The ratings as text in one of the formats of `alignbench compare`."""
-    below = [*legend(metric, rated), *remarks(table)]
+def draw(rated: Sequence[Rating], notes: Sequence[str], metric: str, form: str) -> str:
+    """The ratings as text in one of the formats of `alignbench compare`, `notes` below them."""
+    below = [*legend(metric, rated), *notes]
     if form == "json":
         content = {"metric": metric, "ratings": [dataclasses.asdict(r) for r in rated], "notes": below}
         return json_text(content)
@@ -40,8 +39,9 @@ def in_form(grid: Grid, below: Sequence[str], form: str, option: str) -> str:
     if form == "markdown":
         return "\n".join([*grid.markdown(), "", *map(markdown_text, below)]) + "\n"
     if form == "latex":
-        lines = [r"% \usepackage{booktabs}", *grid.latex(), *(f"{latex_text(line)}\\par" for line in below)]
-        return "\n".join(lines) + "\n"
+        notes = [f"{latex_text(line)}\\par" for line in below]
+        label = option.removeprefix("--")
+        return "\n".join(in_table(grid.latex(), f"Alignment algorithms, {label}.", label, notes, packages="")) + "\n"
     if form == "html":
         raise UserError(f"{option} has no HTML page: choose another --format.")
     return terminal(grid, below)

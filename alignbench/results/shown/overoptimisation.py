@@ -52,10 +52,10 @@ def draw(table: Table, form: str) -> str:
         raise UserError(f"--overoptimisation: {why}.")
     if form == "json":
         return json_text({"runs": [_content(course) for course in found], "notes": problems})
-    if form not in ("terminal", "markdown"):
-        raise UserError(f"--overoptimisation has no --format {form}: choose terminal, markdown or json.")
+    if form not in ("text", "markdown"):
+        raise UserError(f"--overoptimisation has no --format {form}: choose text, markdown or json.")
     parts = [(_title(course), Grid(HEADER, [list(_lines(course.along))]), list(findings(course))) for course in found]
-    if form == "terminal":
+    if form == "text":
         return _terminal(parts, problems)
     lines: list[str] = []
     for title, grid, below in parts:

@@ -18,10 +18,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from alignbench.records import Direction
-from alignbench.results.compared.table import PAST_PEAK, UNANSWERED, Cell, Table, build_table
+from alignbench.results.compared.table import PAST_PEAK, UNANSWERED, Cell, Row, Table, build_table
 from alignbench.results.compared.training_points import has_points
 from alignbench.results.disk.runs import find_runs
-from alignbench.results.shown.grid import Grid, latex_text, markdown_text
+from alignbench.results.shown.grid import Grid, in_table, latex_text, markdown_text
 from alignbench.untrusted import plain
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ NOT_APPLICABLE = "–"
 BETTER, WORSE, OTHER = "▲△", "▼▽", "◆◇"
 """Marks of a significant difference: the first where its interval is over seeds, the second where over examples only."""
 
+MORE = (
+    "More: `alignbench compare` with --ratings METRIC (who wins how often), --at-kl NATS (all at one KL), "
+    "--output report.html (frontier, curves, responses)."
+)
 Texts = Mapping[str, Sequence[str]]
 
 
@@ -53,12 +57,15 @@ def with_warnings(table: Table) -> Table:
 def terminal(table: Table, width: int, differences: Sequence[Difference] = ()) -> RenderableType:
     """Blocks of as many algorithms as the width holds, with the SFT models in each; below them the differences."""
     baselines = [i for i, row in enumerate(table.rows) if row.baseline]
-    parts = _blocks(table, marked(table, differences), costs(table), baselines, width)
+    parts: list[RenderableType] = [Text(plain(line)) for line in table.verdict]
+    parts += [Text()] if parts else []
+    parts += _blocks(table, marked(table, differences), costs(table), baselines, width)
     for part in parted(differences):
         compared, amounts = amounts_of(table, part)
         parts += [Text(plain(title(part)), style="bold"), *_blocks(compared, amounts, {}, [], width)]
     parts += [Text(plain(line), style="dim") for line in caption(table, differences)]
     parts += [Text(plain(line), style="yellow") for line in remarks(table)]
+    parts += [Text(MORE, style="dim")] if differences or table.verdict else []
     return Group(*parts)
 
 
@@ -66,7 +73,8 @@ def _blocks(table: Table, cells: Texts, footer: Texts, fixed: list[int], width: 
     left = max(map(len, [*footer, *(_name(name, table) for name in cells)]), default=0)
     widths = [
         max(
-            len(text) for text in [*map(plain, row.label), *(texts[i] for texts in [*cells.values(), *footer.values()])]
+            len(text)
+            for text in [*map(plain, head(row, table)), *(texts[i] for texts in [*cells.values(), *footer.values()])]
         )
         + 2  # padding and divider
         for i, row in enumerate(table.rows)
@@ -88,7 +96,7 @@ def _blocks(table: Table, cells: Texts, footer: Texts, fixed: list[int], width: 
 def _block(table: Table, cells: Texts, footer: Texts, columns: Sequence[int]) -> RichTable:
     drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     drawn.add_column("", no_wrap=True)
-    for label in (table.rows[i].label for i in columns):
+    for label in (head(table.rows[i], table) for i in columns):
         header = Text("\n").join(Text(plain(part), style="" if i else "bold") for i, part in enumerate(label))
         drawn.add_column(header, justify="right", no_wrap=True)
     family = None
@@ -104,7 +112,8 @@ def _block(table: Table, cells: Texts, footer: Texts, columns: Sequence[int]) ->
 
 
 def markdown(table: Table, differences: Sequence[Difference] = ()) -> str:
-    lines = [*_grid(table, marked(table, differences), costs(table)).markdown(), ""] if table.rows else []
+    lines = [*(f"- {markdown_text(line)}" for line in table.verdict), *([""] if table.verdict else [])]
+    lines += [*_grid(table, marked(table, differences), costs(table)).markdown(), ""] if table.rows else []
     for part in parted(differences):
         compared, amounts = amounts_of(table, part)
         lines += [markdown_text(title(part)), "", *_grid(compared, amounts, {}).markdown(), ""]
@@ -115,17 +124,24 @@ def markdown(table: Table, differences: Sequence[Difference] = ()) -> str:
 
 
 def latex(table: Table, differences: Sequence[Difference] = ()) -> str:
-    """A tabular for booktabs and amssymb, with what its signs mean below it."""
+    """A table for amssymb, finer with booktabs: what it says as its caption, and below it what its signs mean, those that it has."""
     below = [latex_text(line) + r"\par" for line in [*caption(table, differences), *remarks(table)]]
     drawn = _grid(table, marked(table, differences), costs(table)).latex() if table.rows else []
-    return "\n".join([r"% \usepackage{booktabs,amssymb}", *drawn, *below]) + "\n"
+    said = " ".join(table.verdict) or "Alignment algorithms compared."
+    return "\n".join(in_table(drawn, said, "alignbench", below, packages="amssymb")) + "\n"
 
 
 def _grid(table: Table, cells: Texts, footer: Texts) -> Grid:
     metrics = [[f"{name} {ARROWS[table.metrics[name]]}", *texts] for name, texts in cells.items()]
-    header = ["metric", *(" ".join(row.label) for row in table.rows)]
+    header = ["metric", *(" ".join(head(row, table)) for row in table.rows)]
     below = [[name, *texts] for name, texts in footer.items()]
     return Grid(header, [metrics, below] if below else [metrics])
+
+
+def head(row: Row, table: Table) -> tuple[str, ...]:
+    """Of a row's column: its label, and that one seed alone is behind it, where others have more."""
+    more = any(len(other.seeds) > 1 for other in table.rows)
+    return (*row.label, "(1 seed)") if more and len(row.seeds) == 1 else row.label
 
 
 def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
@@ -135,9 +151,17 @@ def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
         return ["No finished run."]
     seeds, examples = "over seeds (Student's t)", "over evaluation examples only (clustered), training noise left out"
     interval = {(True,): seeds, (False,): examples, (False, True): f"{seeds}; one seed, marked *: {examples}"}
+    cells = [text for texts in _cells(table).values() for text in texts]
+    directions = table.metrics.values()
+    signs = [
+        *(["↑ higher is better"] if Direction.HIGHER in directions else []),
+        *(["↓ lower is better"] if Direction.LOWER in directions else []),
+        *([f"{NOT_APPLICABLE} does not apply"] if NOT_APPLICABLE in cells else []),
+    ]
+    uneven = "; − and + its ends where they are not equally far" if any(" −" in text for text in cells) else ""
     return [
-        f"↑ higher is better, ↓ lower is better, {NOT_APPLICABLE} does not apply.",
-        f"± half a 95% interval {interval[tuple(sorted(over_seeds))]}; − and + its ends where they are not equally far.",
+        *([f"{', '.join(signs)}."] if signs else []),
+        f"± half a 95% interval {interval[tuple(sorted(over_seeds))]}{uneven}.",
         *(_legend(differences) if differences else []),
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from alignbench import pretrained
 from alignbench_data.reasons import Unusable
 
 
@@ -41,5 +42,5 @@ def plain(said: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """What an error of a library says, cut to what a person reads."""
-    said = plain(str(error)) or type(error).__name__
+    said = plain(pretrained.one_line(error))
     return said if len(said) <= 300 else said[:300] + " ..."

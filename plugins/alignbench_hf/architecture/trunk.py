@@ -42,8 +42,8 @@ def first_pass(model: Any) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(
-            f"{type(model).__name__} cannot be trained here: a pass over a few tokens fails ({type(error).__name__}: "
-            f"{pretrained.one_line(error)})."
+            f"{type(model).__name__} cannot be trained here: a pass over a few tokens fails "
+            f"({pretrained.one_line(error)})."
         ) from error
 
 

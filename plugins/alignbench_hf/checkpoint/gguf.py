@@ -115,9 +115,7 @@ def _convert(gguf: Path, target: Path) -> None:
             )
             _repair_digits(tokenizer, gguf)
     except Exception as error:  # a damaged file or an unknown architecture fails in many ways
-        raise UserError(
-            f"{gguf} cannot be converted ({type(error).__name__}: {pretrained.one_line(error)})."
-        ) from error
+        raise UserError(f"{gguf} cannot be converted ({pretrained.one_line(error)}).") from error
     pretrained.check_report(gguf, packed, report)
     ensure_pad_token(tokenizer)
     # A model that came from a GGUF refuses to be saved: its weights go into one of the same shape that did not.

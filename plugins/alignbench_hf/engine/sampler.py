@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alignbench import POLICY, AlignbenchError, Rollout, Sampling, Sequences, TokenScores, UserError, functional
+from alignbench import POLICY, AlignbenchError, Decoded, Request, Rollout, Sampling, TokenScores, UserError, functional
 from alignbench_hf.engine.contract import AdapterUnknown, Answer, Engine, Question
 from alignbench_hf.roles import Roles
-from alignbench_hf.sampling import Decoded, Request
 
 CHECKED_ROWS = 8
 FOREIGN = 0.5  # nats a token on average: rounding, of weights to four bits too, is far below it
@@ -25,7 +24,7 @@ _SEEDS = 2**31
 
 
 class EngineSampler:
-    """Called as a role with a `Request`, as the decoding loop is with a model.
+    """Called with a `Request`, as the decoding loop is with a model too.
 
     The engine draws by its own random numbers: of a row's chances the first alone is used, as the seed of the row's request. What it
     says of its tokens is not what a training pass says, so that its rollouts are off-policy (`Rollout.off_policy`)."""
@@ -44,7 +43,7 @@ class EngineSampler:
     def version(self) -> str:
         return self._engine.version
 
-    def __call__(self, role: str, request: Request) -> Decoded:
+    def __call__(self, request: Request) -> Decoded:
         questions = [
             Question(
                 tuple(row[kept].tolist()),
@@ -59,7 +58,7 @@ class EngineSampler:
             )
         ]
         for _ in range(_SENT_AGAIN + 1):
-            name = self._send(role)
+            name = self._send(request.role)
             try:
                 answers = self._engine.sample(name, questions)
             except (
@@ -77,7 +76,7 @@ class EngineSampler:
             return found
         raise UserError(f"{self._engine.where} forgot its adapters {_SENT_AGAIN} times in one rollout: see its log.")
 
-    def rollout(self, found: Rollout, sampling: Sampling, score: Callable[[Sequences], TokenScores]) -> Rollout:
+    def rollout(self, found: Rollout, sampling: Sampling, score: Callable[..., TokenScores]) -> Rollout:
         """What was sampled, as the contract has it. `score`: what the model itself says of tokens.
 
         An engine's log-probabilities of tokens drawn by top-k or top-p are those of the cut distribution: there the model's own are
@@ -85,11 +84,13 @@ class EngineSampler:
         sequences = found.samples.sequences
         with torch.no_grad():
             if sampling.top_k > 0 or sampling.top_p < 1:
-                return replace(found, logprobs=score(sequences).logprobs, off_policy=True)
+                return replace(
+                    found, logprobs=score(sequences, temperature=sampling.temperature).logprobs, off_policy=True
+                )
             if not self._known:
                 few = sequences.select(slice(0, CHECKED_ROWS))
                 told = found.logprobs[:CHECKED_ROWS, : few.response_ids.shape[1]]
-                self._check_gap(told, score(few).logprobs, few.response_mask)
+                self._check_gap(told, score(few, temperature=sampling.temperature).logprobs, few.response_mask)
                 self._known = True
         return replace(found, off_policy=True)
 

@@ -1,0 +1,93 @@
+"""What a table says, in sentences: of each two rows, which primary metrics differ and which can't be told apart.
+
+No sentence says more than its test. Where the rows are few, each two of them are compared, and all of these tests are corrected for one
+another; else each row is compared with its baseline, as in the table of differences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+from alignbench.results.compared.examples import Examples
+from alignbench.results.compared.paired import MOST_SEEDS, Difference, between
+from alignbench.results.compared.table import Row, Table
+
+MOST_ROWS = 4
+"""Of which each two are compared: six pairs."""
+MOST_LINES = 12
+
+
+def verdict(
+    table: Table, differences: Sequence[Difference], examples: Examples, primary: Sequence[str], baseline: str = ""
+) -> tuple[str, ...]:
+    """A sentence for each comparison. `differences` are those of the table, from the row labelled `baseline` where that is given."""
+    trained = [row for row in table.rows if not row.baseline]
+    if not baseline and 1 < len(trained) <= MOST_ROWS:
+        compared = between(_pairs(trained, primary), table, examples, primary, primary)
+    else:
+        labels = {row.label for row in trained}
+        compared = tuple(d for d in differences if d.primary and d.row in labels)
+    by_pair: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Difference]] = {}
+    for difference in compared:
+        by_pair.setdefault((difference.row, difference.baseline), []).append(difference)
+    lines = [_sentence(found) for found in by_pair.values()]
+    more = [f"And {len(lines) - MOST_LINES} more rows: see the differences."] if len(lines) > MOST_LINES else []
+    return (*lines[:MOST_LINES], *more)
+
+
+def _pairs(rows: Sequence[Row], primary: Sequence[str]) -> list[tuple[Row, Row]]:
+    """Each two, the one with more of the first primary metric first."""
+
+    def value(row: Row) -> float:
+        return next((row.cells[name].value for name in primary if name in row.cells), -math.inf)
+
+    return list(combinations(sorted(rows, key=value, reverse=True), 2))
+
+
+def _sentence(found: Sequence[Difference]) -> str:
+    row, other = (" ".join(label) for label in (found[0].row, found[0].baseline))
+    told = [_told(d) for d in found if d.significant]
+    open_ = [_open(d) for d in found if not d.significant]
+    parts = [f"{', '.join(told)}"] if told else []
+    parts += [f"can't be told apart in {', '.join(open_)}"] if open_ else []
+    return f"{row} against {other} ({_over(found)}): {'; '.join(parts)}."
+
+
+def _over(found: Iterable[Difference]) -> str:
+    seeds = sorted({d.seeds for d in found})
+    if seeds == [1]:
+        return "one seed: training noise is left out"
+    return f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+
+
+def _told(d: Difference) -> str:
+    low, high = sorted((abs(d.low), abs(d.high)))
+    return f"{'higher' if d.value > 0 else 'lower'} {words(d.metric)} by {_number(abs(d.value))} ({_number(low)} to {_number(high)})"
+
+
+def _open(d: Difference) -> str:
+    """With what it would take to tell a difference like the one that was seen."""
+    if d.value == 0:
+        return f"{words(d.metric)} (equal)"
+    seen = f"{_number(d.value, '+')}, {_number(d.low, '+')} to {_number(d.high, '+')}"
+    if math.isnan(d.seeds_needed):
+        return f"{words(d.metric)} ({seen})"
+    if math.isinf(d.seeds_needed):
+        return f"{words(d.metric)} ({seen}: not by {MOST_SEEDS} seeds on these prompts)"
+    return f"{words(d.metric)} ({seen}: takes about {max(d.seeds_needed, d.seeds + 1):.0f} seeds)"
+
+
+def words(metric: str) -> str:
+    """A metric's name in a sentence: `helpfulness/gold_reward` is gold reward, `sycophancy/agreement` sycophancy agreement."""
+    family, _, name = metric.partition("/")
+    if name.lower() == "kl":
+        return "KL"
+    return (name if "_" in name else f"{family} {name}").replace("_", " ").strip()
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Two decimals, more where that leaves no digit."""
+    decimals = 2 if abs(value) >= 0.01 or value == 0 else min(6, 1 - math.floor(math.log10(abs(value))))
+    return f"{value:{sign}.{decimals}f}"

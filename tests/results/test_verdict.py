@@ -1,0 +1,175 @@
+"""What a table says in sentences, and the options that choose what it shows; from folders of runs."""
+
+import math
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from alignbench.results.compared.paired import Estimate
+from alignbench.results.compared.verdict import words
+from tests.results.on_disk import compare, dpo, ppo, write, write_scores
+
+GOLD, AGREEMENT = "helpfulness/gold_reward", "sycophancy/agreement"
+
+
+def runs(folder, effect: float = 0.5, seeds: int = 4, **changes):
+    """PPO and DPO on some seeds: PPO's gold reward is higher by `effect`, their agreement is not told apart."""
+    rng = np.random.default_rng(0)
+    for settings, gold in ((ppo, 2 + effect), (dpo, 2.0)):
+        for seed in range(seeds):
+            own = settings(seed=seed)
+            run = write(folder, own, algo=own["algo"]["name"], **changes)
+            write_scores(run, GOLD, list(gold + rng.normal(size=60) * 0.2 + rng.normal() * 0.02))
+            write_scores(run, AGREEMENT, list(rng.normal(size=60) * 0.2 + rng.normal() * 0.3))
+
+
+def shown(capsys, *arguments) -> str:
+    assert compare(list(map(str, arguments))) == 0
+    return capsys.readouterr().out
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_each_two_of_few_rows_are_told_apart_or_not(tmp_path, capsys):
+    runs(tmp_path)
+    said = flat(shown(capsys, tmp_path))
+    assert said.startswith("ppo against dpo (4 seeds): higher gold reward by 0.4"), said
+    told, _, open_ = said.partition("; can't be told apart in ")
+    assert "agreement" not in told and open_.startswith("sycophancy agreement (") and " seeds)" in open_
+    markdown = shown(capsys, tmp_path, "--format", "markdown")
+    assert markdown.startswith("- ppo against dpo")
+
+
+def test_what_is_no_difference_is_not_said_to_be_one(tmp_path, capsys):
+    runs(tmp_path, effect=0.0)
+    said = shown(capsys, tmp_path, "--format", "markdown").splitlines()[0]
+    assert said.startswith("- ") and "can't be told apart in gold reward (" in said
+    assert "higher" not in said and "lower" not in said
+
+
+def test_one_seed_says_that_it_leaves_training_noise_out_and_stands_in_the_head(tmp_path, capsys):
+    runs(tmp_path, seeds=1)
+    text = shown(capsys, tmp_path, "--format", "markdown")
+    assert "(one seed: training noise is left out)" in text.splitlines()[0]
+    write_scores(write(tmp_path, ppo(seed=1)), GOLD, [2.0, 3.0])
+    text = shown(capsys, tmp_path, "--format", "markdown")
+    assert "| metric | dpo (1 seed) | ppo |" in text
+
+
+def test_rows_that_are_shown_by_force_are_not_judged(tmp_path, capsys):
+    runs(tmp_path)
+    write(tmp_path, {**ppo(), "data": {"world_seed": 7}}, data="hh", config_hash="other")
+    assert "against" not in shown(capsys, tmp_path, "--force", "--format", "markdown").partition("| metric")[0]
+
+
+def test_seeds_needed_are_those_of_a_simulation():
+    """Differences of one value a seed, of a known spread: as many seeds as said find them in about 80% of cases."""
+    spread, effect = 0.3, 0.25
+    estimate = Estimate(effect, spread**2 / 5, 4.0, 0.0, math.nan, over_seeds=True)
+    needed = int(estimate.seeds_needed(5, 1))
+    rng, found = np.random.default_rng(0), []
+    for _ in range(4000):
+        values = effect + spread * rng.normal(size=needed)
+        again = Estimate(values.mean(), values.var(ddof=1) / needed, needed - 1.0, 0.0, math.nan, over_seeds=True)
+        found.append(again.p_value < 0.05)
+    assert 0.77 < np.mean(found) < 0.87, (needed, np.mean(found))
+    assert Estimate(effect, spread**2 / 5, 4.0, 1.0, 99.0, over_seeds=True).seeds_needed(5, 1) == math.inf
+    assert math.isnan(Estimate(effect, 0.0, math.nan, 0.01, 99.0, over_seeds=False).seeds_needed(1, 1))
+    assert estimate.seeds_needed(5, 10) > needed, "more tests take more seeds"
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("helpfulness/gold_reward", "gold reward"),
+        ("sycophancy/agreement", "sycophancy agreement"),
+        ("optimization/kl", "KL"),
+    ],
+)
+def test_metrics_in_words(metric, expected):
+    assert words(metric) == expected
+
+
+def test_metrics_are_chosen_and_what_is_tested_stays(tmp_path, capsys):
+    runs(tmp_path)
+    text = shown(capsys, tmp_path, "--metrics", "sycophancy", "--format", "markdown")
+    assert AGREEMENT in text and f"| {GOLD}" not in text and "higher gold reward" in text
+    assert compare([str(tmp_path), "--metrics", "sycofancy"]) == 2
+    assert "sycophancy" in capsys.readouterr().err
+
+
+def test_only_takes_several_values(tmp_path, capsys):
+    runs(tmp_path, seeds=1)
+    write(tmp_path, {"algo": {"name": "kto"}, "eval": {"prompts": 600}, "seed": 0}, algo="kto")
+    head = (
+        shown(capsys, tmp_path, "--only", "algo=ppo,dpo", "--format", "markdown")
+        .partition("| metric")[2]
+        .splitlines()[0]
+    )
+    assert "ppo" in head and "dpo" in head and "kto" not in head
+
+
+def test_an_ending_that_names_no_format_is_refused(tmp_path, capsys):
+    runs(tmp_path, seeds=1)
+    assert compare([str(tmp_path), "--output", str(tmp_path / "table.xlsx")]) == 2
+    assert ".csv" in capsys.readouterr().err and not (tmp_path / "table.xlsx").exists()
+
+
+def test_details_of_a_refusal_are_told_where_they_are_asked_for(tmp_path, capsys):
+    write(tmp_path, {**ppo(), "sft": {"updates": 1}, "eval": {"prompts": 1}})
+    write(tmp_path, {**ppo(), "sft": {"updates": 2}, "eval": {"prompts": 2}}, config_hash="other")
+    assert compare([str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert compare([str(tmp_path), "--verbose"]) == 2
+    err = capsys.readouterr().err
+    assert "eval.prompts" in err and "sft.updates" in err
+
+
+def test_latex_has_caption_and_label_and_compiles(tmp_path, capsys):
+    runs(tmp_path)
+    text = shown(capsys, tmp_path, "--format", "latex")
+    assert r"\caption{ppo against dpo" in text and r"\label{tab:alignbench}" in text
+    if not (pdflatex := shutil.which("pdflatex")):
+        pytest.skip("no TeX is installed: Debian's texlive-latex-base has one")
+    document = "\\documentclass{article}\n\\usepackage{amssymb}\n\\begin{document}\n" + text + "\\end{document}\n"
+    (tmp_path / "table.tex").write_text(document)
+    done = subprocess.run(
+        [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "table.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+CSV = "left,right,winner,item\na,b,a,1\nb,a,left,2\na,b,tie,3\na,c,a,1\nb,c,right,2\nc,b,c,3\n"
+
+
+def test_comparisons_from_elsewhere_are_rated(tmp_path, capsys):
+    (tmp_path / "judged.csv").write_text(CSV)
+    text = shown(capsys, "--comparisons", tmp_path / "judged.csv", "--format", "csv")
+    rows = {line.split(",")[0]: line.split(",") for line in text.splitlines()}
+    win_rate = rows["row"].index("average_win_rate")
+    assert float(rows["a"][win_rate]) == pytest.approx((0.5 + 1) / 2)  # a-b: won, lost, drawn; a-c: won
+    assert float(rows["b"][win_rate]) == pytest.approx((0.5 + 0) / 2)
+    assert rows["c"][rows["row"].index("games")] == "3"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("winner", "winer"), "no column winner"),
+        (("a,b,a,1", "a,b,z,1"), "line 2: winner is 'z'"),
+        (("a,b,a,1", "a,a,a,1"), "line 2: left and right must be two names"),
+        ((CSV[23:], ""), "no comparisons of two"),
+    ],
+)
+def test_comparisons_that_cannot_be_read_name_their_line(tmp_path, capsys, change, message):
+    (tmp_path / "judged.csv").write_text(CSV.replace(*change))
+    assert compare(["--comparisons", str(tmp_path / "judged.csv")]) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.splitlines()) == 1
