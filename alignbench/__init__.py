@@ -29,6 +29,7 @@ from alignbench.memory_plan import Does, Part, Work
 from alignbench.optimizer_config import (
     MISSING_EOS,
     AlgorithmConfig,
+    CorrectedConfig,
     ImplicitReward,
     LabelConfig,
     OptimizerConfig,
@@ -90,6 +91,7 @@ __all__ = [
     "Case",
     "Constraint",
     "Consumes",
+    "CorrectedConfig",
     "DataSource",
     "Decoded",
     "Demonstration",

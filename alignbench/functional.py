@@ -23,6 +23,7 @@ from alignbench.distributed import idles as idles
 from alignbench.distributed import keep_step as keep_step
 from alignbench.distributed import passes as passes
 from alignbench.errors import NonFiniteError, UserError
+from alignbench.optimization.importance import correction as correction
 from alignbench.optimizer_config import OptimizerConfig
 from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
 from alignbench.selection import select

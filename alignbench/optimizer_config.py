@@ -13,6 +13,7 @@ from alignbench.selection import Selected, select
 
 PAIRS = ("all", "best_worst")
 MISSING_EOS = ("subtract", "replace", "keep")
+IMPORTANCE = ("token", "sequence", "none")
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,27 @@ class RolloutConfig(OptimizerConfig):
             raise UserError(
                 f"batch_size={self.batch_size} must be a multiple of samples_per_prompt={self.samples_per_prompt}."
             )
+
+
+@dataclass
+class CorrectedConfig(RolloutConfig):
+    """Options of algorithms that weigh samples which are not quite the policy's own (`Rollout.off_policy`), by
+    `functional.correction`. Without effect where the policy's own loop samples."""
+
+    inert: ClassVar[Mapping[str, str]] = {"sampler_gap_limit": "it ends a run, or does nothing"}
+
+    importance: str = "token"
+    """Truncated importance sampling where an engine samples: weights pi / pi_sampler of each token, of the whole sequence, or none."""
+    importance_clip: float = bounded(2.0, above=0, most=1e6)
+    """The largest of those weights."""
+    sampler_gap_limit: float = bounded(0.3, least=0, most=1e6)
+    """An engine whose log-probabilities are further from the policy's ends the run, nats a token, the mean |difference| of an update;
+    0: none does."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.importance not in IMPORTANCE:
+            raise unknown_name("importance", self.importance, IMPORTANCE)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import torch
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.build import build_scratch
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
+from alignbench_hf.engine.contract import Engine
 from alignbench_hf.policy import HFPolicy
 from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -85,6 +86,7 @@ def adapters(
     alpha: float = 8.0,
     seed: int = 0,
     device: torch.device = CPU,
+    engine: Engine | None = None,
     **changes: object,
 ) -> HFPolicy:
     """A policy of LoRA adapters on a frozen base, moved away from it: a fresh adapter changes nothing."""
@@ -104,7 +106,7 @@ def adapters(
             merge_while_sampling=config.merge_adapters,
             gradient_checkpointing=config.gradient_checkpointing,
         )
-    policy = HFPolicy(config, roles, letters(), pretrained=True, device=device)
+    policy = HFPolicy(config, roles, letters(), pretrained=True, device=device, engine=engine)
     move(policy, seed=seed)
     return policy
 

@@ -132,7 +132,11 @@ class Policy(ABC):
         self, prompts: Sequence[Prompt], sampling: Sampling, *, n: int = 1, role: str = POLICY, rng: torch.Generator
     ) -> Rollout:
         """Samples n responses to each prompt from POLICY or REFERENCE, in the order of `records.expand`; a response ends
-        at its first EOS. With `sampling.max_new_tokens` prompts may be as long as the window leaves room for."""
+        at its first EOS. With `sampling.max_new_tokens` prompts may be as long as the window leaves room for.
+
+        All chance comes from `rng`. An engine that draws by random numbers of its own is given a seed from it for each response: it
+        repeats itself as far as the engine does, its tokens are others than those of another sampler, and its rollouts say
+        `off_policy`."""
 
     def generate_watched(
         self,

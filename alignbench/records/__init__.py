@@ -229,11 +229,15 @@ class Samples:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Responses sampled from the policy. `logprobs` [B, R]: of each token as it was sampled, 0 where masked."""
+    """Responses sampled from the policy. `logprobs` [B, R]: of each token as it was sampled, 0 where masked.
+
+    `off_policy`: they are not exactly the policy's own, because an engine of its own arithmetic sampled them, or the weights of an
+    earlier update did; `functional.correction` says what to do about it."""
 
     samples: Samples
     logprobs: Tensor
     temperature: float
+    off_policy: bool = False
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ class RolloutTerms:
 
     `values`, `values_before` [B, R + 1]: the scalar role that is trained beside the policy, at the states before each token and, in
     the column after a row's last token, at the end; 0 beyond it, None where there is none. `shared`: whether it is read from the
-    policy's own states. `earlier_kl`: mean log pi / pi_ref of a response in each update before this one."""
+    policy's own states. `earlier_kl`: mean log pi / pi_ref of a response in each update before this one. `sampled` [B, R]: what the
+    sampler says of each token, where it was not the policy itself; else None."""
 
     responses: ResponseTerms
     untempered: ResponseTerms
@@ -62,6 +63,7 @@ class RolloutTerms:
     values_before: Tensor | None
     shared: bool
     earlier_kl: tuple[float, ...]
+    sampled: Tensor | None = None
 
 
 Terms = ResponseTerms | PairTerms | LabelTerms | RolloutTerms

@@ -197,7 +197,8 @@ def permuted(batch: Batch, rng: torch.Generator, *, group: int = 1) -> Batch:
     if isinstance(batch, ScoredRollout):
         samples: Samples = batch.rollout.samples.select(rows)
         width = samples.sequences.response_ids.shape[1]
-        rollout = Rollout(samples, batch.rollout.logprobs[rows, :width], batch.rollout.temperature)
+        old = batch.rollout
+        rollout = Rollout(samples, old.logprobs[rows, :width], old.temperature, old.off_policy)
         return ScoredRollout(rollout, batch.scores[rows])
     if isinstance(batch, DemonstrationBatch):
         return DemonstrationBatch(batch.sequences.select(rows))

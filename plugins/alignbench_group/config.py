@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import MISSING_EOS, RolloutConfig, UserError, bounded, unknown_name
+from alignbench import MISSING_EOS, CorrectedConfig, UserError, bounded, unknown_name
 
 KL_IN = ("loss", "reward")
 KL_ESTIMATORS = ("k1", "k2", "k3")
@@ -14,7 +14,7 @@ LENGTH_NORMALISATION = ("response", "none")
 
 
 @dataclass
-class GroupConfig(RolloutConfig):
+class GroupConfig(CorrectedConfig):
     """What RLOO and GRPO share: several responses to each prompt, compared with one another."""
 
     updates: int = 50
@@ -55,12 +55,18 @@ class GroupConfig(RolloutConfig):
 class RLOOConfig(GroupConfig):
     """REINFORCE with a leave-one-out baseline on whole responses, KL in the reward (arXiv 2402.14740)."""
 
+    importance: str = "sequence"
+    """As in CorrectedConfig; a response is one action here."""
+
 
 @dataclass
 class GRPOConfig(GroupConfig):
     """Group relative policy optimisation (arXiv 2402.03300), and its unbiased form Dr. GRPO (arXiv 2503.20783)."""
 
-    inert: ClassVar[Mapping[str, str]] = {"kl_estimator=k1": "it is refused in the loss, and unused in the reward"}
+    inert: ClassVar[Mapping[str, str]] = {
+        **GroupConfig.inert,
+        "kl_estimator=k1": "it is refused in the loss, and unused in the reward",
+    }
 
     samples_per_prompt: int = 8
     """As in GroupConfig."""

@@ -21,7 +21,10 @@ def rloo(config: RLOOConfig, terms: RolloutTerms) -> Tensor:
         group = group_of(config, row)
         others = [rewards[i] for i in group if i != row]
         advantage = rewards[row] - sum(others) / len(others)
-        ratio = (terms.responses.logprobs[row].sum() - terms.responses.before[row].sum()).exp()
+        # Of the response; to the gradient of its logarithm each token adds with its own weight.
+        now, weights = terms.responses.logprobs[row], importance(config, terms, row)
+        moved = (weights * (now - now.detach())).sum()
+        ratio = (now.detach().sum() + moved - terms.responses.before[row].sum()).exp()
         total = total - clipped(ratio, advantage, config.clip_ratio)
     return total / len(terms.rows)
 
@@ -42,8 +45,18 @@ def grpo(config: GRPOConfig, terms: RolloutTerms) -> Tensor:
             # Equation 4 is k3: pi_ref / pi - log(pi_ref / pi) - 1.
             k3 = (reference - new).exp() - (reference - new) - 1
             tokens = tokens + config.kl_coef * (k3 if config.kl_estimator == "k3" else (new - reference) ** 2 / 2)
+        tokens = importance(config, terms, row)[t.mask[row]] * tokens
         total = total + (tokens.mean() if config.length_normalisation == "response" else tokens.sum())
     return total / len(terms.rows)
+
+
+def importance(config: GroupConfig, terms: RolloutTerms, row: int) -> Tensor:
+    """min(pi / pi_sampler, C) of each token or of the response, before the first step (truncated importance sampling)."""
+    before = terms.responses.before[row]
+    if terms.sampled is None or config.importance == "none":
+        return torch.ones_like(before)
+    ratio = (before - terms.sampled[row]).exp()
+    return (ratio if config.importance == "token" else ratio.prod().expand_as(ratio)).clip(max=config.importance_clip)
 
 
 def group_of(config: GroupConfig, row: int) -> range:

@@ -18,20 +18,21 @@ from alignbench_group.config import GroupConfig
 
 @dataclass(frozen=True)
 class Experience:
-    """What the optimisation phase holds fixed. Log-probabilities are [B, R], 0 outside the response; advantages [B]."""
+    """What the optimisation phase holds fixed. Log-probabilities are [B, R], 0 outside the response; advantages [B]; `weights` [B, R]
+    are those of `functional.correction`."""
 
     sequences: Sequences
     logprobs: Tensor
     ref_logprobs: Tensor
     advantages: Tensor
+    weights: Tensor
 
     def select(self, rows: Tensor) -> Experience:
         """The given rows, trimmed as Sequences.select does."""
         sequences = self.sequences.select(rows)
         width = sequences.response_mask.shape[1]
-        return Experience(
-            sequences, self.logprobs[rows, :width], self.ref_logprobs[rows, :width], self.advantages[rows]
-        )
+        logprobs, ref, weights = (part[rows, :width] for part in (self.logprobs, self.ref_logprobs, self.weights))
+        return Experience(sequences, logprobs, ref, self.advantages[rows], weights)
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
         flat = groups.amax(1) == groups.amin(1)
         advantages = self._advantages(groups).masked_fill(flat[:, None], 0.0).reshape(-1)
 
-        # 4. Clipped steps.
+        # 4. Clipped steps. Where an engine sampled, a token counts as the policy would have drawn it.
+        correction = functional.correction(batch.rollout, old.logprobs, config)
         steps_before, learning_rate = self._optimizer.steps, self._optimizer.next_update()
-        measured = self._optimise(Experience(sequences, old.logprobs, ref.logprobs, advantages))
+        measured = self._optimise(Experience(sequences, old.logprobs, ref.logprobs, advantages, correction.weights))
 
         # 5. What happened; KL in nats per response.
         metrics = {
@@ -102,6 +104,7 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
             "eos_rate": float(samples.finished.float().mean()),
             "groups_without_spread": float(flat.float().mean()),
             "learning_rate": learning_rate,
+            **correction.figures,
             **measured,
         }
         return UpdateReport(metrics, self._optimizer.steps - steps_before)

@@ -73,12 +73,15 @@ def group_advantages(rewards: Tensor, std_eps: float | None) -> Tensor:
 def grpo_loss(
     logprobs: Tensor, part: Experience, weights: Tensor, clip_ratio: float, kl_coef: float, estimator: str
 ) -> PartLoss:
-    """Sum over responses of w times the sum over tokens of the clipped loss + kl_coef KL (equation 3); weights [B]."""
+    """Sum over responses of w times the sum over tokens of the clipped loss + kl_coef KL (equation 3); weights [B]. Both are means over
+    what was sampled, so that both take the tokens' own weights, those of the sampler."""
     mask = part.sequences.response_mask.bool()
     # A weight above 0 passes through the minimum of the clipped loss, so it may sit on the advantage.
-    loss = functional.policy_loss(logprobs, part.logprobs, (weights * part.advantages)[:, None], mask, clip_ratio)
+    advantages = (weights * part.advantages)[:, None] * part.weights
+    loss = functional.policy_loss(logprobs, part.logprobs, advantages, mask, clip_ratio)
     total = loss.total
     if kl_coef > 0:
-        kl = functional.masked_sum(ESTIMATORS[estimator](logprobs, part.ref_logprobs), mask, dim=1)
+        estimates = ESTIMATORS[estimator](logprobs, part.ref_logprobs) * part.weights
+        kl = functional.masked_sum(estimates, mask, dim=1)
         total = total + kl_coef * (weights * kl).sum()
     return PartLoss(total, loss.clipped, mask.sum())

@@ -44,7 +44,9 @@ class RLOO(GroupOptimizer):
 
     def _loss(self, logprobs: Tensor, part: Experience) -> PartLoss:
         mask = part.sequences.response_mask
-        new, old = (functional.masked_sum(tokens, mask, dim=1)[:, None] for tokens in (logprobs, part.logprobs))
+        # The ratio is that of the response; what each token adds to its gradient has the token's own weight.
+        weighed = logprobs.detach() + part.weights * (logprobs - logprobs.detach())
+        new, old = (functional.masked_sum(tokens, mask, dim=1)[:, None] for tokens in (weighed, part.logprobs))
         whole = torch.ones_like(new, dtype=torch.bool)
         loss = functional.policy_loss(new, old, part.advantages[:, None], whole, self._config.clip_ratio)
         return PartLoss(loss.total, loss.clipped, whole.sum())

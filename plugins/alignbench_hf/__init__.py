@@ -15,7 +15,7 @@ def register_models(register: Register) -> None:
 @hookimpl
 def register_samplers(register: Register) -> None:
     register("loop", LoopConfig, "alignbench_hf.decoding.compiled:Loop")
-    register("generate", GenerateConfig, "alignbench_hf.sampling:Generate")
+    register("generate", GenerateConfig, "alignbench_hf.decoding.samplers:Generate")
 
 
 # bitsandbytes warns at import of optional kernels; a user who did not ask for quantisation should not read it.

@@ -13,15 +13,16 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, load_peft_weights
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignbench import POLICY, AlignbenchError, UserError, pretrained
+from alignbench_hf.architecture.lora import lean
 from alignbench_hf.architecture.targets import adapt, what_peft_sets_right
 from alignbench_hf.architecture.trunk import Sharing
 from alignbench_hf.export import load_again, notes, plain_model
-from alignbench_hf.lora import lean
 from alignbench_hf.memory import FreedMemory
 from alignbench_hf.quantization import evaluation_mode, merged
 from alignbench_hf.roles import Model, Roles, require_same_weights
@@ -163,6 +164,15 @@ class AdapterRoles(Roles):
             save_embedding_layers=False,
             state_dict=self._adapters(),
         )
+
+    def adapter(self, role: str) -> dict[str, torch.Tensor]:
+        return self._state(role)
+
+    def write_adapter(self, role: str, path: Path) -> None:
+        path.mkdir()
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self._state(role).items()}
+        save_file(weights, path / SAFETENSORS_WEIGHTS_NAME)
+        self._config.save_pretrained(str(path))
 
     def load(self, path: Path) -> None:
         pretrained.require_file(path / SAFETENSORS_WEIGHTS_NAME)  # peft would take a pickle instead, or ask the hub

@@ -19,6 +19,7 @@ from alignbench_hf.chat.load import check_gguf, load_chat
 from alignbench_hf.checkpoint.resolve import is_hub_id, resolve
 from alignbench_hf.checkpoint.tokenizer import ensure_pad_token
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
+from alignbench_hf.engine.choose import chosen
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.probe import check_reading
 from alignbench_hf.quantization import check_unpacking, evaluation_mode, keep_trainable, quantization_config
@@ -60,6 +61,7 @@ def build_pretrained(
     own = checkpoint.tokenizer()
     ensure_pad_token(own)
     chat = load_chat(config, own, folder)  # before any weight is read
+    engine = chosen(config, folder, str(dtype).removeprefix("torch."))
     shards = shards_of(config, device)
     model = checkpoint.model(
         AutoModelForCausalLM,
@@ -106,5 +108,12 @@ def build_pretrained(
     with checkpoint.reading("its first pass"):
         roles.sharing = check_reading(roles.use(POLICY), roles.computing, sharing)
     return HFPolicy(
-        config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder), chat=chat
+        config,
+        roles,
+        own,
+        pretrained=True,
+        device=device,
+        fingerprint=pretrained.fingerprint(folder),
+        chat=chat,
+        engine=engine,
     )

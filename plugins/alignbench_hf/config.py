@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 VALUE_TRUNKS = ("own", "shared")
 DECODES = ("auto", "eager", "compiled")
+ENGINE = "vllm"
 HEADS = ("linear", "evidence")
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("none", "nf4", "int8")
@@ -47,9 +49,10 @@ class PolicyConfig:
     """Tokens that no response may hold, as in transformers' generation config: their probability is 0 in sampling and in
     every log-probability."""
     sampler: str = "loop"
-    """Who decodes: loop (this package's own), generate (transformers' own loop: the same tokens, slower; a check), or one of a plugin's."""
+    """Who decodes: loop (this package's own), generate (transformers' own loop: the same tokens, slower; a check), one of a plugin's, or
+    vllm (an engine, which takes adapters alone; its random numbers are its own)."""
     sampler_options: dict[str, Any] = field(default_factory=dict)
-    """Options of that sampler, by name."""
+    """Options of that sampler, by name; of vllm those of vLLM in this process, such as {gpu_memory_utilization: 0.3}."""
     decode: str = "auto"
     """How sampler=loop takes a step: eager (operation by operation), compiled (with a cache of fixed size, on a GPU captured as a CUDA
     graph, on a CPU compiled, which takes long and gains nothing), or auto: compiled on a GPU where that works, else eager."""
@@ -70,6 +73,8 @@ class PolicyConfig:
 
     def uses(self) -> tuple[Selected, ...]:
         """As `uses` of any component's config: its sampler."""
+        if self.sampler == ENGINE:  # it stands in the loop's place, and takes its own options
+            return (select("sampler", "loop", {}, where="model.sampler_options"),)
         return (select("sampler", self.sampler, self.sampler_options, where="model.sampler_options"),)
 
     def savings(self) -> dict[str, list[Any]]:
@@ -80,6 +85,15 @@ class PolicyConfig:
 def _one_of(option: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise unknown_name(f"model.{option}", value, choices)
+
+
+def require_vllm() -> None:
+    """Raises UserError where vLLM cannot run in this process."""
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "model.sampler=vllm needs the package vllm, which is not installed here: install it, or give model.sampler_url=<a vLLM "
+            "server's address>."
+        )
 
 
 def _halves(size: int) -> list[int]:
@@ -106,6 +120,8 @@ class ScratchConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sampler == ENGINE:
+            raise UserError("model.sampler=vllm takes adapters on a pretrained base: this model is trained whole.")
         if self.hidden_size % self.num_heads:
             raise UserError(
                 f"model.hidden_size={self.hidden_size} must be a multiple of model.num_heads={self.num_heads}."
@@ -157,6 +173,10 @@ class PretrainedConfig(PolicyConfig):
     attention: str = "auto"
     """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where sdpa has a slow
     backward pass, and elsewhere sdpa, or eager where the architecture has no other."""
+    sampler_url: str = ""
+    """Of model.sampler=vllm: the address of a vLLM server (http://host:8000) that holds the base; empty: vLLM runs in this process."""
+    sampler_patience: float = bounded(120.0, least=0, most=1e6)
+    """Seconds that the server may be away, while it starts anew, before the run ends; it can be resumed."""
     shard: bool = False
     """Divide the base among the processes that torchrun started, by torch's fully_shard: each holds its part of every layer, and all
     put a layer together for the time of its pass, in sampling too (merge_adapters is then false). Adapters are whole in each."""
@@ -190,10 +210,23 @@ class PretrainedConfig(PolicyConfig):
             raise UserError(f"model.wheel={self.wheel} is no package's name.")
         if self.gguf_file and (not self.gguf_file.endswith(".gguf") or ".." in self.gguf_file.split("/")):
             raise UserError(f"model.gguf_file={self.gguf_file} is no .gguf file inside model.path.")
+        if self.sampler_url and not self.sampler_url.startswith(("http://", "https://")):
+            raise UserError(f"model.sampler_url={self.sampler_url} is no address: write it as http://host:8000.")
+        if self.sampler != ENGINE and self.sampler_url:
+            raise UserError(f"model.sampler_url is of model.sampler={ENGINE}: it is {self.sampler}.")
+        if self.sampler_url and self.sampler_options:
+            raise UserError(
+                "model.sampler_options are of vLLM in this process: a server (model.sampler_url) has its own."
+            )
         try:
             datetime.datetime.fromisoformat(self.template_date)
         except ValueError:
             raise UserError(f"model.template_date={self.template_date!r} is no date: write it as 2026-01-31.") from None
+
+    @property
+    def merges(self) -> bool:
+        """Whether there are merged layers while this process samples."""
+        return self.merge_adapters and self.sampler != ENGINE
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
@@ -203,6 +236,8 @@ class PretrainedConfig(PolicyConfig):
                 "-m alignbench, or use model.shard=false."
             )
         check_there(self.path, "model.path", hub=not self.path.endswith(".gguf"))
+        if self.sampler == ENGINE and not self.sampler_url:
+            require_vllm()
         if self.chat_template.endswith(".jinja"):
             check_there(self.chat_template, "model.chat_template")
 
@@ -219,7 +254,7 @@ class PretrainedConfig(PolicyConfig):
         found = super().savings()
         if not self.gradient_checkpointing:
             found["gradient_checkpointing"] = [True]
-        if self.merge_adapters:
+        if self.merges:
             found["merge_adapters"] = [False]
         if self.quantization == "none" and not self.gguf_file and not self.path.endswith(".gguf"):
             found["quantization"] = ["nf4"]

@@ -101,7 +101,7 @@ def plan_pretrained(config: PretrainedConfig, works: Sequence[Work], device: str
         auto.itemsize,
         config.lora_rank,
         checkpointing=config.gradient_checkpointing,
-        merges=config.merge_adapters,
+        merges=config.merges,
         shares_prompts=True,
         eager=attention(config.attention, torch.device(device)) == "eager",
     )

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +37,8 @@ from alignbench_hf.architecture.trunk import text_config, window
 from alignbench_hf.chat.tokens import Chat, pad, token_ids
 from alignbench_hf.checkpoint.base_file import check_base, write_base
 from alignbench_hf.config import PolicyConfig
+from alignbench_hf.engine.contract import Engine
+from alignbench_hf.engine.sampler import EngineSampler
 from alignbench_hf.export import (
     COMPARED_TOKENS,
     differences,
@@ -79,6 +80,7 @@ class HFPolicy(Policy):
         device: torch.device,
         fingerprint: str = "",
         chat: Chat | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self._chat = chat or Chat(tokenizer)
         self.tokenizer, self.device, self.pretrained = tokenizer, device, pretrained
@@ -89,13 +91,15 @@ class HFPolicy(Policy):
         self._window = window(roles.use(POLICY))
         # Processes that keep in step put each layer together as the host comes to it.
         self.decode = "eager" if getattr(config, "shard", False) else config.decode
+        self._engine = EngineSampler(engine, roles, self._suppressed) if engine else None
         (chosen,) = config.uses()
         self._sampler: Sampler = chosen.build(policy=self)
 
     # --- tokens ---
 
     def fingerprint(self) -> str:
-        return f"{self._fingerprint}-{self._chat.fingerprint()}" if self._fingerprint else ""
+        by = f"-vllm-{self._engine.version}" if self._engine else ""
+        return f"{self._fingerprint}-{self._chat.fingerprint()}{by}" if self._fingerprint else ""
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -192,13 +196,13 @@ class HFPolicy(Policy):
             watch([row[:end] for row, end in zip(parts.ids.tolist(), parts.mask.sum(1).tolist(), strict=True)])
 
         ends = torch.tensor(self._chat.ends, device=self.device)
-        size = self._config.generation_batch_size
+        size = len(rows) if self._engine else self._config.generation_batch_size  # an engine makes its own batches
         with (
             functional.within_memory(
                 f"sampling {size} responses at once", half("model.generation_batch_size", size), MERGE
             ),
             torch.no_grad(),
-            self._read_by_sampler(role) as (model, output),
+            self._sampling(role) as sample,
         ):
             for piece in functional.passes(order, size):
                 width = int(prompt_mask[piece].sum(1).max())
@@ -215,7 +219,7 @@ class HFPolicy(Policy):
                     watch=partial(told, piece) if watch else None,
                     role=role,
                 )
-                put(piece, self._sampler.sample(model, output, request))
+                put(piece, sample(request))
         if functional.idles(len(rows)):
             for found in (parts.ids, parts.mask, parts.logprobs, parts.finished):
                 found.zero_()
@@ -225,16 +229,17 @@ class HFPolicy(Policy):
         ids = parts.ids.masked_fill(~mask, self.tokenizer.pad_token_id)
         sequences = Sequences(prompt_ids, prompt_mask, ids[:, :keep], mask[:, :keep])
         samples = Samples(rows, self._texts(sequences), sequences, parts.finished.bool())
-        return Rollout(samples, parts.logprobs[:, :keep], sampling.temperature)
+        rollout = Rollout(samples, parts.logprobs[:, :keep], sampling.temperature)
+        return self._engine.rollout(rollout, sampling, partial(self.logprobs, role=role)) if self._engine else rollout
 
     @contextlib.contextmanager
-    def _read_by_sampler(self, role: str) -> Iterator[tuple[Any, Any]]:
-        """The role's model and its output, where the sampler reads them: adapters are merged for that."""
-        if not self._sampler.reads_model:
-            yield None, None
+    def _sampling(self, role: str) -> Iterator[Callable[[Request], Decoded]]:
+        """The one place where it is decided who samples. Adapters are merged where the sampler reads the model."""
+        if self._engine or not self._sampler.reads_model:
+            yield self._engine or partial(self._sampler.sample, None, None)
             return
         with self._roles.sampling(role) as model, self._roles.computing():
-            yield model, self._output(model)
+            yield partial(self._sampler.sample, model, self._output(model))
 
     def _texts(self, sequences: Sequences) -> tuple[str, ...]:
         lengths = sequences.response_mask.sum(1).tolist()

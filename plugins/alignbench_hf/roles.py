@@ -72,6 +72,14 @@ class Roles(ABC):
         """Writes the policy's adapter alone into `path`. Raises UserError where there is none."""
         raise UserError("All weights of this model were trained, so that it has no adapter: use --merged.")
 
+    def adapter(self, role: str) -> Mapping[str, Tensor]:
+        """The tensors of a role's adapter, by the names that peft saves them under."""
+        raise NotImplementedError
+
+    def write_adapter(self, role: str, path: Path) -> None:
+        """Writes the adapter of any role into the new folder `path`, as other programs load it."""
+        raise NotImplementedError
+
     def with_adapter(self, path: Path) -> Model:
         """The base, loaded anew, with the adapter that `save_adapter` wrote: by transformers and peft alone."""
         raise NotImplementedError

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import MISSING_EOS, RolloutConfig, UserError, bounded, unknown_name
+from alignbench import MISSING_EOS, CorrectedConfig, UserError, bounded, unknown_name
 
 VALUE_INIT = ("reward", "policy")
 
 
 @dataclass
-class PPOConfig(RolloutConfig):
+class PPOConfig(CorrectedConfig):
     """PPO with a per-token KL penalty to the frozen SFT model (arXiv 1707.06347, 1909.08593, 2203.02155)."""
 
     scalar_roles: ClassVar[tuple[str, ...]] = ("value",)

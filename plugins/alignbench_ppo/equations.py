@@ -38,7 +38,8 @@ def loss(config: PPOConfig, terms: RolloutTerms) -> Tensor:
     for row in terms.rows.tolist():
         ratio = (t.logprobs - t.before)[row, : lengths[row]].exp()
         near_one = ratio.clip(1 - config.clip_ratio, 1 + config.clip_ratio)
-        policy.append(-torch.minimum(ratio * advantages[row], near_one * advantages[row]))
+        weight = importance(config, terms, row, lengths[row])
+        policy.append(-weight * torch.minimum(ratio * advantages[row], near_one * advantages[row]))
         new, old, target = terms.values[row, : lengths[row]], old_values[row], returns[row]
         error = (new - target) ** 2
         if config.clip_value > 0:
@@ -46,6 +47,14 @@ def loss(config: PPOConfig, terms: RolloutTerms) -> Tensor:
             error = torch.maximum(error, (near - target) ** 2)
         value.append(error / 2)
     return torch.cat(policy).mean() + (config.value_coef if terms.shared else 1.0) * torch.cat(value).mean()
+
+
+def importance(config: PPOConfig, terms: RolloutTerms, row: int, length: int) -> Tensor:
+    """min(pi / pi_sampler, C) of each token or of the response, before the first step (truncated importance sampling)."""
+    if terms.sampled is None or config.importance == "none":
+        return torch.ones(length).double()
+    ratio = (terms.responses.before[row, :length] - terms.sampled[row, :length]).exp()
+    return (ratio if config.importance == "token" else ratio.prod().repeat(length)).clip(max=config.importance_clip)
 
 
 def coefficient(config: PPOConfig, earlier_kl: tuple[float, ...]) -> float:

@@ -133,6 +133,10 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         explained = explained_variance(values, returns, mask)
         if config.whiten_advantages:
             advantages = functional.masked_whiten(advantages, mask)
+        # Where an engine sampled, a token counts as the policy would have drawn it. A weight above 0 passes through the minimum of
+        # the clipped loss, so it may sit on the advantage; the value network is fitted to the responses as they came.
+        correction = functional.correction(batch.rollout, old.logprobs, config)
+        advantages = advantages * correction.weights
 
         # 4. Clipped steps.
         steps_before, learning_rate = self._optimizer.steps, self._optimizer.next_update()
@@ -150,6 +154,7 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             "eos_rate": float(samples.finished.float().mean()),
             "explained_variance": explained,
             "learning_rate": learning_rate,
+            **correction.figures,
             **measured,
         }
         if config.kl_target > 0:

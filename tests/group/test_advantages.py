@@ -79,7 +79,8 @@ def random_part(seed: int) -> Experience:
     ids = torch.zeros(3, 4, dtype=torch.long)
     old, ref = (torch.randn(3, 4, generator=generator, dtype=torch.float64).masked_fill(~mask, 0.0) for _ in range(2))
     advantages = torch.randn(3, generator=generator, dtype=torch.float64)
-    return Experience(Sequences(ids[:, :1], mask[:, :1], ids, mask), old, ref, advantages)
+    sampler = torch.rand(3, 4, generator=generator, dtype=torch.float64) + 0.5
+    return Experience(Sequences(ids[:, :1], mask[:, :1], ids, mask), old, ref, advantages, sampler)
 
 
 @pytest.mark.parametrize("estimator", ["k2", "k3"])
@@ -99,7 +100,7 @@ def test_the_loss_and_its_gradient_token_by_token(estimator: str, seed: int) -> 
                 assert float(new.grad[i, t]) == 0
                 continue
             n, o, r = (float(x[i, t].detach()) for x in (new, part.logprobs, part.ref_logprobs))
-            a, w, rho = float(part.advantages[i]), float(weights[i]), math.exp(n - o)
+            a, w, rho = float(part.advantages[i]), float(weights[i] * part.weights[i, t]), math.exp(n - o)
             bounded = min(max(rho, 1 - eps), 1 + eps)
             kl, slope = (
                 (0.5 * (n - r) ** 2, n - r)

@@ -59,7 +59,9 @@ class Table:
         sequences = Sequences(ids[:, :1], self.mask[:, :1], ids, self.mask)
         for _ in range(steps):
             new = self.logprobs()
-            experience = Experience(sequences, new.detach(), ref, torch.zeros(len(ref), dtype=torch.float64))
+            experience = Experience(
+                sequences, new.detach(), ref, torch.zeros(len(ref), dtype=torch.float64), torch.ones_like(ref)
+            )
             (gradient,) = torch.autograd.grad(loss(new, experience), self.logits)
             chosen = torch.zeros_like(self.logits)
             probability = new.detach().sum(1, keepdim=True).exp().expand_as(self.mask)[self.mask]
@@ -82,7 +84,9 @@ def grpo_ascent(config: GRPOConfig, world: ExactProblem, row: int, k: float = fl
         centred = (rewards - (p * rewards).sum()) * (1 - 1 / k)
         if config.scale_by_std:
             centred = centred / ((p * centred**2).sum().sqrt() + config.std_eps)
-        part = Experience(experience.sequences, experience.logprobs, experience.ref_logprobs, centred)
+        part = Experience(
+            experience.sequences, experience.logprobs, experience.ref_logprobs, centred, experience.weights
+        )
         weights = p / table.mask.sum(1) if config.length_normalisation == "response" else p
         kl_coef = config.kl_coef if config.kl_in == "loss" else 0.0
         return grpo_loss(new, part, weights, config.clip_ratio, kl_coef, config.kl_estimator).total

@@ -11,9 +11,10 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from alignbench_hf import adapters, prompts, sampling
+from alignbench_hf import adapters, prompts
 from alignbench_hf.build import build_pretrained
 from alignbench_hf.config import PretrainedConfig
+from alignbench_hf.decoding import samplers as sampling
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.quantization import evaluation_mode, keep_trainable, quantization_config
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict

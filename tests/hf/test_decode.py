@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from alignbench_hf import sampling
 from alignbench_hf.config import DECODES, PretrainedConfig
+from alignbench_hf.decoding import samplers as sampling
 from alignbench_hf.decoding.compiled import Compiled
 from alignbench_hf.decoding.fixed import FixedLayer
 from alignbench_hf.policy import HFPolicy

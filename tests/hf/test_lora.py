@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from alignbench_hf.lora import lean
+from alignbench_hf.architecture.lora import lean
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from alignbench_hf import config, scalar
-from alignbench_hf import sampling as module
+from alignbench_hf.decoding import samplers as module
+from alignbench_hf.decoding.samplers import draw
 from alignbench_hf.policy import HFPolicy
-from alignbench_hf.sampling import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -127,13 +127,13 @@ FAULTS = (
     Fault("numpy", "alignbench_hf.policy.HFPolicy._texts", read_by_numpy, "can't convert cuda:0 device type tensor to numpy"),
     Fault("a mask made on the host", "alignbench_hf.policy.pad", mask_of_the_host, TWO_DEVICES),
     Fault("scores left on the CPU in a batch", "alignbench.pipeline.experience.checked_scores", result_of(Tensor.cpu), TWO_DEVICES),
-    Fault("positions counted on the CPU", "alignbench_hf.sampling.positions", result_of(Tensor.cpu), TWO_DEVICES),
+    Fault("positions counted on the CPU", "alignbench_hf.decoding.samplers.positions", result_of(Tensor.cpu), TWO_DEVICES),
     Fault(
         "a head left on the CPU", "alignbench_hf.scalar.LinearHead.to", lambda original: lambda head, device: head, TWO_DEVICES
     ),
     Fault("a role copied to the CPU", "alignbench_hf.roles.CopiedRoles.add", copy_on_the_cpu, TWO_DEVICES, "dpo, copies"),
     Fault(
-        "a gradient on the CPU", "alignbench_hf.lora._AddAdapter.backward", gradient_on_the_cpu,
+        "a gradient on the CPU", "alignbench_hf.architecture.lora._AddAdapter.backward", gradient_on_the_cpu,
         "expected device cuda:0 but got cpu",
     ),
     Fault(
@@ -147,7 +147,7 @@ FAULTS = (
         "states in float32 before a head in bfloat16", "alignbench_hf.architecture.output._StandIn.forward", states_in_another_type,
         "same dtype", "ppo, gpt_neox in bfloat16",
     ),
-    Fault("one wait more a token", "alignbench_hf.sampling.draw", one_wait_more, "waits a token: 1.125, at most 0.125", ""),
+    Fault("one wait more a token", "alignbench_hf.decoding.samplers.draw", one_wait_more, "waits a token: 1.125, at most 0.125", ""),
     Fault(
         "a wait in a step that is captured", "alignbench_hf.decoding.compiled.draw", one_wait_more, "launches a token, captured",
         "",
@@ -160,5 +160,5 @@ FAULTS = (
         "a mask without its last column", "alignbench_hf.decoding.fixed.FixedLayer.get_seq_length",
         result_of(lambda column: column - 1), "a compiled step does not work", "sampling, captured",
     ),
-    Fault("two casts more in every adapted layer", "alignbench_hf.lora._forward", one_cast_more, "kernels a layer, forward", ""),
+    Fault("two casts more in every adapted layer", "alignbench_hf.architecture.lora._forward", one_cast_more, "kernels a layer, forward", ""),
 )  # fmt: skip

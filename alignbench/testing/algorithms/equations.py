@@ -172,6 +172,7 @@ def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor]
         values_before=None if role is None else values(trial.policy, start[role], start[POLICY], shown, shared=shared),
         shared=shared,
         earlier_kl=kls,
+        sampled=batch.rollout.logprobs.double() if batch.rollout.off_policy else None,
     )
 
 

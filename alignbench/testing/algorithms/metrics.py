@@ -105,6 +105,10 @@ def _of_rollouts(
     kl = float((mine - theirs).sum(1).mean())
     scores = batch.scores.double().reshape(-1, config.samples_per_prompt)
     yield "reward", (float(scores.mean()),)
+    if batch.rollout.off_policy:
+        apart = torch.where(mask, mine - batch.rollout.logprobs.double(), 0.0)
+        yield "sampler_gap", (float(apart.abs().sum() / mask.sum()),)
+        yield "sampler_kl", (float((torch.expm1(apart) - apart).sum(1).mean()),)
     if config.scalar_roles and all(getattr(config, name, value) == value for name, value in UNDISCOUNTED.items()):
         known = update.start[config.scalar_roles[0]].double()
         guess = values(trial.policy, known, table, shown, shared=trial.policy.shares_trunk)[:, :-1][mask]

@@ -11,13 +11,16 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from alignbench import functional
-from alignbench.optimizer_config import RolloutConfig
+from alignbench.optimizer_config import CorrectedConfig, RolloutConfig
 from alignbench.pipeline.experience import Batch
 from alignbench.records import POLICY, Rollout, Samples, ScoredRollout, Sequences, UpdateReport
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.seeds import Seeds
 from alignbench.testing.tabular import TabularPolicy
 from alignbench.testing.trial import Trial
+
+SAMPLER_OFF = 0.1
+"""Nats a token, the standard deviation of a sampler that is not the policy: within half of the default of sampler_gap_limit."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def _keys(policy: TabularPolicy, sequences: Sequences) -> Tensor:
 
 
 def varied_batch(trial: Trial) -> Batch:
-    """A batch in which no response comes twice, some scores tie, one pair is a toss-up and good labels are fewer than bad ones."""
+    """A batch in which no response comes twice, some scores tie, one pair is a toss-up and good labels are fewer than bad ones. Where
+    the algorithm corrects for it, a sampler that is not quite the policy drew the responses."""
     rng = Seeds(trial.seed).torch(f"varied batch {trial.updates}")
     if isinstance(trial.config, RolloutConfig):
         return _rollout(trial, trial.config, rng)
@@ -155,4 +159,8 @@ def _rollout(trial: Trial, config: RolloutConfig, rng: torch.Generator) -> Score
     scores[1:2] = scores[1:2].round()
     with torch.no_grad():
         known = trial.policy.logprobs(samples.sequences, role=config.samples_from, temperature=config.temperature)
-    return ScoredRollout(Rollout(samples, known.logprobs, config.temperature), scores.flatten())
+    sampled, corrects = known.logprobs, isinstance(config, CorrectedConfig)
+    if corrects:
+        noise = SAMPLER_OFF * torch.randn(sampled.shape, generator=rng)
+        sampled = torch.where(samples.sequences.response_mask.bool(), sampled + noise, 0.0)
+    return ScoredRollout(Rollout(samples, sampled, config.temperature, corrects), scores.flatten())

@@ -16,9 +16,9 @@ from alignbench.functional import draw
 from alignbench_hf.architecture.trunk import read
 from alignbench_hf.config import LoopConfig
 from alignbench_hf.decoding.fixed import FixedLayer, UnfitError, fixed_cache
+from alignbench_hf.decoding.samplers import LOOK_EVERY, Begun, begin, first_going, loop, still_going
 from alignbench_hf.probe import FAR
 from alignbench_hf.prompts import positions
-from alignbench_hf.sampling import LOOK_EVERY, Begun, begin, first_going, loop, still_going
 
 EVICT_AT = 0.5
 """Share of unfinished rows at which finished ones leave a batch that is captured: it is then captured anew, which takes about as long

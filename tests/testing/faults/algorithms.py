@@ -25,6 +25,7 @@ GRPO = "algo=grpo"
 
 ALGORITHMS = (
     # Rewards
+    Fault("the sampler's weights left out", PPO, "advantages = advantages * correction.weights", "pass", "every_option_acts"),
     Fault("KL penalty with the wrong sign", PPO, "mask, -kl_coef * functional", "mask, kl_coef * functional", "reaches_its_optimum"),
     Fault("KL penalty of half its weight", PPO, "mask, -kl_coef * functional", "mask, -0.5 * kl_coef * functional", "reaches_its_optimum"),
     Fault("KL penalty left out", PPO, "mask, -kl_coef * functional.kl_k1(logprobs, ref_logprobs), ", "mask, torch.zeros_like(logprobs), ", "reaches_its_optimum"),
@@ -144,6 +145,7 @@ ALGORITHMS = (
     # A user's label_smoothing does nothing.
     Fault("label_smoothing not passed on", ONLINE_DPO, "            label_smoothing=config.label_smoothing,\n", "", "steps_follow_the_stated_loss"),
     # Groups
+    Fault("the sampler's weights on the ratio too", RLOO, "logprobs.detach() + part.weights * (logprobs - logprobs.detach())", "part.weights * logprobs", "steps_follow_the_stated_loss"),
     Fault("baseline of the neighbouring group", RLOO, "return rewards - others", "return rewards - others.roll(1, 0)", "order_makes_no_difference"),
     Fault("baseline as the advantage", RLOO, "return rewards - others", "return others", "reaches_its_optimum"),
     Fault("groups across prompts", RLOO, "groups = rewards.reshape(-1, config.samples_per_prompt)", "groups = rewards.reshape(config.samples_per_prompt, -1).T", "order_makes_no_difference", "alignbench_group.groups"),
@@ -182,6 +184,7 @@ ALGORITHMS = (
     # Length is rewarded again.
     Fault("both divided by the chosen response's length", SIMPO, "simpo_loss(chosen.mean, rejected.mean", "simpo_loss(chosen.mean, rejected.logprob / chosen.tokens", "metrics_are_what_they_are_called"),
     # Hard prompts set the scale of easy ones.
+    Fault("the sampler's weights left out of the KL", GRPO, "part.ref_logprobs) * part.weights", "part.ref_logprobs)", "steps_follow_the_stated_loss"),
     Fault("deviation of the whole batch", GRPO, "rewards.std(1, keepdim=True, correction=0)", "rewards.std(correction=0)", "metrics_are_what_they_are_called"),
     # With kl_in=reward the KL is paid for twice.
     Fault("KL in the loss and in the reward", GRPO, "kl_coef = 0.0 if self._kl_in_reward else config.kl_coef", "kl_coef = config.kl_coef", "reaches_its_optimum"),

@@ -10,8 +10,8 @@ MODELS = (
     # Models
     Fault("padding read as if it were the prompt", SCRATCH, "    mask = prompt_mask.bool()\n", "    mask = torch.ones_like(prompt_mask, dtype=torch.bool)\n", "a_row_does_not_depend_on_its_batch", "alignbench_hf.prompts"),
     Fault("logits scaled on their way out", SCRATCH, "logits = logits.view(*states.shape[:-1], logits.shape[-1])", "logits = 1.05 * logits.view(*states.shape[:-1], logits.shape[-1])", "logprobs_are_those_of_transformers", "alignbench_hf.architecture.output"),
-    Fault("temperature left out of sampling", SCRATCH, "logits.float() / request.sampling.temperature", "logits.float()", "sampled_logprobs_are_those_that_it_computes", "alignbench_hf.sampling"),
-    Fault("chances that are not uniform", SCRATCH, "below = chances.double()[:, None] *", "below = chances.double()[:, None] ** 1.3 *", "tokens_come_as_often_as_their_probability_says", "alignbench_hf.sampling"),
+    Fault("temperature left out of sampling", SCRATCH, "logits.float() / request.sampling.temperature", "logits.float()", "sampled_logprobs_are_those_that_it_computes", "alignbench_hf.decoding.samplers"),
+    Fault("chances that are not uniform", SCRATCH, "below = chances.double()[:, None] *", "below = chances.double()[:, None] ** 1.3 *", "tokens_come_as_often_as_their_probability_says", "alignbench_hf.decoding.samplers"),
     Fault("chances drawn without their generator", SCRATCH, "torch.rand(len(rows), limit, generator=rng,", "torch.rand(len(rows), limit,", "sampling_depends_on_its_generator_alone", "alignbench_hf.policy"),
     Fault("dropout on the states", SCRATCH, "hidden, output = self._states(role, sequences)", "hidden, output = self._states(role, sequences)\n        hidden = nn.functional.dropout(hidden, 0.1)", "dropout_is_off", "alignbench_hf.policy"),
     Fault("a trainable weight that is not used", SCRATCH, "return list(self._roles.named_parameters(POLICY).values())", "return [*self._roles.named_parameters(POLICY).values(), nn.Parameter(torch.ones(2))]", "every_trainable_weight_learns", "alignbench_hf.policy"),

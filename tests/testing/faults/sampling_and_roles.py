@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.testing.faults.fault import Fault
 
 SCRATCH = "model=scratch"
-POLICY, SAMPLING = "alignbench_hf.policy", "alignbench_hf.sampling"
+POLICY, SAMPLING = "alignbench_hf.policy", "alignbench_hf.decoding.samplers"
 ROLES, SCALAR = "alignbench_hf.roles", "alignbench_hf.scalar"
 
 MODEL_FAULTS = (
