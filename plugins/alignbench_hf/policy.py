@@ -92,8 +92,7 @@ class HFPolicy(Policy):
         # Processes that keep in step put each layer together as the host comes to it.
         self.decode = "eager" if getattr(config, "shard", False) else config.decode
         self._engine = EngineSampler(engine, roles, self._suppressed) if engine else None
-        (chosen,) = config.uses()
-        self._sampler: Sampler = chosen.build(policy=self)
+        self._sampler: Sampler = config.uses()[0].build(policy=self)
 
     # --- tokens ---
 
@@ -183,8 +182,7 @@ class HFPolicy(Policy):
         # Longest prompts first: rows of one batch then have about the same length and share little padding.
         order = prompt_mask.sum(1).argsort(descending=True, stable=True)
         ids = torch.zeros((len(rows), limit), dtype=torch.long, device=self.device)
-        finished = torch.zeros(len(rows), dtype=torch.long, device=self.device)
-        parts = Decoded(ids, torch.zeros_like(ids), torch.zeros(ids.shape, device=self.device), finished)
+        parts = Decoded(ids, ids.clone(), torch.zeros(ids.shape, device=self.device), ids[:, 0].clone())
 
         def put(piece: Tensor, decoded: Decoded) -> None:
             parts.ids[piece], parts.mask[piece] = decoded.ids, decoded.mask.long()
