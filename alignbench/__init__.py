@@ -20,9 +20,11 @@ from alignbench.contracts import (
     Watch,
 )
 from alignbench.contracts.known import Case, Known
+from alignbench.contracts.report import ReportRow, Section
+from alignbench.contracts.sampler import Sampler
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
-from alignbench.hookspecs import Register, RunFinished, RunStarted, RunStep, hookimpl
+from alignbench.hookspecs import Register, RegisterFunction, RunFinished, RunStarted, RunStep, hookimpl
 from alignbench.memory_plan import Does, Part, Work
 from alignbench.optimizer_config import (
     MISSING_EOS,
@@ -70,6 +72,7 @@ from alignbench.records import (
     expand,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.decoding import Decoded, Request
 from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
@@ -88,6 +91,7 @@ __all__ = [
     "Constraint",
     "Consumes",
     "DataSource",
+    "Decoded",
     "Demonstration",
     "DemonstrationBatch",
     "Description",
@@ -127,6 +131,9 @@ __all__ = [
     "Ranking",
     "Reference",
     "Register",
+    "RegisterFunction",
+    "ReportRow",
+    "Request",
     "ResponseTerms",
     "RewardSource",
     "Rollout",
@@ -135,10 +142,12 @@ __all__ = [
     "RunFinished",
     "RunStarted",
     "RunStep",
+    "Sampler",
     "Samples",
     "Sampling",
     "ScalarRole",
     "ScoredRollout",
+    "Section",
     "Seeds",
     "Selected",
     "Sequences",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,11 +18,17 @@ from torch import Tensor
 from alignbench import distributed
 from alignbench.contracts import Policy
 from alignbench.contracts import preferred as preferred
+from alignbench.distributed import anywhere as anywhere
+from alignbench.distributed import idles as idles
+from alignbench.distributed import keep_step as keep_step
+from alignbench.distributed import pieces as passes  # noqa: F401 - of rows whose gradients are not wanted
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.optimizer_config import OptimizerConfig
 from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
+from alignbench.selection import select
 from alignbench.token_logprobs import most_logits as most_logits
 from alignbench.token_logprobs import token_logprobs as token_logprobs
+from alignbench.token_sampling import draw as draw
 
 T = TypeVar("T")
 _LOWER = "Lower the learning rate."
@@ -159,18 +165,14 @@ def best_of_n_kl_bound(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-def learning_rate_at(update: int, *, updates: int, schedule: str, warmup: int) -> float:
-    """The factor on the learning rate at `update` (from 0): linear warm-up from 0, then constant, linear or cosine to 0."""
+def learning_rate_at(
+    update: int, *, updates: int, schedule: str, warmup: int, options: Mapping[str, Any] | None = None
+) -> float:
+    """The factor on the learning rate at `update` (from 0): linear warm-up from 0, then the schedule of that name with its options."""
     if update < warmup:
         return (update + 1) / (warmup + 1)
-    progress = (update - warmup) / max(updates - warmup, 1)
-    if schedule == "constant":
-        return 1.0
-    if schedule == "linear":
-        return max(1.0 - progress, 0.0)
-    if schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
-    raise ValueError(f"lr_schedule is constant, linear or cosine, not {schedule!r}")
+    progress = min((update - warmup) / max(updates - warmup, 1), 1.0)
+    return float(select("schedule", schedule, options or {}, where="lr_schedule_options").build(progress=progress))
 
 
 def require_finite(name: str, value: Tensor, *, hint: str = "") -> Tensor:
@@ -193,20 +195,8 @@ def within_memory(part: str, *ways: str) -> Iterator[None]:
         raise UserError(f"Out of memory in {part}. It takes less with {' or '.join(ways)}.") from error
 
 
-def _adamw(name: str, parameters: Iterable[torch.nn.Parameter]) -> Callable[..., torch.optim.Optimizer]:
-    """AdamW by name (see OPTIMIZERS), for parameters where they are."""
-    if name == "adamw":
-        return torch.optim.AdamW
-    if odd := {parameter.device.type for parameter in parameters} - {"cuda"}:
-        raise UserError(f"optimizer={name} needs a CUDA device, not {', '.join(sorted(odd))}: use optimizer=adamw.")
-    import bitsandbytes
-
-    paged: Callable[..., torch.optim.Optimizer] = bitsandbytes.optim.PagedAdamW8bit
-    return paged
-
-
 class ScheduledAdamW:
-    """AdamW over named groups of parameters, with the schedule and the gradient clipping of an OptimizerConfig.
+    """The optimizer of an OptimizerConfig (by default AdamW) over named groups of parameters, with its schedule and its clipping.
 
     Each group (a role: policy, value) is clipped to `max_grad_norm` on its own, so that large value gradients do not
     shrink the policy's step. `learning_rates`: of groups that have one of their own. `reaches`: of a group whose loss reaches the
@@ -223,24 +213,25 @@ class ScheduledAdamW:
         reaches: Mapping[str, str] | None = None,
     ) -> None:
         self._reached = {name: list(groups[other]) for name, other in (reaches or {}).items()}
-        self._beside: dict[
-            str, list[Tensor]
-        ] = {}  # as large as the reached weights: from a first loss to the step alone
+        # As large as the reached weights: from a first loss to the step alone.
+        self._beside: dict[str, list[Tensor]] = {}
         self._config, self._updates, self._update = config, updates, 0
         self._learning_rates = dict.fromkeys(groups, config.learning_rate) | dict(learning_rates or {})
-        adamw = _adamw(config.optimizer, itertools.chain(*groups.values()))
-        self._optimizer = adamw(
-            [{"params": list(parameters), "name": name} for name, parameters in groups.items()],
-            lr=config.learning_rate,
-            eps=config.adam_eps,
-            weight_decay=config.weight_decay,
+        self._groups = {name: list(parameters) for name, parameters in groups.items()}
+        chosen = select("optimizer", config.optimizer, config.optimizer_options, where="optimizer_options")
+        self._optimizer: torch.optim.Optimizer = chosen.build(
+            groups=[{"params": own, "name": name} for name, own in self._groups.items()], settings=config
         )
         self.steps = 0
 
     def next_update(self) -> float:
         """Sets the learning rates of the update that begins, and returns config.learning_rate as it stands there."""
         factor = learning_rate_at(
-            self._update, updates=self._updates, schedule=self._config.lr_schedule, warmup=self._config.warmup_updates
+            self._update,
+            updates=self._updates,
+            schedule=self._config.lr_schedule,
+            warmup=self._config.warmup_updates,
+            options=self._config.lr_schedule_options,
         )
         self._update += 1
         for group in self._optimizer.param_groups:
@@ -258,7 +249,7 @@ class ScheduledAdamW:
 
     def backward_of(self, group: str, loss: Tensor) -> None:
         """Adds the gradients of a loss of this group, that of the weights that it only reaches apart from their own."""
-        (own,) = (found["params"] for found in self._optimizer.param_groups if found["name"] == group)
+        own = self._groups[group]
         found = torch.autograd.grad(loss, [*own, *self._reached[group]], allow_unused=True)
         for parameter, gradient in zip(own, found, strict=False):
             if gradient is not None:
@@ -273,15 +264,15 @@ class ScheduledAdamW:
         Raises NonFiniteError before stepping, so that the weights stay those of the last good step."""
         limit = self._config.max_grad_norm if self._config.max_grad_norm > 0 else math.inf
         norms = {}
-        for group in self._optimizer.param_groups:
-            distributed.add_up_gradients(group["params"])
-            distributed.add_up(*(beside := self._gradients_beside(group["name"])))
-            gradients = [p.grad for p in group["params"] if p.grad is not None] + beside
-            norm = torch.nn.utils.get_total_norm(gradients)
-            torch.nn.utils.clip_grads_with_norm_(group["params"], limit, norm)
+        own = [distributed.gradients(parameters) for parameters in self._groups.values()]
+        besides = [self._gradients_beside(group) for group in self._groups]
+        distributed.add_up(*itertools.chain(*own, *besides))
+        for (group, parameters), gradients, beside in zip(self._groups.items(), own, besides, strict=True):
+            norm = torch.nn.utils.get_total_norm([*gradients, *beside])
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
             for gradient in beside:
                 gradient.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
-            norms[group["name"]] = float(require_finite(f"the {group['name']} gradient norm", norm, hint=_LOWER))
+            norms[group] = float(require_finite(f"the {group} gradient norm", norm, hint=_LOWER))
         for name, reached in self._reached.items():
             for parameter, gradient in zip(reached, self._beside[name], strict=True):
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
@@ -361,9 +352,8 @@ def add_up(*tensors: Tensor) -> None:
 
 def own_pieces(rows: Tensor, size: int) -> Iterator[Tensor]:
     """This process's share of `rows` (all of them, where there is but one process), at most `size` at a time."""
-    own = distributed.share(rows)
-    if len(own):
-        yield from own.split(size)
+    distributed.refuse_idle(len(rows))
+    yield from distributed.pieces(rows, size)
 
 
 def across_processes(sums: Mapping[str, float]) -> Mapping[str, float]:

@@ -51,6 +51,12 @@ class Register(Protocol):
     def __call__(self, name: str, config: type, target: str) -> None: ...
 
 
+class RegisterFunction(Protocol):
+    """`register(name, summary, target)`: a line that says what it is, and "package.module:function", imported only when it is called."""
+
+    def __call__(self, name: str, summary: str, target: str) -> None: ...
+
+
 @hookspec
 def register_algorithms(register: Register) -> None:
     """Register policy optimizers (`algo=`); the config derives from OptimizerConfig and declares `consumes`."""
@@ -84,6 +90,31 @@ def register_evaluations(register: Register) -> None:
 @hookspec
 def register_trackers(register: Register) -> None:
     """Register trackers (`tracker=`)."""
+
+
+@hookspec
+def register_optimizers(register: Register) -> None:
+    """Register optimizers of weights (named in `algo.optimizer`); the target makes a torch.optim.Optimizer."""
+
+
+@hookspec
+def register_schedules(register: Register) -> None:
+    """Register schedules of the learning rate (named in `algo.lr_schedule`); the target is a function."""
+
+
+@hookspec
+def register_samplers(register: Register) -> None:
+    """Register samplers of causal language models (named in `model.sampler`)."""
+
+
+@hookspec
+def register_commands(register: RegisterFunction) -> None:
+    """Register commands (`alignbench <name>`): `function(arguments)` returns the exit code."""
+
+
+@hookspec
+def register_sections(register: RegisterFunction) -> None:
+    """Register sections of the HTML report: `function(rows)` returns a Section, or None."""
 
 
 @hookspec

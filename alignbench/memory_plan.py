@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ADAMW_BYTES = 8.0
+"""Of AdamW's two moments, for each weight; what an optimizer is taken to need whose config has no `state_bytes`."""
+
 
 class Does(enum.Enum):
     """The passes that a model is asked for."""
@@ -25,7 +28,7 @@ class Work:
 
     `rows` are responses: those of one forward and backward pass in TRAIN, all that are asked for in SAMPLE and SCORE (the
     model has batches of its own there). `prompts` counts the different prompts among them. `roles` exist by then;
-    `optimized` are those with gradients and optimiser state, which stay for the whole stage; `optimizer` is an OPTIMIZERS name."""
+    `optimized` are those with gradients and optimiser state, which stay for the whole stage; that takes `state_bytes` for each weight."""
 
     stage: str
     does: Does
@@ -33,7 +36,7 @@ class Work:
     prompts: int
     roles: tuple[str, ...]
     optimized: tuple[str, ...] = ()
-    optimizer: str = "adamw"
+    state_bytes: float = ADAMW_BYTES
 
 
 @dataclass(frozen=True)

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from alignbench.bounds import bounded, check_bounds
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import POLICY, Consumes
+from alignbench.selection import Selected, select
 
-OPTIMIZERS = ("adamw", "paged_adamw_8bit")
-LR_SCHEDULES = ("constant", "linear", "cosine")
 PAIRS = ("all", "best_worst")
 MISSING_EOS = ("subtract", "replace", "keep")
 
 
 @dataclass(frozen=True)
 class ImplicitReward:
-    """What a trained policy takes a response to be worth, by itself: log pi / pi_ref of the whole response, in nats, or `per_token`
-    the mean log-probability of a token, without a reference. `beta` times the difference between two responses is the logit of the first
-    being preferred; None where the algorithm does not say so."""
+    """What a trained policy takes a response to be worth, by itself: log pi / pi_ref of the whole response, in nats. `per_token`: of a token
+    in the mean; `reference`: whether the reference's share is taken off, None: unless `per_token`. `beta` times the difference between two
+    responses is the logit of the first being preferred; None where the algorithm does not say so."""
 
     per_token: bool = False
     beta: float | None = None
+    reference: bool | None = None
+
+    @property
+    def uses_reference(self) -> bool:
+        return not self.per_token if self.reference is None else self.reference
 
 
 @dataclass
@@ -34,6 +38,10 @@ class AlgorithmConfig:
 
     scalar_roles: ClassVar[tuple[str, ...]] = ()
     """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory."""
+
+    kl_price: ClassVar[str | None] = None
+    """The option that is the price of one nat of KL, in units of the reward; empty where it has none. None: `kl_coef`, `beta` or `tau`, where
+    it has one of them. Data that knows the price, as the exact world, gives its own in place of the option's default."""
 
     inert: ClassVar[Mapping[str, str]] = {}
     """Options that change nothing in an update, each with the reason: the conformance kit holds all others to have an effect."""
@@ -76,16 +84,19 @@ class OptimizerConfig(AlgorithmConfig):
     micro_batch_size: int = bounded(64, least=1, most=1e6)
     """Rows per forward and backward pass: memory only, the result is the same up to floating-point order."""
     optimizer: str = "adamw"
-    """adamw, or paged_adamw_8bit: its moments in 8 bits, in pages that move to the host where a GPU's memory runs short
-    (bitsandbytes, CUDA alone)."""
+    """adamw, paged_adamw_8bit, muon, schedule_free, or one of a plugin's (`alignbench plugins` lists them)."""
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+    """Options of that optimizer alone, by name, as {momentum: 0.9}."""
     learning_rate: float = bounded(1e-5, least=0, most=100)
-    """Of AdamW, at its highest."""
+    """Of the optimizer, at its highest."""
     lr_schedule: str = "linear"
-    """constant, linear (to 0) or cosine (to 0), over all updates."""
+    """constant, linear, cosine, wsd, or one of a plugin's: how the learning rate goes over all updates after the warm-up."""
+    lr_schedule_options: dict[str, Any] = field(default_factory=dict)
+    """Options of that schedule, by name, as {final: 0.1}."""
     warmup_updates: int = bounded(0, least=0, most=1e7)
     """Updates over which the learning rate rises linearly from 0."""
     weight_decay: float = bounded(0.0, least=0, most=100)
-    """Of AdamW, decoupled from the gradient; 0: none."""
+    """Share of the learning rate times a weight that each step takes off it, decoupled from the gradient; 0: none."""
     adam_eps: float = bounded(1e-5, least=1e-12, most=1e4)
     """Of AdamW, added to the root of the bias-corrected second moment: a weight whose gradients are of this size takes half a
     step. 1e-5 is the value of OpenAI's RLHF code, in place of torch's 1e-8; that code adds it before the correction, as
@@ -102,10 +113,14 @@ class OptimizerConfig(AlgorithmConfig):
         super().__post_init__()
         if not self.updates and not self.passes:
             raise UserError(f"updates={self.updates} and passes={self.passes}: one of them must be above 0.")
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
-        if self.lr_schedule not in LR_SCHEDULES:
-            raise unknown_name("lr_schedule", self.lr_schedule, LR_SCHEDULES)
+        self.uses()
+
+    def uses(self) -> tuple[Selected, ...]:
+        """As `uses` of any component's config: its optimizer and its schedule."""
+        return (
+            select("optimizer", self.optimizer, self.optimizer_options, where="optimizer_options"),
+            select("schedule", self.lr_schedule, self.lr_schedule_options, where="lr_schedule_options"),
+        )
 
     def ready(self) -> None:
         """As `ready` of any component's config (docs/plugins.md): tests may train at 0, a run would learn nothing."""

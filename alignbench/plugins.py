@@ -10,24 +10,35 @@ import dataclasses
 import enum
 import functools
 import importlib
+import logging
 import os
 import re
+import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distribution, entry_points
 from typing import Any
 
 import pluggy
 
 from alignbench import hookspecs
 from alignbench.errors import UserError, unknown_name
+from alignbench.hookspecs import RunFinished, RunStarted, RunStep
 
+log = logging.getLogger(__name__)
+
+BUILT_IN = ("alignbench.optimization", "alignbench.commands", "alignbench.results.shown")
+"""Parts of the core that bring something of a kind: they register as plugins do."""
 BLOCK_VARIABLE = "ALIGNBENCH_BLOCK"
+HOOK_OF = {RunStarted: "run_started", RunStep: "run_step", RunFinished: "run_finished"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PLAIN = (int, float, str, bool)
+_FUNCTION_NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
 class Kind(enum.Enum):
-    """A component kind: its value is the config group, `hook` the hook that registers it."""
+    """A component kind: its value is the config group, where it is one, and `hook` the hook that registers it."""
 
     ALGORITHM = "algo"
     MODEL = "model"
@@ -36,11 +47,45 @@ class Kind(enum.Enum):
     ANNOTATOR = "annotator"
     EVALUATION = "evaluation"
     TRACKER = "tracker"
+    OPTIMIZER = "optimizer"
+    SCHEDULE = "schedule"
+    SAMPLER = "sampler"
+
+    @property
+    def is_group(self) -> bool:
+        """Whether one is chosen by `<kind>=` at the command line; others are named in an option of those that use them."""
+        return self not in (Kind.EVALUATION, Kind.OPTIMIZER, Kind.SCHEDULE, Kind.SAMPLER)
 
     @property
     def hook(self) -> str:
         plural = {"algo": "algorithms", "data": "data"}
         return "register_" + plural.get(self.value, self.value + "s")
+
+
+class Place(enum.Enum):
+    """Where a plugin's function is called; `hook` is the hook that registers it."""
+
+    COMMAND = "command"
+    SECTION = "section"
+
+    @property
+    def hook(self) -> str:
+        return f"register_{self.value}s"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A registered function. `target` is "package.module:function", imported by `load` alone."""
+
+    place: Place
+    name: str
+    summary: str
+    target: str
+    distribution: str
+    version: str
+
+    def load(self) -> Any:
+        return _load(self.target, f"{self.place.value} {self.name!r} of {self.distribution}")
 
 
 @dataclass(frozen=True)
@@ -66,21 +111,46 @@ class Component:
         return self.target.partition(":")[0].partition(".")[0]
 
     def load(self) -> Any:
-        module, _, attribute = self.target.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            where = f"{self.kind.value}={self.name} of {self.distribution}"
-            raise UserError(f"{where} cannot be imported from {self.target!r}: {error}.") from error
+        return _load(self.target, f"{self.kind.value}={self.name} of {self.distribution}")
+
+
+def _load(target: str, where: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module may fail in any way as it is imported
+        said = " ".join(str(error).split()).rstrip(".")
+        if not isinstance(error, (ImportError, AttributeError, UserError)):
+            said = f"{type(error).__name__}: {said}"
+        raise UserError(f"{where} cannot be imported from {target!r}: {said}.") from error
 
 
 @dataclass(frozen=True, eq=False)
 class Registry:
-    """Every component of every plugin. `manager` calls the hooks around a run."""
+    """Every component of every plugin. `manager` knows the hooks around a run."""
 
     manager: pluggy.PluginManager
     components: Mapping[tuple[Kind, str], Component]
     preset_packages: tuple[str, ...]
+    functions: Mapping[tuple[Place, str], Function] = dataclasses.field(default_factory=dict)
+
+    def functions_of(self, place: Place) -> list[Function]:
+        return sorted((f for f in self.functions.values() if f.place is place), key=lambda f: f.name)
+
+    def tell(self, event: RunStarted | RunStep | RunFinished) -> None:
+        """Calls the hook around a run that this event belongs to. Plugins watch: what one of them raises is a warning, the first time in a
+        run, and not the run's fate."""
+        hook = HOOK_OF[type(event)]
+        for heard in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
+            try:
+                heard.function(*(event for _ in heard.argnames))
+            except Exception as error:  # a plugin may fail in any way
+                if (place := (heard.plugin_name, hook, event.directory)) not in _WARNED:
+                    _WARNED.add(place)
+                    said = " ".join(f"{type(error).__name__}: {error}".split())
+                    log.warning(
+                        "The plugin %s failed in its hook %s, and the run goes on: %s", heard.plugin_name, hook, said
+                    )
 
     def get(self, kind: Kind, name: str) -> Component:
         try:
@@ -100,11 +170,21 @@ class Registry:
         return found[0]
 
 
+_WARNED: set[tuple[str, str, str]] = set()
+"""(plugin, hook, directory of the run): what has been said already."""
+
+
 @functools.cache
 def registry() -> Registry:
     """The registry of this process: loaded once, whatever process asks (a launcher's worker included)."""
     blocked = {name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(",")}
-    return load(entry_points(group=hookspecs.GROUP), blocked)
+    return load([*_built_in(), *entry_points(group=hookspecs.GROUP)], blocked)
+
+
+def _built_in() -> Iterator[EntryPoint]:
+    for module in BUILT_IN:
+        point = EntryPoint(module, module, hookspecs.GROUP)
+        yield point._for(distribution("alignbench"))  # type: ignore[attr-defined]
 
 
 def resolve(name: str) -> Component:
@@ -145,10 +225,13 @@ def load(points: Iterable[EntryPoint], blocked: Iterable[str] = ()) -> Registry:
         with _blame(point):
             plugin = point.load()
             manager.register(plugin, name=point.name)
-            for hook in manager.get_hookcallers(plugin) or ():
+            hooks = manager.get_hookcallers(plugin) or ()
+            for hook in hooks:
                 if not hook.has_spec():
                     raise unknown_name("hook", hook.name, (name for name in vars(hookspecs) if _is_hook(name)))
-    return Registry(manager, _collect(manager, by_name), _presets(manager, by_name))
+            if not hooks:
+                raise UserError(_without_hooks(point, plugin))
+    return Registry(manager, _collect(manager, by_name), _presets(manager, by_name), _functions(manager, by_name))
 
 
 @contextlib.contextmanager
@@ -164,6 +247,14 @@ def _blame(point: EntryPoint) -> Iterator[None]:
             f"Plugin {point.name!r} of {_distribution(point)} cannot be used: {reason}. "
             f"Repair or uninstall it, or do without it: set {BLOCK_VARIABLE}={point.name}."
         ) from error
+
+
+def _without_hooks(point: EntryPoint, plugin: object) -> str:
+    """Why a plugin registers nothing, as far as that can be seen."""
+    if isinstance(plugin, types.ModuleType) and getattr(plugin, "__file__", None) is None:
+        folders = ", ".join(map(str, getattr(plugin, "__path__", ())))
+        return f"its entry point {point.value!r} finds a folder without an __init__.py, {folders}: is it in the package's way"
+    return f"its entry point {point.value!r} brings no hook: put @hookimpl above its functions register_..."
 
 
 def _is_hook(name: str) -> bool:
@@ -195,6 +286,32 @@ def _collect(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) ->
     return found
 
 
+def _functions(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) -> dict[tuple[Place, str], Function]:
+    found: dict[tuple[Place, str], Function] = {}
+    for place in Place:
+        for implementation in getattr(manager.hook, place.hook).get_hookimpls():
+            point = points[implementation.plugin_name]
+
+            def register(name: str, summary: str, target: str, place: Place = place, point: EntryPoint = point) -> None:
+                version = point.dist.version if point.dist else "0"
+                function = Function(place, name, summary, target, _distribution(point), version)
+                where = f"{place.value} {name!r}"
+                if not _FUNCTION_NAME.fullmatch(name):
+                    raise UserError(f"{where}: its name is lower-case letters, digits and hyphens.")
+                if not summary.strip():
+                    raise UserError(f"{where}: say in one line what it is.")
+                if ":" not in target:
+                    raise UserError(f"{where}: the target must read 'package.module:function', not {target!r}.")
+                if clash := found.get((place, name)):
+                    both = f"{clash.distribution} ({clash.target}) and by {function.distribution} ({target})"
+                    raise UserError(f"{where} is registered twice, by {both}.")
+                found[place, name] = function
+
+            with _blame(point):
+                implementation.function(register)
+    return found
+
+
 def _check(component: Component) -> None:
     where = f"{component.kind.value}={component.name!r}"
     if not _NAME.fullmatch(component.name):
@@ -203,12 +320,45 @@ def _check(component: Component) -> None:
         raise UserError(f"{where}: the config must be a dataclass, not {component.config!r}.")
     if component.config.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise UserError(f"{where}: the config dataclass must not be frozen: overrides could not change it.")
+    for name, hint in _hints(component.config, where).items():
+        if not _settable(hint):
+            raise UserError(
+                f"{where}: the option {name} of {component.config.__name__} is {_type_name(hint)}, which no command line can set: use "
+                "int, float, str, bool, an enum, list[...], dict[str, ...] or an optional of these."
+            )
     if ":" not in component.target:
         raise UserError(f"{where}: the target must read 'package.module:Class', not {component.target!r}.")
     if component.kind is Kind.ALGORITHM and not hasattr(component.config, "consumes"):
         raise UserError(
             f"{where}: the config must declare `consumes` (demonstrations, rollouts, preferences or labels)."
         )
+
+
+def _hints(schema: type, where: str) -> dict[str, Any]:
+    """The types of a config's fields, by name."""
+    try:
+        known = typing.get_type_hints(schema)
+    except Exception as error:  # an annotation is any expression
+        raise UserError(f"{where}: the types of {schema.__name__} cannot be read: {error}.") from error
+    return {field.name: known[field.name] for field in dataclasses.fields(schema)}
+
+
+def _settable(hint: Any) -> bool:
+    """Whether a configuration can hold it and give it back as it was: OmegaConf makes a list of a tuple, for example."""
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return all(one is types.NoneType or _settable(one) for one in inside)
+    if origin is list:
+        return _settable(inside[0])
+    if origin is dict:
+        return inside[0] is str and _settable(inside[1])
+    if hint in (Any, list, dict, *_PLAIN):
+        return True
+    return isinstance(hint, type) and (issubclass(hint, enum.Enum) or dataclasses.is_dataclass(hint))
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
 def _presets(manager: pluggy.PluginManager, points: Mapping[str, EntryPoint]) -> tuple[str, ...]:

@@ -47,18 +47,25 @@ class Selected:
             getattr(importlib.import_module(module), name)(self.config)
         elif check:
             check()
+        for used in self.uses():
+            used.check_ready()
+
+    def uses(self) -> tuple[Selected, ...]:
+        """Other components that its config names in its options, as an algorithm its optimizer: its config's `uses`."""
+        return tuple(getattr(self.config, "uses", tuple)())
 
     def fingerprint(self) -> str:
         """A digest of its identity."""
         return digest(self.identity())
 
     def identity(self) -> dict[str, Any]:
-        """Which component it is, its settings, and the source of the package that it comes from."""
+        """Which component it is, its settings, and the source of the package that it comes from; and those of what it uses."""
         return {
             "name": self.component.name,
             "config": dataclasses.asdict(self.config),
             "target": self.component.target,
             "code": package_digest(self.component.package),
+            "uses": [used.identity() for used in self.uses()],
         }
 
 

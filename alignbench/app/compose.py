@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import alignbench
 from alignbench import distributed
-from alignbench.app import annotators, sweeps, tuning
+from alignbench.app import annotators, price, sweeps, tuning
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, RunConfig, Settings
 from alignbench.app.overrides import expanded
 from alignbench.app.ready import check_ready, check_tuned
@@ -80,7 +80,7 @@ def _register(known: Registry) -> None:
     """Once for the registry that the store holds: making the schemas is a good part of a composition."""
     store = ConfigStore.instance()
     for kind in Kind:
-        if kind is not Kind.EVALUATION:
+        if kind.is_group:
             for component in known.of(kind):
                 store.store(
                     group=kind.value, name=component.name, node=_node(component), provider=component.distribution
@@ -101,6 +101,7 @@ def _node(component: Component) -> DictConfig:
             OmegaConf.set_struct(value, False)
     with open_dict(node):
         node[COMPONENT] = component.name
+    price.set_default(node, component)
     return node
 
 

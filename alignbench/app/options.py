@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from alignbench.app import price
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, Settings
 from alignbench.bounds import Range, ranges
-from alignbench.plugins import Kind, registry
+from alignbench.plugins import Kind, Place, registry
 
 _LINE = re.compile(r"( *)(\w+):(?: |$)")
 
@@ -45,6 +46,7 @@ def shown_options(_root_: DictConfig) -> str:
     cfg = _root_.copy()
     with open_dict(cfg):
         del cfg["hydra"]
+    price.settled(cfg)
     known, parents, lines = known_ranges(cfg), list[str](), []
     for line in OmegaConf.to_yaml(cfg).splitlines():
         if key := _LINE.match(line):
@@ -55,4 +57,12 @@ def shown_options(_root_: DictConfig) -> str:
     return "\n".join(lines).replace("$", "$$")  # Hydra fills a template with it
 
 
+def added_commands() -> str:
+    """`${commands:}` in the help of conf/config.yaml: those of plugins, each on a line of its own."""
+    found = registry().functions_of(Place.COMMAND)
+    lines = [f"alignbench {f.name:<22}{f.summary}" for f in found if f.distribution != "alignbench"]
+    return "\n".join(lines).replace("$", "$$")
+
+
 OmegaConf.register_new_resolver("options", shown_options, replace=True)
+OmegaConf.register_new_resolver("commands", added_commands, replace=True)

@@ -5,14 +5,29 @@ that is not there. So a recorded run can still be read where its data has gone."
 
 from __future__ import annotations
 
+import inspect
 import re
 
 from alignbench.app.config import JUDGE, SLOTS, RunConfig
+from alignbench.app.price import check_price
 from alignbench.bounds import shown
+from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, PolicyOptimizer, RewardSource, Tracker
+from alignbench.contracts.sampler import Sampler
 from alignbench.errors import UserError
 from alignbench.paths import check_may_be_folder, user_path
+from alignbench.plugins import Component, Kind
 from alignbench.selection import Selected, refusal
 
+CONTRACTS: dict[Kind, type] = {
+    Kind.ALGORITHM: PolicyOptimizer,
+    Kind.MODEL: Policy,
+    Kind.DATA: DataSource,
+    Kind.REWARD: RewardSource,
+    Kind.ANNOTATOR: Annotator,
+    Kind.EVALUATION: Evaluation,
+    Kind.TRACKER: Tracker,
+    Kind.SAMPLER: Sampler,
+}
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _METRIC = re.compile(r"[^/|\s]+/[^/|\s]+")
 
@@ -28,6 +43,7 @@ def check_ready(config: RunConfig) -> None:
     for slot in (*SLOTS, JUDGE):
         if chosen := getattr(config, slot):
             check_selected(chosen, slot)
+    check_price(config.algo, config.data)
     check_evaluations(config)
 
 
@@ -56,7 +72,21 @@ def _check_metrics(option: str, names: list[str]) -> None:
 
 
 def check_selected(chosen: Selected, where: str) -> None:
+    check_target(chosen.component)
     try:
         chosen.check_ready()
     except UserError as error:
         raise refusal(error, where) from error
+
+
+def check_target(component: Component) -> None:
+    """Imports what builds it, whose stage may be hours away. Raises UserError for what cannot build a component of its kind."""
+    target, contract = component.load(), CONTRACTS[component.kind]
+    where = f"{component.kind.value}={component.name} of {component.distribution}: {component.target}"
+    if not callable(target):
+        raise UserError(f"{where} is no class.")
+    if inspect.isclass(target):
+        if not issubclass(target, contract):
+            raise UserError(f"{where} does not derive from {contract.__name__}.")
+        if missing := sorted(getattr(target, "__abstractmethods__", ())):
+            raise UserError(f"{where} lacks {', '.join(missing)}, which every {contract.__name__} has.")

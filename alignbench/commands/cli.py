@@ -9,30 +9,14 @@ import select
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from alignbench import __version__
 from alignbench.errors import AlignbenchError, UserError, unknown_name
+from alignbench.plugins import Place, registry
 from alignbench.untrusted import Formatter, told
 
-COMMANDS = (
-    "plugins",
-    "data",
-    "compare",
-    "evaluate",
-    "evaluate-reward",
-    "export",
-    "check",
-    "resume",
-    "cache",
-    "plan",
-    "page",
-    "rank",
-    "tutorial",
-)
-"""Each is the module of that name beside this one, with `_` for `-`: its `main(arguments)` returns the exit code. Only the one that is
-called is imported."""
-_RUN = "run"  # what is called without a command's name
+RUN = "alignbench.commands.run"  # what is called without a command's name
 
 
 def main() -> None:
@@ -61,16 +45,14 @@ def run_command(arguments: Sequence[str]) -> int:
     """Runs one command; returns the exit code: 0, 1 for a run that failed, 2 for a request that cannot be met."""
     first = arguments[0] if arguments else ""
     try:
-        if "--version" in arguments and first not in COMMANDS:
+        if first and "=" not in first and not first.startswith(("-", "+", "~")):
+            return _flushed(_command(first)(arguments[1:]))
+        if "--version" in arguments:
             print(f"alignbench {__version__}")
             return 0
-        if first in COMMANDS:
-            return _call(first, arguments[1:])
-        if first and "=" not in first and not first.startswith(("-", "+", "~")):
-            raise unknown_name("command", first, [*COMMANDS, "--help"])
         if list(arguments) in (["-m"], ["--multirun"]):
             raise UserError(f"{first} needs lists of values, as in {first} algo=ppo,dpo seed=0,1,2.")
-        return _call(_RUN, arguments)
+        return _flushed(importlib.import_module(RUN).main(arguments))
     except AlignbenchError as error:
         print(f"alignbench: error: {told(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -84,6 +66,12 @@ def run_command(arguments: Sequence[str]) -> int:
         return 0
 
 
+def _flushed(code: int) -> int:
+    """Here a reader who has gone is dealt with; at the interpreter's exit he is not."""
+    sys.stdout.flush()
+    return code
+
+
 def _reader_is_gone() -> bool:
     """Whether nobody reads the pipe that stdout is. To write would not tell: what failed is no longer in the buffer."""
     poll = select.poll()
@@ -91,7 +79,10 @@ def _reader_is_gone() -> bool:
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
-def _call(command: str, arguments: Sequence[str]) -> int:
-    code: int = importlib.import_module(f"alignbench.commands.{command.replace('-', '_')}").main(arguments)
-    sys.stdout.flush()  # here a reader who has gone is dealt with; at the interpreter's exit he is not
-    return code
+def _command(name: str) -> Callable[[Sequence[str]], int]:
+    """The function behind a command's name, whoever registered it."""
+    known = {function.name: function for function in registry().functions_of(Place.COMMAND)}
+    if name not in known:
+        raise unknown_name("command", name, [*known, "--help"])
+    found: Callable[[Sequence[str]], int] = known[name].load()
+    return found

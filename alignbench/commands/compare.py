@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--force", action="store_true", help="show runs in one table whose numbers are not comparable")
     add("--verbose", action="store_true", help="all that makes runs incomparable, where that is refused")
+    add("--mix-code", action="store_true", help="pool seeds that were run by different code into one row")
     add("--differences", action="store_true", help=f"differences also in a table of more than {MOST_ROWS} rows")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--at-kl", type=float, metavar="NATS", help="compare at this KL, between settings that were run")
@@ -144,7 +145,7 @@ def _compare(options: argparse.Namespace) -> None:
     runs = chosen(found, options.only)
     if found and not runs:
         raise UserError(f"None of the runs in {where} has {' '.join(options.only)}.")
-    table, examples = _prepared(options, build_table(runs, broken))
+    table, examples = _prepared(options, build_table(runs, broken, mix_code=options.mix_code))
     if options.overoptimisation:
         along = importlib.import_module("alignbench.results.shown.overoptimisation")
         text = along.draw(table, form)

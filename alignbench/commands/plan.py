@@ -12,8 +12,9 @@ from typing import Any
 
 from alignbench.app.config import RunConfig
 from alignbench.errors import UserError
-from alignbench.memory_plan import Does, Part, Work
+from alignbench.memory_plan import ADAMW_BYTES, Does, Part, Work
 from alignbench.optimizer_config import OfflineConfig, OptimizerConfig
+from alignbench.plugins import Kind
 from alignbench.records import POLICY, REFERENCE, Consumes
 from alignbench.results.disk import environment
 from alignbench.seeds import Seeds
@@ -161,7 +162,9 @@ def _train(
     chosen: Selected, stage: str, roles: tuple[str, ...], optimized: tuple[str, ...], responses: int = 1
 ) -> Work:
     rows = chosen.config.rows_with_gradients
-    return Work(stage, Does.TRAIN, rows * responses, rows, roles, optimized, chosen.config.optimizer)
+    optimizer = next(used.config for used in chosen.uses() if used.component.kind is Kind.OPTIMIZER)
+    size = getattr(optimizer, "state_bytes", ADAMW_BYTES)
+    return Work(stage, Does.TRAIN, rows * responses, rows, roles, optimized, size)
 
 
 def remedy(config: RunConfig, machine: Machine, tokenizer: Callable[[], Any] | None = None) -> str:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from alignbench.plugins import Kind, registry
+from alignbench.plugins import Kind, Place, registry
 
-DESCRIPTION = "Lists every component: kind, name, distribution, version, summary."
+DESCRIPTION = "Lists every component, command and section of the report: kind, name, distribution, version, summary."
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,6 +21,10 @@ def main(arguments: Sequence[str]) -> int:
     for kind in Kind:
         for component in registry().of(kind):
             row = (kind.value, component.name, component.distribution, component.version, component.summary)
+            table.add_row(*(escape(cell) for cell in row))
+    for place in Place:
+        for function in registry().functions_of(place):
+            row = (place.value, function.name, function.distribution, function.version, function.summary)
             table.add_row(*(escape(cell) for cell in row))
     console = Console()
     console = console if console.is_terminal else Console(width=200)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignbench.errors import AlignbenchError, UserError
-from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, LAST_GOOD, RESULT
+from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, LAST_GOOD, RESULT, RunDirectory
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import (
     DEFAULT_RESULTS,
@@ -108,6 +108,7 @@ def _resume(path: Path) -> None:
         )
     record = read_record(path)
     if record.status is Status.FINISHED:
+        RunDirectory(path).tidy()  # it may have been killed between its record and its end
         raise UserError(f"{path} is finished: there is nothing to go on with.")
     _require_same_config(path)
 

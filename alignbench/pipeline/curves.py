@@ -68,7 +68,7 @@ class Curves:
     def step(self, stage: str, update: int, updates: int, metrics: Mapping[str, float]) -> None:
         self._append(stage, update, metrics)
         if distributed.is_main():
-            registry().manager.hook.run_step(event=RunStep(str(self._directory.path), stage, update, metrics))
+            registry().tell(RunStep(str(self._directory.path), stage, update, metrics))
         self._display.step(update, updates, metrics)
 
     def evaluated(self, metrics: Mapping[str, Metric]) -> None:

@@ -43,10 +43,9 @@ def evaluate_target(target: Target) -> Path:
     with distributed.joined(config.device):
         display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()))
         environment.reset_peak_memory()
-        directory, record = lifecycle.new_row(
-            config, target.name, _identity(target), target.yaml, reused={"model": target.run.name} if target.run else {}
-        )
-        with lifecycle.ending(directory, record, display):
+        reused = {"model": target.run.name} if target.run else {}
+        new_row = lifecycle.new_row(config, target.name, _identity(target), target.yaml, reused=reused, say=display.say)
+        with new_row as (directory, record), lifecycle.ending(directory, record, display):
             lifecycle.announce_start(config, directory)
             _carry_out(target, directory, record, display)
         if distributed.is_main():

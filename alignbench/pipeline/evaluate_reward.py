@@ -73,8 +73,8 @@ def evaluate_reward(target: RewardTarget) -> Path:
             target = target.as_it_is(with_model=kind is _Kind.AS_IT_IS)
         reused = {"reward": target.run.name} if target.run else {}
         who = _identity(target, kind)
-        directory, record = lifecycle.new_row(config, MEASURED_REWARD, who, target.yaml, reused=reused)
-        with lifecycle.ending(directory, record, display):
+        new_row = lifecycle.new_row(config, MEASURED_REWARD, who, target.yaml, reused=reused, say=display.say)
+        with new_row as (directory, record), lifecycle.ending(directory, record, display):
             ready = _ready(target, kind, data, directory, display)
             measured = _measured(target, ready, data, display)
             directory.write_examples(measured.scores)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import shlex
 import signal
 import threading
@@ -31,8 +30,6 @@ from alignbench.selection import Selected
 from alignbench.store import keys
 from alignbench.untrusted import redacted
 
-log = logging.getLogger(__name__)
-
 
 def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: bool, reward: bool) -> Identity:
     """Who a row is; `annotator` and `reward` tell whether the row depends on them."""
@@ -53,28 +50,76 @@ def identity(config: RunConfig, algo: Selected, config_hash: str, *, annotator: 
     )
 
 
+@dataclass(frozen=True)
+class _Label:
+    """What the name of a directory says, beside the date."""
+
+    algo: str
+    model: str
+    data: str
+    seed: int
+    config_hash: str
+
+    def new(self, results_dir: Path) -> RunDirectory:
+        return RunDirectory.create(results_dir, **dataclasses.asdict(self))
+
+    def made(self, results_dir: Path) -> list[Path]:
+        """The directories of this name, the latest first."""
+        name = RunDirectory.name_of(**dataclasses.asdict(self))
+        return sorted(results_dir.glob(f"????????-??????-{name}*"), reverse=True) if results_dir.is_dir() else []
+
+
+@contextlib.contextmanager
 def new_row(
-    config: RunConfig, name: str, who: Identity, yaml: str, *, reused: Mapping[str, str]
-) -> tuple[RunDirectory, RunRecord]:
-    """The directory of a row that no training belongs to, and its record, which says that it is being made."""
-    path = distributed.agreed(
-        lambda: (
-            RunDirectory.create(
-                Path(config.results_dir),
-                algo=name,
-                model=who.model,
-                data=who.data,
-                seed=who.seed,
-                config_hash=who.config_hash,
-            ).path
-        )
-    )
-    directory = RunDirectory(path)
-    record = RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who, reused=dict(reused))
-    if distributed.is_main():
-        directory.write_config(yaml)
-        directory.write_record(record)
-    return directory, record
+    config: RunConfig, name: str, who: Identity, yaml: str, *, reused: Mapping[str, str], say: Callable[[str], None]
+) -> Iterator[tuple[RunDirectory, RunRecord]]:
+    """The directory of a row that no training belongs to, locked while the context lasts, and its record, which says that it is being
+    made. Rows of this name that were killed keep their record, and nothing that they were in the middle of writing."""
+    label = _Label(name, who.model, who.data, who.seed, who.config_hash)
+    with contextlib.ExitStack() as held:
+
+        def made() -> Path:
+            for path in label.made(Path(config.results_dir)):
+                _sweep_killed(RunDirectory(path))
+            return _new_directory(Path(config.results_dir), label, held, say).path
+
+        directory = RunDirectory(distributed.agreed(made))
+        record = RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who, reused=dict(reused))
+        if distributed.is_main():
+            directory.sweep()
+            directory.write_config(yaml)
+            directory.write_record(record)
+        yield directory, record
+
+
+def _sweep_killed(directory: RunDirectory) -> None:
+    with contextlib.ExitStack() as held, contextlib.suppress(UserError):
+        if read_record(directory.path).status is not Status.FINISHED and _is_left(directory, held):
+            directory.sweep()
+
+
+def _is_left(directory: RunDirectory, held: contextlib.ExitStack) -> bool:
+    """Whether a lock shows that no process is at work there; it goes into `held`. Where locks cannot tell, it may be."""
+    lock = directory.lock()
+    with contextlib.suppress(OSError, NotImplementedError):  # a Timeout too
+        lock.acquire(timeout=0)
+        held.callback(lock.release)
+    return lock.is_locked
+
+
+def _new_directory(
+    results_dir: Path, label: _Label, held: contextlib.ExitStack, say: Callable[[str], None]
+) -> RunDirectory:
+    """One that is ours alone: new, or left by a process that was killed before it wrote a record there."""
+    for path in label.made(results_dir):
+        directory = RunDirectory(path)
+        if directory.is_blank() and _is_left(directory, held):
+            if directory.is_blank():
+                return directory
+            held.close()  # whose it is began, and ended, while we looked at it
+    while not _locked(directory := label.new(results_dir), held, say):
+        pass  # another process took ours for left behind: it has that one
+    return directory
 
 
 @dataclass(frozen=True)
@@ -108,16 +153,8 @@ def begun(
                 f"{again} cannot be gone on with: another process is at work on it, or it is of other settings."
             )
         if found is None:
-            directory = RunDirectory.create(
-                Path(config.results_dir),
-                algo=config.algo.label,
-                model=config.model.label,
-                data=config.data.label,
-                seed=config.seed,
-                config_hash=config.hash,
-            )
-            _locked(directory, held, say)
             who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
+            directory = _new_directory(Path(config.results_dir), _label(config), held, say)
             found = Begun(directory, RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who))
             directory.write_config(config.yaml)
             directory.keep_config(config.yaml)
@@ -135,10 +172,11 @@ def begun(
 
 def candidates(config: RunConfig) -> list[Path]:
     """Directories of runs with these settings and this seed, the latest first."""
-    if config.resume == "never" or not Path(config.results_dir).is_dir():
-        return []
-    name = RunDirectory.name_of(config.algo.label, config.model.label, config.data.label, config.seed, config.hash)
-    return sorted(Path(config.results_dir).glob(f"????????-??????-{name}*"), reverse=True)
+    return [] if config.resume == "never" else _label(config).made(Path(config.results_dir))
+
+
+def _label(config: RunConfig) -> _Label:
+    return _Label(config.algo.label, config.model.label, config.data.label, config.seed, config.hash)
 
 
 def _resumable(
@@ -159,6 +197,7 @@ def _resumable(
         if record.identity.config_hash != config.hash:
             continue
         if record.status is Status.FINISHED:
+            directory.tidy()  # it may have been killed between its record and its end
             if config.resume == "finished" and not explicit:
                 if not (changed := changes.since(config, directory, record)):
                     return Begun(directory, record)
@@ -261,6 +300,7 @@ def finish_baseline(
     measured |= {"annotator": config.annotator_hash} if annotator else {}
     measured |= {"reward": config.reward_hash} if reward else {}
     who = identity(config, config.sft, environment.config_hash(measured), annotator=annotator, reward=reward)
+    who = dataclasses.replace(who, code=keys.of_baseline_code(config, annotator=annotator, reward=reward))
     cost = {stage: seconds[stage] for stage in ("pretrain", "sft", "evaluate sft") if stage in seconds}
     directory.write_config(config.yaml)
     directory.write_record(
@@ -282,19 +322,9 @@ def spent(seconds: Mapping[str, float], tokens_per_second: float | None = None) 
 
 
 def announce(directory: RunDirectory, record: RunRecord) -> None:
-    """Tells the plugins how the run ended. They watch: what one of them raises is a warning, and not the run's fate."""
-    if not distributed.is_main():
-        return
-    event = RunFinished(str(directory.path), record.status.value, record.metrics)
-    for heard in registry().manager.hook.run_finished.get_hookimpls():
-        try:
-            heard.function(*(event for _ in heard.argnames))
-        except Exception as error:
-            log.warning(
-                "The plugin %s failed as it was told that a run ended: %s",
-                heard.plugin_name,
-                " ".join(str(error).split()),
-            )
+    """Tells the plugins how the run ended."""
+    if distributed.is_main():
+        registry().tell(RunFinished(str(directory.path), record.status.value, record.metrics))
 
 
 def _end(directory: RunDirectory, record: RunRecord, display: Display, status: Status, reason: str) -> None:
@@ -310,10 +340,9 @@ def _end(directory: RunDirectory, record: RunRecord, display: Display, status: S
 
 def announce_start(config: RunConfig, directory: RunDirectory) -> None:
     """Tells the plugins that a run begins."""
-    if not distributed.is_main():
-        return
-    names = {"algo": config.algo.label, "model": config.model.label, "data": config.data.label}
-    registry().manager.hook.run_started(event=RunStarted(str(directory.path), seed=config.seed, **names))
+    if distributed.is_main():
+        names = {"algo": config.algo.label, "model": config.model.label, "data": config.data.label}
+        registry().tell(RunStarted(str(directory.path), seed=config.seed, **names))
 
 
 @contextlib.contextmanager

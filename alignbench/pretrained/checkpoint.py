@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ class Checkpoint:
         quantization: Any = None,
         spare: Sequence[str] = (),
         less: Sequence[str] = (),
+        shards: int = 1,
         **options: Any,
     ) -> Any:
         """The model of `kind`, an auto class of transformers, on `device`. All that can be known without its weights is
@@ -92,7 +94,7 @@ class Checkpoint:
 
         `tokenizer`: whose tokens must have an embedding each. `quantization`: how to quantise weights that are
         not yet (a BitsAndBytesConfig). `spare`: parts of the names of weights that need not be there. `less`: settings that take less
-        memory."""
+        memory. `shards`: among how many processes its layers are divided; each reads its own part alone."""
         from alignbench import functional
 
         self._refuse_adapter()
@@ -100,17 +102,20 @@ class Checkpoint:
         weights.check_sizes(self.folder, json_object(self.folder / CONFIG), held)
         how = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **_SAFE, **options}
         packed = getattr(config, "quantization_config", None) is not None
+        if shards > 1 and (packed or quantization is not None):
+            raise UserError(f"{self.folder}: quantised weights cannot be divided among processes. Use plain ones.")
         with self.reading(), quiet():
             plan = self._packed(kind, config, held) if packed else self._plan(kind, how, spare)
         if tokenizer is not None:
             check_vocabulary(self.folder, tokenizer, plan)
         with self.reading():
-            weights.check_room(held.bytes if packed else _bytes(plan, quantization), device, less)
+            weights.check_room(held.bytes if packed else _bytes(plan, quantization) // shards, device, less)
             weights.check_finite(held)
         if quantization is not None and not packed:
             how["quantization_config"] = quantization
         with self.reading(), quiet(), functional.within_memory(f"loading {self.folder}", *less):
-            model, report = kind.from_pretrained(self.folder, device_map={"": device}, **how)
+            where = {"device_map": {"": device}} if shards == 1 else {"distributed_config": divided(plan, shards)}
+            model, report = kind.from_pretrained(self.folder, **where, **how)
         if packed:
             weights.check_report(self.folder, model, report, spare)
         return model
@@ -193,6 +198,23 @@ def _bytes(model: Any, quantization: Any) -> int:
     if quantization is None:
         return sum(int(tensor.nbytes) for tensor in tensors)
     return sum(int(tensor.numel()) for tensor in tensors) // (2 if quantization.load_in_4bit else 1)
+
+
+def divided(plan: Any, shards: int) -> Any:
+    """How transformers is to divide a model, by torch's `fully_shard`: each module that the model's own plan names is put together
+    for the time of its pass. `plan`: the model without storage. Raises UserError for a model whose plan leaves weights out."""
+    from transformers.distributed import DistributedConfig
+
+    output = next((name for name, module in plan.named_modules() if module is plan.get_output_embeddings()), "")
+    parts = {name: "free_full_weight" for name in plan.fsdp_plan if name != output}
+    patterns = [re.escape(name).replace(r"\*", r"\d+") for name in plan.fsdp_plan]
+    named = re.compile(rf"(?:{'|'.join(patterns) or '(?!)'})\..+")
+    if left := [name for name, _ in plan.named_parameters() if not named.fullmatch(name)]:
+        raise UserError(
+            f"A {type(plan).__name__} cannot be divided among processes: the plan that transformers has for it leaves out "
+            f"{weights.some(left)}. Use model.shard=false."
+        )
+    return DistributedConfig(fsdp_size=shards, fsdp_plan=parts)
 
 
 @contextlib.contextmanager

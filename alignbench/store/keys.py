@@ -58,8 +58,22 @@ def core_digest(root: Path = Path(alignbench.__file__).parent) -> str:
 def of_code(config: RunConfig) -> str:
     """Of the source of the core, of every component that a run chose, and of those that its options name, as the parts of a mixed
     reward: what decides its numbers beside its settings."""
-    chosen = [config.algo, config.sft, config.pretrain, config.model, config.data, config.reward, config.annotator]
-    chosen += [*([config.judge] if config.judge else []), *config.evaluations]
+    return _of_sources([config.algo, *_of_start(config), config.reward, config.annotator])
+
+
+def of_baseline_code(config: RunConfig, *, annotator: bool, reward: bool) -> str:
+    """The same of the SFT model's row, whatever algorithm goes on from it; the flags tell whether the row depends on them."""
+    return _of_sources(
+        [*_of_start(config), *([config.reward] if reward else []), *([config.annotator] if annotator else [])]
+    )
+
+
+def _of_start(config: RunConfig) -> list[Selected]:
+    judge = [config.judge] if config.judge else []
+    return [config.sft, config.pretrain, config.model, config.data, *judge, *config.evaluations]
+
+
+def _of_sources(chosen: Sequence[Selected]) -> str:
     named = {text for each in chosen for text in _words(dataclasses.asdict(each.config))}
     parts = [component for component in registry().components.values() if component.name in named]
     packages = {component.package for component in [*(each.component for each in chosen), *parts]}

@@ -12,25 +12,18 @@ import textwrap
 import typing
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from alignbench.app import ready
 from alignbench.app.config import EvalSettings
-from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, PolicyOptimizer, RewardSource, Tracker
 from alignbench.optimizer_config import AlgorithmConfig, LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.plugins import Component, Kind
 from alignbench.records import Consumes
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 
-CONTRACTS: dict[Kind, type] = {
-    Kind.ALGORITHM: PolicyOptimizer,
-    Kind.MODEL: Policy,
-    Kind.DATA: DataSource,
-    Kind.REWARD: RewardSource,
-    Kind.ANNOTATOR: Annotator,
-    Kind.EVALUATION: Evaluation,
-    Kind.TRACKER: Tracker,
-}
+CONTRACTS: dict[Kind, type] = {**ready.CONTRACTS, Kind.OPTIMIZER: torch.optim.Optimizer, Kind.SCHEDULE: float}
 WIRING: dict[Kind, tuple[str, ...]] = {
     Kind.ALGORITHM: ("policy", "updates", "seeds"),
     Kind.MODEL: ("tokenizer", "device", "seeds"),
@@ -39,6 +32,9 @@ WIRING: dict[Kind, tuple[str, ...]] = {
     Kind.ANNOTATOR: ("data", "seeds"),
     Kind.EVALUATION: (),
     Kind.TRACKER: ("directory", "run_name", "settings"),
+    Kind.OPTIMIZER: ("groups", "settings"),
+    Kind.SCHEDULE: ("progress",),
+    Kind.SAMPLER: ("policy",),
 }
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "scipy", "sklearn", "pandas", "polars", "lm_eval")
 

@@ -17,6 +17,7 @@ from alignbench.testing.models import base as model
 from alignbench.testing.models import limits, roles, sampling
 from alignbench.testing.rewards import base as reward
 from alignbench.testing.rewards import fitting, values
+from alignbench.testing.training import optimizers, samplers, schedules
 
 CONFIG_CHECKS = tuple(config.check.checks)
 DECLARATION_CHECKS = tuple(config.check_algorithm.checks)
@@ -26,6 +27,9 @@ EVALUATION_CHECKS = (*evaluation.check.checks, *stated.check.checks)
 ANNOTATOR_CHECKS = (*annotator.check.checks, *probability.check.checks)
 MODEL_CHECKS = (*model.check.checks, *sampling.check.checks, *limits.check.checks, *roles.check.checks)
 DATA_CHECKS = tuple(data.check.checks)
+OPTIMIZER_CHECKS = tuple(optimizers.check.checks)
+SCHEDULE_CHECKS = tuple(schedules.check.checks)
+SAMPLER_CHECKS = tuple(samplers.check.checks)
 STILL_CHECKS = (*DECLARATION_CHECKS, *algorithms.STILL_CHECKS)
 
 
@@ -50,6 +54,9 @@ def _checks(component: Component) -> tuple[Check, ...]:
         Kind.EVALUATION: EVALUATION_CHECKS,
         Kind.MODEL: MODEL_CHECKS,
         Kind.DATA: DATA_CHECKS,
+        Kind.OPTIMIZER: OPTIMIZER_CHECKS,
+        Kind.SCHEDULE: SCHEDULE_CHECKS,
+        Kind.SAMPLER: SAMPLER_CHECKS,
     }
     return (*CONFIG_CHECKS, *own.get(component.kind, ()))
 
@@ -120,3 +127,21 @@ class DataConformance(Conformance):
     """Every check of a data source. Of one that reads files, give `with_defaults(component, {"path": ...})`."""
 
     checks = (*CONFIG_CHECKS, *DATA_CHECKS)
+
+
+class OptimizerConformance(Conformance):
+    """Every check of an optimizer of weights."""
+
+    checks = (*CONFIG_CHECKS, *OPTIMIZER_CHECKS)
+
+
+class ScheduleConformance(Conformance):
+    """Every check of a schedule of the learning rate."""
+
+    checks = (*CONFIG_CHECKS, *SCHEDULE_CHECKS)
+
+
+class SamplerConformance(Conformance):
+    """Every check of a sampler."""
+
+    checks = (*CONFIG_CHECKS, *SAMPLER_CHECKS)

@@ -1,14 +1,21 @@
 """Direct preference optimisation and its family."""
 
 from alignbench import Register, hookimpl
-from alignbench_dpo.config import DPOConfig, IPOConfig, KTOConfig, OnlineDPOConfig, ORPOConfig, SimPOConfig
+from alignbench_dpo import config
 
 
 @hookimpl
 def register_algorithms(register: Register) -> None:
-    register("dpo", DPOConfig, "alignbench_dpo.offline:DPO")
-    register("ipo", IPOConfig, "alignbench_dpo.offline:IPO")
-    register("orpo", ORPOConfig, "alignbench_dpo.offline:ORPO")
-    register("simpo", SimPOConfig, "alignbench_dpo.offline:SimPO")
-    register("kto", KTOConfig, "alignbench_dpo.kto:KTO")
-    register("online_dpo", OnlineDPOConfig, "alignbench_dpo.online:OnlineDPO")
+    register("dpo", config.DPOConfig, "alignbench_dpo.offline:DPO")
+    register("ipo", config.IPOConfig, "alignbench_dpo.offline:IPO")
+    register("orpo", config.ORPOConfig, "alignbench_dpo.offline:ORPO")
+    register("simpo", config.SimPOConfig, "alignbench_dpo.offline:SimPO")
+    register("cpo", config.CPOConfig, "alignbench_dpo.offline:CPO")
+    register("apo", config.APOConfig, "alignbench_dpo.weighed:APO")
+    register("exo", config.EXOConfig, "alignbench_dpo.weighed:EXO")
+    register("sppo", config.SPPOConfig, "alignbench_dpo.weighed:SPPO")
+    register("ln_dpo", config.LengthNormalisedDPOConfig, "alignbench_dpo.weighed:LengthNormalisedDPO")
+    register("wpo", config.WPOConfig, "alignbench_dpo.weighed:WPO")
+    register("kto", config.KTOConfig, "alignbench_dpo.kto:KTO")
+    register("bco", config.BCOConfig, "alignbench_dpo.bco:BCO")
+    register("online_dpo", config.OnlineDPOConfig, "alignbench_dpo.online:OnlineDPO")

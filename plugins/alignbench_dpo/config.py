@@ -18,6 +18,7 @@ from alignbench import (
 
 LOSSES = ("sigmoid", "hinge", "ipo", "robust")
 LABELS = ("hard", "soft")
+ANCHORS = ("zero", "down")
 
 
 @dataclass
@@ -32,6 +33,18 @@ class PairwiseConfig(PreferenceConfig):
     """Pairs per update."""
     micro_batch_size: int = 32
     """Pairs per backward pass, twice as many responses: memory only."""
+
+
+@dataclass
+class SoftConfig(PairwiseConfig):
+    """What algorithms have in common whose label may be a probability."""
+
+    soft_labels: bool = False
+    """Learn from the annotator's own P(chosen preferred) in place of the hard label."""
+
+    @property
+    def needs_probabilities(self) -> str:
+        return "algo.soft_labels=true" if self.soft_labels else ""
 
 
 @dataclass
@@ -63,18 +76,12 @@ class DPOConfig(PairwiseConfig):
 
 
 @dataclass
-class IPOConfig(PairwiseConfig):
+class IPOConfig(SoftConfig):
     """Identity preference optimisation: a squared loss towards a bounded margin (arXiv 2310.12036)."""
 
     tau: float = bounded(0.1, least=1e-6, most=1e4)
     """Price of one nat of KL, in units of win probability per nat: the margin of log-ratios aimed at is 1 / (2 tau) nats.
     The same loss as algo=dpo algo.loss=ipo with beta = tau."""
-    soft_labels: bool = False
-    """Learn from the annotator's own P(chosen preferred) in place of the hard label."""
-
-    @property
-    def needs_probabilities(self) -> str:
-        return "algo.soft_labels=true" if self.soft_labels else ""
 
 
 @dataclass
@@ -82,6 +89,7 @@ class ORPOConfig(PairwiseConfig):
     """Odds ratio preference optimisation: imitation of the chosen and an odds-ratio loss, no reference (arXiv 2403.07691)."""
 
     uses_reference: ClassVar[bool] = False
+    kl_price: ClassVar[str | None] = ""
 
     orpo_lambda: float = bounded(0.1, least=0, most=1e4)
     """Lambda: weight of the odds-ratio loss against the mean negative log-likelihood of a chosen token, no unit."""
@@ -92,24 +100,126 @@ class SimPOConfig(PairwiseConfig):
     """Simple preference optimisation: the reward is the mean log-probability, no reference (arXiv 2405.14734)."""
 
     uses_reference: ClassVar[bool] = False
+    kl_price: ClassVar[str | None] = ""
 
     beta: float = bounded(2.0, least=1e-6, most=1e4)
     """Scale of the reward beta / |y| log pi(y|x): reward units per (nat per token)."""
     gamma: float = bounded(1.0, least=0, most=1e4)
     """Target margin between the rewards of chosen and rejected, in reward units; the paper tunes gamma / beta."""
+    alpha: float = bounded(0.0, least=0, most=1e4)
+    """Weight of the negative log-likelihood of a chosen token beside the loss, no unit: above 0 it is CPO-SimPO."""
 
     def implicit_reward(self) -> ImplicitReward:
         return ImplicitReward(per_token=True, beta=self.beta)
 
 
 @dataclass
-class KTOConfig(LabelConfig):
-    """Kahneman-Tversky optimisation: each response is desirable or not, pairs are taken apart (arXiv 2402.01306)."""
+class CPOConfig(PairwiseConfig):
+    """Contrastive preference optimisation: DPO's loss without a reference, and imitation of the chosen (arXiv 2401.08417)."""
+
+    uses_reference: ClassVar[bool] = False
+    kl_price: ClassVar[str | None] = ""
+
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
+    """Scale of the reward beta log pi(y|x): reward units per nat. Nothing holds the policy at a reference: it is no price of KL."""
+    alpha: float = bounded(1.0, least=0, most=1e4)
+    """Weight of the negative log-likelihood of a chosen token, no unit; 0: none."""
+
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(beta=self.beta, reference=False)
+
+
+@dataclass
+class APOConfig(PairwiseConfig):
+    """Anchored preference optimisation: says where each side of a pair should go (arXiv 2408.06266)."""
+
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
+    """Slope of the implicit reward beta (log pi - log pi_ref), in reward units per nat: the larger, the sooner it saturates."""
+    anchor: str = "zero"
+    """zero: the chosen response becomes more likely and the rejected one less, for pairs better than the model; down: both less, the rejected
+    one more so, for a model better than the pairs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.anchor not in ANCHORS:
+            raise unknown_name("algo.anchor", self.anchor, ANCHORS)
+
+
+@dataclass
+class EXOConfig(SoftConfig):
+    """Efficient exact optimisation: the reverse KL between policy and reward on a pair (EXO-pref, arXiv 2402.00856)."""
+
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
+    """Price of one nat of KL, in reward units per nat, as in DPO; the paper's beta_pi where its beta_r is 1."""
+    label_smoothing: float = bounded(1e-3, above=0, below=0.5)
+    """Epsilon: a hard label is a probability of 1 - epsilon, for that of 1 is infinitely far. Soft labels are taken as they are."""
+
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(beta=self.beta)
+
+
+@dataclass
+class SPPOConfig(SoftConfig):
+    """Self-play preference optimisation on recorded pairs: log-ratios regressed on win rates (arXiv 2405.00675)."""
+
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
+    """1 / eta of the paper: price of one nat of KL, in units of win probability per nat. A response that always wins aims at a log-ratio
+    of 1 / (2 beta) nats."""
+
+
+@dataclass
+class LengthNormalisedDPOConfig(SoftConfig):
+    """Length-normalised DPO: the implicit reward is the log-ratio of a token, not of a response (arXiv 2411.15124)."""
+
+    kl_price: ClassVar[str | None] = ""
+
+    beta: float = bounded(5.0, least=1e-6, most=1e4)
+    """Scale of the reward beta / |y| log pi / pi_ref: reward units per (nat per token), no price of a nat."""
+
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(per_token=True, beta=self.beta, reference=True)
+
+
+@dataclass
+class WPOConfig(SoftConfig):
+    """Weighted preference optimisation: DPO's loss, most on pairs that the policy would give itself (arXiv 2406.11827)."""
+
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
+    """Price of one nat of KL, in reward units per nat, as in DPO."""
+
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(beta=self.beta)
+
+
+@dataclass
+class UnpairedConfig(LabelConfig):
+    """What the algorithms that learn from single responses have in common: their schedule."""
 
     updates: int = 0
     """As in OptimizerConfig."""
     passes: float = 1.0
     """As in OptimizerConfig."""
+
+
+@dataclass
+class BCOConfig(UnpairedConfig):
+    """Binary classifier optimisation: tells good responses from bad ones by the implicit reward (arXiv 2404.04656)."""
+
+    batch_size: int = 32
+    """Pairs per update; of labels without pairs twice as many responses."""
+    micro_batch_size: int = 32
+    """Pairs per backward pass, twice as many responses: memory only."""
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
+    """Scale of the implicit reward beta (log pi - log pi_ref), in reward units per nat."""
+
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(beta=self.beta)
+
+
+@dataclass
+class KTOConfig(UnpairedConfig):
+    """Kahneman-Tversky optimisation: each response is desirable or not, pairs are taken apart (arXiv 2402.01306)."""
+
     batch_size: int = bounded(32, least=2, most=1e6)
     """Pairs per update, 2 or more: the reference point is measured on responses to the other prompts of a batch. Of labels without
     pairs twice as many responses."""

@@ -9,7 +9,21 @@ import torch
 from torch import Tensor
 
 from alignbench import LabelTerms, PairTerms, ResponseTerms, RolloutTerms
-from alignbench_dpo.config import DPOConfig, IPOConfig, KTOConfig, OnlineDPOConfig, ORPOConfig, SimPOConfig
+from alignbench_dpo.config import (
+    APOConfig,
+    BCOConfig,
+    CPOConfig,
+    DPOConfig,
+    EXOConfig,
+    IPOConfig,
+    KTOConfig,
+    LengthNormalisedDPOConfig,
+    OnlineDPOConfig,
+    ORPOConfig,
+    SimPOConfig,
+    SPPOConfig,
+    WPOConfig,
+)
 
 
 def dpo(config: DPOConfig, terms: PairTerms) -> Tensor:
@@ -47,9 +61,65 @@ def orpo(config: ORPOConfig, terms: PairTerms) -> Tensor:
 
 
 def simpo(config: SimPOConfig, terms: PairTerms) -> Tensor:
-    """arXiv 2405.14734, equation 6."""
+    """arXiv 2405.14734, equation 6; with alpha CPO-SimPO, which adds CPO's imitation."""
     rewards = [config.beta * per_token(side) for side in (terms.chosen, terms.rejected)]
-    return -torch.sigmoid(rewards[0] - rewards[1] - config.gamma).log().mean()
+    preferred = -torch.sigmoid(rewards[0] - rewards[1] - config.gamma).log()
+    return (preferred - config.alpha * per_token(terms.chosen)).mean()
+
+
+def cpo(config: CPOConfig, terms: PairTerms) -> Tensor:
+    """arXiv 2401.08417, equation 3, with the likelihood of a token."""
+    rewards = [config.beta * side.logprobs.sum(1) for side in (terms.chosen, terms.rejected)]
+    return (-torch.sigmoid(rewards[0] - rewards[1]).log() - config.alpha * per_token(terms.chosen)).mean()
+
+
+def apo(config: APOConfig, terms: PairTerms) -> Tensor:
+    """arXiv 2408.06266, equations 7 and 8, with a 1 in front."""
+    won, lost = (config.beta * log_ratio(side) for side in (terms.chosen, terms.rejected))
+    if config.anchor == "zero":
+        return (1 - torch.sigmoid(won) + torch.sigmoid(lost)).mean()
+    return (1 + torch.sigmoid(won) - torch.sigmoid(won - lost)).mean()
+
+
+def exo(config: EXOConfig, terms: PairTerms) -> Tensor:
+    """arXiv 2402.00856, equation 16: the KL of the policy's choice between two responses from the reward's."""
+    epsilon = config.label_smoothing
+    p = terms.probability if config.soft_labels else torch.full_like(terms.probability, 1 - epsilon)
+    q = torch.sigmoid(config.beta * (log_ratio(terms.chosen) - log_ratio(terms.rejected)))
+    return (q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()).mean()
+
+
+def sppo(config: SPPOConfig, terms: PairTerms) -> Tensor:
+    """arXiv 2405.00675, equation 4.7, eta = 1 / beta: of both responses, which win with p and 1 - p."""
+    p = terms.probability if config.soft_labels else torch.ones_like(terms.probability)
+    sides = ((terms.chosen, p), (terms.rejected, 1 - p))
+    return sum(
+        ((log_ratio(side) - (wins - 0.5) / config.beta) ** 2 for side, wins in sides), torch.zeros_like(p)
+    ).mean()
+
+
+def length_normalised_dpo(config: LengthNormalisedDPOConfig, terms: PairTerms) -> Tensor:
+    """DPO on log-ratios of a token (arXiv 2411.15124)."""
+    p = terms.probability if config.soft_labels else torch.ones_like(terms.probability)
+    rewards = [config.beta * log_ratio(side) / side.mask.sum(1) for side in (terms.chosen, terms.rejected)]
+    won = torch.sigmoid(rewards[0] - rewards[1])
+    return (-p * won.log() - (1 - p) * (1 - won).log()).mean()
+
+
+def wpo(config: WPOConfig, terms: PairTerms) -> Tensor:
+    """arXiv 2406.11827, equation 2: weights are probabilities of a token, which get no gradient."""
+    p = terms.probability if config.soft_labels else torch.ones_like(terms.probability)
+    won = torch.sigmoid(config.beta * (log_ratio(terms.chosen) - log_ratio(terms.rejected)))
+    weights = [per_token(side).detach().exp() for side in (terms.chosen, terms.rejected)]
+    return (weights[0] * weights[1] * (-p * won.log() - (1 - p) * (1 - won).log())).mean()
+
+
+def bco(config: BCOConfig, terms: LabelTerms) -> Tensor:
+    """arXiv 2404.04656, delta from the batch: half the sum of the mean rewards of both sides."""
+    reward = config.beta * log_ratio(terms.responses)
+    delta = (reward[terms.good].mean() + reward[~terms.good].mean()).detach() / 2
+    sign = torch.where(terms.good, 1.0, -1.0)
+    return -torch.sigmoid(sign * (reward - delta)).log().mean()
 
 
 def kto(config: KTOConfig, terms: LabelTerms) -> Tensor:

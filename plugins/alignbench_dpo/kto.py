@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,8 +14,36 @@ from alignbench_dpo.config import KTOConfig
 from alignbench_dpo.losses import kto_loss
 from alignbench_dpo.pairs import Learner
 
+LabelJudge = Callable[[Tensor, Tensor], Tensor]
+"""(log pi / pi_ref of each response, whether it is good) -> its loss."""
 
-class KTO(Learner):
+
+class LabelLearner(Learner):
+    """One step per batch of single responses, whatever is made of each."""
+
+    def _step(self, batch: LabelledBatch, judge: LabelJudge, beta: float, origin: Tensor) -> dict[str, float]:
+        """One optimizer step on the mean loss of the batch's responses; returns means over them. `origin`: the log-ratio above which a
+        response counts as good."""
+        sums = Counter[str]()
+        self._optimizer.zero_grad()
+        every = torch.arange(len(batch))
+        for rows in functional.micro_batches(batch.sequences, every, 2 * self._micro_batch_size):
+            part = batch.select(rows)
+            assert part.ref_logprobs is not None, "uses_reference is True"
+            logprobs = functional.summed_logprobs(self._policy, part.sequences)
+            ratio = logprobs - part.ref_logprobs
+            loss = judge(ratio, part.good)
+            functional.require_finite("the preference loss", loss.detach(), hint="Lower the learning rate.")
+            # Divided by the responses of the whole batch: the step does not depend on micro_batch_size.
+            (loss.sum() / len(batch)).backward()
+            sums.update(measure(loss.detach(), logprobs.detach(), ratio.detach(), part.good, origin))
+        norms = self._optimizer.step()
+        sums = functional.across_processes(sums)
+        tokens = batch.sequences.response_mask.sum()
+        return {**means(sums, batch.good, beta), "gradient_norm": norms["policy"], "tokens": float(tokens)}
+
+
+class KTO(LabelLearner):
     """Ethayarajh et al. (arXiv 2402.01306): the good responses are desirable, the bad ones undesirable.
 
     No optimum is known: the loss saturates on both sides, and its reference point moves with the policy."""
@@ -39,35 +68,16 @@ class KTO(Learner):
             z0 = ratios.mean().clamp(min=0)
 
         # 2. One step on all responses of the batch.
-        learning_rate = self._optimizer.next_update()
-        measured = self._step(batch, z0)
+        config, learning_rate = self._config, self._optimizer.next_update()
+        weights = config.beta, config.desirable_weight, config.undesirable_weight
+        measured = self._step(batch, lambda ratio, good: kto_loss(ratio, good, z0, *weights), config.beta, z0)
         figures = {"z0": float(z0), "mismatched": float(len(mismatched or ())), "learning_rate": learning_rate}
         return UpdateReport({**measured, **figures}, optimizer_steps=1)
 
-    def _step(self, batch: LabelledBatch, z0: Tensor) -> dict[str, float]:
-        config, sums = self._config, Counter[str]()
-        weights = config.beta, config.desirable_weight, config.undesirable_weight
-        self._optimizer.zero_grad()
-        every = torch.arange(len(batch))
-        for rows in functional.micro_batches(batch.sequences, every, 2 * config.micro_batch_size):
-            part = batch.select(rows)
-            assert part.ref_logprobs is not None, "uses_reference is True"
-            logprobs = functional.summed_logprobs(self._policy, part.sequences)
-            ratio = logprobs - part.ref_logprobs
-            loss = kto_loss(ratio, part.good, z0, *weights)
-            functional.require_finite("the preference loss", loss.detach(), hint="Lower the learning rate.")
-            # Divided by the responses of the whole batch: the step does not depend on micro_batch_size.
-            (loss.sum() / len(batch)).backward()
-            sums.update(measure(loss.detach(), logprobs.detach(), ratio.detach(), part.good, z0))
-        norms = self._optimizer.step()
-        sums = functional.across_processes(sums)
-        tokens = batch.sequences.response_mask.sum()
-        return {**means(sums, batch.good, config.beta), "gradient_norm": norms["policy"], "tokens": float(tokens)}
 
-
-def measure(loss: Tensor, logprobs: Tensor, ratio: Tensor, good: Tensor, z0: Tensor) -> dict[str, float]:
+def measure(loss: Tensor, logprobs: Tensor, ratio: Tensor, good: Tensor, origin: Tensor) -> dict[str, float]:
     """Sums over responses of what is logged, the good ones being what other algorithms call chosen."""
-    right = torch.where(good, ratio > z0, ratio < z0)
+    right = torch.where(good, ratio > origin, ratio < origin)
     figures = {"loss": loss.sum(), "accuracy": right.sum()}
     for name, side in (("chosen", good), ("rejected", ~good)):
         figures |= {f"logprob_{name}": logprobs[side].sum(), f"log_ratio_{name}": ratio[side].sum()}
@@ -76,7 +86,7 @@ def measure(loss: Tensor, logprobs: Tensor, ratio: Tensor, good: Tensor, z0: Ten
 
 def means(sums: dict[str, float], good: Tensor, beta: float) -> dict[str, float]:
     """Over the whole batch, or over its good or its bad responses, where it has any. `accuracy`: the share of responses that lie on
-    their label's side of z0."""
+    their label's side of the origin."""
     count = {"chosen": int(good.sum()), "rejected": int((~good).sum())}
     of = {name: count.get(name.rpartition("_")[2], len(good)) for name in sums}
     found = {name: total / of[name] for name, total in sums.items() if of[name]}

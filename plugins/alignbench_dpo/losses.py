@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+CERTAIN = 1e-6
+"""How near to 0 and 1 a probability may come whose logarithm is taken."""
+
 
 def sigmoid_loss(margin: Tensor, beta: float, probability: Tensor | float = 1.0) -> Tensor:
     """-p log s(beta h) - (1 - p) log s(-beta h), p the probability that y_w is preferred.
@@ -70,3 +73,40 @@ def kto_loss(log_ratio: Tensor, good: Tensor, z0: Tensor, beta: float, desirable
     lambda_U (1 - s(beta (z0 - r))) for the bad, r = log pi(y|x) / pi_ref(y|x)."""
     lost = torch.sigmoid(beta * torch.where(good, z0 - log_ratio, log_ratio - z0))
     return torch.where(good, desirable, undesirable) * lost
+
+
+def imitation_loss(chosen_mean: Tensor) -> Tensor:
+    """-log pi(y_w|x) / |y_w|: what CPO (arXiv 2401.08417) and CPO-SimPO add to their losses."""
+    return -chosen_mean
+
+
+def apo_loss(chosen_ratio: Tensor, rejected_ratio: Tensor, beta: float, anchor: str) -> Tensor:
+    """arXiv 2408.06266, up to a constant 1: zero, equation 7, is -s(beta r_w) + s(beta r_l); down, equation 8, is
+    s(beta r_w) - s(beta (r_w - r_l)); r = log pi / pi_ref."""
+    if anchor == "zero":
+        return torch.sigmoid(-beta * chosen_ratio) + torch.sigmoid(beta * rejected_ratio)
+    return torch.sigmoid(beta * chosen_ratio) + torch.sigmoid(-beta * (chosen_ratio - rejected_ratio))
+
+
+def exo_loss(margin: Tensor, beta: float, probability: Tensor | float) -> Tensor:
+    """KL(q || p) of two outcomes, q = s(beta h) and p the probability that y_w is preferred (arXiv 2402.00856, equation 16)."""
+    held = torch.as_tensor(probability, dtype=margin.dtype, device=margin.device).clamp(CERTAIN, 1 - CERTAIN)
+    log_q, log_rest = logsigmoid(beta * margin), logsigmoid(-beta * margin)
+    return log_q.exp() * (log_q - held.log()) + log_rest.exp() * (log_rest - torch.log1p(-held))
+
+
+def sppo_loss(chosen_ratio: Tensor, rejected_ratio: Tensor, beta: float, probability: Tensor | float = 1.0) -> Tensor:
+    """(r_w - (p - 1/2) / beta)^2 + (r_l + (p - 1/2) / beta)^2: arXiv 2405.00675, equation 4.7 on pairs, beta = 1 / eta."""
+    aim = (probability - 0.5) / beta
+    return (chosen_ratio - aim) ** 2 + (rejected_ratio + aim) ** 2
+
+
+def on_policy_weight(chosen_mean: Tensor, rejected_mean: Tensor) -> Tensor:
+    """w(x, y_w) w(x, y_l), w = exp(log pi(y|x) / |y|) without gradient (arXiv 2406.11827, equation 2)."""
+    return (chosen_mean + rejected_mean).detach().exp()
+
+
+def bco_loss(log_ratio: Tensor, good: Tensor, shift: Tensor, beta: float) -> Tensor:
+    """-log s(beta r - delta) of the good and -log s(-(beta r - delta)) of the bad responses (arXiv 2404.04656); delta: `shift`."""
+    reward = beta * log_ratio - shift
+    return -logsigmoid(torch.where(good, reward, -reward))

@@ -1,4 +1,4 @@
-"""The algorithms whose loss needs nothing but a pair: DPO, IPO, ORPO and SimPO."""
+"""The algorithms whose loss needs nothing but a pair: DPO, IPO, ORPO, SimPO and CPO."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from alignbench import ExactProblem, PairTerms, Policy, Seeds, UserError, functional
+from alignbench import ExactProblem, PairTerms, Policy, Seeds, functional
 from alignbench_dpo import equations
-from alignbench_dpo.config import DPOConfig, IPOConfig, ORPOConfig, SimPOConfig
-from alignbench_dpo.losses import dpo_loss, ipo_loss, log_odds, orpo_loss, simpo_loss
+from alignbench_dpo.config import CPOConfig, DPOConfig, IPOConfig, ORPOConfig, SimPOConfig
+from alignbench_dpo.losses import dpo_loss, imitation_loss, ipo_loss, log_odds, orpo_loss, sigmoid_loss, simpo_loss
 from alignbench_dpo.optimum import identity_optimum
-from alignbench_dpo.pairs import Objective, PairwiseOptimizer, Side
+from alignbench_dpo.pairs import Objective, PairwiseOptimizer, Side, known
 
 
 class DPO(PairwiseOptimizer):
@@ -116,13 +116,30 @@ class SimPO(PairwiseOptimizer):
     def judge(self, chosen: Side, rejected: Side, probability: Tensor | None) -> Objective:
         config = self._config
         loss = simpo_loss(chosen.mean, rejected.mean, config.beta, config.gamma)
+        loss = loss + config.alpha * imitation_loss(chosen.mean)
         return Objective(loss, config.beta * chosen.mean, config.beta * rejected.mean)
 
 
-def known(probability: Tensor | None) -> Tensor:
-    if probability is None:
-        raise UserError(
-            "algo.soft_labels=true needs the annotator's own probabilities, and this annotator does not know them: set "
-            "algo.soft_labels=false, or choose an annotator that does, such as annotator=mild."
-        )
-    return probability
+class CPO(PairwiseOptimizer):
+    """Xu et al. (arXiv 2401.08417): DPO's loss with a reference that gives every response alike, which costs no pass of its own."""
+
+    def __init__(self, config: CPOConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
+        super().__init__(config, policy=policy, updates=updates, seeds=seeds)
+        self._config = config
+
+    @classmethod
+    def optimum(cls, config: CPOConfig, problem: ExactProblem) -> Tensor | None:
+        """exp(r / beta) / Z without imitation, for pairs=all: DPO's from a uniform reference, whoever drew the pairs. None with it: the likelihood
+        of chosen responses pulls elsewhere."""
+        if config.alpha or config.pairs != "all":
+            return None
+        return torch.softmax(problem.rewards / config.beta, 1)
+
+    @classmethod
+    def stated_loss(cls, config: CPOConfig, terms: PairTerms) -> Tensor:
+        return equations.cpo(config, terms)
+
+    def judge(self, chosen: Side, rejected: Side, probability: Tensor | None) -> Objective:
+        config = self._config
+        loss = sigmoid_loss(chosen.logprob - rejected.logprob, config.beta) + config.alpha * imitation_loss(chosen.mean)
+        return Objective(loss, config.beta * chosen.logprob, config.beta * rejected.logprob)

@@ -1,14 +1,62 @@
-"""Where the identity loss leads when everything is known: a distribution over all responses, [X, Y] float64."""
+"""Where losses lead when everything is known: distributions over all responses, [X, Y] float64."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from alignbench import ExactProblem, functional
 
+BISECTIONS, NEWTON = 100, 60
+
 
 def identity_optimum(problem: ExactProblem, tau: float) -> Tensor:
     """pi_ref(y|x) exp(P(y) / tau) / Z(x), P(y) = E_{y' ~ pi_ref}[s(r(x, y) - r(x, y'))] (arXiv 2310.12036)."""
     wins = torch.sigmoid(problem.rewards[:, :, None] - problem.rewards[:, None, :])
     return functional.kl_optimum(problem.reference, torch.einsum("xyz,xz->xy", wins, problem.reference), tau)
+
+
+def length_normalised_optimum(problem: ExactProblem, beta: float) -> Tensor:
+    """pi_ref(y|x) exp(|y| (r(x, y) + c(x)) / beta): log-ratios per token differ as the rewards do, and c(x) makes it sum to 1."""
+    tokens = torch.tensor([len(completion) for completion in problem.completions], dtype=torch.float64)
+
+    def log_policy(shift: Tensor) -> Tensor:
+        return problem.reference.log() + tokens * (problem.rewards + shift) / beta
+
+    span = problem.rewards.abs().amax(1, keepdim=True)
+    return bisected(log_policy, -span, span).softmax(1)
+
+
+def regression_optimum(problem: ExactProblem, beta: float) -> Tensor:
+    """What minimises E[(log pi / pi_ref - a)^2] over distributions, a(y) = (P(y) - 1/2) / beta and P(y) the probability that y beats another
+    response of pi_ref (arXiv 2405.00675, equation 4.7).
+
+    Pairs hold two different responses, so y comes with weight pi_ref(y) (1 - pi_ref(y)). With f = log pi / pi_ref and a multiplier k for
+    sum pi = 1, f + k e^f / (1 - pi_ref) = a: the paper leaves the sum out, and takes log Z for its mean."""
+    reference, rewards = problem.reference, problem.rewards
+    wins = torch.sigmoid(rewards[:, :, None] - rewards[:, None, :]) - 0.5  # 0 against itself
+    others = 1 - reference
+    aim = torch.einsum("xyz,xz->xy", wins, reference) / others / beta
+
+    def log_policy(negative: Tensor) -> Tensor:
+        weight, ratio = -negative / others, aim
+        for _ in range(NEWTON):  # convex and rising from the left of its root on: no step goes past it
+            ratio = ratio - (ratio + weight * ratio.exp() - aim) / (1 + weight * ratio.exp())
+        return reference.log() + ratio
+
+    # Jensen's inequality makes k positive but for a hair; the policy's mass falls as it grows.
+    return bisected(
+        log_policy, -others.amax(1, keepdim=True) * aim.abs().amax(1, keepdim=True).exp(), torch.zeros(len(aim), 1)
+    ).softmax(1)
+
+
+def bisected(log_policy: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
+    """The `log_policy` of that shift, [X, 1], at which its mass, which rises with it, is 1."""
+    low, high = low.double(), high.double()
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        heavy = log_policy(middle).logsumexp(1, keepdim=True) > 0
+        low, high = torch.where(heavy, low, middle), torch.where(heavy, middle, high)
+    return log_policy((low + high) / 2)

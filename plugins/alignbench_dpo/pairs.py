@@ -19,6 +19,7 @@ from alignbench import (
     PreferenceConfig,
     Seeds,
     UpdateReport,
+    UserError,
     functional,
 )
 
@@ -135,3 +136,12 @@ def measure(chosen: Side, rejected: Side, objective: Objective) -> dict[str, flo
     if chosen.ref_logprob is not None:
         figures |= {"log_ratio_chosen": chosen.log_ratio, "log_ratio_rejected": rejected.log_ratio}
     return {name: float(values.detach().sum()) for name, values in figures.items()}
+
+
+def known(probability: Tensor | None) -> Tensor:
+    if probability is None:
+        raise UserError(
+            "algo.soft_labels=true needs the annotator's own probabilities, and this annotator does not know them: set "
+            "algo.soft_labels=false, or choose an annotator that does, such as annotator=mild."
+        )
+    return probability

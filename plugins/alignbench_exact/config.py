@@ -14,6 +14,7 @@ class ExactDataConfig:
     """A world whose every response can be written down: the optimum is known exactly; no download."""
 
     annotator: ClassVar[str] = "exact"
+    kl_price: ClassVar[str] = "beta"
     declines: ClassVar[Mapping[str, str]] = {
         "held_out_conversations_teach_nothing": "every context is trained on and evaluated on: what is measured is optimisation"
     }

@@ -157,7 +157,12 @@ class AdapterRoles(Roles):
         return path
 
     def save_adapter(self, path: Path) -> None:
-        self._peft.save_pretrained(path, selected_adapters=[self._ADAPTER_OF_POLICY], save_embedding_layers=False)
+        self._peft.save_pretrained(
+            path,
+            selected_adapters=[self._ADAPTER_OF_POLICY],
+            save_embedding_layers=False,
+            state_dict=self._adapters(),
+        )
 
     def load(self, path: Path) -> None:
         pretrained.require_file(path / SAFETENSORS_WEIGHTS_NAME)  # peft would take a pickle instead, or ask the hub
@@ -185,9 +190,13 @@ class AdapterRoles(Roles):
     def _state(self, role: str) -> dict[str, torch.Tensor]:
         """The adapter's tensors. Embeddings are the base's and frozen; left to itself, peft asks the hub about their size."""
         state: dict[str, torch.Tensor] = get_peft_model_state_dict(
-            self._peft, adapter_name=self._name(role), save_embedding_layers=False
+            self._peft, state_dict=self._adapters(), adapter_name=self._name(role), save_embedding_layers=False
         )
         return state
+
+    def _adapters(self) -> dict[str, torch.Tensor]:
+        """Of all roles. To ask a divided model for its whole state would be for all processes at once, and the main one saves."""
+        return {name: tensor.detach() for name, tensor in self._peft.named_parameters() if "lora_" in name}
 
     def _name(self, role: str) -> str:
         return self._ADAPTER_OF_POLICY if role == POLICY else role

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from alignbench import POLICY, Seeds, UserError, pretrained, user_path
 from alignbench_hf.adapters import AdapterRoles
 from alignbench_hf.architecture.targets import excluded, targets
-from alignbench_hf.architecture.trunk import require_decoder, window
+from alignbench_hf.architecture.trunk import Sharing, require_decoder, window
 from alignbench_hf.base import attention, base_dtype, scratch_shape
 from alignbench_hf.chat.load import check_gguf, load_chat
 from alignbench_hf.checkpoint.resolve import is_hub_id, resolve
@@ -23,6 +23,7 @@ from alignbench_hf.policy import HFPolicy
 from alignbench_hf.probe import check_reading
 from alignbench_hf.quantization import check_unpacking, evaluation_mode, keep_trainable, quantization_config
 from alignbench_hf.roles import CopiedRoles
+from alignbench_hf.sharding import begin_sharded, shards_of
 
 logging.disable_progress_bar()  # one bar at a time: the stage's own
 # peft still asks transformers for an attribute that transformers has renamed.
@@ -59,6 +60,7 @@ def build_pretrained(
     own = checkpoint.tokenizer()
     ensure_pad_token(own)
     chat = load_chat(config, own, folder)  # before any weight is read
+    shards = shards_of(config, device)
     model = checkpoint.model(
         AutoModelForCausalLM,
         tokenizer=own,
@@ -66,8 +68,12 @@ def build_pretrained(
         device=device,  # all of it on this process's own
         quantization=quantization,
         attn_implementation=attention(config.attention, device),
-        less=("model.quantization=nf4", "model.dtype=bfloat16"),
+        less=("model.dtype=bfloat16",) if shards > 1 else ("model.quantization=nf4", "model.dtype=bfloat16"),
+        shards=shards,
     )
+    if shards > 1:
+        with checkpoint.reading("its first pass"):
+            begin_sharded(model)
     keep_trainable(model, device)
     check_unpacking(model, device)
     evaluation_mode(model)
@@ -91,12 +97,14 @@ def build_pretrained(
         roles = AdapterRoles(
             model,
             lora,
-            merge_while_sampling=config.merge_adapters,
+            merge_while_sampling=config.merge_adapters and shards == 1,
             gradient_checkpointing=config.gradient_checkpointing,
             base_name=config.path if is_hub_id(config.path) else str(user_path(config.path, "model.path").resolve()),
         )
+    # Of a divided model, rows that share their prompts otherwise would take other passes than those of other processes.
+    sharing = roles.sharing if shards == 1 else Sharing(prompts=False)
     with checkpoint.reading("its first pass"):
-        roles.sharing = check_reading(roles.use(POLICY), roles.computing, roles.sharing)
+        roles.sharing = check_reading(roles.use(POLICY), roles.computing, sharing)
     return HFPolicy(
         config, roles, own, pretrained=True, device=device, fingerprint=pretrained.fingerprint(folder), chat=chat
     )

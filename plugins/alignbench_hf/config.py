@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignbench import Part, UserError, Work, bounded, check_there, unknown_name
+from alignbench import Part, Selected, UserError, Work, bounded, check_there, select, unknown_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VALUE_TRUNKS = ("own", "shared")
-SAMPLERS = ("loop", "generate")
 HEADS = ("linear", "evidence")
 DTYPES = ("auto", "float32", "bfloat16")
 QUANTIZATIONS = ("none", "nf4", "int8")
 ATTENTIONS = ("auto", "eager", "sdpa", "flash_attention_2")
+
+
+@dataclass
+class LoopConfig:
+    """This package's own decoding loop: one pass of the model a token, and finished rows leave the batch."""
+
+
+@dataclass
+class GenerateConfig:
+    """transformers' own decoding loop: the same tokens, slower; a check."""
 
 
 @dataclass
@@ -36,7 +46,9 @@ class PolicyConfig:
     """Tokens that no response may hold, as in transformers' generation config: their probability is 0 in sampling and in
     every log-probability."""
     sampler: str = "loop"
-    """Who decodes: loop (this package's own) or generate (transformers' own loop: the same tokens, slower; a check)."""
+    """Who decodes: loop (this package's own), generate (transformers' own loop: the same tokens, slower; a check), or one of a plugin's."""
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    """Options of that sampler, by name."""
     scalar_head: str = "linear"
     """How value and reward roles read the base: linear (the last hidden state) or evidence (also the base's own
     token log-probabilities; what a small model needs to learn correctness from few rankings)."""
@@ -46,10 +58,14 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         _one_of("value_trunk", self.value_trunk, VALUE_TRUNKS)
-        _one_of("sampler", self.sampler, SAMPLERS)
+        self.uses()
         _one_of("scalar_head", self.scalar_head, HEADS)
         if "" in self.suppress_tokens:
             raise UserError("model.suppress_tokens holds an empty text, which is no token.")
+
+    def uses(self) -> tuple[Selected, ...]:
+        """As `uses` of any component's config: its sampler."""
+        return (select("sampler", self.sampler, self.sampler_options, where="model.sampler_options"),)
 
     def savings(self) -> dict[str, list[Any]]:
         """As in PlanningConfig."""
@@ -136,6 +152,9 @@ class PretrainedConfig(PolicyConfig):
     attention: str = "auto"
     """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where sdpa has a slow
     backward pass, and sdpa elsewhere."""
+    shard: bool = False
+    """Divide the base among the processes that torchrun started, by torch's fully_shard: each holds its part of every layer, and all
+    put a layer together for the time of its pass, in sampling too (merge_adapters is then false). Adapters are whole in each."""
     lora_rank: int = bounded(16, least=1, most=65536)
     """Rank of the adapters."""
     lora_alpha: float = bounded(32.0, above=0, most=1e6)
@@ -156,6 +175,10 @@ class PretrainedConfig(PolicyConfig):
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("quantization", self.quantization, QUANTIZATIONS)
         _one_of("attention", self.attention, ATTENTIONS)
+        if self.shard and self.quantization != "none":
+            raise UserError(
+                f"model.shard=true divides plain weights alone, and model.quantization={self.quantization} packs them: use one of the two."
+            )
         if not any(name.strip() for name in self.lora_targets.split(",")):
             raise UserError("model.lora_targets names no layer: write all-linear, or names separated by commas.")
         if self.wheel and not self.wheel.replace("-", "_").isidentifier():
@@ -169,6 +192,11 @@ class PretrainedConfig(PolicyConfig):
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
+        if self.shard and int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            raise UserError(
+                "model.shard=true divides a model among several processes, and this is one: start them with torchrun --nproc-per-node N "
+                "-m alignbench, or use model.shard=false."
+            )
         check_there(self.path, "model.path", hub=not self.path.endswith(".gguf"))
         if self.chat_template.endswith(".jinja"):
             check_there(self.chat_template, "model.chat_template")

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from alignbench_hf.config import PolicyConfig, PretrainedConfig
 
 FLOAT = 4  # bytes: adapters, heads, gradients, logits that are computed with
-MOMENTS = {"adamw": 2 * FLOAT, "paged_adamw_8bit": 2}  # bytes a trained parameter
 QUANTIZED = {"nf4": 0.5 + 1 / 64 + FLOAT / (64 * 256), "int8": 1.0}  # bytes a weight, scales of blocks included
 COPIES_OF_LOGITS = 4  # the logits, divided by the temperature; their exponentials; their gradient
 DRAW = 3 * FLOAT + 3 * 8  # bytes a logit while a token is drawn, in float64
@@ -206,7 +205,7 @@ def parts(shape: Shape, held: Held, config: PolicyConfig, work: Work, device: st
     common = [
         Part("weights", base if held.rank else FLOAT * own * len(copies)),
         Part("adapters", FLOAT * own * len(copies) if held.rank else 0),
-        Part("optimiser", MOMENTS[work.optimizer] * optimized),
+        Part("optimiser", int(work.state_bytes * optimized)),
         Part("gradients", FLOAT * optimized),
         Part("last good weights", FLOAT * own if POLICY in work.optimized and work.does is Does.TRAIN else 0),
     ]

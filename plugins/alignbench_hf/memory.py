@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 PASSES_BETWEEN = 32
+_MMAP_THRESHOLD, _LARGE = -3, 2**20  # M_MMAP_THRESHOLD of malloc.h; bytes
 
 
 class FreedMemory:
@@ -43,3 +44,10 @@ def _trim() -> Callable[[int], object]:
 def half(setting: str, now: int) -> str:
     """The setting at half of what it is."""
     return f"{setting}={max(now // 2, 1)}"
+
+
+def give_back_at_once() -> None:
+    """Has the C library give back what is large as soon as it is freed: layers that are put together and let go would leave holes as
+    large as the model. It does no more than cost time where memory is not short."""
+    if sys.platform == "linux" and (set_option := getattr(ctypes.CDLL(None), "mallopt", None)):
+        set_option(_MMAP_THRESHOLD, _LARGE)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +16,13 @@ from transformers import PreTrainedTokenizerBase
 from alignbench import (
     POLICY,
     REFERENCE,
+    Decoded,
     Exported,
     Policy,
     Prompt,
+    Request,
     Rollout,
+    Sampler,
     Samples,
     Sampling,
     ScalarRole,
@@ -44,8 +49,8 @@ from alignbench_hf.export import (
 from alignbench_hf.memory import half
 from alignbench_hf.prompts import pieces, states
 from alignbench_hf.roles import VALUE, Model, Roles
-from alignbench_hf.sampling import SAMPLERS, Decoded, Request
 from alignbench_hf.scalar import HEADS, HFScalarRole
+from alignbench_hf.sharding import gather_output
 
 MERGE = "model.merge_adapters=false"
 
@@ -82,6 +87,8 @@ class HFPolicy(Policy):
         self._scalars: dict[str, HFScalarRole] = {}
         self._suppressed = token_ids(self._chat, config.suppress_tokens).to(device)
         self._window = window(roles.use(POLICY))
+        (chosen,) = config.uses()
+        self._sampler: Sampler = chosen.build(policy=self)
 
     # --- tokens ---
 
@@ -183,16 +190,15 @@ class HFPolicy(Policy):
             watch([row[:end] for row, end in zip(parts.ids.tolist(), parts.mask.sum(1).tolist(), strict=True)])
 
         ends = torch.tensor(self._chat.ends, device=self.device)
-        sample, size = SAMPLERS[self._config.sampler], self._config.generation_batch_size
+        size = self._config.generation_batch_size
         with (
             functional.within_memory(
                 f"sampling {size} responses at once", half("model.generation_batch_size", size), MERGE
             ),
             torch.no_grad(),
-            self._roles.sampling(role) as model,
-            self._roles.computing(),
+            self._read_by_sampler(role) as (model, output),
         ):
-            for piece in functional.own_pieces(order, size):
+            for piece in functional.passes(order, size):
                 width = int(prompt_mask[piece].sum(1).max())
                 request = Request(
                     prompt_ids[piece, -width:],
@@ -205,8 +211,12 @@ class HFPolicy(Policy):
                     share_prompts=self._roles.share_prompts,
                     start_within=self._roles.sharing.start_within,
                     watch=partial(told, piece) if watch else None,
+                    role=role,
                 )
-                put(piece, sample(model, self._output(model), request))
+                put(piece, self._sampler.sample(model, output, request))
+        if functional.idles(len(rows)):
+            for found in (parts.ids, parts.mask, parts.logprobs, parts.finished):
+                found.zero_()
         functional.add_up(parts.ids, parts.mask, parts.logprobs, parts.finished)
         mask = parts.mask.bool()
         keep = max(int(mask.sum(1).max()), 1)
@@ -214,6 +224,15 @@ class HFPolicy(Policy):
         sequences = Sequences(prompt_ids, prompt_mask, ids[:, :keep], mask[:, :keep])
         samples = Samples(rows, self._texts(sequences), sequences, parts.finished.bool())
         return Rollout(samples, parts.logprobs[:, :keep], sampling.temperature)
+
+    @contextlib.contextmanager
+    def _read_by_sampler(self, role: str) -> Iterator[tuple[Any, Any]]:
+        """The role's model and its output, where the sampler reads them: adapters are merged for that."""
+        if not self._sampler.reads_model:
+            yield None, None
+            return
+        with self._roles.sampling(role) as model, self._roles.computing():
+            yield model, self._output(model)
 
     def _texts(self, sequences: Sequences) -> tuple[str, ...]:
         lengths = sequences.response_mask.sum(1).tolist()
@@ -243,6 +262,7 @@ class HFPolicy(Policy):
 
     def _output(self, model: Model) -> nn.Module:
         """From the states of a role's model to logits, without the suppressed tokens."""
+        gather_output(model)
         return OutputLayer(model, self._suppressed)
 
     def logprobs(
@@ -283,7 +303,7 @@ class HFPolicy(Policy):
                 part = measure(sequences.select(piece))
                 for name, tensor in whole.items():
                     own = getattr(part, name)
-                    tensor[piece, : own.shape[1]] = own.float()
+                    tensor[piece, : own.shape[1]] = own.float() * (not functional.idles(rows))
         functional.add_up(*whole.values())
         return Measured(**{name: tensor.bool() if name == "greedy" else tensor for name, tensor in whole.items()})
 

@@ -166,15 +166,12 @@ def states(trunk: Any, sequences: Sequences, *, share: bool, start_within: int =
 def pieces(sequences: Sequences, size: int, *, share: bool) -> Iterator[Tensor]:
     """All rows for passes without gradients, at most `size` at a time: rows of like length together, or, with `share`,
     rows of one prompt together, whichever has fewer tokens to compute."""
-    rows = torch.arange(len(sequences))
+    rows = (sequences.prompt_mask.sum(1) + sequences.response_mask.sum(1)).argsort(stable=True)
     if share and len(sequences) > 1:
-        lengths = sequences.prompt_mask.sum(1) + sequences.response_mask.sum(1)
-        alike = rows.to(lengths.device)[lengths.argsort(stable=True)]
         grouped = by_prompt(sequences)
-        if worthwhile(_tokens(sequences, alike, size), _tokens(sequences, grouped, size)):
-            yield from functional.own_pieces(grouped, size)
-            return
-    yield from functional.micro_batches(sequences, rows, size)
+        if worthwhile(_tokens(sequences, rows, size), _tokens(sequences, grouped, size)):
+            rows = grouped
+    yield from functional.passes(rows, size)
 
 
 def by_prompt(sequences: Sequences) -> Tensor:

@@ -102,6 +102,8 @@ class HFScalarRole(ScalarRole):
         for rows in self._pieces(sequences):
             part = self._values(sequences.select(rows))
             result[rows, : part.shape[1]] = part
+        if functional.idles(len(sequences)):
+            result.zero_()
         functional.add_up(result)
         return result
 

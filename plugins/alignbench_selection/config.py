@@ -26,6 +26,8 @@ class BestOfNConfig(AlgorithmConfig):
 class RejectionSamplingConfig(RolloutConfig):
     """Supervised fine-tuning on the best of n own responses: rejection sampling (arXiv 2307.09288), RAFT (2304.06767)."""
 
+    kl_price: ClassVar[str | None] = ""
+
     updates: int = 50
     """As in OptimizerConfig."""
     batch_size: int = 128

@@ -180,12 +180,13 @@ class Heard:
 
 
 class Plugin:
-    """`raise_at`: (stage, update, error): the hook for that update raises. `on_step` is called at every update; `on_end` is raised when a run has
-    ended."""
+    """`raise_at`: (stage, update, error): the hook for that update raises. `on_start` and `on_step` are called when a run starts
+    and at every update; `on_end` is raised when a run has ended."""
 
     def __init__(self) -> None:
         self.heard = Heard()
         self.raise_at: tuple[str, int, BaseException] | None = None
+        self.on_start: Callable[[RunStarted], None] = lambda event: None
         self.on_step: Callable[[RunStep], None] = lambda event: None
         self.on_end: BaseException | None = None
 
@@ -204,6 +205,7 @@ class Plugin:
     @hookimpl
     def run_started(self, event: RunStarted) -> None:
         self.heard.started.append(event)
+        self.on_start(event)
 
     @hookimpl
     def run_step(self, event: RunStep) -> None:

@@ -30,7 +30,12 @@ Every option of a run, with its default and what it takes; `python -m alignbench
 outside its range, NaN and infinity are refused before anything is built, in one line that names the option, its value and its range.
 This page is written by `python tests/core/options_page.py`.
 """
-KEYS = {Kind.EVALUATION: "eval.options.{}"}
+KEYS = {
+    Kind.EVALUATION: "eval.options.{}",
+    Kind.OPTIMIZER: "algo.optimizer={} (algo.optimizer_options)",
+    Kind.SAMPLER: "model.sampler={} (model.sampler_options)",
+    Kind.SCHEDULE: "algo.lr_schedule={} (algo.lr_schedule_options)",
+}
 """Where the options of a kind stand, where that is not its own name."""
 
 

@@ -6,16 +6,19 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import alignbench
 import alignbench.commands.plugins
 from alignbench import UserError, commands, plugins
+from alignbench.app.options import added_commands
 from alignbench.commands import cli
 from alignbench.errors import AlignbenchError
-from alignbench.plugins import Kind, registry
+from alignbench.plugins import Function, Kind, Place, registry
 from tests.core.harness import Command
 
 HEAVY = ("torch", "transformers", "peft", "accelerate", "numpy", "polars", "scipy", "lm_eval", "datasets")
@@ -62,7 +65,7 @@ def test_help_shows_the_groups_their_choices_and_the_commands(
     assert not end.value.code
     out = capsys.readouterr().out
     for kind in Kind:
-        for component in registry().of(kind):
+        for component in registry().of(kind) if kind.is_group or kind is Kind.EVALUATION else ():
             assert re.search(rf"\b{component.name}\b", out), component
     for preset in ("tiny", "smollm2", "quick"):
         assert re.search(rf"\b{preset}\b", out)
@@ -79,10 +82,27 @@ def test_plugins_lists_every_component(command: Command) -> None:
             (row,) = (row for row in rows if row[:2] == [kind.value, component.name])
             assert row[2:4] == [component.distribution, component.version]
             assert " ".join(row[4:]).startswith(component.summary[:40])
+    for place in Place:
+        for function in registry().functions_of(place):
+            assert [place.value, function.name, function.distribution] in [row[:3] for row in rows]
+
+
+def test_a_commands_function_is_called_with_what_follows(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever registered it: here another than the core."""
+    function = Function(Place.COMMAND, "sums", "Adds up.", f"{__name__}:sums", "elsewhere", "1")
+    monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(sums=lambda arguments: sum(map(int, arguments))))
+    known = replace(registry(), functions={**registry().functions, (Place.COMMAND, "sums"): function})
+    monkeypatch.setattr(cli, "registry", lambda: known)
+    assert command("sums", "3", "4").code == 7
+    done = command("sumss")
+    assert done.code == 2
+    assert "Did you mean 'sums'?" in done.err
+    monkeypatch.setattr("alignbench.app.options.registry", lambda: known)
+    assert ["alignbench", "sums", "Adds", "up."] in [line.split() for line in added_commands().splitlines()]
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", commands.COMMANDS)
 def test_every_command_has_help(command: Command, capsys: pytest.CaptureFixture[str], name: str, option: str) -> None:
     with pytest.raises(SystemExit) as end:
         command(name, option)
@@ -92,7 +112,7 @@ def test_every_command_has_help(command: Command, capsys: pytest.CaptureFixture[
 
 def test_every_command_has_a_file_of_its_own_and_every_file_is_a_command() -> None:
     files = {path.stem for path in Path(commands.__path__[0]).glob("*.py")}
-    assert files - {"__init__", "cli", "run"} == {name.replace("-", "_") for name in cli.COMMANDS}
+    assert files - {"__init__", "cli", "run"} == {name.replace("-", "_") for name in commands.COMMANDS}
 
 
 @pytest.mark.parametrize("option", ["-m", "--multirun"])

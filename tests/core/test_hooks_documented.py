@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 from pathlib import Path
 
 import pytest
 
-from alignbench import hookspecs
+from alignbench import Subject, functional, hookspecs
 from alignbench.plugins import Kind
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,21 @@ def test_code_in_the_docs_is_that_of_the_example() -> None:
         assert code in (ROOT / "tests/third_party/alignbench_example" / name).read_text(), (
             f"the docs quote {name} wrongly"
         )
+
+
+def test_what_a_plugin_calls_is_there_and_told() -> None:
+    """The section names functions of `functional` with their arguments, and all that a Subject has."""
+    page = (ROOT / "docs/plugins.md").read_text()
+    section = page[page.index("## What a plugin calls") : page.index("## The hooks that register")]
+    mathematics, subject = section.split("**An evaluation's `Subject`**")
+    told = re.findall(r"`(\w+)(?:\(([^`]*)\))?`", "".join(re.findall(r"^\| (`.*?) \|", mathematics, re.MULTILINE)))
+    assert len(told) > 15
+    for name, arguments in told:
+        known = inspect.signature(getattr(functional, name)).parameters
+        for argument in re.findall(r"(\w+)=?", arguments if "{" not in arguments else ""):
+            assert argument in known or f"*{argument}" in arguments, f"functional.{name} has no {argument}"
+    names = set(re.findall(r"\w+", "".join(re.findall(r"^\| (`.*?) \|", subject, re.MULTILINE))))
+    assert {field.name for field in dataclasses.fields(Subject)} <= names
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -16,7 +16,7 @@ import pytest
 
 import alignbench
 from alignbench import RunFinished, RunStarted, RunStep, UserError, functional, plugins, pretrained
-from alignbench.plugins import Kind, Registry
+from alignbench.plugins import Kind, Place, Registry
 
 PLUGINS = Path(plugins.__file__).parents[1] / "plugins"
 HEAVY = {
@@ -139,6 +139,55 @@ def test_hook_register_trackers(install: Install) -> None:
     registers(install, "register_trackers", Kind.TRACKER)
 
 
+def test_hook_register_optimizers(install: Install) -> None:
+    registers(install, "register_optimizers", Kind.OPTIMIZER)
+
+
+def test_hook_register_schedules(install: Install) -> None:
+    registers(install, "register_schedules", Kind.SCHEDULE)
+
+
+def test_hook_register_samplers(install: Install) -> None:
+    registers(install, "register_samplers", Kind.SAMPLER)
+
+
+def adds(install: Install, hook: str, place: Place) -> None:
+    body = source("register('word-count', 'Counts words.', 'json:loads')", hook)
+    registry = plugins.load(install("fake-dist", body, version="2.5"))
+    (function,) = registry.functions_of(place)
+    assert (function.name, function.summary, function.target) == ("word-count", "Counts words.", "json:loads")
+    assert (function.distribution, function.version, function.load()("[1]")) == ("fake-dist", "2.5", [1])
+
+
+def test_hook_register_commands(install: Install) -> None:
+    adds(install, "register_commands", Place.COMMAND)
+
+
+def test_hook_register_sections(install: Install) -> None:
+    adds(install, "register_sections", Place.SECTION)
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        ("register('Upper', 'A word.', 'a:b')", "lower-case"),
+        ("register('fine', ' ', 'a:b')", "one line"),
+        ("register('fine', 'A word.', 'a.b')", "package.module:function"),
+        ("register('twice', 'A word.', 'a:b'); register('twice', 'A word.', 'c:d')", "registered twice"),
+    ],
+)
+@pytest.mark.parametrize("hook", ["register_commands", "register_sections"])
+def test_function_that_is_badly_declared(install: Install, hook: str, call: str, word: str) -> None:
+    refused(install("sloppy-dist", source(call, hook)), word, "sloppy-dist", "ALIGNBENCH_BLOCK=fake")
+
+
+def test_a_function_that_is_not_there(install: Install) -> None:
+    body = source("register('gone', 'Is not there.', 'json:gone')", "register_commands")
+    (function,) = plugins.load(install("fake-dist", body)).functions_of(Place.COMMAND)
+    with pytest.raises(UserError, match="command 'gone' of fake-dist cannot be imported from 'json:gone'"):
+        function.load()
+
+
 def test_hook_register_presets(install: Install) -> None:
     install("first", source("register('b_package')", "register_presets"), "first")
     points = install("second", source("register('a_package')", "register_presets"), "second")
@@ -149,7 +198,8 @@ def hears(install: Install, hook: str, event: object) -> None:
     """A hook around a run reaches every plugin that implements it."""
     install("first", source("event.metrics['first'] = 1", hook, "event"), "first")
     points = install("second", source("event.metrics['second'] = 2", hook, "event"), "second")
-    getattr(plugins.load(points).manager.hook, hook)(event=event)
+    assert plugins.HOOK_OF[type(event)] == hook
+    plugins.load(points).tell(event)  # type: ignore[arg-type]
     assert event.metrics == {"first": 1, "second": 2}  # type: ignore[attr-defined]
 
 
@@ -221,6 +271,42 @@ def test_unknown_hook(install: Install) -> None:
 
 def test_hook_with_a_wrong_argument(install: Install) -> None:
     refused(install("typo-dist", source("pass", argument="registry")), "registry", "typo-dist", "ALIGNBENCH_BLOCK=fake")
+
+
+def test_plugin_without_a_hook_is_refused(install: Install) -> None:
+    for number, text in enumerate((source(REWARD, **{"@hookimpl\n": ""}), "")):
+        points = install(f"silent-dist{number}", text, f"silent{number}")
+        mine = [point for point in points if point.name == f"silent{number}"]
+        refused(
+            mine, f"'silent{number}'", f"silent-dist{number}", "brings no hook", "@hookimpl", "ALIGNBENCH_BLOCK=silent"
+        )
+
+
+def test_project_folder_in_the_way_of_its_package_is_refused(install: Install, tmp_path: Path) -> None:
+    """As where a project's folder, which has no __init__.py, is found before the package of the same name inside of it."""
+    (tmp_path / f"project_{tmp_path.name}" / "inside").mkdir(parents=True)
+    dist = install("project-dist", source(REWARD))[0].dist
+    point = EntryPoint("project", f"project_{tmp_path.name}", "alignbench")._for(dist)  # type: ignore[attr-defined]
+    refused([point], "'project'", "project-dist", "without an __init__.py", str(tmp_path), "ALIGNBENCH_BLOCK=project")
+
+
+@pytest.mark.parametrize(
+    ("hint", "word"),
+    [
+        ("tuple[int, ...] = (1, 2)", "tuple[int, ...]"),
+        ("tuple = ()", "tuple"),
+        ("set[str] | None = None", "set[str]"),
+        ("bytes = b''", "bytes"),
+        ("dict[int, str] | None = None", "dict[int, str]"),
+        ("list[tuple[int, int]] | None = None", "list[tuple[int, int]]"),
+        ("NoSuchName = 1", "NoSuchName"),
+    ],
+)
+def test_option_of_a_type_that_no_configuration_holds_is_refused(install: Install, hint: str, word: str) -> None:
+    body = source("register('fine', Config, 'a:B')").replace("strength: float = 1.0", f"strength: {hint}")
+    refused(
+        install("sloppy-dist", f"from __future__ import annotations\n{body}"), word, "Config", "ALIGNBENCH_BLOCK=fake"
+    )
 
 
 @pytest.mark.parametrize(

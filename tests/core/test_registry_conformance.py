@@ -22,9 +22,10 @@ from alignbench import (
     Seeds,
     functional,
 )
+from alignbench.app.ready import CONTRACTS
 from alignbench.pipeline.experience import Batch, reference_logprobs
 from alignbench.plugins import Component, Kind, registry
-from alignbench.testing.config import CONTRACTS, WIRING
+from alignbench.testing.config import WIRING
 from tests import tiny
 
 

@@ -9,14 +9,15 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from filelock import FileLock
 
-from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError, RunStep, UserError
+from alignbench import AlignbenchError, DemonstrationBatch, NonFiniteError, RunStarted, RunStep, UserError
 from alignbench.app.compose import load_config, typed
 from alignbench.app.config import BudgetSettings
 from alignbench.app.target import settings_of
@@ -60,11 +61,17 @@ def same(one: Path, other: Path) -> bool:
 
 
 def stopped(small: Command, plugin: Plugin, stage: str, update: int, error: BaseException, *options: str) -> int:
-    plugin.raise_at = (stage, update, error)
-    try:
+    """After the hooks were told of that update: a plugin's own error would not stop it."""
+    step = Curves.step
+
+    def stop(self: Curves, name: str, number: int, updates: int, metrics: Mapping[str, float]) -> None:
+        step(self, name, number, updates, metrics)
+        if (name, number) == (stage, update):
+            raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Curves, "step", stop)
         return small(*options).code
-    finally:
-        plugin.raise_at = None
 
 
 @pytest.mark.parametrize(
@@ -153,6 +160,81 @@ def test_a_file_that_the_settings_name_and_that_changed_makes_a_new_run(
     assert said == [
         f"{begun.directory.path} is finished, but annotator.path={rankings} has changed since: it is not taken for this one"
     ]
+
+
+def test_what_a_run_leaves_that_is_killed_as_it_ends_goes_with_the_next_start(
+    small: Command, command: Command, tmp_path: Path
+) -> None:
+    assert small(SHORT).code == 0
+    run = only(tmp_path / "runs")
+    names = sorted(run.rglob("*"))
+    for again, code in ((lambda: small(SHORT), 0), (lambda: command("resume", str(run)), 2)):
+        RunDirectory(run).keep_config("")
+        (run / ".lock").touch()
+        assert again().code == code
+        assert sorted(run.rglob("*")) == names
+
+
+def begun_in(folder: Path) -> contextlib.AbstractContextManager[lifecycle.Begun]:
+    return lifecycle.begun(load_config([SHORT, f"results_dir={folder}"]), annotator=False, reward=False, say=print)
+
+
+def test_a_run_that_is_killed_before_its_record_leaves_no_second_directory(tmp_path: Path) -> None:
+    with begun_in(tmp_path) as begun:
+        blank = begun.directory.path
+        (blank / "result.json").unlink()
+        (blank / ".result.json.7.tmp").touch()
+        with begun_in(tmp_path) as beside:
+            assert beside.directory.path != blank, "a process is at work there"
+        shutil.rmtree(beside.directory.path)
+    with begun_in(tmp_path) as again:
+        assert again.directory.path == blank == only(tmp_path)
+        assert {path.name for path in blank.iterdir()} == {"result.json", "config.yaml", "checkpoint", ".lock"}
+    (blank / "result.json").unlink()
+    (blank / "examples.parquet").touch()
+    with begun_in(tmp_path) as another:
+        assert another.directory.path != blank, "a run that lost its record is nobody's to write over"
+
+
+def test_two_that_start_at_once_do_not_share_what_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process finds ours between its making and its lock, and takes it for left behind."""
+    create, taken = RunDirectory.create, []
+
+    def found_by_another(*arguments: object, **options: object) -> RunDirectory:
+        directory = create(*arguments, **options)  # type: ignore[arg-type]
+        if not taken:
+            taken.append(directory.lock())
+            taken[0].acquire()
+        return directory
+
+    monkeypatch.setattr(RunDirectory, "create", found_by_another)
+    with begun_in(tmp_path) as begun:
+        assert len(list(tmp_path.iterdir())) == 2
+        assert begun.directory.path != Path(taken[0].lock_file).parent
+    taken[0].release()
+
+
+def test_a_row_that_was_killed_keeps_its_record_and_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config([SHORT, f"results_dir={tmp_path}"])
+    who = lifecycle.identity(config, config.algo, config.hash, annotator=False, reward=False)
+
+    def row() -> contextlib.AbstractContextManager[tuple[RunDirectory, object]]:
+        return lifecycle.new_row(config, "measured", who, config.yaml, reused={}, say=print)
+
+    with row() as (killed, _):
+        half = killed.path / ".generations.jsonl.7.tmp"
+        half.touch()
+        with row():
+            assert half.exists(), "a process is at work there"
+    with monkeypatch.context() as without_locks:
+        without_locks.setattr(FileLock, "acquire", Mock(side_effect=NotImplementedError))
+        with row():
+            assert half.exists(), "one may be"
+    with row() as (again, _):
+        assert not half.exists() and again.path != killed.path
+    assert records(killed.path)[0]["status"] == "running"
 
 
 def test_a_folder_of_runs_is_listed_or_gone_on_with(
@@ -432,7 +514,27 @@ def test_a_plugin_that_fails_when_a_run_has_ended_does_not_undo_it(
     done = small(SHORT)
     assert done.code == 0
     assert records(only(tmp_path / "runs"))[0]["status"] == "finished"
-    assert "failed as it was told that a run ended: full" in done.err + caplog.text
+    assert "failed in its hook run_finished, and the run goes on: ValueError: full" in done.err + caplog.text
+
+
+def test_a_plugin_that_fails_while_a_run_goes_on_does_not_end_it(
+    small: Command, plugin: Plugin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a hook that fails at every update one line tells."""
+
+    def fail(event: RunStep | RunStarted) -> None:
+        raise OSError("the chat server is away")
+
+    plugin.on_start = plugin.on_step = fail
+    done = small(SHORT)
+    assert done.code == 0, done.err
+    assert records(only(tmp_path / "runs"))[0]["status"] == "finished"
+    assert len(plugin.heard.steps) > 2
+    said = done.err + caplog.text
+    for hook in ("run_started", "run_step"):
+        assert (
+            said.count(f"harness failed in its hook {hook}, and the run goes on: OSError: the chat server is away") == 1
+        )
 
 
 def test_a_signal_after_the_record_is_written_does_not_undo_it(small: Command, plugin: Plugin, tmp_path: Path) -> None:
@@ -500,6 +602,20 @@ def test_the_code_of_the_parts_of_a_mixed_reward_counts(monkeypatch: pytest.Monk
     digests = keys.package_digest
     monkeypatch.setattr(keys, "package_digest", lambda name: "edited" if name == "alignbench_world" else digests(name))
     assert keys.of_code(config) != before
+
+
+def test_the_sft_model_is_of_the_same_code_whichever_algorithm_goes_on_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def codes(*overrides: str) -> list[str]:
+        config = load_config([*overrides])
+        flags = [{"annotator": True, "reward": False}, {"annotator": True, "reward": True}]
+        return [keys.of_code(config), *(keys.of_baseline_code(config, **each) for each in flags)]
+
+    ppo, dpo = codes("algo=ppo"), codes("algo=dpo")
+    assert ppo[0] != dpo[0] and ppo[1:] == dpo[1:]
+    digests = keys.package_digest
+    for package, changed in (("alignbench_dpo", [0]), ("alignbench_rewards", [0, 2]), ("alignbench_sft", [0, 1, 2])):
+        monkeypatch.setattr(keys, "package_digest", lambda name, of=package: "edited" if name == of else digests(name))
+        assert [i for i, (one, other) in enumerate(zip(dpo, codes("algo=dpo"), strict=True)) if one != other] == changed
 
 
 def test_a_run_that_somebody_works_on_is_not_begun_again(

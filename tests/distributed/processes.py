@@ -6,8 +6,9 @@ Alone (without torchrun) it does the same in one process. What came out is writt
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -65,8 +66,12 @@ def batches(policy: tiny.HFPolicy, config: OptimizerConfig) -> Iterator[object]:
 
 
 def updated(component: Component, name: str, **model: object) -> dict[str, Tensor]:
+    return updates_of(tiny.scratch(**model), component, name)
+
+
+def updates_of(policy: tiny.HFPolicy, component: Component, name: str, **sizes: object) -> dict[str, Tensor]:
     """Weights, figures and what was fed, of two updates."""
-    policy, config = tiny.scratch(**model), configured(component)
+    config = dataclasses.replace(configured(component), **sizes)
     policy.freeze_reference()
     optimizer = component.load()(config, policy=policy, updates=2, seeds=Seeds(0))
     found: dict[str, Tensor] = {}
@@ -103,10 +108,47 @@ def answers() -> dict[str, Tensor]:
     }
 
 
+def calls(act: Callable[[], object]) -> Tensor:
+    """How often `act` has the processes put something together."""
+    count, group = 0, torch.distributed
+    named = {name: getattr(group, name) for name in ("all_reduce", "all_gather_object", "broadcast_object_list")}
+
+    def counting(name: str) -> Callable[..., object]:
+        def counted(*arguments: object) -> object:
+            nonlocal count
+            count += 1
+            return named[name](*arguments)
+
+        return counted
+
+    for name in named:
+        setattr(group, name, counting(name))
+    try:
+        act()
+    finally:
+        for name, own in named.items():
+            setattr(group, name, own)
+    return torch.tensor(float(count))
+
+
+def collectives() -> dict[str, Tensor]:
+    """Of an update of supervised fine-tuning, and what sums of figures come to: of many, and of one that only some have."""
+    policy = tiny.scratch(num_layers=6)
+    component = next(c for c in algorithms() if c.name == "sft")
+    optimizer = component.load()(configured(component), policy=policy, updates=2, seeds=Seeds(0))
+    batch = DemonstrationBatch(tiny.sequences(policy))
+    rank, size = distributed.rank(), distributed.world_size()
+    many = {f"{i}": float(i) / size for i in reversed(range(3 * distributed.FIGURES))}
+    uneven = {"both": 1.0 / size} | ({"first": 2.0} if rank == 0 else {})
+    found = {"of an update": calls(lambda: optimizer.update(batch)), "tensors": torch.tensor(len(policy.trainable()))}
+    found |= {f"many {name}": torch.tensor(value) for name, value in distributed.total(many).items()}
+    return found | {f"uneven {name}": torch.tensor(value) for name, value in distributed.total(uneven).items()}
+
+
 def main(path: str) -> None:
     torch.set_num_threads(1)
     with distributed.joined("cpu"):
-        found = answers()
+        found = answers() | {f"collectives/{name}": figure for name, figure in collectives().items()}
         for component in algorithms():
             found |= updated(component, component.name)
             if component.config.scalar_roles:

@@ -68,6 +68,20 @@ def test_an_update_on_two_processes_is_that_of_one(name: str, both: Both) -> Non
         )
 
 
+def test_an_update_is_put_together_in_two_calls(both: Both) -> None:
+    assert both.two["collectives/tensors"] > 50, "a call for each would be that many"
+    assert both.one["collectives/of an update"] == 0
+    assert both.two["collectives/of an update"] == 2, "the gradients, and the figures"
+
+
+def test_figures_are_summed_by_their_names(both: Both) -> None:
+    for name, alone in both.one.items():
+        if name.startswith(("collectives/many", "collectives/uneven")):
+            assert both.two[name] == pytest.approx(float(alone)), name
+    assert both.two["collectives/many 191"] == 191
+    assert both.two["collectives/uneven first"] == 2
+
+
 def test_every_built_in_algorithm_shares_its_batches() -> None:
     alone = [
         c.name for c in registry().of(Kind.ALGORITHM) if c.distribution == "alignbench" and not c.load().shares_batches

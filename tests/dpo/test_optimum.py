@@ -10,10 +10,26 @@ from typing import Any
 import pytest
 import torch
 from alignbench_dpo import losses
-from alignbench_dpo.config import DPOConfig, IPOConfig, KTOConfig, OnlineDPOConfig, ORPOConfig, SimPOConfig
+from alignbench_dpo.bco import BCO
+from alignbench_dpo.config import (
+    APOConfig,
+    BCOConfig,
+    CPOConfig,
+    DPOConfig,
+    EXOConfig,
+    IPOConfig,
+    KTOConfig,
+    LengthNormalisedDPOConfig,
+    OnlineDPOConfig,
+    ORPOConfig,
+    SimPOConfig,
+    SPPOConfig,
+    WPOConfig,
+)
 from alignbench_dpo.kto import KTO
-from alignbench_dpo.offline import DPO, IPO, ORPO, SimPO
+from alignbench_dpo.offline import CPO, DPO, IPO, ORPO, SimPO
 from alignbench_dpo.online import OnlineDPO
+from alignbench_dpo.weighed import APO, EXO, SPPO, WPO, LengthNormalisedDPO
 from torch import Tensor
 
 from alignbench import REFERENCE, ExactProblem, PolicyOptimizer, PreferenceBatch, Sampling, ScoredRollout, Seeds
@@ -93,6 +109,56 @@ def test_optimum_minimises_the_population_loss(claim: str) -> None:
     assert float(total_variation(exact.reference, optimum)) > 0.1
 
 
+# Losses of each response's own log-ratio or log-probability, of pairs of different responses
+
+Ratios = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # of log-ratios and log-probabilities of both, [X, Y, Y]
+LENGTHS = torch.arange(20).remainder(3) + 1
+OWN: dict[str, tuple[Any, Any, Ratios]] = {
+    "sppo": (SPPO, SPPOConfig(beta=0.2), lambda r, s, a, b: losses.sppo_loss(r, s, 0.2)),
+    "ln_dpo": (
+        LengthNormalisedDPO,
+        LengthNormalisedDPOConfig(beta=0.7),
+        lambda r, s, a, b: losses.sigmoid_loss(r / LENGTHS[:, None] - s / LENGTHS, 0.7),
+    ),
+    "exo": (EXO, EXOConfig(beta=0.7, soft_labels=True), lambda r, s, a, b: losses.exo_loss(r - s, 0.7, true_wins())),
+    "cpo": (CPO, CPOConfig(beta=0.7, alpha=0.0), lambda r, s, a, b: losses.sigmoid_loss(a - b, 0.7)),
+    "wpo": (
+        WPO,
+        WPOConfig(beta=0.7),
+        lambda r, s, a, b: losses.on_policy_weight(a / LENGTHS[:, None], b / LENGTHS) * losses.sigmoid_loss(r - s, 0.7),
+    ),
+}
+
+
+def true_wins() -> Tensor:
+    rewards = problem().rewards
+    return torch.sigmoid(rewards[:, :, None] - rewards[:, None, :])
+
+
+@pytest.mark.parametrize("claim", OWN)
+def test_optimum_minimises_the_population_loss_of_pairs_of_different_responses(claim: str) -> None:
+    """The optimum's gradient is 0: of the loss in the mean over labels (with soft ones over both orders alike), by a table of logits."""
+    algorithm, config, loss = OWN[claim]
+    exact = dataclasses.replace(problem(), completions=tuple((i,) * int(n) for i, n in enumerate(LENGTHS)))
+    optimum = algorithm.optimum(config, exact)
+    assert optimum is not None and optimum.dtype == torch.float64
+    torch.testing.assert_close(optimum.sum(1), torch.ones(2).double())
+    assert float(total_variation(exact.reference, optimum)) > 0.1
+    wins = torch.full_like(true_wins(), 0.5) if getattr(config, "soft_labels", False) else true_wins()
+    drawn_pairs = independent(exact) * wins * (1 - torch.eye(20))
+
+    def gradient(at: Tensor) -> float:
+        logits = at.log().clone().requires_grad_()
+        logprobs = torch.log_softmax(logits, 1)
+        ratios = logprobs - exact.reference.log()
+        both = [part for each in (ratios, logprobs) for part in (each[:, :, None], each[:, None, :])]
+        (drawn_pairs * loss(*both)).sum().backward()
+        assert logits.grad is not None
+        return float(logits.grad.abs().max())
+
+    assert gradient(optimum) < 1e-7 < 1e-3 < gradient(exact.reference)
+
+
 def test_soft_labels_do_not_mind_which_pairs_come() -> None:
     """What online DPO rests on, whose own policy draws its pairs. IPO's squared loss does mind, so it claims nothing for
     best_worst."""
@@ -147,6 +213,14 @@ def test_robust_loss_undoes_flipped_labels() -> None:
         (KTO, KTOConfig()),
         (ORPO, ORPOConfig()),
         (SimPO, SimPOConfig()),
+        (APO, APOConfig()),
+        (BCO, BCOConfig()),
+        (CPO, CPOConfig()),
+        (CPO, CPOConfig(alpha=0.0, pairs="best_worst")),
+        (EXO, EXOConfig()),
+        (SPPO, SPPOConfig(pairs="best_worst")),
+        (WPO, WPOConfig(pairs="best_worst")),
+        (LengthNormalisedDPO, LengthNormalisedDPOConfig(pairs="best_worst")),
     ],
 )
 def test_no_optimum_is_claimed_where_theory_gives_none(algorithm: type[PolicyOptimizer[Any]], config: object) -> None:

@@ -112,6 +112,43 @@ def test_dpo(loss: str, rate: float) -> None:
     same(lambda x: ours(x * MASK), lambda x: trl_dpo(x * MASK, loss, rate), token_logprobs)
 
 
+OURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "apo_zero": lambda won, lost: losses.apo_loss(won, lost, BETA, "zero"),
+    "apo_down": lambda won, lost: losses.apo_loss(won, lost, BETA, "down"),
+    "exo_pair": lambda won, lost: losses.exo_loss(won - lost, BETA, 1 - 0.1),
+    "sppo_hard": lambda won, lost: losses.sppo_loss(won, lost, BETA),
+    "sigmoid_norm": lambda won, lost: losses.sigmoid_loss(won / LENGTHS[:PAIRS] - lost / LENGTHS[PAIRS:], BETA),
+    # TRL leaves the shift out; of its loss of a pair ours are the two halves.
+    "bco_pair": lambda won, lost: sum(
+        losses.bco_loss(ratio, torch.tensor(good), torch.tensor(0.0), BETA)
+        for ratio, good in ((won, True), (lost, False))
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", OURS)
+def test_what_weighs_the_two_sides(loss: str) -> None:
+    def ours(logprobs: Tensor) -> Tensor:
+        return OURS[loss](*((logprobs * MASK).sum(1) - reference()).chunk(2)).mean()
+
+    same(ours, lambda x: trl_dpo(x * MASK, loss, 0.1), token_logprobs)
+
+
+def test_cpo() -> None:
+    """Without its imitation, which TRL takes over all tokens of a batch, prompts included, as ORPO's below."""
+
+    def theirs(logprobs: Tensor) -> Tensor:
+        sums = (logprobs * MASK).sum(1).chunk(2)
+        loss: Tensor = CPOTrainer.cpo_loss(cpo("sigmoid"), *sums)[0]
+        return loss.mean()
+
+    def ours(logprobs: Tensor) -> Tensor:
+        won, lost = (logprobs * MASK).sum(1).chunk(2)
+        return losses.sigmoid_loss(won - lost, BETA).mean()
+
+    same(ours, theirs, token_logprobs)
+
+
 def test_ipo_on_mean_logprobs() -> None:
     """TRL divides each log-ratio by its tokens before the squared loss; ours, as the paper writes it, takes sums. The
     loss is one and the same function of the margin: given TRL's margin it gives TRL's figures."""

@@ -9,11 +9,27 @@ from typing import Any
 
 import pytest
 import torch
-from alignbench_dpo.config import DPOConfig, IPOConfig, KTOConfig, OnlineDPOConfig, ORPOConfig, SimPOConfig
+from alignbench_dpo.bco import BCO
+from alignbench_dpo.config import (
+    APOConfig,
+    BCOConfig,
+    CPOConfig,
+    DPOConfig,
+    EXOConfig,
+    IPOConfig,
+    KTOConfig,
+    LengthNormalisedDPOConfig,
+    OnlineDPOConfig,
+    ORPOConfig,
+    SimPOConfig,
+    SPPOConfig,
+    WPOConfig,
+)
 from alignbench_dpo.kto import KTO, mismatch
 from alignbench_dpo.losses import kto_loss, log_odds, orpo_loss
-from alignbench_dpo.offline import DPO, IPO, ORPO, SimPO
+from alignbench_dpo.offline import CPO, DPO, IPO, ORPO, SimPO
 from alignbench_dpo.online import OnlineDPO, best_and_worst
+from alignbench_dpo.weighed import APO, EXO, SPPO, WPO, LengthNormalisedDPO
 from alignbench_hf.policy import HFPolicy
 from torch import Tensor
 
@@ -39,6 +55,13 @@ KINDS = {
     "orpo": (ORPO, ORPOConfig),
     "simpo": (SimPO, SimPOConfig),
     "kto": (KTO, KTOConfig),
+    "bco": (BCO, BCOConfig),
+    "cpo": (CPO, CPOConfig),
+    "apo": (APO, APOConfig),
+    "exo": (EXO, EXOConfig),
+    "sppo": (SPPO, SPPOConfig),
+    "ln_dpo": (LengthNormalisedDPO, LengthNormalisedDPOConfig),
+    "wpo": (WPO, WPOConfig),
 }
 WORDS = ("a b c", "h", "c h c d", "b", "g", "a h e")
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +103,7 @@ def labelled(batch: PreferenceBatch) -> LabelledBatch:
 
 def fed(kind: str, batch: PreferenceBatch) -> PreferenceBatch | LabelledBatch:
     """As the algorithm is fed these pairs."""
-    return labelled(batch) if kind == "kto" else batch
+    return labelled(batch) if kind in ("kto", "bco") else batch
 
 
 def weights(on: HFPolicy) -> list[Tensor]:
@@ -135,16 +158,21 @@ def test_figures_are_those_of_each_response_alone(kind: str) -> None:
     elif kind == "orpo":
         mean = [(logprob / length).exp() for logprob, length in zip(sides, lengths, strict=True)]
         rewards = [(p / (1 - p)).log() for p in mean]
+    elif kind == "cpo":
+        rewards = [0.1 * logprob for logprob in sides]
     else:
         refs = [response_logprobs(on, side, REFERENCE) for side in (batch.chosen, batch.rejected)]
         rewards = [0.1 * (logprob - ref) for logprob, ref in zip(sides, refs, strict=True)]
+        if kind == "ln_dpo":
+            rewards = [5.0 / 0.1 * reward / length for reward, length in zip(rewards, lengths, strict=True)]
         assert metrics["log_ratio_chosen"] == pytest.approx(float((sides[0] - refs[0]).mean()), abs=1e-4)
         assert metrics["log_ratio_rejected"] == pytest.approx(float((sides[1] - refs[1]).mean()), abs=1e-4)
     assert metrics["reward_chosen"] == pytest.approx(float(rewards[0].mean()), abs=1e-4)
     assert metrics["reward_rejected"] == pytest.approx(float(rewards[1].mean()), abs=1e-4)
     right = rewards[0] > rewards[1]
-    if kind == "kto":  # each response alone, against the reference point
-        right = torch.cat([rewards[0] > 0.1 * metrics["z0"], rewards[1] < 0.1 * metrics["z0"]])
+    if kind in ("kto", "bco"):  # each response alone, against the reference point
+        origin = 0.1 * metrics["z0"] if kind == "kto" else metrics["shift"]
+        right = torch.cat([rewards[0] > origin, rewards[1] < origin])
     assert metrics["accuracy"] == pytest.approx(float(right.float().mean()))
 
 
@@ -191,7 +219,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(kind: str) -> None:
     assert all(torch.equal(a, b) or bool(a.isnan().any()) for a, b in zip(before, weights(on), strict=True))
 
 
-@pytest.mark.parametrize("kind", ["dpo", "ipo"])
+@pytest.mark.parametrize("kind", ["dpo", "ipo", "ln_dpo"])
 def test_soft_labels(kind: str) -> None:
     """A label of a half asks for equal log-ratios; hard labels ignore probabilities; without them soft labels stop."""
     on = policy()
@@ -211,6 +239,43 @@ def test_ipo_is_dpo_with_its_loss() -> None:
     batch = pairs(policy())
     ipo = build("ipo", policy(), tau=0.4).update(batch).metrics
     assert build("dpo", policy(), loss="ipo", beta=0.4).update(batch).metrics == ipo
+
+
+def test_bco_learns_from_labels_that_are_all_alike() -> None:
+    on = policy()
+    batch = labelled(pairs(on))
+    alike = dataclasses.replace(batch, good=torch.ones_like(batch.good))
+    metrics = build("bco", on).update(alike).metrics
+    assert metrics["shift"] == pytest.approx(metrics["reward_chosen"], abs=1e-5) and "reward_rejected" not in metrics
+
+
+def test_exo_stays_finite_where_the_annotator_is_certain() -> None:
+    on = policy()
+    sure = dataclasses.replace(pairs(on), probability=torch.tensor([1.0, 0.0, 0.5, 1.0, 0.9, 0.1]))
+    assert build("exo", on, soft_labels=True, beta=3.0).update(sure).metrics["gradient_norm"] > 0
+
+
+def test_apo_moves_both_sides_as_its_anchor_says() -> None:
+    """arXiv 2408.06266, figure 1: zero raises the chosen response and lowers the rejected one, down lowers both and the rejected one more."""
+    changed = {}
+    for anchor in ("zero", "down"):
+        on = policy()
+        batch = pairs(on, ("a",))
+        algorithm = build("apo", on, anchor=anchor, updates=12, beta=1.0, learning_rate=3e-3)
+        reports = [algorithm.update(batch).metrics for _ in range(12)]
+        changed[anchor] = [
+            reports[-1][f"logprob_{side}"] - reports[0][f"logprob_{side}"] for side in ("chosen", "rejected")
+        ]
+    assert changed["zero"][0] > 0 > changed["zero"][1]
+    assert 0 > changed["down"][0] > changed["down"][1]
+
+
+def test_simpo_with_imitation_is_cpo_simpo() -> None:
+    on = policy()
+    batch = pairs(on)
+    plain, both = (build("simpo", policy(), alpha=alpha).update(batch).metrics["loss"] for alpha in (0.0, 0.5))
+    nll = -(response_logprobs(on, batch.chosen) / batch.chosen.response_mask.sum(1)).mean()
+    assert both - plain == pytest.approx(0.5 * float(nll), abs=1e-4)
 
 
 def test_orpo_stays_finite_where_the_policy_is_certain() -> None:

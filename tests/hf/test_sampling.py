@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +19,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from alignbench import Policy, Rollout, Sampling
+from alignbench import POLICY, REFERENCE, Decoded, Policy, Request, Rollout, Sampler, Sampling, UserError
+from alignbench.plugins import Kind, registry
 from tests import tiny
 
 property_test = settings(deadline=None, derandomize=True, max_examples=60)
@@ -37,8 +40,48 @@ def frequencies(logits: Tensor, sampling: Sampling) -> Tensor:
     return torch.bincount(tokens, minlength=logits.shape[-1]) / DRAWS
 
 
-def test_every_sampler_and_head_may_be_chosen() -> None:
-    assert (tuple(module.SAMPLERS), tuple(scalar.HEADS)) == (config.SAMPLERS, config.HEADS)
+def test_every_head_may_be_chosen() -> None:
+    assert tuple(scalar.HEADS) == config.HEADS
+
+
+class Elsewhere(Sampler):
+    """Says the same to everything, and asks no model."""
+
+    reads_model = False
+
+    def __init__(self, config: object, *, policy: Policy) -> None:
+        self.policy, self.roles = policy, list[str]()
+
+    def sample(self, model: Any, output: Any, request: Request) -> Decoded:
+        assert model is None and output is None
+        self.roles.append(request.role)
+        found, rows = Decoded.empty(request), torch.arange(len(request.prompt_ids))
+        found.put(0, rows, request.eos[:1].expand(len(rows)), torch.zeros(len(rows)), request.eos)
+        return found
+
+
+def test_a_sampler_with_a_program_of_its_own_is_given_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is merged for it; it knows its policy and whom it samples."""
+    component = replace(registry().get(Kind.SAMPLER, "loop"), target=f"{__name__}:Elsewhere")
+    known = registry().components | {(Kind.SAMPLER, "loop"): component}
+    monkeypatch.setattr("alignbench.selection.registry", lambda: replace(registry(), components=known))
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Elsewhere.__module__])
+    policy = tiny.scratch()
+    monkeypatch.setattr(policy._roles, "sampling", lambda role: pytest.fail("a model was asked for"))
+    policy.freeze_reference()
+    for role in (POLICY, REFERENCE):
+        rollout = policy.generate(tiny.PROMPTS, Sampling(), role=role, rng=rng())
+        assert bool(rollout.samples.finished.all())
+    sampler = policy._sampler
+    assert isinstance(sampler, Elsewhere)
+    assert (sampler.policy, sampler.roles) == (policy, [POLICY, REFERENCE])
+
+
+def test_unknown_samplers_and_options_are_refused() -> None:
+    with pytest.raises(UserError, match=r"Unknown sampler 'lop'.*'loop'\?"):
+        config.ScratchConfig(sampler="lop")
+    with pytest.raises(UserError, match=r"'size' in model\.sampler_options"):
+        config.ScratchConfig(sampler_options={"size": 3})
 
 
 # Drawing one token

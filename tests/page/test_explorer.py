@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from alignbench.commands.cli import run_command
 from alignbench.page.explorer import library, tables
 from alignbench.page.server import create_app
 from alignbench.page.settings import PageSettings
@@ -85,6 +86,11 @@ class TestTable:
             (" ".join(d.row), d.metric): (f"{d.value:+.3f}", d.significant) for d in expected
         }
         assert any(d["mark"] == "▲" for d in shown)
+
+    def test_the_verdict_is_that_of_compare(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        said = ask(client(folder), "differences")["verdict"]
+        run_command(["compare", str(folder), "--format", "json"])
+        assert said and said == json.loads(capsys.readouterr().out)["verdict"]
 
     def test_what_is_tested_does_not_depend_on_what_is_looked_at(self, folder: Path) -> None:
         page, name = client(folder), "helpfulness/accuracy"

@@ -35,7 +35,7 @@ def write(folder: Path, settings: dict, value: float = 1.0, *, baseline: bool = 
     fields = {
         "algo": algo, "plugin": "alignbench", "plugin_version": "0.1.0", "model": "tiny", "data": "world",
         "annotator": "mild", "reward": None, "seed": seed, "git_commit": "c0ffee", "packages": {}, "hardware": {},
-        "config_hash": config_hash(settings, leave_out=("algo",) if baseline else ()),
+        "config_hash": config_hash(settings, leave_out=("algo",) if baseline else ()), "code": "",
     }  # fmt: skip
     identity = Identity(**{k: changes.pop(k, v) for k, v in fields.items()}, algo_label=changes.pop("algo_label", ""))
     record = RunRecord("run", Status.FINISHED, identity, Cost({"sft": 10.0, "algo": 20.0}), baseline=baseline)
@@ -48,9 +48,11 @@ def write(folder: Path, settings: dict, value: float = 1.0, *, baseline: bool = 
     return directory
 
 
-def write_with_baseline(folder: Path, settings: dict, value: float, sft_value: float = 0.5) -> RunDirectory:
-    run = write(folder, settings, value)
-    sft = write(folder, settings, sft_value, baseline=True)
+def write_with_baseline(
+    folder: Path, settings: dict, value: float, sft_value: float = 0.5, code: str = ""
+) -> RunDirectory:
+    run = write(folder, settings, value, code=code)
+    sft = write(folder, settings, sft_value, baseline=True, code=code and f"sft{code}")
     sft.path.rename(run.path / "sft")
     return run
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from alignbench import Metric
 from alignbench.results.compared.paired import differences
 from alignbench.results.compared.statistics import interval_over_seeds
-from alignbench.results.compared.table import Table
+from alignbench.results.compared.table import Table, baseline_row
 from alignbench.results.disk.record import Cost, Status
 from alignbench.results.shown import export, render
 from tests.results.on_disk import (
@@ -60,6 +60,35 @@ class TestRows:
         write(tmp_path, dpo() | {"eval": {"prompts": 5}}, baseline=True, metrics=same, config_hash="other prompts")
         write(tmp_path, dpo(seed=1), baseline=True, metrics=same, config_hash="another seed")
         assert len(table_of(tmp_path).rows) == 4
+
+    def test_seeds_of_other_code_are_a_row_of_their_own(self, tmp_path, capsys):
+        """A plugin that was edited between two seeds is two algorithms."""
+        for seed, value, code in ((0, 0.5, "aaaaaaaa01"), (1, 0.7, "aaaaaaaa01"), (2, 0.9, "bbbbbbbb02")):
+            write_with_baseline(tmp_path, ppo(seed=seed), value, sft_value=value - 0.4, code=code)
+        write_with_baseline(
+            tmp_path, dpo(seed=2), 0.8, sft_value=0.5, code="bbbbbbbb02"
+        )  # brings the SFT model's latest copy
+        table = table_of(tmp_path)
+        assert [r.label for r in table.rows] == [
+            *(("sft", "code=sftaaaaa"), ("sft", "code=sftbbbbb")),
+            *(("dpo",), ("ppo", "code=aaaaaaaa"), ("ppo", "code=bbbbbbbb")),
+        ]
+        assert row(table, "ppo", "code=aaaaaaaa").seeds == (0, 1)
+        assert row(table, "ppo", "code=bbbbbbbb").cells["helpfulness/accuracy"].value == 0.9
+        said = "ppo: seeds 0, 1 by code aaaaaaaa; seed 2 by code bbbbbbbb: not pooled (compare --mix-code does it)."
+        assert said in table.notes
+        for code in ("aaaaaaaa", "bbbbbbbb"):  # each is compared with the SFT model that it started from
+            assert baseline_row(row(table, "ppo", f"code={code}"), table).label == ("sft", f"code=sft{code[:5]}")
+
+        main([str(tmp_path), "--mix-code", "--format", "json"])
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        (pooled,) = [each for each in rows if each["label"] == ["ppo"]]
+        assert pooled["seeds"] == [0, 1, 2]
+
+    def test_records_that_know_no_code_are_pooled_among_themselves(self, tmp_path):
+        for seed, code in ((0, ""), (1, ""), (2, "aaaaaaaa01")):
+            write(tmp_path, ppo(seed=seed), code=code)
+        assert [r.seeds for r in table_of(tmp_path).rows] == [(2,), (0, 1)]
 
     def test_the_sft_row_comes_first_and_once(self, tmp_path):
         write_with_baseline(tmp_path, ppo(), 0.75)

@@ -396,6 +396,10 @@ def test_what_a_policy_prefers_is_its_log_ratio_times_beta_or_the_mean_of_its_to
     assert len(set(tokens.tolist())) > 1
     mean_token = PolicyReward(policy, ImplicitReward(per_token=True, beta=2.0)).score(samples)
     assert mean_token.tolist() == pytest.approx((2 * own / tokens).tolist(), abs=1e-5)
+    token_ratio = PolicyReward(policy, ImplicitReward(per_token=True, beta=5.0, reference=True)).score(samples)
+    assert token_ratio.tolist() == pytest.approx((5 * (own - ref) / tokens).tolist(), abs=1e-5)
+    whole = PolicyReward(policy, ImplicitReward(beta=0.1, reference=False)).score(samples)
+    assert whole.tolist() == pytest.approx((0.1 * own).tolist(), abs=1e-5)
 
 
 def test_pairs_name_their_content() -> None:

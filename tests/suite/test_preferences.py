@@ -68,6 +68,16 @@ def test_the_implicit_reward_without_a_reference_is_that_of_a_mean_token() -> No
     assert values(on, "calibration_error") == {}, "without beta a margin is no logit"
 
 
+def test_the_implicit_reward_of_a_mean_token_with_a_reference_and_of_a_response_without_one() -> None:
+    """Of the first pair: log-ratios 1 and 0; log-probabilities as they are."""
+    (ranking,) = (r for r in KNOWN if r.ranking.prompt == tiny.prompt("a"))
+    token = subject([ranking], ImplicitReward(per_token=True, beta=5.0, reference=True))
+    assert values(token, "margin")["a 0: 0 over 1"] == pytest.approx(1.0 / ranking.tokens[0])
+    whole = subject([ranking], ImplicitReward(beta=0.1, reference=False))
+    assert values(whole, "margin")["a 0: 0 over 1"] == pytest.approx(ranking.logprobs[0] - ranking.logprobs[1])
+    assert values(whole, "calibration_error") != {}
+
+
 def test_the_sft_model_is_judged_by_log_probability_alone() -> None:
     scores = Preferences(PreferencesConfig()).evaluate(subject())
     assert {score.metric for score in scores} == {"preferences/ranking_accuracy"}

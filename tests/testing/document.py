@@ -20,7 +20,10 @@ from alignbench.testing.conformance import (  # noqa: E402
     DATA_CHECKS,
     EVALUATION_CHECKS,
     MODEL_CHECKS,
+    OPTIMIZER_CHECKS,
     REWARD_CHECKS,
+    SAMPLER_CHECKS,
+    SCHEDULE_CHECKS,
 )
 from tests.testing.faults import FAULTS  # noqa: E402
 
@@ -32,6 +35,9 @@ GROUPS = {
     "Annotators": ANNOTATOR_CHECKS,
     "Evaluations": EVALUATION_CHECKS,
     "Data sources": DATA_CHECKS,
+    "Optimizers": OPTIMIZER_CHECKS,
+    "Schedules": SCHEDULE_CHECKS,
+    "Samplers": SAMPLER_CHECKS,
 }
 UNTRIED = {check.name for check in CONFIG_CHECKS} | {"algorithm_declares_what_it_consumes"}
 """No change to a module's text breaks these: test_kit.py does it with configs of its own."""

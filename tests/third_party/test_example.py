@@ -30,13 +30,28 @@ from alignbench import (
     UserError,
     functional,
 )
-from alignbench.testing import AlgorithmConformance, RewardConformance
+from alignbench.app.compose import load_config
+from alignbench.testing import (
+    AlgorithmConformance,
+    OptimizerConformance,
+    RewardConformance,
+    SamplerConformance,
+    ScheduleConformance,
+)
 
 SOURCE = Path(__file__).parent / "alignbench_example"
 
 # The smallest run that goes through every stage. Nothing is asserted about what it learns.
 TINY = [
-    *("algo=reinforce", "algo.updates=2", "algo.batch_size=16", "algo.micro_batch_size=16"),
+    *(
+        "algo=reinforce",
+        "algo.optimizer=lion",
+        "algo.lr_schedule=staircase",
+        "model.sampler=reread",
+        "algo.updates=2",
+        "algo.batch_size=16",
+        "algo.micro_batch_size=16",
+    ),
     *("reward=keyword", "pretrain.updates=1", "sft.updates=1"),
     *("data.train_prompts=64", "data.demonstrations=64", "data.evaluation_questions=8"),
     *("eval=quick", "eval.questions=4", "eval.samples=2"),
@@ -60,10 +75,38 @@ class TestReinforce(AlgorithmConformance):
 
 
 @installed
+class TestDPOP(AlgorithmConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "dpop"
+
+
+@installed
 class TestKeyword(RewardConformance):
     @pytest.fixture
     def component(self) -> str:
         return "reward=keyword"
+
+
+@installed
+class TestLion(OptimizerConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "optimizer=lion"
+
+
+@installed
+class TestStaircase(ScheduleConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "staircase"
+
+
+@installed
+class TestReread(SamplerConformance):
+    @pytest.fixture
+    def component(self) -> str:
+        return "sampler=reread"
 
 
 def command(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -102,7 +145,17 @@ def test_imports_only_the_public_door() -> None:
 def test_listed_by_the_plugins_command(tmp_path: Path) -> None:
     done = command("plugins", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for kind, name in (("algo", "reinforce"), ("reward", "keyword")):
+    components = [
+        ("algo", "reinforce"),
+        ("algo", "dpop"),
+        ("reward", "keyword"),
+        ("optimizer", "lion"),
+        ("schedule", "staircase"),
+        ("sampler", "reread"),
+        ("command", "word-share"),
+        ("section", "word-share"),
+    ]
+    for kind, name in components:
         row = rf"{kind}\W+{name}\W.*alignbench-example"
         assert re.search(row, done.stdout), f"no row of {kind}={name} in:\n{done.stdout}"
 
@@ -152,10 +205,22 @@ def test_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (directory,) = (path for path in results.iterdir() if "reinforce" in path.name)
     result = json.loads((directory / "result.json").read_text())
     identity = result["identity"]
+    config = (directory / "config.yaml").read_text()
+    assert "optimizer: lion" in config
+    assert "lr_schedule: staircase" in config
+    assert "sampler: reread" in config
     assert (identity["algo"], identity["plugin"], identity["reward"]) == ("reinforce", "alignbench-example", "keyword")
     metrics = result["metrics"]
     assert 0 <= metrics["optimization/proxy_reward"]["value"] <= 1, "the proxy is the share of keyword responses"
     assert all(math.isfinite(metric["value"]) for metric in metrics.values())
+
+    done = command("word-share", str(directory), cwd=tmp_path)
+    assert re.fullmatch(rf"{re.escape(str(directory))}: [01]\.\d{{3}}\n", done.stdout), done.stderr
+    report = tmp_path / "report.html"
+    done = command("compare", str(results), "--format", "html", "--output", str(report), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for heading in ("Time by stage", "Responses that say yes"):
+        assert heading in report.read_text()
 
     lines = notes.read_text().splitlines()
     assert lines[0] == "started reinforce world True"
@@ -170,6 +235,22 @@ def test_presets_of_the_package_are_found(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for line in ("component: reinforce", "component: keyword", "word: 'yes'", "warmup_updates: 5"):
         assert line in done.stdout
+
+
+@installed
+def test_settings_that_a_plugin_tuned_are_used_where_model_and_algorithm_meet() -> None:
+    """conf/tuned/tiny-dpop.yaml of the package: for that pair alone, and less than what a user says."""
+
+    def found(*overrides: str) -> tuple[float, int, float]:
+        config = load_config(["algo=dpop", "eval=quick", *overrides]).algo.config
+        return config.learning_rate, config.updates, config.beta
+
+    assert found() == (3e-4, 130, 0.1)
+    assert found("algo.learning_rate=1e-3") == (1e-3, 130, 0.1)
+    assert found("model=micro") == (1e-5, 0, 0.1), "they suit another model"
+    assert found("experiment=exact", "eval=quick", "data.beta=0.5") == (1e-5, 0, 0.5), (
+        "the exact world's price of a nat"
+    )
 
 
 # The algorithm, against arithmetic

@@ -19,11 +19,11 @@ from alignbench.records import POLICY, REFERENCE, Prompt, Rollout, Samples, Samp
 class PolicyReward(RewardSource):
     """What a trained policy takes a response to be worth, as its algorithm says, times beta where the algorithm has one:
     log pi(y|x) - log pi_ref(y|x), nats summed over the response, the reward of which the policy is the optimum (Rafailov et al., arXiv
-    2305.18290, equation 5; what depends on the prompt alone is left out); or the mean log-probability of a token, without a
-    reference (Meng et al., arXiv 2405.14734, equation 3)."""
+    2305.18290, equation 5; what depends on the prompt alone is left out); or the mean of a token, or without a reference, as in the mean
+    log-probability of SimPO (Meng et al., arXiv 2405.14734, equation 3)."""
 
     def __init__(self, policy: Policy, implicit: ImplicitReward) -> None:
-        self._policy, self._per_token = policy, implicit.per_token
+        self._policy, self._implicit = policy, implicit
         self._beta = 1.0 if implicit.beta is None else implicit.beta
 
     def score(self, samples: Samples) -> Tensor:
@@ -31,10 +31,10 @@ class PolicyReward(RewardSource):
             return (self._beta * self._worth(samples.sequences)).float()
 
     def _worth(self, sequences: Sequences) -> Tensor:
-        if self._per_token:
-            return functional.masked_mean(self._policy.logprobs(sequences).logprobs, sequences.response_mask, dim=1)
-        own, reference = (functional.summed_logprobs(self._policy, sequences, role=r) for r in (POLICY, REFERENCE))
-        return own - reference
+        worth = functional.summed_logprobs(self._policy, sequences, role=POLICY)
+        if self._implicit.uses_reference:
+            worth = worth - functional.summed_logprobs(self._policy, sequences, role=REFERENCE)
+        return worth / sequences.response_mask.sum(1).clamp(min=1) if self._implicit.per_token else worth
 
 
 class TextsAlone(Policy):

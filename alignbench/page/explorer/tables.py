@@ -9,7 +9,7 @@ from typing import Any
 
 from alignbench.errors import UserError, unknown_name
 from alignbench.page.explorer.library import Library, Snapshot
-from alignbench.page.explorer.view import View, compared, select, text_of
+from alignbench.page.explorer.view import View, compared, said, select, text_of
 from alignbench.results.compared.table import COMPONENTS, Row, Table, baseline_row
 from alignbench.results.disk.record import Status
 from alignbench.results.shown import render
@@ -80,6 +80,7 @@ def table_differences(library: Library, snapshot: Snapshot, view: View) -> dict[
     return {
         "version": snapshot.version,
         "refused": selection.refused,
+        "verdict": said(library, snapshot, view),
         "caption": render.caption(selection.table, found) if found else [],
         "differences": [
             {**difference_texts(d), "size": known(d.value), "mark": render.mark(d, selection.table)}

@@ -17,6 +17,7 @@ from alignbench.results.compared.frontier import AT_BUDGET, AT_KL, matched
 from alignbench.results.compared.paired import Difference, differences
 from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.table import Row, Table, baseline_row
+from alignbench.results.compared.verdict import verdict
 
 MOST_ROWS = 60
 MOST_RUNS = 1000
@@ -159,4 +160,17 @@ def compared(library: Library, snapshot: Snapshot, view: View) -> Sequence[Diffe
     return library.recent.get(
         ("differences", snapshot.version, tested),
         lambda: differences(chosen.table, view.baseline, chosen.examples, primary=chosen.primary),
+    )
+
+
+def said(library: Library, snapshot: Snapshot, view: View) -> Sequence[str]:
+    """The verdict on the chosen rows; none where they do not belong in one table."""
+    chosen = select(library, snapshot, view)
+    if chosen.refused or chosen.clashes:
+        return ()
+    return library.recent.get(
+        ("verdict", snapshot.version, replace(view, metrics=())),
+        lambda: verdict(
+            chosen.table, compared(library, snapshot, view), chosen.examples, chosen.primary, view.baseline
+        ),
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from alignbench.errors import unknown_name
@@ -47,7 +48,8 @@ class Cell:
 class Row:
     """One configuration. `label`: the algorithm, then what sets this row apart from others, one `key=value` each.
 
-    `runs` are those that it stands for, one per seed; costs are means over them, None where no run knows them."""
+    `runs` are those that it stands for, one per seed; `repeats` are the directories of these and of all that were left out for them.
+    Costs are means over the runs, None where no run knows them."""
 
     label: tuple[str, ...]
     identity: Identity  # of its first seed
@@ -59,6 +61,7 @@ class Row:
     peak_memory_bytes: float | None = None
     peak_gpu_memory_bytes: float | None = None
     runs: tuple[StoredRun, ...] = ()
+    repeats: frozenset[Path] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,10 @@ class Table:
 
 @dataclass(frozen=True)
 class _Group:
-    """The finished runs of one configuration, one per seed."""
+    """The finished runs of one configuration, one per seed; `repeats` as Row's."""
 
     runs: tuple[StoredRun, ...]
+    repeats: frozenset[Path] = frozenset()
 
     @property
     def first(self) -> StoredRun:
@@ -92,11 +96,13 @@ class _Group:
         return self.first.record.baseline
 
 
-def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> Table:
-    """One row per configuration, SFT models first. What is unfinished, mixed or broken is said, not averaged."""
+def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = (), *, mix_code: bool = False) -> Table:
+    """One row per configuration and code, SFT models first; with `mix_code` seeds of different code are one row all the same. What is
+    unfinished, mixed or broken is said, not averaged."""
     finished = _without_copies([run for run in runs if run.record.status is Status.FINISHED])
-    groups, notes = _grouped(finished)
-    rows = [make_row(group.runs, label) for group, label in zip(groups, _labels(groups), strict=True)]
+    groups, notes = _grouped(finished, mix_code)
+    labels = _labels(groups)
+    rows = [replace(make_row(g.runs, label), repeats=g.repeats) for g, label in zip(groups, labels, strict=True)]
     rows.sort(key=lambda row: (not row.baseline, [_natural(part) for part in row.label]))
     notes += _mixed([run for group in groups for run in group.runs])
     notes += [f"{run.path}: {run.reason}." for run in broken]
@@ -112,7 +118,8 @@ def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = ()) -> 
 def baseline_row(row: Row, table: Table, name: str = "") -> Row | None:
     """The row that `row` is compared with: the one labelled `name`, or the SFT model that it started from.
 
-    Of several SFT models the one that has most settings in common with it, and never one that was trained otherwise."""
+    Of several SFT models its runs' own, or else the one that has most settings in common with it, and never one that was trained
+    otherwise."""
     choices = [other for other in table.rows if (" ".join(other.label) == name if name else other.baseline)]
     if not choices and name and any(other.label[0] == name and other.baseline for other in table.rows):
         return baseline_row(row, table)
@@ -124,23 +131,29 @@ def baseline_row(row: Row, table: Table, name: str = "") -> Row | None:
     twins = [other for other in choices if _trained_as(other.runs[0]) == own]
     settings = {key: str(value) for key, value in row.runs[0].settings.items()}
 
-    def in_common(other: Row) -> int:
-        return sum(settings.get(key) == str(value) for key, value in other.runs[0].settings.items())
+    def in_common(other: Row) -> tuple[int, int]:
+        """An SFT model's row lies in the directory of a run that started from it."""
+        own = {path.parent for path in other.repeats}
+        same = sum(settings.get(key) == str(value) for key, value in other.runs[0].settings.items())
+        return sum(run.path in own for run in row.runs), same
 
     return max(twins, key=in_common, default=None)
 
 
-def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
+def _grouped(runs: Sequence[StoredRun], mix_code: bool) -> tuple[list[_Group], list[str]]:
     """Groups by everything but the seed. A seed counts once: repeats would shrink the interval.
 
     Of repeats the latest is taken, of copies of an SFT row the latest of those that hold most metrics: a run without a
     reward model cannot tell the proxy reward of its SFT model."""
     by_row: dict[tuple[object, ...], dict[int, list[StoredRun]]] = defaultdict(lambda: defaultdict(list))
+    of_code: dict[tuple[object, ...], dict[str, list[StoredRun]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: run.path.parts):
         identity, baseline = run.record.identity, run.record.baseline
         plugin = () if baseline else (identity.algo, identity.plugin, identity.plugin_version)
-        by_row[baseline, *plugin, _version(identity), identity.config_hash][identity.seed].append(run)
-    groups, notes = [], []
+        row = (baseline, *plugin, _version(identity), identity.config_hash)
+        of_code[row][identity.code].append(run)
+        by_row[*row, "" if mix_code else identity.code][identity.seed].append(run)
+    groups, notes = [], [_of_other_code(found, mix_code) for found in of_code.values() if len(found) > 1]
     for seeds in by_row.values():
         chosen = []
         for seed, repeats in sorted(seeds.items()):
@@ -152,8 +165,24 @@ def _grouped(runs: Sequence[StoredRun]) -> tuple[list[_Group], list[str]]:
                 what = "The numbers differ; the" if differ else "The"
                 name = shown.record.identity.algo
                 notes.append(f"{name}, seed {seed}: run {len(repeats)} times. {what} latest is shown.")
-        groups.append(_Group(tuple(map(_with_gap, chosen))))
+        everywhere = frozenset(run.path for repeats in seeds.values() for run in repeats)
+        groups.append(_Group(tuple(map(_with_gap, chosen)), everywhere))
     return groups, notes
+
+
+def _of_other_code(runs: Mapping[str, Sequence[StoredRun]], mixed: bool) -> str:
+    """Of runs that differ in the seed and in the source of what made them, by its digest."""
+    said = []
+    for code, found in runs.items():
+        seeds = sorted({run.record.identity.seed for run in found})
+        said.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} by code {_code(code)}")
+    name = next(iter(runs.values()))[0].record.identity
+    what = "pooled all the same" if mixed else "not pooled (compare --mix-code does it)"
+    return f"{name.algo_label or name.algo}: {'; '.join(said)}: {what}."
+
+
+def _code(code: str) -> str:
+    return code[:8] or "unknown"
 
 
 def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
@@ -255,13 +284,22 @@ def _labels(groups: Sequence[_Group]) -> list[tuple[str, ...]]:
     for i, group in enumerate(groups):
         parts = [found[i] for found in differing if i in found]
         labels.append((group.identity.algo_label or group.identity.algo, *parts))
-    for tie_break in (lambda g: f"{g.identity.plugin} {g.identity.plugin_version}", lambda g: g.identity.config_hash):
-        times = Counter(labels)
+    for tie_break in _TIE_BREAKS:
+        said: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for label, group in zip(labels, groups, strict=True):
+            said[label].add(tie_break(group.identity))
         labels = [
-            (*label, tie_break(group)) if times[label] > 1 else label
+            (*label, tie_break(group.identity)) if len(said[label]) > 1 else label
             for label, group in zip(labels, groups, strict=True)
         ]
     return labels
+
+
+_TIE_BREAKS: tuple[Callable[[Identity], str], ...] = (
+    lambda who: f"{who.plugin} {who.plugin_version}",
+    lambda who: who.config_hash,
+    lambda who: f"code={_code(who.code)}",
+)
 
 
 _ABSENT = object()

@@ -145,6 +145,14 @@ class RunDirectory:
         """Held by the process that runs here: the operating system drops it, however that process ends."""
         return FileLock(self.path / LOCK)
 
+    def is_blank(self) -> bool:
+        """Whether nothing is there but what a run writes before its record: its lock and its configuration."""
+        begun = {LOCK, CONFIG, CHECKPOINTS, f"{CHECKPOINTS}/{CONFIG}"}
+        found = [file.relative_to(self.path) for file in self.path.rglob("*")]
+        return self.path.is_dir() and all(
+            file.as_posix() in begun or (file.name.startswith(".") and file.suffix == ".tmp") for file in found
+        )
+
     def sweep(self) -> None:
         """Removes what a killed process was in the middle of writing. The run's lock must be held."""
         for folder in (self.path, self.path / BASELINE, self.path / CHECKPOINTS):

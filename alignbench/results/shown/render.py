@@ -65,7 +65,7 @@ def terminal(table: Table, width: int, differences: Sequence[Difference] = ()) -
         parts += [Text(plain(title(part)), style="bold"), *_blocks(compared, amounts, {}, [], width)]
     parts += [Text(plain(line), style="dim") for line in caption(table, differences)]
     parts += [Text(plain(line), style="yellow") for line in remarks(table)]
-    parts += [Text(MORE, style="dim")] if differences else []
+    parts += [Text(MORE, style="dim")] if differences or table.verdict else []
     return Group(*parts)
 
 

@@ -24,7 +24,7 @@ from alignbench.errors import UserError
 from alignbench.results.compared.paired import Difference
 from alignbench.results.compared.table import Row, Table
 from alignbench.results.disk.runs import StoredRun
-from alignbench.results.shown import render
+from alignbench.results.shown import render, sections
 from alignbench.results.shown.generations import side_by_side
 from alignbench.results.shown.plots import draw
 from alignbench.results.shown.plots.text import metric_name, shown
@@ -76,6 +76,7 @@ def page(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differen
         differences=[difference_texts(d) for metric in table.metrics for d in differences if d.metric == metric],
         plots=draw(table, differences),
         image=_image,
+        sections=sections.made(table),
         generations=generations,
         data=_json(generations.as_json()),
         configurations=_configurations(table.rows),

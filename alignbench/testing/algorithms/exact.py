@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignbench.app.price import COEFFICIENTS, option_of
 from alignbench.optimizer_config import OfflineConfig, RolloutConfig
 from alignbench.plugins import Component
 from alignbench.records import Consumes, ExactProblem
 from alignbench.seeds import Seeds
-from alignbench.testing.algorithms.updates import COEFFICIENTS
 from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
 from alignbench.testing.trial import LARGEST_GROUP, Trial, has, settings
 from alignbench.testing.world import World, exact_kl, total_variation
@@ -37,6 +37,12 @@ RATES = {Consumes.ROLLOUTS: 0.1, Consumes.PREFERENCES: 0.2, Consumes.LABELS: 0.2
 check = CheckList()
 
 
+def coefficients(component: Component) -> list[str]:
+    """Its options that are set to 1 in the exact world: those of a known name, and what it says is the price of one nat."""
+    known = dict.fromkeys((*COEFFICIENTS, option_of(component.config) or ""))
+    return [name for name in known if has(component, name)]
+
+
 def exact_config(component: Component, *, rows: int = ROWS, updates: int | None = None, **changes: Any) -> Any:
     """Settings of a run to convergence: a learning rate that falls to 0, no weight decay, every coefficient 1, and what
     the algorithm itself says in `exact_settings`."""
@@ -51,7 +57,7 @@ def exact_config(component: Component, *, rows: int = ROWS, updates: int | None 
         "adam_eps": 1e-5,
         "temperature": 1.0,
         "soft_labels": True,
-        **dict.fromkeys(COEFFICIENTS, 1.0),
+        **dict.fromkeys(coefficients(component), 1.0),
     }
     run |= own | changes | ({} if updates is None else {"updates": updates})
     # Of a group, an algorithm may learn from one response alone.
@@ -72,12 +78,11 @@ def trained(component: Component, world: World, seed: int, config: Any) -> Tenso
 
 def telling_coefficient(component: Component, config: Any, problem: ExactProblem) -> str | None:
     """The coefficient that the optimum depends on, found by its name."""
-    for name in COEFFICIENTS:
-        if has(component, name):
-            doubled = dataclasses.replace(config, **{name: 2 * getattr(config, name)})
-            here, there = (component.load().optimum(c, problem) for c in (config, doubled))
-            if here is not None and there is not None and not torch.allclose(here, there):
-                return name
+    for name in coefficients(component):
+        doubled = dataclasses.replace(config, **{name: 2 * getattr(config, name)})
+        here, there = (component.load().optimum(c, problem) for c in (config, doubled))
+        if here is not None and there is not None and not torch.allclose(here, there):
+            return name
     return None
 
 
@@ -165,7 +170,7 @@ def reach(component: Component, world: World, seed: int, config: Any, said: str 
 )
 def coefficient_pulls_to_the_reference(component: Component, seed: int) -> str:
     """A hundred times larger coefficient ends with a smaller exact KL to the reference."""
-    names = [name for name in COEFFICIENTS if has(component, name)]
+    names = coefficients(component)
     if not names:
         raise NotApplicable("it has none of " + ", ".join(COEFFICIENTS))
     if issubclass(component.config, OfflineConfig) and not component.config().uses_reference:
@@ -193,8 +198,8 @@ def rewards_rise(component: Component, seed: int) -> str:
     if not issubclass(component.config, (RolloutConfig, OfflineConfig)):
         raise NotApplicable("it learns from neither scores, pairs nor labels")
     world = World(seed)
-    coefficients = {name: getattr(component.config(), name) for name in COEFFICIENTS if has(component, name)}
-    config = exact_config(component, rows=128, updates=40, **coefficients)
+    own = {name: getattr(component.config(), name) for name in coefficients(component)}
+    config = exact_config(component, rows=128, updates=40, **own)
 
     def rise(here: World, policy: Tensor) -> float:
         return here.expected_reward(policy) - here.expected_reward(here.problem.reference)

@@ -142,7 +142,8 @@ def _of_preferences(
         yield f"logprob_{side}", (float(mine[of].mean()),)
         yield f"log_ratio_{side}", (float((mine - theirs)[of].mean()),)
     known = config.implicit_reward()
-    worth = mine / shown.response_mask.sum(1) if known.per_token else mine - theirs
+    worth = mine - theirs if known.uses_reference else mine
+    worth = worth / shown.response_mask.sum(1) if known.per_token else worth
     if known.beta is not None:
         for side, of in (("chosen", good), ("rejected", ~good)):
             yield f"reward_{side}", (float(known.beta * worth[of].mean()),)

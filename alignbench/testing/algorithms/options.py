@@ -14,9 +14,12 @@ from alignbench.errors import UnknownNameError, UserError
 from alignbench.plugins import Component
 
 NOT_ITS_OWN = frozenset(
-    {"updates", "passes", "batch_size", "micro_batch_size", "samples_per_prompt", "optimizer", "pairs"}
+    {
+        *("updates", "passes", "batch_size", "micro_batch_size", "samples_per_prompt", "pairs"),
+        *("optimizer", "optimizer_options", "lr_schedule_options"),
+    }
 )
-"""Options that say what an algorithm is fed and what holds its moments: the core's, or the kit's to set."""
+"""Options that say what an algorithm is fed and what steps its weights: the core's, or the kit's to set."""
 NO_NAME = "(none of them)"
 _TRIES = 30
 

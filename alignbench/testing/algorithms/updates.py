@@ -37,8 +37,6 @@ VALUES_APART, KL_OFF, GRADIENT_OFF = 1e-5, 1e-4, 0.02
 """A first value from the reward model's; `kl` from the batch's own, as a share of it where it is above 1; a gradient from the one
 that temperature gives, as a share of its largest entry."""
 
-# Options that mean the same wherever they occur: the kit sets them where a check needs them.
-COEFFICIENTS = ("kl_coef", "beta", "tau")
 ONE_STEP: dict[str, Any] = {"epochs": 1, "minibatches": 1}
 
 check = CheckList()

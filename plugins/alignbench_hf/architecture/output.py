@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,8 +14,9 @@ class OutputLayer(nn.Module):
     def __init__(self, model: Any, suppressed: Tensor) -> None:
         super().__init__()
         self._stand_in = _StandIn()
-        around = copy.copy(model)  # of its parts only the trunk is another
-        around._modules = {**model._modules, model.base_model_prefix: self._stand_in}
+        around = object.__new__(type(model))  # `copy` would make a model that is divided among processes anew
+        parts = {**model._modules, model.base_model_prefix: self._stand_in}  # of them only the trunk is another
+        around.__dict__.update(model.__dict__, _modules=parts)
         self._around, self.suppressed = around, suppressed
         self.weight = model.get_output_embeddings().weight
 

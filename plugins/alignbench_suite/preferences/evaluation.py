@@ -61,9 +61,8 @@ class Preferences(Evaluation):
             return scores
 
         def worth(ranking: MeasuredRanking, i: int) -> float:
-            if implicit.per_token:
-                return ranking.logprobs[i] / max(ranking.tokens[i], 1)
-            return ranking.logprobs[i] - ranking.ref_logprobs[i]
+            gained = ranking.logprobs[i] - (ranking.ref_logprobs[i] if implicit.uses_reference else 0.0)
+            return gained / max(ranking.tokens[i], 1) if implicit.per_token else gained
 
         margin = margins(pairs, worth)
         scores += named("preferences/accuracy", pairs, won(margin))

@@ -11,6 +11,7 @@ from tests.testing.faults.planting import EXPERIENCE, faulty_module, original, p
 from tests.testing.faults.rewards import REWARDS
 from tests.testing.faults.sampling_and_roles import MODEL_FAULTS
 from tests.testing.faults.steps import ALGORITHM_FAULTS
+from tests.testing.faults.training import TRAINING
 
 __all__ = ["EXPERIENCE", "FAULTS", "Fault", "faulty_module", "original", "planted"]
 
@@ -23,4 +24,5 @@ FAULTS: tuple[Fault, ...] = (
     *DATA_SOURCES,
     *MODELS,
     *MODEL_FAULTS,
+    *TRAINING,
 )

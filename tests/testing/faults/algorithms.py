@@ -103,10 +103,10 @@ ALGORITHMS = (
     Fault("place in the schedule not restored", SFT, 'self._update, self.steps = state["update"], state["steps"]', 'self.steps = state["steps"]', "goes_on_from_its_state", CORE),
     # The user's bound does nothing.
     Fault("max_grad_norm a literal", SFT, "self._config.max_grad_norm if self._config.max_grad_norm > 0 else math.inf", "1.0", "steps_are_those_of_adamw", CORE),
-    # The schedule begins twice as high as the learning rate.
-    Fault("cosine schedule without its half", SFT, "0.5 * (1.0 + math.cos(", "(1.0 + math.cos(", "learning_rate_follows_its_schedule", CORE),
+    # The schedule and its options are read by name: a default stands in for what the user chose.
+    Fault("schedule that is always linear", SFT, "schedule=self._config.lr_schedule", 'schedule="linear"', "learning_rate_follows_its_schedule", CORE),
     # The learning rate falls from the first update on as if there had been no warm-up, with a jump where that ends.
-    Fault("linear schedule that forgets the warm-up", SFT, "return max(1.0 - progress, 0.0)", "return max(1.0 - update / max(updates, 1), 0.0)", "steps_are_those_of_adamw", CORE),
+    Fault("linear schedule that forgets the warm-up", SFT, "(update - warmup) / max(updates - warmup, 1)", "update / max(updates, 1)", "steps_are_those_of_adamw", CORE),
     # Pairs
     Fault("chosen and rejected exchanged", DPO, "chosen.log_ratio - rejected.log_ratio,\n            config.beta", "rejected.log_ratio - chosen.log_ratio,\n            config.beta", "rewards_rise"),
     Fault("beta left out of the loss", DPO, "config.beta,\n            loss=config.loss", "1.0,\n            loss=config.loss", "coefficient_pulls_to_the_reference"),

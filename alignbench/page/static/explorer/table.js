@@ -14,6 +14,7 @@ export function tableView(table, differences) {
   const costs = Object.keys(table.rows[0]?.costs || {}).filter((name) => name !== "seconds");
   return [
     actions(table),
+    differences?.verdict.length ? el("ul", { class: "card verdict" }, differences.verdict.map((line) => el("li", {}, line))) : null,
     scroll("Results table", el("table", { class: "results" },
       el("thead", {}, families(table, costs), el("tr", {}, el("th", { scope: "col" }, column("", "row")),
         table.metrics.map((metric) => heading(metric.name, `${metric.label}\u00a0${metric.arrow}`, metric.unit)),
