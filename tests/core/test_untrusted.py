@@ -54,7 +54,7 @@ def test_json_within_json_hides_none(form: str) -> None:
     assert "0123" not in redacted(json.dumps(json.dumps(FORMS[form])), KEY)
 
 
-@pytest.mark.parametrize("text", ["no rating " * 2**15, "x" * 2**18, "\\n" * 2**17, "%41" * 2**16])
+@pytest.mark.parametrize("text", ["no rating " * 2**15, "x" * 2**18, "\\nx" * 2**17, "%41" * 2**16])
 def test_a_large_text_takes_few_times_its_own_memory(text: str) -> None:
     redacted("warm", KEY)
     tracemalloc.start()
