@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import functools
 import html
+import io
 import logging
 import os
 import re
@@ -21,11 +22,11 @@ _SECRET = re.compile(
 _PIECE = 8
 """Characters of a secret that give it away: what is shorter says little, and stands in ordinary words."""
 _WRITTEN = re.compile(
-    r"(?P<gap>\\[nrt]|[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2060\ufeff])"
-    r"|%(?P<url>[0-9a-fA-F]{2})|\\u00(?P<json>[0-9a-fA-F]{2})|(?P<html>&#?\w{1,8};)|\\(?P<sign>[\"\\/])"
+    r"(?P<gap>(?:\\+[nrt]|[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2060\ufeff])+)"
+    r"|%(?P<url>[0-9a-fA-F]{2})|\\+u00(?P<json>[0-9a-fA-F]{2})|(?P<html>&#?\w{1,8};)|\\+(?P<sign>[\"/])|\\{2,}"
 )
 """What may stand between the characters of a secret that was broken into lines; and characters that are written otherwise: in a
-URL, in JSON, in HTML."""
+URL, in JSON (and in JSON within JSON: any number of backslashes), in HTML."""
 
 
 def redacted(text: str, *secrets: str) -> str:
@@ -33,10 +34,8 @@ def redacted(text: str, *secrets: str) -> str:
     that are named like one (HF_TOKEN, OPENAI_API_KEY, ...): as they are, broken by white space, URL-encoded, in base64, in
     hexadecimal, or escaped for JSON or HTML. Shorter ones are no secrets (a local server takes any key). Clean a text before it is cut:
     a secret cut in two is still one."""
-    for secret in dict.fromkeys((*secrets, *_of_environment())):
-        if len(secret) >= _PIECE:
-            text = _without(text, secret)
-    return text
+    pieces = _pieces_of_all(tuple(secret for secret in (*secrets, *_of_environment()) if len(secret) >= _PIECE))
+    return _without(text, pieces) if pieces else text
 
 
 def plain(text: str) -> str:
@@ -64,34 +63,45 @@ def _of_environment() -> Iterator[str]:
             yield value
 
 
-def _without(text: str, secret: str) -> str:
-    letters, spans = _letters(text)
-    pieces = _pieces(secret)
+def _without(text: str, pieces: frozenset[str]) -> str:
+    letters = _letters(text)
     found = (i for i in range(len(letters) - _PIECE + 1) if letters[i : i + _PIECE] in pieces)
+    ends = [place for start, stop in _runs(found) for place in (start, stop - 1)]
     kept: list[str] = []
     end = 0
-    for start, stop in _runs(found):
-        kept += [text[end : spans[start][0]], HIDDEN]
-        end = spans[stop - 1][1]
+    places = _places(text, ends)
+    for first, last in zip(places, places, strict=True):
+        kept += [text[end : first[0]], HIDDEN]
+        end = last[1]
     return "".join([*kept, text[end:]])
 
 
-def _letters(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """The text as a reader would decode it, without gaps, and where each letter of that begins and ends."""
-    letters: list[str] = []
-    spans: list[tuple[int, int]] = []
+def _letters(text: str) -> str:
+    """The text as a reader would decode it, without gaps."""
+    read = io.StringIO()  # a list of parts would be many times the text
+    read.writelines(part for _, _, part in _parts(text))
+    return read.getvalue()
+
+
+def _places(text: str, wanted: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Where each of these `_letters`, in their order, begins and ends in the text."""
+    before, start, end, part, parts = 0, 0, 0, "", _parts(text)
+    for letter in wanted:
+        while letter >= before + len(part):
+            before += len(part)
+            start, end, part = next(parts)
+        as_it_is = len(part) == end - start
+        yield (start + letter - before, start + letter - before + 1) if as_it_is else (start, end)
+
+
+def _parts(text: str) -> Iterator[tuple[int, int, str]]:
+    """The text in pieces: where each begins and ends, and what a reader would decode it to."""
     end = 0
-    for found in [*_WRITTEN.finditer(text), None]:
-        start = len(text) if found is None else found.start()
-        letters.append(text[end:start])
-        spans += ((i, i + 1) for i in range(end, start))
-        if found is None:
-            break
+    for found in _WRITTEN.finditer(text):
+        yield end, found.start(), text[end : found.start()]
         end = found.end()
-        read = _decoded(found)
-        letters.append(read)
-        spans += [(start, end)] * len(read)
-    return "".join(letters), spans
+        yield found.start(), end, _decoded(found)
+    yield end, len(text), text[end:]
 
 
 def _decoded(found: re.Match[str]) -> str:
@@ -99,13 +109,18 @@ def _decoded(found: re.Match[str]) -> str:
         return ""
     if code := found["url"] or found["json"]:
         return chr(int(code, 16))
-    return html.unescape(found["html"]) if found["html"] else found["sign"]
+    return html.unescape(found["html"]) if found["html"] else found["sign"] or "\\"
 
 
 @functools.lru_cache(maxsize=64)
 def _pieces(secret: str) -> frozenset[str]:
-    forms = (_letters(form)[0] for form in _forms(secret))
+    forms = map(_letters, _forms(secret))
     return frozenset(form[i : i + _PIECE] for form in forms for i in range(len(form) - _PIECE + 1))
+
+
+@functools.lru_cache(maxsize=64)
+def _pieces_of_all(secrets: tuple[str, ...]) -> frozenset[str]:
+    return frozenset[str]().union(*map(_pieces, secrets))
 
 
 def _forms(secret: str) -> Iterator[str]:

@@ -27,7 +27,8 @@ SETTINGS = (
 def planned(overrides: list[str]) -> list[float]:
     """GiB of each stage, by the plan."""
     from alignbench.app.compose import load_config
-    from alignbench.commands.plan import CUDA_CONTEXT, GIB, estimate, this_machine
+    from alignbench.commands.plan import CUDA_CONTEXT, this_machine
+    from alignbench.pipeline.memory import GIB, estimate
 
     config = load_config(overrides)
     config.model.load()

@@ -16,9 +16,9 @@ from typing import Any
 from alignbench.app.config import RunConfig
 from alignbench.errors import UserError
 from alignbench.results.disk.directory import CONFIG, RunDirectory
-from alignbench.results.disk.environment import package_versions
+from alignbench.results.disk.environment import counts, package_versions
 from alignbench.results.disk.record import RunRecord
-from alignbench.results.disk.runs import read_settings
+from alignbench.results.disk.runs import flat_settings, read_settings
 from alignbench.store import keys
 
 _WRITTEN = ("results_dir", "cache_dir")
@@ -26,6 +26,7 @@ _WRITTEN = ("results_dir", "cache_dir")
 _PATHS = ("path", "model", "rubric", "template")
 _TARGET = re.compile(r"([A-Za-z_]\w*)[\w.]*:[A-Za-z_]\w*")
 _MOST_FILES = 10_000
+DAMAGED = f"its {CONFIG} has been damaged since"
 
 
 def since(config: RunConfig, directory: RunDirectory, record: RunRecord) -> str:
@@ -35,7 +36,16 @@ def since(config: RunConfig, directory: RunDirectory, record: RunRecord) -> str:
     was, now = record.identity.packages, package_versions()
     if odd := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
         return f"with {odd[0]} {was.get(odd[0])}, now {now.get(odd[0])}"
-    return of_files(directory)
+    return _of_settings(config, directory) or of_files(directory)
+
+
+def _of_settings(config: RunConfig, directory: RunDirectory) -> str:
+    """Its config.yaml says what its table, its report and `resume` tell of it: cut short, it may still be YAML."""
+    with contextlib.suppress(UserError):
+        written, meant = read_settings(directory.path / CONFIG), flat_settings(config.yaml)
+        if {k: v for k, v in written.items() if counts(k)} == {k: v for k, v in meant.items() if counts(k)}:
+            return ""
+    return DAMAGED
 
 
 def of_files(directory: RunDirectory) -> str:
@@ -44,7 +54,7 @@ def of_files(directory: RunDirectory) -> str:
     try:
         settings = read_settings(directory.path / CONFIG)
     except UserError:
-        return f"its {CONFIG} has been damaged since"
+        return DAMAGED
     for name, value in _texts(settings):
         option = name.rpartition(".")[2]
         path = None if option in _WRITTEN else _file(option, value)

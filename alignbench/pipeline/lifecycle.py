@@ -78,18 +78,17 @@ def new_row(
     label = _Label(name, who.model, who.data, who.seed, who.config_hash)
     with contextlib.ExitStack() as held:
 
-        def made() -> Path:
+        def make() -> tuple[RunDirectory, RunRecord]:
             for path in label.made(Path(config.results_dir)):
                 _sweep_killed(RunDirectory(path))
-            return _new_directory(Path(config.results_dir), label, held, say).path
-
-        directory = RunDirectory(distributed.agreed(made))
-        record = RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who, reused=dict(reused))
-        if distributed.is_main():
+            directory = _new_directory(Path(config.results_dir), label, held, say)
+            record = RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who, reused=dict(reused))
             directory.sweep()
             directory.write_config(yaml)
             directory.write_record(record)
-        yield directory, record
+            return directory, record
+
+        yield distributed.asked_once(make)
 
 
 def _sweep_killed(directory: RunDirectory) -> None:
@@ -141,33 +140,41 @@ def begun(
 ) -> Iterator[Begun]:
     """The run's directory, locked while the context lasts: `again`, or one of the same settings and seed that is finished, or that a killed
     or interrupted run left unfinished, or a new one. The flags are those of `identity`; `say` is told why a finished one is not kept."""
-    if not distributed.is_main():
-        path = distributed.agreed(lambda: Path())
-        record = read_record(path)
-        yield Begun(RunDirectory(path), record)
-        return
     with contextlib.ExitStack() as held:
-        found = _resumable(config, [again] if again else candidates(config), held, explicit=again is not None, say=say)
-        if found is None and again:
-            raise UserError(
-                f"{again} cannot be gone on with: another process is at work on it, or it is of other settings."
-            )
-        if found is None:
-            who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
-            directory = _new_directory(Path(config.results_dir), _label(config), held, say)
-            found = Begun(directory, RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who))
-            directory.write_config(config.yaml)
-            directory.keep_config(config.yaml)
-        if (
-            found.resumed
-        ):  # what is left is made by this code, these versions and this machine; stages of others are made again
-            who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
-            found = dataclasses.replace(found, record=dataclasses.replace(found.record, identity=who))
-        if not found.finished:
-            found.directory.sweep()
-            found.directory.write_record(found.record)
-        distributed.agreed(lambda: found.directory.path)
-        yield found
+        yield distributed.asked_once(
+            lambda: _begin(config, held, annotator=annotator, reward=reward, again=again, say=say)
+        )
+
+
+def _begin(
+    config: RunConfig,
+    held: contextlib.ExitStack,
+    *,
+    annotator: bool,
+    reward: bool,
+    again: Path | None,
+    say: Callable[[str], None],
+) -> Begun:
+    found = _resumable(config, [again] if again else candidates(config), held, explicit=again is not None, say=say)
+    if found is None and again:
+        raise UserError(
+            f"{again} cannot be gone on with: another process is at work on it, or it is of other settings."
+        )
+    if found is None:
+        who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
+        directory = _new_directory(Path(config.results_dir), _label(config), held, say)
+        found = Begun(directory, RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who))
+        directory.write_config(config.yaml)
+        directory.keep_config(config.yaml)
+    if (
+        found.resumed
+    ):  # what is left is made by this code, these versions and this machine; stages of others are made again
+        who = identity(config, config.algo, config.hash, annotator=annotator, reward=reward)
+        found = dataclasses.replace(found, record=dataclasses.replace(found.record, identity=who))
+    if not found.finished:
+        found.directory.sweep()
+        found.directory.write_record(found.record)
+    return found
 
 
 def candidates(config: RunConfig) -> list[Path]:

@@ -27,6 +27,7 @@ from alignbench.pipeline.data.agreement import Agreement, agreement
 from alignbench.pipeline.display import Display, closing_figures
 from alignbench.pipeline.experience import Reference, labelled_pairs
 from alignbench.pipeline.lifecycle import Begun
+from alignbench.pipeline.memory import refuse_over_limit
 from alignbench.pipeline.preparation import (
     Prompts,
     build_judge,
@@ -116,6 +117,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
     torch.use_deterministic_algorithms(True, warn_only=True)
     seeds = Seeds(config.seed)
     data = read_data(config, seeds, display)
+    refuse_over_limit(config, data.source.tokenizer)
     policy = load_model(config, data.source, seeds, display)
     prompts = read_prompts(config, data, policy, display)
     evaluations = [chosen.build() for chosen in config.evaluations]

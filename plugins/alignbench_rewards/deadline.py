@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 from functools import partial
+from queue import Empty, Queue
 from typing import Any
 
 
@@ -43,7 +44,7 @@ class Deadline:
     def _connected(self, address: tuple[str, int], *_: object) -> socket.socket:
         """As `socket.create_connection`, with what is left of the limit for all addresses of the name together."""
         failed: OSError = OSError(f"{address[0]} has no address")
-        for family, kind, protocol, _name, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+        for family, kind, protocol, _name, place in self._addresses(address):
             if (left := self._end - time.monotonic()) <= 0:
                 raise TimeoutError("timed out")
             connection = socket.socket(family, kind, protocol)
@@ -62,6 +63,25 @@ class Deadline:
                 self._shut()
             return connection
         raise failed
+
+    def _addresses(self, address: tuple[str, int]) -> list[Any]:
+        """Those of the name. The system's resolver has limits of its own, of many seconds, and cannot be ended: its thread is left."""
+        told: Queue[Any] = Queue()
+
+        def resolve() -> None:
+            try:
+                told.put(socket.getaddrinfo(*address, type=socket.SOCK_STREAM))
+            except Exception as error:  # a name may be no name at all: UnicodeError
+                told.put(error)
+
+        threading.Thread(target=resolve, daemon=True).start()
+        try:
+            found = told.get(timeout=max(min(self._end - time.monotonic(), threading.TIMEOUT_MAX), 0))
+        except Empty:
+            raise TimeoutError("timed out") from None
+        if isinstance(found, Exception):
+            raise found
+        return list(found)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

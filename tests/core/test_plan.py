@@ -11,7 +11,9 @@ from alignbench import Does, UserError
 from alignbench.app.compose import load_config
 from alignbench.app.config import RunConfig
 from alignbench.commands import plan
-from alignbench.commands.plan import GIB, Machine, Stage, changed, estimate, remedy, workload
+from alignbench.commands.plan import changed, remedy
+from alignbench.memory_plan import Part
+from alignbench.pipeline.memory import GIB, MANY, Machine, Stage, estimate, workload
 from tests.core.harness import Command
 
 
@@ -39,7 +41,7 @@ def test_what_an_algorithm_asks_of_the_model() -> None:
     assert asked("algo=online_dpo", "reward=gold", *small)["online_dpo"] == (Does.TRAIN, 8, 2, 1)
     assert asked("algo=rloo", "reward=gold", *small)["rollouts"] == (Does.SAMPLE, 8, 2, 1)
     assert [*asked("algo=sft", "algo.micro_batch_size=7")] == ["sft"]
-    assert asked("algo=best_of_n", "reward=gold", "algo.n=8", "eval.samples=2")["responses"][1] == 16 * plan.MANY
+    assert asked("algo=best_of_n", "reward=gold", "algo.n=8", "eval.samples=2")["responses"][1] == 16 * MANY
     assert "scoring" not in asked("algo=simpo")
 
 
@@ -68,7 +70,7 @@ class Estimate:
             5 * config.algo.config.micro_batch_size + config.model.config.generation_batch_size,
             2 * config.reward.config.micro_batch_size,
         ]
-        return [Stage(str(i), (plan.Part("all", size),)) for i, size in enumerate(sizes)]
+        return [Stage(str(i), (Part("all", size),)) for i, size in enumerate(sizes)]
 
 
 @pytest.mark.parametrize(

@@ -596,6 +596,24 @@ def test_other_versions_make_a_new_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert changes.since(config, begun.directory, begun.record) == f"with torch {versions['torch']}, now 99"
 
 
+@pytest.mark.parametrize("damage", ["cut short", "empty", "gone", "no YAML"])
+def test_a_finished_run_whose_config_was_damaged_has_changed(damage: str, tmp_path: Path) -> None:
+    config = load_config([SHORT, f"results_dir={tmp_path}"])
+    with lifecycle.begun(config, annotator=True, reward=True, say=print) as begun:
+        begun.directory.write_record(dataclasses.replace(begun.record, status=Status.FINISHED))
+    file = begun.directory.path / "config.yaml"
+    text = file.read_text()
+    assert changes.since(config, begun.directory, begun.record) == ""
+    file.write_text(text.replace("results_dir: ", "results_dir: /elsewhere"))
+    assert changes.since(config, begun.directory, begun.record) == "", "where it lies is no matter"
+    if damage == "gone":
+        file.unlink()
+    else:
+        whole_lines = text[: text.rindex("\n", 0, len(text) // 2) + 1]
+        file.write_text({"cut short": whole_lines, "empty": "", "no YAML": text + "["}[damage])
+    assert changes.since(config, begun.directory, begun.record) == "its config.yaml has been damaged since"
+
+
 def test_the_code_of_the_parts_of_a_mixed_reward_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config([SHORT, "reward=mix", "reward.parts={gold: 1.0, length: -0.2}"])
     before = keys.of_code(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import tracemalloc
 import urllib.parse
 
 import pytest
@@ -38,10 +39,30 @@ def test_a_secret_is_hidden_however_it_is_written_or_cut(form: str, before: str,
     assert not [core[i : i + size] for i in range(len(core) - size + 1) if core[i : i + size] in hidden], hidden
 
 
-@given(st.lists(st.integers(1, 25), max_size=4), st.sampled_from(["\n", "\r\n", " ", "\\n", "\u200b", "\x00"]))
+@given(
+    st.lists(st.integers(1, 25), max_size=4),
+    st.sampled_from(["\n", "\r\n", " ", "\\n", "\\\\n", "\\\\\\\\r", "\u200b", "\x00"]),
+)
 def test_a_secret_that_is_broken_into_lines_is_hidden(places: list[int], gap: str) -> None:
     broken = "".join(gap * (i in places) + c for i, c in enumerate(KEY))
     assert redacted(f"key {broken}.", KEY) == "key ***."
+
+
+@pytest.mark.parametrize("form", ["JSON", "JSON, every letter"])
+def test_json_within_json_hides_none(form: str) -> None:
+    assert redacted(f"said {json.dumps(json.dumps(FORMS[form]))}.", KEY).count("***") == 1
+    assert "0123" not in redacted(json.dumps(json.dumps(FORMS[form])), KEY)
+
+
+@pytest.mark.parametrize("text", ["no rating " * 2**15, "x" * 2**18, "\\nx" * 2**17, "%41" * 2**16])
+def test_a_large_text_takes_few_times_its_own_memory(text: str) -> None:
+    redacted("warm", KEY)
+    tracemalloc.start()
+    found = redacted(f"{text}{KEY}{text}{KEY}", KEY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == f"{text}***{text}***"
+    assert peak < 2**23 + 16 * len(text)
 
 
 @pytest.mark.parametrize(

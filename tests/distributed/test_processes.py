@@ -120,6 +120,7 @@ def test_one_process_waits_for_the_other_and_a_judge_is_asked_once(tmp_path: Pat
     assert main == other
     assert (main["waited"], main["answer"]) == ("long", [7.0])
     assert "refused the question: HTTP 400" in main["refusal"]
+    assert "results_dir=" in main["begun"] and "results_dir=" in main["row"]
 
 
 @dataclass

@@ -22,6 +22,8 @@ from alignbench_rewards.config import JudgeConfig
 from alignbench_rewards.judge import read_rating
 
 from alignbench import Seeds, UserError, distributed
+from alignbench.app.compose import load_config
+from alignbench.pipeline import lifecycle
 
 SECONDS = 3.0
 
@@ -31,6 +33,26 @@ def told(client: ChatClient, question: str) -> object:
         return [reply.value for reply in client.ask([(("user", question),)], read_rating)]
     except UserError as error:
         return str(error)
+
+
+def refusals(folder: Path) -> tuple[str, str]:
+    """What is said where a run, or a row of its own, cannot begin: its results folder is a file, which only the main process tries."""
+    config = load_config(["algo=sft", f"results_dir={folder / 'file' / 'runs'}"])
+    said = []
+    (folder / "file").touch()
+    who = lifecycle.identity(config, config.algo, config.hash, annotator=False, reward=False)
+
+    for attempt in (
+        lifecycle.begun(config, annotator=False, reward=False, say=print),
+        lifecycle.new_row(config, "sft", who, config.yaml, reused={}, say=print),
+    ):
+        try:
+            with attempt:
+                pass
+        except UserError as error:
+            said.append(str(error))
+    begun, row = said
+    return begun, row
 
 
 def main(folder: str, url: str) -> None:
@@ -44,6 +66,7 @@ def main(folder: str, url: str) -> None:
         client = ChatClient(config, Seeds(0))
         found = {"waited": slept, "answer": told(client, "Rate it"), "refusal": told(client, "refuse")}
         found["requests"] = client.figures()["requests"]
+        found["begun"], found["row"] = refusals(Path(folder))
         (Path(folder) / str(distributed.rank())).write_text(json.dumps(found))
         distributed.wait_for_all()
 

@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
 
 from alignbench import POLICY, REFERENCE, Does, OptimizerConfig, Seeds, Sequences, UserError, Work, functional
 from alignbench.app.compose import load_config
-from alignbench.commands.plan import GIB, Machine, estimate
+from alignbench.pipeline.memory import GIB, Machine, estimate
 from tests import tiny
 
 ROLES = (POLICY, REFERENCE, "reward", "value")

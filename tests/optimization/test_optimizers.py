@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignbench import OptimizerConfig, UserError, functional, select
 from alignbench.app.compose import load_config
-from alignbench.commands.plan import workload
+from alignbench.pipeline.memory import workload
 from alignbench.selection import Selected
 from tests import tiny
 

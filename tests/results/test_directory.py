@@ -138,3 +138,10 @@ def test_other_errors_of_the_file_system_are_one_line(tmp_path, monkeypatch, num
     with pytest.raises(UserError, match=said) as caught:
         create(tmp_path)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_error_of_the_file_system_that_tokenizers_words_itself_is_one_line(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    with pytest.raises(UserError, match="Cannot write .*Is a directory"), create(tmp_path / "runs").writing():
+        Tokenizer(models.BPE()).save(str(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -365,6 +366,28 @@ def test_addresses_of_one_name_share_the_limit(monkeypatch: pytest.MonkeyPatch) 
         assert time.monotonic() - begun < 2
 
 
+def test_a_name_that_is_not_resolved_in_time_is_slow_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        ended.wait(20)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(UserError, match=r"no whole answer within 0\.2 s"):
+        build("http://judge.invalid/v1", None, timeout=0.2, retries=0).score(samples("a"))
+    ended.set()
+
+
+def test_a_name_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(UserError, match="Name or service not known"):
+        build("http://judge.invalid/v1", None, retries=0).score(samples("a"))
+
+
 def test_a_connection_that_is_late_is_shut() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, Deadline(60) as deadline:
         deadline.passed = True  # while it was being connected
@@ -498,6 +521,34 @@ def test_after_a_failure_the_same_command_goes_on_from_what_is_kept(
 def _moved(request: Any, url: str) -> Any:
     request.full_url = url + "/chat/completions"
     return request
+
+
+def test_nothing_is_asked_again_once_another_question_has_ended_the_run() -> None:
+    stopping = threading.Event()
+
+    def script(number: int, body: dict[str, Any]) -> Answer:
+        stopping.set()
+        return Answer("It is fine.")
+
+    with stub(script) as server:
+        client = build(server.url, None, reasks=5)._judge._client
+        assert client._reply((("user", "a"),), read_rating, stopping).value is None
+        assert len(server.asked) == 1
+    with stub(lambda number, body: Answer(status=503)) as server:
+        client = build(server.url, None, retries=5)._judge._client
+        with pytest.raises(UserError, match="gave no answer"):
+            client._completion((("user", "a"),), stopping)
+        assert len(server.asked) == 1
+
+
+def test_an_answer_that_could_not_be_kept_leaves_no_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("alignbench_rewards.chat.os.replace", full)
+    with stub(by_length) as server, pytest.raises(UserError, match=r"cannot be kept in .*No space left"):
+        build(server, cache).score(samples("a"))
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -303,8 +303,10 @@ def file_errors(path: Path, advice: str = "choose another folder with results_di
 
 
 def _error_number(error: Exception) -> int | None:
-    """The errno of a file-system error. safetensors has an exception of its own, with the number in its text."""
+    """The errno of a file-system error. safetensors has an exception of its own, and tokenizers raises the base of all, each with the
+    number in its text."""
     if isinstance(error, OSError):
         return error.errno or 0
-    found = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    rust = type(error) is Exception or type(error).__name__ == "SafetensorError"
+    found = re.search(r"\(os error (\d+)\)", str(error)) if rust else None
     return int(found.group(1)) if found else None

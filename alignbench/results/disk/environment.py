@@ -10,8 +10,9 @@ import platform
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from alignbench.hookspecs import GROUP
@@ -22,6 +23,8 @@ PACKAGES = (
 )  # fmt: skip
 NOT_HASHED = ("seed", "device", "results_dir", "tracker", "cache", "cache_dir", "resume", "tune", "eval.every", "eval.points", "eval.primary")  # fmt: skip
 """Settings that do not change what a row of the table stands for."""
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where Linux tells of control groups, and of those of this process."""
 
 
 def counts(setting: str) -> bool:
@@ -102,9 +105,48 @@ def resident_bytes() -> int:
 def memory_bytes() -> int:
     """RAM that this process may use: the machine's, or less where a container has a limit."""
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError):  # no limit reads "max"
-        size = min(size, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return size
+    return min([size, *_of_groups()])
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """The most that this process may take, by `name`, and what is left of it, in bytes."""
+
+    name: str
+    size: int
+    left: int
+
+
+def memory_limits() -> list[MemoryLimit]:
+    """Limits of this process below the machine's memory: of its address space, and of its control group."""
+    found = []
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        space, _ = resource.getrlimit(resource.RLIMIT_AS)
+        taken = _status("VmSize")
+        if space != resource.RLIM_INFINITY and taken is not None:
+            found.append(MemoryLimit("the limit on its address space (ulimit -v)", space, max(space - taken, 0)))
+    group, machine = min(_of_groups(), default=None), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if group is not None and group < machine:  # without a limit, version 1 names a size that nobody has
+        found.append(MemoryLimit("the memory limit of its container", group, max(group - resident_bytes(), 0)))
+    return found
+
+
+def _of_groups() -> list[int]:
+    """Memory limits of the control groups that this process is in, as a container or a scheduler sets them: of versions 2 and 1, and of
+    the groups around its own."""
+    roots = (GROUPS, "memory.max"), (GROUPS / "memory", "memory.limit_in_bytes")
+    own = {PurePosixPath("/")}
+    with contextlib.suppress(OSError):
+        paths = (PurePosixPath(line.split(":", 2)[-1]) for line in OWN_GROUPS.read_text().splitlines())
+        own.update(group for path in paths for group in (path, *path.parents))
+    found = []
+    for root, name in roots:
+        for group in own:
+            with contextlib.suppress(OSError, ValueError):  # no limit reads "max"
+                found.append(int((root / str(group).lstrip("/") / name).read_text()))
+    return found
 
 
 def _status(field: str) -> int | None:

@@ -191,20 +191,21 @@ def _read(path: Path, made: Stamp, settings: dict[str, Mapping[str, Any]]) -> En
     config = _config(path / CONFIG)
     digest = hashlib.sha256(config.encode()).hexdigest()
     if digest not in settings:
-        settings[digest] = _settings(config)
+        settings[digest] = flat_settings(config)
     return Entry(made, record, digest)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """A resolved configuration with dotted names; empty where there is no file."""
-    return _settings(_config(path))
+    return flat_settings(_config(path))
 
 
 def _config(path: Path) -> str:
     return read_config(path) if path.exists() else ""
 
 
-def _settings(config: str) -> dict[str, Any]:
+def flat_settings(config: str) -> dict[str, Any]:
+    """The settings in the text of a config.yaml, with dotted names."""
     import yaml  # type: ignore[import-untyped]
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where libyaml is there
