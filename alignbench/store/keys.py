@@ -25,8 +25,8 @@ from alignbench.selection import Selected, digest, package_digest, source_digest
 from alignbench.store.artifacts import FORMAT
 
 DECIDING = ("bitsandbytes", "numpy", "peft", "python", "tokenizers", "torch", "transformers")
-OF_STAGES = ("contracts", "records", "pretrained", "pipeline", "evaluation", "store", "results/compared")
-"""The wings of the core that can change what a stage makes, beside the files at its front. What stages write is named by FORMAT."""
+OF_STAGES = ("contracts", "records", "pretrained", "pipeline", "evaluation", "store", "results/compared/statistics.py")
+"""The wings and files of the core that can change what a stage makes, beside the files at its front. What stages write is named by FORMAT."""
 
 
 OF_ANSWERS = ("questions", "samples", "temperature")
@@ -51,7 +51,11 @@ def environment(device: torch.device) -> dict[str, Any]:
 @functools.cache
 def core_digest(root: Path = Path(alignbench.__file__).parent) -> str:
     """Of the core's source that can change what a stage makes: a command, a table or the kit does not."""
-    wings = [path for wing in OF_STAGES for path in (root / wing).rglob("*.py")]
+    wings = [
+        path
+        for wing in OF_STAGES
+        for path in ((root / wing).rglob("*.py") if (root / wing).is_dir() else [root / wing])
+    ]
     return source_digest((path.relative_to(root).as_posix(), path) for path in sorted([*root.glob("*.py"), *wings]))
 
 

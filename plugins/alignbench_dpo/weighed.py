@@ -44,6 +44,11 @@ class EXO(PairwiseOptimizer):
         return functional.kl_optimum(problem.reference, problem.rewards, config.beta) if config.soft_labels else None
 
     @classmethod
+    def exact_settings(cls) -> Mapping[str, object]:
+        """Twice the usual updates: a gradient of the reverse KL is small where the policy gives a response little."""
+        return {"updates": 320}
+
+    @classmethod
     def stated_loss(cls, config: EXOConfig, terms: PairTerms) -> Tensor:
         return equations.exo(config, terms)
 

@@ -270,6 +270,7 @@ def test_the_cache_is_listed_and_pruned(small: Command, command: Command) -> Non
         ("pipeline/training.py", True),
         ("evaluation/respond.py", True),
         ("commands/plan.py", False),
+        ("results/compared/statistics.py", True),
         ("results/compared/table.py", False),
         ("results/shown/render.py", False),
         ("testing/exact.py", False),

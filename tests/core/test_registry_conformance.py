@@ -22,10 +22,9 @@ from alignbench import (
     Seeds,
     functional,
 )
-from alignbench.app.ready import CONTRACTS
 from alignbench.pipeline.experience import Batch, reference_logprobs
 from alignbench.plugins import Component, Kind, registry
-from alignbench.testing.config import WIRING
+from alignbench.testing.config import CONTRACTS, WIRING
 from tests import tiny
 
 

@@ -9,8 +9,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -64,8 +65,8 @@ def stopped(small: Command, plugin: Plugin, stage: str, update: int, error: Base
     """After the hooks were told of that update: a plugin's own error would not stop it."""
     step = Curves.step
 
-    def stop(self: Curves, name: str, number: int, updates: int, metrics: Mapping[str, float]) -> None:
-        step(self, name, number, updates, metrics)
+    def stop(self: Curves, name: str, number: int, *rest: Any) -> None:
+        step(self, name, number, *rest)
         if (name, number) == (stage, update):
             raise error
 

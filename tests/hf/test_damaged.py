@@ -253,7 +253,7 @@ def test_adapters_and_scalar_roles_are_read_from_safetensors_alone(whole: Path, 
     folder, file = policy.save(tmp_path), "adapter_model.safetensors"
     torch.save(load_file(folder / file), folder / "adapter_model.bin")
     for do, said in (
-        (lambda: damage.cut(folder, file, 0.5), "cannot be loaded: SafetensorError"),
+        (lambda: damage.cut(folder, file, 0.5), "cannot be loaded: Error while deserializing header"),
         (lambda: damage.cut(folder, file, 0), "is empty"),
         ((folder / file).unlink, "cannot be read"),
     ):
@@ -266,7 +266,7 @@ def test_adapters_and_scalar_roles_are_read_from_safetensors_alone(whole: Path, 
     role.save(tmp_path / "role")
     role.load(tmp_path / "role")
     damage.cut(tmp_path / "role", "scalar.safetensors", 0.5)
-    with pytest.raises(UserError, match="cannot be loaded: SafetensorError"):
+    with pytest.raises(UserError, match="cannot be loaded: Error while deserializing header"):
         role.load(tmp_path / "role")
 
 

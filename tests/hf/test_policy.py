@@ -143,7 +143,7 @@ def test_tokenizers_that_masks_cannot_rely_on_are_refused(change: dict[str, obje
 def test_impossible_models_are_refused() -> None:
     with pytest.raises(UserError, match=r"Unknown model.scalar_head 'lienar'.*linear"):
         tiny.scratch(scalar_head="lienar")
-    with pytest.raises(UserError, match=r"Unknown model.sampler 'lop'.*generate, loop"):
+    with pytest.raises(UserError, match=r"Unknown sampler 'lop'.*generate, loop"):
         tiny.scratch(sampler="lop")
     with pytest.raises(UserError, match=r"Unknown model.value_trunk 'mine'.*own, shared"):
         tiny.scratch(value_trunk="mine")

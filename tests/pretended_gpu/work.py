@@ -49,7 +49,8 @@ TWO_UPDATES = 2
 
 def algorithms() -> list[Component]:
     """All that are registered and learn from something."""
-    return [c for c in registry().of(Kind.ALGORITHM) if c.config.consumes is not Consumes.NOTHING]
+    own = [c for c in registry().of(Kind.ALGORITHM) if c.distribution == "alignbench"]
+    return [c for c in own if c.config.consumes is not Consumes.NOTHING]
 
 
 def configured(component: Component) -> OptimizerConfig:
@@ -80,7 +81,9 @@ def trained(component: Component, make: Callable[[], HFPolicy]) -> Figures:
                     if killed:
                         raise _Stopped
 
-            step = lambda stage, update, updates, found: metrics.update({f"{update}/{k}": v for k, v in found.items()})  # noqa: E731
+            step = lambda stage, update, updates, found, *_: metrics.update(
+                {f"{update}/{k}": v for k, v in found.items()}
+            )  # noqa: E731
             train(
                 component.name, optimizer, fed, policy=policy, updates=TWO_UPDATES, step=step,
                 checkpoints=Checkpoints(Path(folder) / "checkpoints", "key"),

@@ -79,9 +79,12 @@ def reported(row: Row) -> ReportRow:
 def _svg(figure: Figure) -> bytes:
     from matplotlib.text import Text
 
+    from alignbench.results.shown.plots.text import shown
+
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_parse_math(False)  # labels are people's: a dollar sign in one is a dollar sign
+        text.set_text(shown(text.get_text()))
     content = BytesIO()
     figure.savefig(content, format="svg", bbox_inches="tight", metadata={"Date": None})
     return content.getvalue()
