@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException, UnsupportedValueType, ValidationError
 
 from alignbench.bounds import check_bounds, in_words, printable, shown, wanted
-from alignbench.errors import UserError, unknown_name, without_class_names
+from alignbench.errors import UnknownNameError, UserError, unknown_name, without_class_names
 from alignbench.plugins import Component, Kind, registry
 
 
@@ -77,7 +77,11 @@ def select(kind: str, name: str, options: Mapping[str, Any], *, where: str) -> S
     known = {k.value: k for k in Kind}
     if kind not in known:
         raise unknown_name("kind of component", kind, known)
-    component = registry().get(known[kind], name)
+    try:
+        component = registry().get(known[kind], name)
+    except UnknownNameError as error:
+        option = where.removesuffix("_options")
+        raise unknown_name(kind, name, error.choices, where=option if option != where else "") from None
     return Selected(component, name, instance(where, component.config, options))
 
 

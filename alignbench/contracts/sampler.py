@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class Sampler(ABC):
     """From a causal language model and explicit randomness to responses. Built with: policy, which is the one that it samples for and
-    whose `save` writes what a program of its own has to load."""
+    whose `save` writes what a program of its own has to load; None where `alignbench check` tries it on a bare model."""
 
     reads_model: ClassVar[bool] = True
     """False: it has a program of its own sample, and is given no model."""

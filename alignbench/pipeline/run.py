@@ -14,7 +14,7 @@ from rich.console import Console
 
 from alignbench import distributed
 from alignbench.app.config import RunConfig
-from alignbench.contracts import Annotator, Policy, RewardSource
+from alignbench.contracts import Annotator, Policy, RewardSource, Tracker
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
@@ -95,7 +95,8 @@ def _carry_out(config: RunConfig, begun: Begun, display: Display) -> None:
         display.say(f"going on with {directory.path}")
     with lifecycle.ending(directory, record, display):
         lifecycle.announce_start(config, directory)
-        outcome = pipeline(config, directory, display)
+        with curves.tracked(config, directory) as tracker:
+            outcome = pipeline(config, directory, display, tracker)
         if not outcome.metrics:
             raise UserError(measures_nothing(config))
         if not outcome.ranked:
@@ -112,7 +113,7 @@ def _carry_out(config: RunConfig, begun: Begun, display: Display) -> None:
         )
 
 
-def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Outcome:
+def pipeline(config: RunConfig, directory: RunDirectory, display: Display, tracker: Tracker) -> Outcome:
     """The three steps of InstructGPT (Ouyang et al., arXiv 2203.02155), and what they did to the model."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     seeds = Seeds(config.seed)
@@ -123,7 +124,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display) -> Ou
     evaluations = [chosen.build() for chosen in config.evaluations]
     refuse_unmeasured(config, evaluations, data.source, policy)
 
-    with curves.tracked(config, directory) as tracker, keeping_last_good(policy, directory):
+    with keeping_last_good(policy, directory):
         bench = workbench(config, directory, display, tracker, policy.device)
 
         # 1. Supervised fine-tuning. A model without pretraining first learns what a real base model brings along.

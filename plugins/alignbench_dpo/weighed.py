@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from alignbench import ExactProblem, PairTerms, Policy, Seeds, functional

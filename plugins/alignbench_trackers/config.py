@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 
 from alignbench import UserError
@@ -17,10 +16,6 @@ class NoneConfig:
 class TensorBoardConfig:
     """TensorBoard event files in the run's directory."""
 
-    def ready(self) -> None:
-        """As `ready` of any component's config."""
-        installed("tensorboard")
-
 
 @dataclass
 class WandbConfig:
@@ -33,7 +28,6 @@ class WandbConfig:
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
-        installed("wandb")
         _named("project", self.project)
 
 
@@ -46,7 +40,6 @@ class TrackioConfig:
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
-        installed("trackio")
         _named("project", self.project)
 
 
@@ -59,16 +52,7 @@ class MLflowConfig:
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
-        installed("mlflow")
         _named("experiment", self.experiment)
-
-
-def installed(package: str) -> None:
-    """The package is also the extra that installs it."""
-    if importlib.util.find_spec(package) is None:
-        raise UserError(
-            f"tracker={package} needs a package that is not installed: pip install 'alignbench[{package}]'."
-        )
 
 
 def _named(option: str, name: str) -> None:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import enum
+import importlib.util
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from alignbench import Tracker, UserError
-from alignbench_trackers.config import (
-    MLflowConfig,
-    NoneConfig,
-    TensorBoardConfig,
-    TrackioConfig,
-    WandbConfig,
-    installed,
-)
+from alignbench_trackers.config import MLflowConfig, NoneConfig, TensorBoardConfig, TrackioConfig, WandbConfig
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -44,7 +38,11 @@ class _Accelerate(Tracker, Generic[Config]):
     package: ClassVar[str]
 
     def __init__(self, config: Config, *, directory: Path, run_name: str, settings: Mapping[str, Any]) -> None:
-        installed(self.package)
+        if importlib.util.find_spec(self.package) is None:
+            raise UserError(
+                f"tracker={self.package} needs a package that is not installed: "
+                f"pip install 'alignbench[{self.package}]'."
+            )
         from accelerate import PartialState
 
         PartialState()  # accelerate's trackers log through it and fail without

@@ -59,10 +59,14 @@ class Trial:
     code: int | None
     said: str
 
+    def told(self) -> list[str]:
+        """Its lines, but for the second one of compare's refusal: it names the options."""
+        return [line for line in self.said.splitlines() if not line.startswith("Name the runs to compare, choose with")]
+
     @property
     def fault(self) -> bool:
         errors = [line for line in self.said.splitlines() if line.startswith("alignbench: error:")]
-        return self.code is None or (self.code != 0 and (len(errors) != 1 or self.said.splitlines()[-1] not in errors))
+        return self.code is None or (self.code != 0 and (len(errors) != 1 or self.told()[-1] not in errors))
 
 
 def runs(folder: Path) -> Runs:

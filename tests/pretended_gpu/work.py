@@ -81,9 +81,9 @@ def trained(component: Component, make: Callable[[], HFPolicy]) -> Figures:
                     if killed:
                         raise _Stopped
 
-            step = lambda stage, update, updates, found, *_: metrics.update(
-                {f"{update}/{k}": v for k, v in found.items()}
-            )  # noqa: E731
+            def step(stage: str, update: int, updates: int, found: Mapping[str, float], *_: object) -> None:
+                metrics.update({f"{update}/{k}": v for k, v in found.items()})
+
             train(
                 component.name, optimizer, fed, policy=policy, updates=TWO_UPDATES, step=step,
                 checkpoints=Checkpoints(Path(folder) / "checkpoints", "key"),

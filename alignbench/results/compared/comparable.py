@@ -65,13 +65,12 @@ def _older(table: Table) -> list[str]:
 
 
 def require_comparable(table: Table, budgets: bool = False, *, whole: bool = False) -> None:
-    """Refuses rows whose numbers do not belong in one table: what differs and what to do; of `whole`, a line for each difference."""
+    """Refuses rows whose numbers do not belong in one table: a line of what differs, of `whole` a line each, and one of what to do."""
     if found := clashes(table, budgets):
         more = f" (and {len(found) - 1} more: --verbose)" if len(found) > 1 else ""
         what = "".join(f"\n  {clash}" for clash in found) if whole else f" {found[0]}{more}."
-        end = "\n" if whole else " "
         raise UserError(
-            f"These runs do not belong in one table:{what}{end}"
+            f"These runs do not belong in one table:{what}\n"
             "Name the runs to compare, choose with --only KEY=VALUE, or see them all the same with --force."
         )
 

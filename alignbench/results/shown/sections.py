@@ -61,10 +61,12 @@ def _check(section: Section) -> None:
 
 
 def reported(row: Row) -> ReportRow:
+    from alignbench.results.shown.plots.text import shown  # it imports what draws
+
     known = [run.record.cost.seconds for run in row.runs]
     stages = dict.fromkeys(stage for seconds in known for stage in seconds)
     return ReportRow(
-        row.label,
+        tuple(map(shown, row.label)),
         row.identity.algo,
         row.identity.model,
         row.identity.data,
@@ -79,12 +81,9 @@ def reported(row: Row) -> ReportRow:
 def _svg(figure: Figure) -> bytes:
     from matplotlib.text import Text
 
-    from alignbench.results.shown.plots.text import shown
-
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_parse_math(False)  # labels are people's: a dollar sign in one is a dollar sign
-        text.set_text(shown(text.get_text()))
     content = BytesIO()
     figure.savefig(content, format="svg", bbox_inches="tight", metadata={"Date": None})
     return content.getvalue()

@@ -201,10 +201,10 @@ class Compiled:
 class Loop(Sampler):
     """This package's own decoding as a component: compiled where `model.decode` says so and it works, else `loop`."""
 
-    def __init__(self, config: LoopConfig, *, policy: Policy) -> None:
-        self.compiled = Compiled(getattr(policy, "decode", "eager"), policy.device)
+    def __init__(self, config: LoopConfig, *, policy: Policy | None) -> None:
+        self.compiled = Compiled(getattr(policy, "decode", "eager"), policy.device) if policy else None
 
     @torch.no_grad()
     def sample(self, model: Any, output: Callable[[Tensor], Tensor], request: Request) -> Decoded:
-        found = self.compiled(model, output, request)
+        found = self.compiled(model, output, request) if self.compiled else None
         return loop(model, output, request) if found is None else found

@@ -10,7 +10,9 @@ import linecache
 import sys
 import types
 from collections.abc import Iterator
+from typing import Any
 
+from alignbench import functional
 from alignbench.plugins import Component, Kind, registry
 from tests.testing.faults.fault import Fault
 
@@ -39,6 +41,8 @@ def planted(fault: Fault) -> Component:
     home, _, attribute = component.target.partition(":")
     where = fault.module or home
     importlib.import_module(home)
+    if component.kind is Kind.MODEL:
+        registry().get(Kind.SAMPLER, "loop").load()  # it is read again with the rest
     source = inspect.getsource(importlib.import_module(where))
     assert fault.old in source, f"{fault.name}: {where} has no {fault.old!r}"
     faulty = _module(where, fault.name, source.replace(fault.old, fault.new))
@@ -50,7 +54,24 @@ def planted(fault: Fault) -> Component:
             for name, text in sources.items():
                 faulty = _module(name, fault.name, text)
                 stack.enter_context(_standing_in(name, faulty))
+            if component.kind is Kind.MODEL:
+                _sample_by_the_copy(faulty, attribute)
     return dataclasses.replace(component, target=f"{faulty.__name__}:{attribute}")
+
+
+def _sample_by_the_copy(module: types.ModuleType, build: str) -> None:
+    """A model finds its sampler by name when it is built, which is after the copies have left: it is handed the copy."""
+    right, loop = getattr(module, build), registry().get(Kind.SAMPLER, "loop")
+    home, _, attribute = loop.target.partition(":")
+    make = getattr(sys.modules[home], attribute)
+
+    def built(config: Any, **wiring: Any) -> Any:
+        policy = right(config, **wiring)
+        if config.sampler == loop.name:
+            policy._sampler = make(loop.config(), policy=policy)
+        return policy
+
+    setattr(module, build, built)
 
 
 def _siblings(home: str) -> list[str]:
@@ -84,10 +105,15 @@ def _standing_in(name: str, module: types.ModuleType) -> Iterator[None]:
     """`module` is what importing `name` gives."""
     package, _, attribute = name.rpartition(".")
     before = sys.modules[name]
+    handed_on = {n: f for n, f in vars(before).items() if callable(f) and getattr(functional, n, None) is f}
     sys.modules[name] = module
     setattr(sys.modules[package], attribute, module)
+    for function in handed_on:  # the door has it too
+        setattr(functional, function, getattr(module, function))
     try:
         yield
     finally:
         sys.modules[name] = before
         setattr(sys.modules[package], attribute, before)
+        for function, right in handed_on.items():
+            setattr(functional, function, right)

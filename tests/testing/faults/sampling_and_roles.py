@@ -5,25 +5,25 @@ from __future__ import annotations
 from tests.testing.faults.fault import Fault
 
 SCRATCH = "model=scratch"
-POLICY, SAMPLING = "alignbench_hf.policy", "alignbench_hf.decoding.samplers"
+POLICY, SAMPLING, DRAW = "alignbench_hf.policy", "alignbench_hf.decoding.samplers", "alignbench.token_sampling"
 ROLES, SCALAR = "alignbench_hf.roles", "alignbench_hf.scalar"
 
 MODEL_FAULTS = (
     # Sampling options
     Fault("logits divided by the root of the temperature", SCRATCH, "            temperature=temperature,\n            entropy", "            temperature=temperature**0.5,\n            entropy", "temperature_divides_the_logits_of_a_model", POLICY),
-    Fault("tokens drawn without the temperature that is told", SCRATCH, "reached = kept.exp()", "reached = (kept * sampling.temperature).exp()", "temperature_changes_how_often_tokens_come", SAMPLING),
-    Fault("one token more than top_k", SCRATCH, "topk(min(sampling.top_k, kept", "topk(min(sampling.top_k + 1, kept", "top_k_keeps_the_most_likely_tokens", SAMPLING),
-    Fault("top_k that leaves out the likely ones", SCRATCH, "kept.shape[-1]), -1).values", "kept.shape[-1]), -1, largest=False).values", "top_k_keeps_the_most_likely_tokens", SAMPLING),
-    Fault("the tokens of top_k equally often", SCRATCH, "kept < smallest, -torch.inf)", "kept < smallest, -torch.inf).clamp(max=float(smallest.min()))", "top_k_keeps_the_most_likely_tokens", SAMPLING),
-    Fault("top_p without the token that crosses it", SCRATCH, "(before >= sampling.top_p)", "((before + ordered.softmax(-1) > sampling.top_p) & (before > 0))", "top_p_keeps_the_token_that_crosses_it", SAMPLING),
-    Fault("top_p with one token more", SCRATCH, "(before >= sampling.top_p)", "(before - ordered.softmax(-1) >= sampling.top_p)", "top_p_keeps_the_token_that_crosses_it", SAMPLING),
-    Fault("top_p that keeps the unlikely tokens", SCRATCH, "kept.sort(-1, descending=True)", "kept.sort(-1, descending=False)", "top_p_keeps_the_token_that_crosses_it", SAMPLING),
-    Fault("top_p put back in another order", SCRATCH, "index.argsort(-1)", "index", "top_p_keeps_the_token_that_crosses_it", SAMPLING),
-    Fault("top_k of one that draws", SCRATCH, "if sampling.top_k > 0:", "if sampling.top_k > 1:", "top_k_of_one_is_greedy", SAMPLING),
+    Fault("tokens drawn without the temperature that is told", SCRATCH, "reached = kept.exp()", "reached = (kept * sampling.temperature).exp()", "temperature_changes_how_often_tokens_come", DRAW),
+    Fault("one token more than top_k", SCRATCH, "topk(min(sampling.top_k, kept", "topk(min(sampling.top_k + 1, kept", "top_k_keeps_the_most_likely_tokens", DRAW),
+    Fault("top_k that leaves out the likely ones", SCRATCH, "kept.shape[-1]), -1).values", "kept.shape[-1]), -1, largest=False).values", "top_k_keeps_the_most_likely_tokens", DRAW),
+    Fault("the tokens of top_k equally often", SCRATCH, "kept < smallest, -torch.inf)", "kept < smallest, -torch.inf).clamp(max=float(smallest.min()))", "top_k_keeps_the_most_likely_tokens", DRAW),
+    Fault("top_p without the token that crosses it", SCRATCH, "(before >= sampling.top_p)", "((before + ordered.softmax(-1) > sampling.top_p) & (before > 0))", "top_p_keeps_the_token_that_crosses_it", DRAW),
+    Fault("top_p with one token more", SCRATCH, "(before >= sampling.top_p)", "(before - ordered.softmax(-1) >= sampling.top_p)", "top_p_keeps_the_token_that_crosses_it", DRAW),
+    Fault("top_p that keeps the unlikely tokens", SCRATCH, "kept.sort(-1, descending=True)", "kept.sort(-1, descending=False)", "top_p_keeps_the_token_that_crosses_it", DRAW),
+    Fault("top_p put back in another order", SCRATCH, "index.argsort(-1)", "index", "top_p_keeps_the_token_that_crosses_it", DRAW),
+    Fault("top_k of one that draws", SCRATCH, "if sampling.top_k > 0:", "if sampling.top_k > 1:", "top_k_of_one_is_greedy", DRAW),
     # Limits
     Fault("new tokens held to the limit of training", SCRATCH, "limit = sampling.max_new_tokens or self.max_response_tokens", "limit = min(sampling.max_new_tokens or self.max_response_tokens, self.max_response_tokens)", "the_limit_of_new_tokens_holds", POLICY),
     Fault("the limit of new tokens not read", SCRATCH, "limit = sampling.max_new_tokens or self.max_response_tokens", "limit = self.max_response_tokens", "the_limit_of_new_tokens_holds", POLICY),
-    Fault("a response at the limit counted as finished", SCRATCH, "(tokens[:, None] == eos).any(1)", "(tokens[:, None] == eos).any(1) | (step + 1 == self.ids.shape[1])", "the_limit_of_new_tokens_holds", SAMPLING),
+    Fault("a response at the limit counted as finished", SCRATCH, "decoded.logprobs, decoded.finished.long()", "decoded.logprobs, (decoded.finished | (decoded.mask.sum(1) == limit)).long()", "the_limit_of_new_tokens_holds", POLICY),
     Fault("tokens of a response that are cut", SCRATCH, "return self._chat.responses(responses, finished)", "return [row[-self.max_response_tokens :] for row in self._chat.responses(responses, finished)]", "responses_as_tokens_are_whole", POLICY),
     Fault("an end of turn on every response", SCRATCH, "return self._chat.responses(responses, finished)", "return self._chat.responses(responses, [True] * len(responses))", "responses_as_tokens_are_whole", POLICY),
     Fault("long responses cut at their beginning", SCRATCH, "row[: self.max_response_tokens]", "row[-self.max_response_tokens :]", "a_long_response_is_cut_at_its_end", POLICY),

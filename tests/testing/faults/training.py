@@ -13,6 +13,8 @@ LOOP, ADAMW, MUON, FREE, WSD, COSINE = (
     "schedule=cosine",
 )
 
+SAMPLERS = "alignbench_hf.decoding.samplers"
+
 TRAINING = (
     Fault("step along the gradient", FREE, "value=-rate)", "value=rate)", "goes_downhill"),
     Fault(
@@ -83,9 +85,10 @@ TRAINING = (
     Fault(
         "rows that go on after their end",
         LOOP,
-        "going = ~found.finished[alive]",
-        "going = torch.ones_like(alive).bool()",
+        "logprob, request.eos)",
+        "logprob, request.eos[:0])",
         "responses_end_at_their_first_eos",
+        SAMPLERS,
     ),
     Fault(
         "log-probabilities at temperature 1",
@@ -93,6 +96,7 @@ TRAINING = (
         "logits.float() / request.sampling.temperature, request",
         "logits.float(), request",
         "logprobs_are_the_models_own",
+        SAMPLERS,
     ),
     Fault(
         "randomness of its own",
@@ -100,6 +104,7 @@ TRAINING = (
         "request.chances[alive, step]",
         "torch.rand(len(alive)).double()",
         "the_same_chances_give_the_same_responses",
+        SAMPLERS,
     ),
     Fault(
         "chances of other rows",
@@ -107,6 +112,7 @@ TRAINING = (
         "request.chances[alive, step]",
         "request.chances[: len(alive), step]",
         "the_same_chances_give_the_same_responses",
+        SAMPLERS,
     ),
     Fault(
         "chances that are not uniform",
@@ -114,6 +120,7 @@ TRAINING = (
         "request.chances[alive, step]",
         "request.chances[alive, step] ** 2",
         "draws_from_the_models_distribution",
+        SAMPLERS,
     ),
     Fault(
         "top_k not handed on",
@@ -121,6 +128,7 @@ TRAINING = (
         "temperature, request.sampling, request",
         "temperature, type(request.sampling)(), request",
         "top_k_of_one_is_greedy",
+        SAMPLERS,
     ),
-    Fault("watch never called", LOOP, "request.watch(found)", "found", "whoever_watches_is_told"),
+    Fault("watch never called", LOOP, "request.watch(found)", "found", "whoever_watches_is_told", SAMPLERS),
 )
