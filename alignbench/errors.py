@@ -22,7 +22,7 @@ class UserError(AlignbenchError):
 class UnknownNameError(UserError):
     """A name that is none of the `choices`."""
 
-    def __init__(self, message: str, choices: Sequence[str]) -> None:
+    def __init__(self, message: str, choices: Sequence[str] = ()) -> None:  # pickled with the message alone
         super().__init__(message)
         self.choices = tuple(choices)
 

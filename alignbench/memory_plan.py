@@ -41,10 +41,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of what one stage holds at its peak, in bytes."""
+    """A part of what one stage holds at its peak, in bytes. `certain` is false of what was measured elsewhere and may be less here."""
 
     name: str
     size: int
+    certain: bool = True
 
 
 class PlanningConfig(Protocol):

@@ -107,8 +107,9 @@ class Component:
 
     @property
     def package(self) -> str:
-        """The Python package of its class."""
-        return self.target.partition(":")[0].partition(".")[0]
+        """The Python package of its class; of a part of the core, the wing that it stands in."""
+        parts = self.target.partition(":")[0].split(".")
+        return ".".join(parts[:2]) if parts[0] == "alignbench" else parts[0]
 
     def load(self) -> Any:
         return _load(self.target, f"{self.kind.value}={self.name} of {self.distribution}")

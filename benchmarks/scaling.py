@@ -130,7 +130,7 @@ def measured(point: Point) -> Found:
             parameter.grad = None
         for piece in functional.micro_batches(rows, torch.arange(point.prompts), point.batch):
             policy.logprobs(rows.select(piece)).logprobs.sum().backward()
-        distributed.add_up_gradients(policy.trainable())
+        distributed.add_up(*distributed.gradients(policy.trainable()))
 
     reset_peak_memory()
     training = shortest(train)

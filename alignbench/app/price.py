@@ -34,7 +34,10 @@ def option_of(schema: Any) -> str | None:
 def set_default(node: DictConfig, component: Component) -> None:
     """The price's default, of a schema of the configuration, follows the data."""
     if component.kind is Kind.ALGORITHM and (option := option_of(component.config)):
-        node[option] = f"${{kl_price:{node[option]}}}"
+        written: Any = OmegaConf.to_container(node, resolve=False)
+        default = written.get(option)
+        if default is None or (isinstance(default, int | float) and not isinstance(default, bool)):
+            node[option] = f"${{kl_price:{'null' if default is None else default}}}"
 
 
 def _price(default: Any, _root_: DictConfig) -> Any:

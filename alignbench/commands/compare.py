@@ -195,8 +195,10 @@ def _prepared(options: argparse.Namespace, table: Table) -> tuple[Table, Example
     examples = Examples({}) if many or few else read_examples(run for row in table.rows for run in row.runs)
     table = replace(table, notes=(*table.notes, *examples.problems))
     if options.at_kl is not None:
-        return matched(table, AT_KL, options.at_kl, examples)
-    return matched(table, AT_BUDGET, options.at_budget, examples) if budgets else (table, examples)
+        return matched(table, AT_KL, options.at_kl, examples, mix_code=options.mix_code)
+    if not budgets:
+        return table, examples
+    return matched(table, AT_BUDGET, options.at_budget, examples, mix_code=options.mix_code)
 
 
 def _format_of(output: Path | None) -> str:

@@ -36,11 +36,11 @@ def truncated_weights(logprobs: Tensor, sampled: Tensor, mask: Tensor, *, level:
     none: 1 everywhere); 1 outside the mask."""
     import torch
 
+    if level == "none":
+        return torch.ones_like(logprobs)
     kept = mask.bool()
     apart = torch.where(kept, logprobs - sampled, torch.zeros_like(logprobs)).double()
-    if level == "none":
-        apart = torch.zeros_like(apart)
-    elif level == "sequence":
+    if level == "sequence":
         apart = apart.sum(1, keepdim=True).expand_as(apart)
     weights = apart.exp().clamp(max=clip)
     return torch.where(kept, weights, torch.ones_like(weights)).to(logprobs.dtype)
@@ -70,7 +70,7 @@ def correction(rollout: Rollout, logprobs: Tensor, config: CorrectedConfig) -> C
         )
     weights = truncated_weights(logprobs, rollout.logprobs, mask, level=config.importance, clip=config.importance_clip)
     units = mask if config.importance != "sequence" else mask.any(1)
-    cut = (weights >= config.importance_clip) & mask
+    cut = (weights >= config.importance_clip) & mask & (config.importance != "none")
     share = cut.sum() if config.importance != "sequence" else cut.any(1).sum()
     return Correction(
         weights,

@@ -16,7 +16,7 @@ from typing import Any
 from alignbench.app.config import RunConfig
 from alignbench.errors import UserError
 from alignbench.results.disk.directory import CONFIG, RunDirectory
-from alignbench.results.disk.environment import counts, package_versions
+from alignbench.results.disk.environment import PACKAGES, counts, package_versions
 from alignbench.results.disk.record import RunRecord
 from alignbench.results.disk.runs import flat_settings, read_settings
 from alignbench.store import keys
@@ -34,7 +34,8 @@ def since(config: RunConfig, directory: RunDirectory, record: RunRecord) -> str:
     if record.identity.code != keys.of_code(config):
         return "by other code"
     was, now = record.identity.packages, package_versions()
-    if odd := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
+    decide = {*keys.DECIDING, *PACKAGES}  # plugins' own sources are in the code
+    if odd := sorted(name for name in decide if was.get(name) != now.get(name)):
         return f"with {odd[0]} {was.get(odd[0])}, now {now.get(odd[0])}"
     return _of_settings(config, directory) or of_files(directory)
 
@@ -48,8 +49,9 @@ def _of_settings(config: RunConfig, directory: RunDirectory) -> str:
     return DAMAGED
 
 
-def of_files(directory: RunDirectory) -> str:
-    """Which file or folder that a run's settings name has changed since it began; empty where none has."""
+def of_files(directory: RunDirectory, *, unsure: bool = True) -> str:
+    """Which file or folder that a run's settings name has changed since it began; empty where none has. `unsure`: a folder of too
+    many files to look at counts as changed."""
     begun = _begun(directory)
     try:
         settings = read_settings(directory.path / CONFIG)
@@ -58,7 +60,10 @@ def of_files(directory: RunDirectory) -> str:
     for name, value in _texts(settings):
         option = name.rpartition(".")[2]
         path = None if option in _WRITTEN else _file(option, value)
-        if path and _newest(path) >= begun + 1:  # the name of a directory has whole seconds
+        newest = _newest(path) if path else 0.0
+        if math.isinf(newest) and unsure:
+            return f"{name}={value} has too many files to see whether one has changed since"
+        if math.isfinite(newest) and newest >= begun + 1:  # the name of a directory has whole seconds
             return f"{name}={value} has changed since"
     return ""
 

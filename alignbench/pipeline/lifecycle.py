@@ -217,7 +217,7 @@ def _resumable(
         if read_record(path).status is Status.FINISHED:  # it ended while we looked at it
             held.close()
             return _resumable(config, [path], held, explicit=explicit, say=say)
-        if changed := changes.of_files(directory):
+        if changed := changes.of_files(directory, unsure=False):
             if explicit:
                 raise UserError(f"{path} cannot go on: {changed} the run began. Undo that, or start a new run.")
             say(f"{path} is unfinished, but {changed} it began: it is not gone on with")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.errors import UserError
 from alignbench.memory_plan import ADAMW_BYTES, Does, Part, Work
@@ -51,17 +52,21 @@ def refuse_over_limit(config: RunConfig, tokenizer: Callable[[], Any]) -> None:
     from alignbench.pipeline.preparation import pick_device
 
     limits = environment.memory_limits()
-    if not limits or pick_device(config.device).type != "cpu":
-        return
+    if not limits or distributed.world_size() > 1 or pick_device(config.device).type != "cpu":
+        return  # several processes may share a model, of which an estimate knows nothing
     try:
         stages = estimate(config, Machine("cpu", 0, 0), tokenizer)
-    except UserError:  # the model cannot say; what is wrong with it is told where it is built
+    except Exception:  # the model cannot say, and what is wrong with it is told where it is built
         return
-    peak = max(stages, key=lambda stage: stage.total)
+
+    def least(stage: Stage) -> int:
+        return sum(part.size for part in stage.parts if part.certain)
+
+    peak = max(stages, key=least)
     for limit in limits:
-        if peak.total > limit.left:
+        if least(peak) > limit.left:
             raise UserError(
-                f"The run does not fit: the model takes {peak.total / GIB:.2f} GiB at its peak ({peak.name}), and "
+                f"The run does not fit: the model takes {least(peak) / GIB:.2f} GiB at its peak ({peak.name}), and "
                 f"{limit.name} leaves {limit.left / GIB:.2f} of {limit.size / GIB:.2f} GiB. Raise it, or see `alignbench plan` "
                 "for settings that take less."
             )
@@ -123,6 +128,6 @@ def _train(
     chosen: Selected, stage: str, roles: tuple[str, ...], optimized: tuple[str, ...], responses: int = 1
 ) -> Work:
     rows = chosen.config.rows_with_gradients
-    optimizer = next(used.config for used in chosen.uses() if used.component.kind is Kind.OPTIMIZER)
+    optimizer = next((used.config for used in chosen.uses() if used.component.kind is Kind.OPTIMIZER), None)
     size = getattr(optimizer, "state_bytes", ADAMW_BYTES)
     return Work(stage, Does.TRAIN, rows * responses, rows, roles, optimized, size)

@@ -25,7 +25,16 @@ from alignbench.selection import Selected, digest, package_digest, source_digest
 from alignbench.store.artifacts import FORMAT
 
 DECIDING = ("bitsandbytes", "numpy", "peft", "python", "tokenizers", "torch", "transformers")
-OF_STAGES = ("contracts", "records", "pretrained", "pipeline", "evaluation", "store", "results/compared/statistics.py")
+OF_STAGES = (
+    "contracts",
+    "records",
+    "pretrained",
+    "pipeline",
+    "evaluation",
+    "store",
+    "optimization",
+    "results/compared/statistics.py",
+)
 """The wings and files of the core that can change what a stage makes, beside the files at its front. What stages write is named by FORMAT."""
 
 

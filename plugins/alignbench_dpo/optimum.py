@@ -41,15 +41,16 @@ def regression_optimum(problem: ExactProblem, beta: float) -> Tensor:
     aim = torch.einsum("xyz,xz->xy", wins, reference) / others / beta
 
     def log_policy(negative: Tensor) -> Tensor:
-        weight, ratio = -negative / others, aim
-        for _ in range(NEWTON):  # convex and rising from the left of its root on: no step goes past it
+        weight = (-negative / others).clamp(min=torch.finfo(torch.float64).tiny)
+        # Right of the root, where f + w e^f is convex and rises: no step goes past it. e^f is at most about a / w there.
+        ratio = torch.minimum(aim, (aim.clamp(min=1) / weight).log())
+        for _ in range(NEWTON):
             ratio = ratio - (ratio + weight * ratio.exp() - aim) / (1 + weight * ratio.exp())
         return reference.log() + ratio
 
-    # Jensen's inequality makes k positive but for a hair; the policy's mass falls as it grows.
-    return bisected(
-        log_policy, -others.amax(1, keepdim=True) * aim.abs().amax(1, keepdim=True).exp(), torch.zeros(len(aim), 1)
-    ).softmax(1)
+    # Jensen's inequality makes k positive but for a hair; the policy's mass falls as it grows, and no log-ratio is above 0 where k is a (1 - pi_ref).
+    low = -(others * aim.clamp(min=0)).amax(1, keepdim=True)
+    return bisected(log_policy, low, torch.zeros(len(aim), 1)).softmax(1)
 
 
 def bisected(log_policy: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:

@@ -226,7 +226,7 @@ class PretrainedConfig(PolicyConfig):
     @property
     def merges(self) -> bool:
         """Whether there are merged layers while this process samples."""
-        return self.merge_adapters and self.sampler != ENGINE
+        return self.merge_adapters and self.sampler != ENGINE and not self.shard
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
@@ -237,6 +237,10 @@ class PretrainedConfig(PolicyConfig):
             )
         check_there(self.path, "model.path", hub=not self.path.endswith(".gguf"))
         if self.sampler == ENGINE and not self.sampler_url:
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise UserError(
+                    "model.sampler=vllm without model.sampler_url is for one process: start a server for several, and give its address."
+                )
             require_vllm()
         if self.chat_template.endswith(".jinja"):
             check_there(self.chat_template, "model.chat_template")

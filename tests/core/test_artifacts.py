@@ -20,6 +20,7 @@ from filelock import FileLock
 import alignbench
 from alignbench.commands.cli import run_command
 from alignbench.errors import AlignbenchError, UserError
+from alignbench.plugins import Kind, registry
 from alignbench.store import keys
 from alignbench.store.artifacts import MANIFEST, Store, artifacts, fault_of, remove
 from tests.core.harness import SMALL, Command, records
@@ -270,6 +271,7 @@ def test_the_cache_is_listed_and_pruned(small: Command, command: Command) -> Non
         ("pipeline/training.py", True),
         ("evaluation/respond.py", True),
         ("commands/plan.py", False),
+        ("optimization/importance.py", True),
         ("results/compared/statistics.py", True),
         ("results/compared/table.py", False),
         ("results/shown/render.py", False),
@@ -287,6 +289,12 @@ def test_only_what_can_change_a_stage_names_it(tmp_path: Path, changed: str, cou
     file.write_text(f"{file.read_text() if file.exists() else ''}\n# changed\n")
     keys.core_digest.cache_clear()  # of a process, whose code stays
     assert (keys.core_digest(root) != before) is counts
+
+
+def test_a_part_of_the_core_is_named_by_its_own_wing() -> None:
+    """Its options name the optimizer of every algorithm: no command or table is part of what decides their numbers."""
+    for kind in (Kind.OPTIMIZER, Kind.SCHEDULE):
+        assert {c.package for c in registry().of(kind) if c.distribution == "alignbench"} == {"alignbench.optimization"}
 
 
 # Caches and folders of other kinds

@@ -52,6 +52,8 @@ def _games(path: Path) -> Iterator[tuple[str, str, str, str]]:
                 where = f"{path}, line {reader.line_num}"
                 if not left or not right or left == right:
                     raise UserError(f"{where}: left and right must be two names.")
+                if not item:
+                    raise UserError(f"{where}: item is empty: name what was compared, such as the prompt.")
                 named = {"left": left, "right": right, **dict.fromkeys(TIES, ""), left: left, right: right}
                 found = named.get(winner, named.get(winner.lower()))
                 if found is None:

@@ -56,13 +56,15 @@ class _Between:
     weight: float
 
 
-def matched(table: Table, axis: Axis, target: float, examples: Examples) -> tuple[Table, Examples]:
+def matched(
+    table: Table, axis: Axis, target: float, examples: Examples, *, mix_code: bool = False
+) -> tuple[Table, Examples]:
     """The table with one row per frontier, read off at `target`, and the scores of its rows. SFT models stay as they are;
-    what does not reach the target is said and left out."""
+    what does not reach the target is said and left out. Runs of different code are one frontier only with `mix_code`."""
     rows = [row for row in table.rows if row.baseline]
     notes = list(table.notes)
     points: dict[Path, _Between] = {}
-    for label, sweep in _frontiers(table).items():
+    for label, sweep in _frontiers(table, mix_code).items():
         found, missing = [], []
         for seed, runs in _by_seed(sweep).items():
             between = _between(runs, axis, target)
@@ -86,14 +88,15 @@ def matched(table: Table, axis: Axis, target: float, examples: Examples) -> tupl
     return replace(table, rows=tuple(rows), notes=tuple(notes)), replace(examples, scores=scores)
 
 
-def _frontiers(table: Table) -> dict[tuple[str, ...], list[Row]]:
+def _frontiers(table: Table, mix_code: bool) -> dict[tuple[str, ...], list[Row]]:
     """Rows that differ only in options of their algorithm, under the part of the label that they share."""
     sweeps: dict[object, list[Row]] = defaultdict(list)
     for row in table.rows:
         if not row.baseline:
             identity = row.identity
             fixed = [(k, str(v)) for k, v in row.runs[0].settings.items() if k.partition(".")[0] not in _VARYING]
-            sweeps[row.label[0], identity.plugin, identity.plugin_version, *sorted(fixed)].append(row)
+            code = "" if mix_code else identity.code
+            sweeps[row.label[0], identity.plugin, identity.plugin_version, code, *sorted(fixed)].append(row)
     found: dict[tuple[str, ...], list[Row]] = {}
     for rows in sweeps.values():
         shared = tuple(part for part in rows[0].label if all(part in row.label for row in rows))
@@ -163,7 +166,10 @@ def _sweep(rows: Sequence[Row], target: float) -> str:
     known = [(kl, float(run.settings[name])) for run in runs if name and (kl := _kl(run)) is not None]
     if not name or not known:
         return ""
-    less = max(kl for kl, _ in known) < target
+    farthest: dict[int, float] = {}  # of each seed: one alone may lack the other side
+    for kl, seed in ((kl, run.record.identity.seed) for run in runs if (kl := _kl(run)) is not None):
+        farthest[seed] = max(kl, farthest.get(seed, kl))
+    less = min(farthest.values()) < target
     nearest = min(c for _, c in known) if less else max(c for _, c in known)
     values = [nearest / 10, nearest / 3] if less else [nearest * 3, nearest * 10] if nearest else [0.05, 0.2]
     if not any(values):

@@ -59,7 +59,9 @@ def _over(found: Iterable[Difference]) -> str:
     seeds = sorted({d.seeds for d in found})
     if seeds == [1]:
         return "one seed: training noise is left out"
-    return f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    if len(seeds) == 1:
+        return f"{seeds[0]} seeds"
+    return f"{seeds[0]} to {seeds[-1]} seeds" + (": of one, training noise is left out" if seeds[0] == 1 else "")
 
 
 def _told(d: Difference) -> str:
@@ -72,6 +74,7 @@ def _open(d: Difference) -> str:
     if d.value == 0:
         return f"{words(d.metric)} (equal)"
     seen = f"{_number(d.value, '+')}, {_number(d.low, '+')} to {_number(d.high, '+')}"
+    seen += "" if d.low <= 0 <= d.high else " before correction"
     if math.isnan(d.seeds_needed):
         return f"{words(d.metric)} ({seen})"
     if math.isinf(d.seeds_needed):

@@ -127,8 +127,10 @@ def memory_limits() -> list[MemoryLimit]:
         taken = _status("VmSize")
         if space != resource.RLIM_INFINITY and taken is not None:
             found.append(MemoryLimit("the limit on its address space (ulimit -v)", space, max(space - taken, 0)))
-    group, machine = min(_of_groups(), default=None), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if group is not None and group < machine:  # without a limit, version 1 names a size that nobody has
+    group = min(_of_groups(), default=None)
+    if group is not None and group < os.sysconf("SC_PAGE_SIZE") * os.sysconf(
+        "SC_PHYS_PAGES"
+    ):  # without a limit, version 1 names a size that nobody has
         found.append(MemoryLimit("the memory limit of its container", group, max(group - resident_bytes(), 0)))
     return found
 

@@ -136,7 +136,8 @@ class Compiled:
 
     def __init__(self, way: str, device: torch.device) -> None:
         self._captures = device.type == "cuda"
-        self._least = 1 if way == "compiled" else LEAST_TOKENS
+        self._forced = way == "compiled"
+        self._least = 1 if self._forced else LEAST_TOKENS
         self.works = way == "compiled" or (way == "auto" and self._captures)
         self._checked = False
 
@@ -146,9 +147,13 @@ class Compiled:
             return None
         try:
             return self._decoded(model, output, request)
-        except (AlignbenchError, torch.OutOfMemoryError):
+        except AlignbenchError:
             raise
         except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                if self._forced:
+                    raise
+                torch.cuda.empty_cache()  # a second cache and the graph's own memory are what a step by itself does not take
             self.works = False
             why = (
                 str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {pretrained.one_line(error)}"

@@ -28,7 +28,7 @@ class Reread(Sampler):
             found.put(step, rows[going], tokens[going], logprobs[going], request.eos)
             if request.watch:
                 request.watch(found)
-            if bool(found.finished.all()):
+            if not functional.anywhere(not bool(found.finished.all())):  # processes that share a model keep in step
                 break
             ids, mask = torch.cat([ids, tokens[:, None]], 1), torch.cat([mask, going[:, None]], 1)
         return found
