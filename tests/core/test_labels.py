@@ -52,9 +52,9 @@ def test_a_killed_run_goes_on_with_the_same_labels(command: Command, plugin: Plu
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["algo=dpo"], ["algo=dpo learns from pairs", "data=people has labels", "no pairs", "algo=kto"]),
-        (["algo=simpo"], ["algo=simpo learns from pairs", "algo=kto"]),
-        (["algo=ppo"], ["reward=learned learns from pairs", "algo=kto"]),
+        (["algo=dpo"], ["algo=dpo learns from pairs", "data=people has labels", "no pairs", "kto"]),
+        (["algo=simpo"], ["algo=simpo learns from pairs", "kto"]),
+        (["algo=ppo"], ["reward=learned learns from pairs", "kto"]),
     ],
     ids=str,
 )

@@ -257,8 +257,8 @@ def test_where_no_index_can_be_written_nothing_is_missing(zoo, monkeypatch, faul
 
 def test_one_configuration_is_parsed_once_and_shared(zoo, monkeypatch):
     parsed = []
-    original = runs._settings
-    monkeypatch.setattr(runs, "_settings", lambda text: parsed.append(text) or original(text))
+    original = runs.flat_settings
+    monkeypatch.setattr(runs, "flat_settings", lambda text: parsed.append(text) or original(text))
     for _ in range(2):
         found = {run.path.name: run for run in find_runs([zoo])[0]}
         assert found["good"].settings is found["sft"].settings is found["running"].settings

@@ -86,7 +86,9 @@ def from_hub(name: str, subset: str, revision: str, *, streaming: bool, option: 
         text = str(error)
         if "Config name is missing" in text or "BuilderConfig" in text:
             how = "choose one by data.subset=" if has_subset else "give the files of one"
-            raise UserError(f"{option}={name} has several subsets, {how}: {one_line(error)}") from error
+            raise UserError(
+                f"{option}={name} has several subsets, {how}: {' '.join(text.partition('Example')[0].split())}"
+            ) from error
         raise UserError(
             f"{option}={name}: no such file or folder here, and the data set cannot be had from the Hugging Face hub "
             f"({reason or one_line(error)}). Check the name; or download its files elsewhere and give {option}=<folder>."

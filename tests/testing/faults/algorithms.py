@@ -158,7 +158,7 @@ ALGORITHMS = (
     # Long responses are clipped later, and their gradient is divided by their length.
     Fault("ratio of the mean token", RLOO, "functional.masked_sum(tokens, mask, dim=1)[:, None]", "functional.masked_mean(tokens, mask, dim=1)[:, None]", "metrics_are_what_they_are_called"),
     # Epochs after the first are trained on whoever stands first.
-    Fault("rows of experience not selected", RLOO, "self.ref_logprobs[rows, :width], self.advantages[rows]", "self.ref_logprobs[rows, :width], self.advantages[: len(rows)]", "order_makes_no_difference", GROUPS),
+    Fault("rows of experience not selected", RLOO, "logprobs, ref, self.advantages[rows], weights", "logprobs, ref, self.advantages[: len(rows)], weights", "order_makes_no_difference", GROUPS),
     # Best-of-n
     Fault("a distribution that does not sum to 1", BEST_OF_N, "functional.best_of_n(problem.reference, problem.rewards, config.n)", "functional.best_of_n(problem.reference, problem.rewards, config.n) * config.n", "optimum_is_a_distribution"),
     Fault("the worst of n", BEST_OF_N, "best_of_n(problem.reference, problem.rewards, config.n)", "best_of_n(problem.reference, -problem.rewards, config.n)", "optimum_is_that_of_its_candidates"),

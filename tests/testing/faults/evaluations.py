@@ -46,11 +46,11 @@ EVALUATIONS = (
     Fault("unlike responses taken for alike", "evaluation=diversity", "len(set(texts)) / len(texts)", "1 - len(set(texts)) / len(texts)", "the_same_response_again_is_less_diverse", "alignbench_suite.text_measures.measures"),
     # n-grams that begin in one response and end in the next.
     Fault("n-grams that span two responses", DIVERSITY, "ngrams.distinct([known.tokens[t] for t in texts], n)", "ngrams.distinct([[i for t in texts for i in known.tokens[t]]], n)", "metrics_are_as_stated", MEASURES),
-    Fault("the reference left out of the implicit reward", "evaluation=preferences", "ranking.logprobs[i] - ranking.ref_logprobs[i]", "ranking.logprobs[i]", "metrics_are_as_stated"),
+    Fault("the reference left out of the implicit reward", "evaluation=preferences", "ranking.logprobs[i] - (ranking.ref_logprobs[i] if implicit.uses_reference else 0.0)", "ranking.logprobs[i]", "metrics_are_as_stated"),
     Fault("beta left out of the confidence", "evaluation=preferences", "torch.sigmoid(implicit.beta * margin.abs())", "torch.sigmoid(2 * margin.abs())", "metrics_are_as_stated"),
     Fault("the worse preferred", "evaluation=preferences", "above = ranking.ranks[better] < ranking.ranks[worse]", "above = ranking.ranks[better] > ranking.ranks[worse]", "metrics_are_as_stated"),
     # The more the reference likes a response, the more it is worth.
-    Fault("reference of the wrong sign", PREFERENCES, "ranking.logprobs[i] - ranking.ref_logprobs[i]", "ranking.logprobs[i] + ranking.ref_logprobs[i]", "metrics_are_as_stated"),
+    Fault("reference of the wrong sign", PREFERENCES, "ranking.logprobs[i] - (ranking.ref_logprobs[i] if implicit.uses_reference else 0.0)", "ranking.logprobs[i] + (ranking.ref_logprobs[i] if implicit.uses_reference else 0.0)", "metrics_are_as_stated"),
     Fault("accuracy under every opinion", "evaluation=capability", "with_opinion(subject.by_prompt(), Opinion.NONE)", "subject.by_prompt()", "metrics_are_as_stated"),
     Fault("accuracy of what is wrong", "evaluation=capability", '*per_prompt("capability/accuracy", unprompted, correct)', '*per_prompt("capability/accuracy", unprompted, lambda g: None if correct(g) is None else 1 - correct(g))', "better_verdicts_are_never_worse"),
     Fault("draws that are put back", "evaluation=verified", "1.0 - math.comb(n - right, k) / math.comb(n, k)", "1.0 - (1 - right / n) ** k", "metrics_are_as_stated"),
