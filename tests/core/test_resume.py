@@ -490,7 +490,7 @@ def test_a_run_whose_files_have_changed_does_not_go_on(
 ) -> None:
     stopped(small, plugin, "sft", 2, KeyboardInterrupt(), SHORT)
     run = only(tmp_path / "runs")
-    monkeypatch.setattr(changes, "of_files", lambda directory: "data.path=x has changed since")
+    monkeypatch.setattr(changes, "of_files", lambda directory, **_: "data.path=x has changed since")
     refused = command("resume", str(run))
     assert refused.code == 2 and "cannot go on: data.path=x has changed since the run began" in refused.errors[0]
     assert "data.path=x has changed since it began: it is not gone on with" in small(SHORT).err

@@ -139,7 +139,7 @@ def test_options_are_those_of_the_choice() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["algo.optimizer=mun"], ["'mun'", "'muon'?", "adamw, muon"]),
+        (["algo.optimizer=mun"], ["'mun'", "'muon'?", "adamw, ", "muon, paged"]),
         (["algo.optimizer=muon", "algo.optimizer_options.momentm=1"], ["'momentm'", "'momentum'?"]),
         (["algo.optimizer=muon", "algo.optimizer_options.momentum=2"], ["momentum=2", "0 to below 1"]),
         (["algo.optimizer_options.momentum=0.9"], ["'momentum'", "Choices: none"]),

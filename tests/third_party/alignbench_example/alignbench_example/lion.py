@@ -17,7 +17,7 @@ class Lion(torch.optim.Optimizer):
         self._within, self._beyond = config.beta_1, config.beta_2
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for weights in (w for w in group["params"] if w.grad is not None):
                 momentum = self.state[weights].setdefault("momentum", torch.zeros_like(weights))
