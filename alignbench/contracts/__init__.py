@@ -231,6 +231,12 @@ class RewardSource(ABC):
         """Whether, with these settings, it is fitted to rankings before it can score. Only a FittableRewardSource may be."""
         return False
 
+    @classmethod
+    def asks_elsewhere(cls, config: Any) -> bool:
+        """Whether, with these settings, `score` does nothing but ask another program and wait: it reads samples alone and touches no
+        model, device or generator of this process. It may then be called from another thread than the one that trains."""
+        return False
+
     def fingerprint(self) -> str:
         """Names what its scores depend on beside its config and its package (a folder's content, a function's source): runs
         share stages under it."""
