@@ -94,15 +94,22 @@ class ClippedLoss:
 
 
 def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_ratio: float
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_ratio: float,
+    clip_ratio_high: float | None = None,
 ) -> ClippedLoss:
-    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), summed over the mask (arXiv 1707.06347, equation 7).
+    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), summed over the mask (arXiv 1707.06347, equation 7). `clip_ratio_high`: the upper eps,
+    where it is another (arXiv 2503.14476, equation 10).
 
     [B, R] with a ratio per token, or [B, 1] with one per response. While nothing has moved its gradient is that of
     -A log pi."""
     ratio = torch.exp(logprobs - old_logprobs)
+    high = clip_ratio if clip_ratio_high is None else clip_ratio_high
     plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
+    clipped = -advantages * ratio.clamp(1 - clip_ratio, 1 + high)
     return ClippedLoss(masked_sum(torch.maximum(plain, clipped), mask), ((clipped > plain) & mask).sum())
 
 
