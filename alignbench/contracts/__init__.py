@@ -36,7 +36,7 @@ from alignbench.records import (
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 Batch = TypeVar("Batch", contravariant=True)
@@ -192,6 +192,14 @@ class Policy(ABC):
     @abstractmethod
     def trainable(self) -> list[torch.nn.Parameter]:
         """The policy's own trainable parameters."""
+
+    def as_transformers(self, role: str = POLICY) -> PreTrainedModel:
+        """The role as a causal language model of transformers, for a library that trains with code of its own: an object of its own
+        over the role's very weights. Whoever trains it trains the policy; a hook or another forward function on it is not the policy's.
+        It computes the role's log-probabilities, suppressed tokens included."""
+        raise UserError(
+            "This model is not one of transformers: its plugin gives nothing that another library could train."
+        )
 
     def fingerprint(self) -> str:
         """Names the weights that it started from, where its config does not (a folder's content may change): runs share
