@@ -247,6 +247,7 @@ class ScheduledAdamW:
         return self._config.learning_rate * factor
 
     def zero_grad(self) -> None:
+        """Before the backward passes of a step; gradients become None."""
         self._optimizer.zero_grad(set_to_none=True)
         self._beside.clear()
 
@@ -290,9 +291,11 @@ class ScheduledAdamW:
         return norms
 
     def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state and where the schedule is, as tensors and plain values."""
         return {"optimizer": self._optimizer.state_dict(), "update": self._update, "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         self._optimizer.load_state_dict(state["optimizer"])
         self._update, self.steps = state["update"], state["steps"]
 

@@ -13,6 +13,8 @@ from alignbench.selection import Selected, select
 
 PAIRS = ("all", "best_worst")
 MISSING_EOS = ("subtract", "replace", "keep")
+"""What becomes of the score of a response that was cut off: a penalty is taken off it, the penalty (below 0) takes its place, or it
+is kept. `functional.shape_scores` does it."""
 IMPORTANCE = ("token", "sequence", "none")
 
 
@@ -28,6 +30,7 @@ class ImplicitReward:
 
     @property
     def uses_reference(self) -> bool:
+        """Whether the reference's share is taken off."""
         return not self.per_token if self.reference is None else self.reference
 
 
@@ -129,6 +132,7 @@ class OptimizerConfig(AlgorithmConfig):
             raise UserError("learning_rate=0 trains nothing: give a number above 0.")
 
     def implicit_reward(self) -> ImplicitReward | None:
+        """log pi / pi_ref of the whole response, unless the algorithm says otherwise."""
         return ImplicitReward()
 
 

@@ -66,10 +66,12 @@ class ScalarRole(ABC):
         from this one."""
 
     @abstractmethod
-    def save(self, path: Path) -> None: ...
+    def save(self, path: Path) -> None:
+        """Writes its weights, head and scale included, into the folder `path`."""
 
     @abstractmethod
-    def load(self, path: Path) -> None: ...
+    def load(self, path: Path) -> None:
+        """Takes over what `save` wrote into that folder, bit for bit. Raises UserError for weights of another model."""
 
 
 class Policy(ABC):
@@ -291,6 +293,7 @@ class FittableRewardSource(RewardSource):
 
     @classmethod
     def needs_rankings(cls, config: Any) -> bool:
+        """As RewardSource.needs_rankings; False where, with these settings, it scores without having been fitted."""
         return True
 
     @abstractmethod
@@ -308,10 +311,12 @@ class FittableRewardSource(RewardSource):
         Calls `progress` after each optimizer step; `state` is what an earlier, unfinished fit gave it last."""
 
     @abstractmethod
-    def save(self, path: Path) -> None: ...
+    def save(self, path: Path) -> None:
+        """Writes all that it has learnt, its normalisation included, into the folder `path`."""
 
     @abstractmethod
-    def load(self, path: Path) -> None: ...
+    def load(self, path: Path) -> None:
+        """Takes over what `save` wrote into that folder: it then gives the same scores, unfitted."""
 
 
 class PolicyOptimizer(ABC, Generic[Batch]):
@@ -358,7 +363,8 @@ class PolicyOptimizer(ABC, Generic[Batch]):
         """All that `load_state_dict` needs to go on as if never stopped (the policy's weights excluded)."""
 
     @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave, as if never stopped."""
 
 
 class Evaluation(ABC):
@@ -390,7 +396,10 @@ class Tracker(ABC):
     """Where training curves go. Built with: directory, run_name, settings (the resolved config)."""
 
     @abstractmethod
-    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """The figures of an update, as `<stage>/reward`, or of an evaluation along training, as `evaluation/helpfulness/accuracy`; `step` is the
+        line of train.jsonl. It is on the training path: be quick."""
 
     @abstractmethod
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Called once at the end, also of a run that fails. What it raises is a warning."""
