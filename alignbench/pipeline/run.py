@@ -14,6 +14,7 @@ from rich.console import Console
 
 from alignbench import distributed
 from alignbench.app.config import RunConfig
+from alignbench.app.telling import Verbosity
 from alignbench.contracts import Annotator, Policy, RewardSource, Tracker
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.evaluation import stored
@@ -66,10 +67,12 @@ class Outcome:
     ranked: bool
 
 
-def run(config: RunConfig, *, again: Path | None = None) -> Path:
-    """Carries out one run, or what is left of it, prints its table and returns its directory."""
+def run(
+    config: RunConfig, *, again: Path | None = None, verbosity: Verbosity = Verbosity.NORMAL, table: bool = True
+) -> Path:
+    """Carries out one run, or what is left of it, prints its table (unless another is to hold it) and returns its directory."""
     with distributed.joined(config.device):
-        display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()))
+        display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()), verbosity)
         environment.reset_peak_memory()
         with lifecycle.begun(
             config, annotator=needs_rankings(config), reward=needs_reward(config), again=again, say=display.say
@@ -83,7 +86,7 @@ def run(config: RunConfig, *, again: Path | None = None) -> Path:
                 lifecycle.announce(directory, begun.record)
             else:
                 _carry_out(config, begun, display)
-        if distributed.is_main():
+        if table and distributed.is_main():
             print_table([directory.path], Console())
             print(f"\nThe run lies in {directory.path}")
     return directory.path
