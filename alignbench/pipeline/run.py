@@ -174,6 +174,8 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
             home=home,
         )
         if config.imitates:
+            bench.curves.evaluated(baseline.metrics, baseline.generations, sft.trained.updates)
+            bench.curves.ended(sft.trained.updates, speed(sft.trained))
             return outcome(
                 counts, baseline, sft.trained, reported(reward, judge, rankings, agreed), ranked=rankings is not None
             )
@@ -207,6 +209,8 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
         with display.stage(f"evaluate {config.algo.component.name}"):
             evaluated = suite.evaluate(end, prompts.questions, baseline=baseline.generations, candidates=candidates)
             stored.save(evaluated, directory.path)
+        bench.curves.evaluated(evaluated.metrics, evaluated.generations, aligned.trained.updates)
+        bench.curves.ended(aligned.trained.updates, speed(aligned.trained))
         return outcome(
             {**counts, **set_aside.for_record(aligned.counts)},
             evaluated,
@@ -259,9 +263,12 @@ def run_algorithm(
 def outcome(
     counts: Mapping[str, int], evaluated: Evaluated, trained: Trained, reports: Mapping[str, float], *, ranked: bool
 ) -> Outcome:
-    """`tokens_per_second`: response tokens of the training stage, sampling included."""
-    speed = trained.tokens / max(trained.seconds, 1e-9)
-    return Outcome(evaluated.metrics, reports, counts, trained.stopped, speed, ranked)
+    return Outcome(evaluated.metrics, reports, counts, trained.stopped, speed(trained), ranked)
+
+
+def speed(trained: Trained) -> float:
+    """Response tokens of the training stage in a second, sampling included."""
+    return trained.tokens / max(trained.seconds, 1e-9)
 
 
 def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:
