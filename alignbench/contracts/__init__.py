@@ -22,6 +22,7 @@ from alignbench.records import (
     ExampleScore,
     Exported,
     FitReport,
+    Generation,
     MetricSpec,
     Prompt,
     Ranking,
@@ -393,12 +394,18 @@ class Evaluation(ABC):
 
 
 class Tracker(ABC):
-    """Where training curves go. Built with: directory, run_name, settings (the resolved config)."""
+    """Where training curves go. Built with: directory, run_name, settings (the resolved config).
+
+    Names are the same for every algorithm, so that all share charts: `train/<figure>` of the algorithm (train/reward, train/kl),
+    `<stage>/<figure>` of the stages before it, `eval/<family>/<metric>` and `time/<what>` (seconds). A name's step is the update of its stage."""
 
     @abstractmethod
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """The figures of an update, as `<stage>/reward`, or of an evaluation along training, as `evaluation/helpfulness/accuracy`; `step` is the
         line of train.jsonl. It is on the training path: be quick."""
+
+    def responses(self, generations: Sequence[Generation], step: int) -> None:  # noqa: B027 (to override is a choice)
+        """Some responses of the policy after `step` updates, for people to read: to the same prompts each time. Nothing, unless overridden."""
 
     @abstractmethod
     def finish(self) -> None:
