@@ -51,6 +51,8 @@ class PointSettings:
     """Responses sampled per prompt; at most eval.samples."""
     families: list[str] = field(default_factory=list)
     """Some of eval.families; empty: all of them."""
+    judge: bool = False
+    """Whether reward@judge, where one is chosen, judges there too. What asks a server is paid for at every point."""
 
 
 @dataclass
