@@ -124,6 +124,8 @@ class TuneSettings:
 
     metric: str = ""
     """A metric of the finished run, as `helpfulness/gold_reward`: what each job of the sweep returns to the sweeper."""
+    kl_limit: float = bounded(0.0, least=0)
+    """Nats per response: a trial that ends further from the SFT model is not chosen, however good; 0: no limit."""
 
 
 @dataclass
