@@ -16,7 +16,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from alignbench import plugins
 from alignbench.app.compose import composed, conf_dir
@@ -27,6 +29,15 @@ from tests.docs.commands import BLANK, ROOT, Shown, shown
 
 SHOWN = shown()
 EXAMPLE = ROOT / "tests" / "third_party" / "alignbench_example"
+SMALLER = (
+    "algo.updates=2",
+    "algo.passes=0",
+    "reward.passes=1",
+    "algo.epochs=1",
+    "eval=quick",
+    "eval.questions=12",
+    "eval.frontier_prompts=4",
+)
 SETTINGS = ("data", "evaluate", "evaluate-reward", "plan", "rank", "tutorial")
 """Commands that take settings of a run."""
 FILLED = {"RUN": "run", "MODEL": "model", "[RESULTS]": "results/runs"}
@@ -123,8 +134,11 @@ def preset_of_hydra(arguments: tuple[str, ...]) -> None:
         if word.startswith("hydra/"):
             group, value = word.split("=", 1)
             assert (Path(conf_dir()) / group / f"{value}.yaml").is_file() or value == "submitit_local"
-    options = {word for word in arguments if word.startswith("-")}
-    assert options <= {"-m", "--multirun", "--help", "--version", "--config-dir", "--config-dir=results/tuning"}
+    known = {option for action in get_args_parser()._actions for option in action.option_strings}
+    for folder in ("commands", "app"):
+        for path in (ROOT / "alignbench" / folder).glob("*.py"):
+            known |= set(re.findall(r'"(--[a-z-]+)"', path.read_text(encoding="utf-8")))
+    assert {word.split("=")[0] for word in arguments if word.startswith("-")} <= known
 
 
 @pytest.mark.parametrize("one", [one for one in SHOWN if one.words[0] == "python" and one.alignbench is None], ids=str)
@@ -266,9 +280,9 @@ def test_a_page_s_commands_run(
             continue
         arguments = one.alignbench or ()
         if trains(arguments):
-            arguments = tuple("seed=0" if word.startswith("seed=") else word for word in arguments) + smallest(
-                arguments
-            )
+            arguments = tuple("seed=0" if word.startswith("seed=") else word for word in arguments)
+            arguments = tuple(word.replace(",best_of_n", "") for word in arguments)  # which has no updates to cut down
+            arguments += smallest(arguments)
         else:
             arguments = tuple(name for word in arguments for name in (sorted(glob.glob(word)) or [word]))
         if arguments[:1] == ("compare",) and not ran:
@@ -278,9 +292,17 @@ def test_a_page_s_commands_run(
 
 
 def smallest(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    return SMALL
+    """Settings that make a run take seconds, of those that every combination of the command has."""
+    configs = [composed(overrides)[0] for overrides in of_a_run(arguments)]
+    given = {word.split("=")[0] for word in arguments}
+    small = [word for word in (*SMALL, *SMALLER) if (key := word.split("=")[0]) not in given]
+    return tuple(word for word in small if all(has(config, word.split("=")[0]) for config in configs))
 
 
-if __name__ == "__main__":
-    for shown_ in SHOWN:
-        print(shown_, file=sys.stdout)
+def has(config: DictConfig, key: str) -> bool:
+    node: object = config
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        node = node[part]
+    return True
