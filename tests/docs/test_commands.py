@@ -9,7 +9,6 @@ import glob
 import importlib.util
 import json
 import re
-import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -295,7 +294,7 @@ def smallest(arguments: tuple[str, ...]) -> tuple[str, ...]:
     """Settings that make a run take seconds, of those that every combination of the command has."""
     configs = [composed(overrides)[0] for overrides in of_a_run(arguments)]
     given = {word.split("=")[0] for word in arguments}
-    small = [word for word in (*SMALL, *SMALLER) if (key := word.split("=")[0]) not in given]
+    small = [word for word in (*SMALL, *SMALLER) if word.split("=")[0] not in given]
     return tuple(word for word in small if all(has(config, word.split("=")[0]) for config in configs))
 
 
