@@ -29,6 +29,8 @@ SPACES = HERE.parent / "conf" / "hydra" / "sweeper"
 ALGORITHMS = sorted(path.stem.removeprefix("tune_") for path in SPACES.glob("tune_*.yaml"))
 """Every algorithm that there is a space for, to search its settings in: a new one needs that file and no change here."""
 COMPARED = ("ppo", "dpo", "rloo", "best_of_n")
+ANNOTATORS = ("mild", "sycophantic", "honest")
+PROMPTS = (25, 100, 400, 1600)
 SEEDS = "seed=0,1,2,3,4"
 TRIALS, BUDGET, KL_LIMIT = 8, 7680, 4
 POINTS = ("eval.every=10", "eval.points.families=[optimization]")
@@ -50,7 +52,7 @@ def tune(runs: str) -> Commands:
 
 def world(runs: str) -> Commands:
     every = f"algo={','.join(ALGORITHMS)}"
-    return [(*RUN, *TUNED, f"annotator={name}", SEEDS, every, runs) for name in ("mild", "sycophantic", "honest")]
+    return [(*RUN, *TUNED, f"annotator={name}", SEEDS, every, runs) for name in ANNOTATORS]
 
 
 def frontier(runs: str) -> Commands:
@@ -64,7 +66,7 @@ def frontier(runs: str) -> Commands:
 def rankings(runs: str) -> Commands:
     few = f"algo={','.join(COMPARED)}"
     return [
-        (*RUN, *TUNED, SEEDS, "rankings.prompts=25,100,400,1600", few, runs),
+        (*RUN, *TUNED, SEEDS, f"rankings.prompts={','.join(map(str, PROMPTS))}", few, runs),
         (*RUN, *TUNED, SEEDS, "rankings.prompts=400", "annotator.temperature=1.5", few, runs),
     ]
 
@@ -82,6 +84,12 @@ def hacking(runs: str) -> Commands:
 STEPS: dict[str, Callable[[str], Commands]] = {
     step.__name__: step for step in (tune, exact, world, frontier, rankings, hacking)
 }
+# What does not belong in one table (other data, another number of rankings), or is too wide for one.
+TABLES = {
+    "exact": ("data.length=2", "data.length=3"),
+    "world": tuple(f"annotator={name}" for name in ANNOTATORS),
+    "rankings": tuple(f"rankings.prompts={number}" for number in PROMPTS),
+}
 PRIMARY_ALONE = ("world", "frontier", "rankings")  # 1,800 prompts each: of examples the scores that are tested are kept
 
 
@@ -90,12 +98,13 @@ def commands(step: str) -> Commands:
 
 
 def keep(step: str) -> Commands:
-    """Packs the step's runs and prints its table. What was tuned is kept as it is, in results/tuning."""
+    """Packs the step's runs and prints its tables. What was tuned is kept as it is, in results/tuning."""
     if step == "tune":
         return []
     few = ("--primary",) if step in PRIMARY_ALONE else ()
     records = f"results/records/{step}"
-    return [("python", "results/keep.py", step, f"results/runs/{step}", *few), ("alignbench", "compare", records)]
+    shown = [("alignbench", "compare", records, *(("--only", one) if one else ())) for one in TABLES.get(step, ("",))]
+    return [("python", "results/keep.py", step, f"results/runs/{step}", *few), *shown]
 
 
 def carry_out(step: str, todo: Commands) -> int:
