@@ -94,15 +94,22 @@ class ClippedLoss:
 
 
 def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_ratio: float
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_ratio: float,
+    clip_ratio_high: float | None = None,
 ) -> ClippedLoss:
-    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), summed over the mask (arXiv 1707.06347, equation 7).
+    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), summed over the mask (arXiv 1707.06347, equation 7). `clip_ratio_high`: the upper eps,
+    where it is another (arXiv 2503.14476, equation 10).
 
     [B, R] with a ratio per token, or [B, 1] with one per response. While nothing has moved its gradient is that of
     -A log pi."""
     ratio = torch.exp(logprobs - old_logprobs)
+    high = clip_ratio if clip_ratio_high is None else clip_ratio_high
     plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
+    clipped = -advantages * ratio.clamp(1 - clip_ratio, 1 + high)
     return ClippedLoss(masked_sum(torch.maximum(plain, clipped), mask), ((clipped > plain) & mask).sum())
 
 
@@ -240,6 +247,7 @@ class ScheduledAdamW:
         return self._config.learning_rate * factor
 
     def zero_grad(self) -> None:
+        """Before the backward passes of a step; gradients become None."""
         self._optimizer.zero_grad(set_to_none=True)
         self._beside.clear()
 
@@ -283,9 +291,11 @@ class ScheduledAdamW:
         return norms
 
     def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state and where the schedule is, as tensors and plain values."""
         return {"optimizer": self._optimizer.state_dict(), "update": self._update, "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         self._optimizer.load_state_dict(state["optimizer"])
         self._update, self.steps = state["update"], state["steps"]
 

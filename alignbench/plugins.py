@@ -28,7 +28,7 @@ from alignbench.hookspecs import RunFinished, RunStarted, RunStep
 
 log = logging.getLogger(__name__)
 
-BUILT_IN = ("alignbench.optimization", "alignbench.commands", "alignbench.results.shown")
+BUILT_IN = ("alignbench.optimization", "alignbench.commands", "alignbench.results.shown", "alignbench.scaffold")
 """Parts of the core that bring something of a kind: they register as plugins do."""
 BLOCK_VARIABLE = "ALIGNBENCH_BLOCK"
 HOOK_OF = {RunStarted: "run_started", RunStep: "run_step", RunFinished: "run_finished"}

@@ -32,12 +32,14 @@ from alignbench.app.config import COMPONENT, JUDGE, SLOTS, RunConfig, Settings
 from alignbench.app.overrides import expanded
 from alignbench.app.ready import check_ready, check_tuned
 from alignbench.app.refusals import explain, is_complaint, refuse_missing
+from alignbench.app.telling import Verbosity
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.paths import user_path
 from alignbench.plugins import Component, Kind, Registry, registry
 from alignbench.records import Consumes
 from alignbench.results.disk.environment import config_hash
 from alignbench.selection import Selected, instance
+from alignbench.untrusted import told
 
 Task = Callable[[RunConfig], None]
 FULL_ERRORS = "HYDRA_FULL_ERROR"
@@ -240,10 +242,12 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
 class Job:
     """What Hydra calls for each run: in this process, or as a copy in a launcher's worker.
 
-    `home` is the folder of the command line: relative paths mean the same in every worker."""
+    `sweep` is the one that it may be part of, as Hydra's callbacks found it; `home` the folder of the command line: relative paths mean
+    the same in every worker."""
 
     task: Task
-    sweep: str
+    sweep: sweeps.Sweep
+    verbosity: Verbosity = Verbosity.NORMAL
     home: Path = dataclasses.field(default_factory=Path.cwd)
     process: int = dataclasses.field(default_factory=os.getpid)
     begun: bool = False
@@ -263,8 +267,11 @@ class Job:
     def _in_sweep(self, cfg: DictConfig, its: HydraConf) -> float | None:
         own_process, value = os.getpid() == self.process, None
         with contextlib.chdir(self.home):
-            folder = Path(its.sweep.dir) / self.sweep
+            folder = Path(its.sweep.dir) / self.sweep.name
             with sweeps.reporting(folder, its.job.num, its.overrides.task, own_process=own_process) as reporter:
+                if self.verbosity is not Verbosity.QUIET and distributed.is_main():
+                    reports = sweeps.read_reports(folder)
+                    print(told(self.sweep.heading(reporter.report, reports)), file=sys.stderr, flush=True)
                 config = _ready(cfg, dict(its.runtime.choices))
                 if metric := cfg.tune.metric:
                     tuning.check(config, metric, its.sweeper.get("direction"))
@@ -274,14 +281,19 @@ class Job:
         return value
 
 
-def main(task: Task, arguments: Sequence[str]) -> None:
+def in_sweep() -> bool:
+    """Whether this process runs a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def main(task: Task, arguments: Sequence[str], verbosity: Verbosity = Verbosity.NORMAL) -> None:
     """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
     register_configs()
     # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
     arguments = sorted(expanded(arguments), key=lambda argument: "=" in argument and not argument.startswith("-"))
     _parse(arguments)
     sweep = sweeps.Sweep()
-    job, ended = Job(task, sweep.name), None
+    job, ended = Job(task, sweep, verbosity), None
     try:
         with sweeps.opening(sweep), _command_line(arguments):
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(job)()
