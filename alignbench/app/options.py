@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from alignbench.app import price
+from alignbench.app import price, renamed
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, Settings
 from alignbench.bounds import Range, ranges
 from alignbench.plugins import Kind, Place, registry
@@ -24,6 +27,30 @@ def sections(schema: type, where: str = "") -> Iterator[tuple[str, type]]:
         inside: Any = field.default_factory
         if isinstance(inside, type) and dataclasses.is_dataclass(inside):
             yield from sections(inside, f"{where}.{field.name}".lstrip("."))
+
+
+def told(schema: type) -> dict[str, str]:
+    """What is said of each option: the docstring below it, in the class that says it last."""
+    found: dict[str, str] = {}
+    for of in reversed(schema.__mro__):
+        if not dataclasses.is_dataclass(of):
+            continue
+        try:
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(of))).body
+        except OSError:  # it was made where no file is
+            continue
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in zip(definition.body, definition.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
+                text = " ".join(str(below.value.value).split())
+                name = ast.unparse(field.target)
+                if not (text.startswith("As in ") and text.endswith("Config.") and name in found):
+                    found[name] = text
+    return found
 
 
 def known_ranges(cfg: DictConfig) -> dict[str, Range]:
@@ -47,6 +74,7 @@ def shown_options(_root_: DictConfig) -> str:
     with open_dict(cfg):
         del cfg["hydra"]
     price.settled(cfg)
+    renamed.settle(cfg)
     known, parents, lines = known_ranges(cfg), list[str](), []
     for line in OmegaConf.to_yaml(cfg).splitlines():
         if key := _LINE.match(line):

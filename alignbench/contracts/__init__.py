@@ -22,6 +22,7 @@ from alignbench.records import (
     ExampleScore,
     Exported,
     FitReport,
+    Generation,
     MetricSpec,
     Prompt,
     Ranking,
@@ -66,10 +67,12 @@ class ScalarRole(ABC):
         from this one."""
 
     @abstractmethod
-    def save(self, path: Path) -> None: ...
+    def save(self, path: Path) -> None:
+        """Writes its weights, head and scale included, into the folder `path`."""
 
     @abstractmethod
-    def load(self, path: Path) -> None: ...
+    def load(self, path: Path) -> None:
+        """Takes over what `save` wrote into that folder, bit for bit. Raises UserError for weights of another model."""
 
 
 class Policy(ABC):
@@ -239,6 +242,12 @@ class RewardSource(ABC):
         """Whether, with these settings, it is fitted to rankings before it can score. Only a FittableRewardSource may be."""
         return False
 
+    @classmethod
+    def asks_elsewhere(cls, config: Any) -> bool:
+        """Whether, with these settings, `score` does nothing but ask another program and wait: it reads samples alone and touches no
+        model, device or generator of this process. It may then be called from another thread than the one that trains."""
+        return False
+
     def fingerprint(self) -> str:
         """Names what its scores depend on beside its config and its package (a folder's content, a function's source): runs
         share stages under it."""
@@ -285,6 +294,7 @@ class FittableRewardSource(RewardSource):
 
     @classmethod
     def needs_rankings(cls, config: Any) -> bool:
+        """As RewardSource.needs_rankings; False where, with these settings, it scores without having been fitted."""
         return True
 
     @abstractmethod
@@ -302,10 +312,12 @@ class FittableRewardSource(RewardSource):
         Calls `progress` after each optimizer step; `state` is what an earlier, unfinished fit gave it last."""
 
     @abstractmethod
-    def save(self, path: Path) -> None: ...
+    def save(self, path: Path) -> None:
+        """Writes all that it has learnt, its normalisation included, into the folder `path`."""
 
     @abstractmethod
-    def load(self, path: Path) -> None: ...
+    def load(self, path: Path) -> None:
+        """Takes over what `save` wrote into that folder: it then gives the same scores, unfitted."""
 
 
 class PolicyOptimizer(ABC, Generic[Batch]):
@@ -352,7 +364,8 @@ class PolicyOptimizer(ABC, Generic[Batch]):
         """All that `load_state_dict` needs to go on as if never stopped (the policy's weights excluded)."""
 
     @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave, as if never stopped."""
 
 
 class Evaluation(ABC):
@@ -381,10 +394,19 @@ class Evaluation(ABC):
 
 
 class Tracker(ABC):
-    """Where training curves go. Built with: directory, run_name, settings (the resolved config)."""
+    """Where training curves go. Built with: directory, run_name, settings (the resolved config).
+
+    Names are the same for every algorithm, so that all share charts: `train/<figure>` of the algorithm (train/reward, train/kl),
+    `<stage>/<figure>` of the stages before it, `eval/<family>/<metric>` and `time/<what>` (seconds). A name's step is the update of its stage."""
 
     @abstractmethod
-    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """The figures of an update, as `<stage>/reward`, or of an evaluation along training, as `evaluation/helpfulness/accuracy`; `step` is the
+        line of train.jsonl. It is on the training path: be quick."""
+
+    def responses(self, generations: Sequence[Generation], step: int) -> None:  # noqa: B027 (to override is a choice)
+        """Some responses of the policy after `step` updates, for people to read: to the same prompts each time. Nothing, unless overridden."""
 
     @abstractmethod
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Called once at the end, also of a run that fails. What it raises is a warning."""

@@ -205,6 +205,7 @@ class TabularPolicy(Policy):
         return prompts, states
 
     def actions(self, sequences: Sequences) -> Tensor:
+        """[B, R]: of each response token its column in `logits`; 0 where masked."""
         return torch.where(sequences.response_mask.bool(), sequences.response_ids - 1, 0).clamp(0, ACTIONS - 1)
 
     # Sampling and scoring
