@@ -10,8 +10,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from alignbench.contracts.progress import Progress as Progress
 from alignbench.contracts.sources import Annotator as Annotator
 from alignbench.contracts.sources import DataSource as DataSource
 from alignbench.contracts.subject import Subject
@@ -271,19 +272,6 @@ def preferred(mine: Tensor, theirs: Tensor) -> Tensor:
     """By scores [B]: 1 where `mine` is higher, 0 where `theirs` is, .5 for a tie, NaN where one is not known."""
     gap = mine - theirs
     return (0.5 * (1.0 + gap.sign())).masked_fill(gap.isnan(), math.nan)
-
-
-class Progress(Protocol):
-    """`progress(update, updates, metrics, state)`, called after each optimizer step of a fit. `state()` gives all that
-    `fit(..., state=)` needs to go on from there, as tensors and plain values; without it a killed fit starts again."""
-
-    def __call__(
-        self,
-        update: int,
-        updates: int,
-        metrics: Mapping[str, float],
-        state: Callable[[], Mapping[str, Any]] | None = None,
-    ) -> None: ...
 
 
 class FittableRewardSource(RewardSource):
