@@ -119,11 +119,12 @@ def test_every_command_of_a_step_is_one_that_a_run_takes(monkeypatch: pytest.Mon
     monkeypatch.setenv("HH_RLHF", str(RESULTS))
     make = script("make")
     for step in make.STEPS:
-        for command in make.commands(step):
-            given = [part for part in command[len(make.RUN) :] if "=" in part and not part.startswith("hydra")]
+        for command in (
+            make.commands(step)[:1] if step == "tune" else make.commands(step)
+        ):  # spaces are tested with the tuner
             algo = [part.replace("hydra/sweeper=tune_", "algo=") for part in command if "hydra/sweeper" in part]
-            first = algo + [part if "[" in part else part.split(",")[0] for part in given]
-            config = load_config(first)
+            given = [part for part in command[len(make.RUN) :] if "=" in part and not part.startswith("hydra")]
+            config = load_config(algo + [part if "[" in part else part.split(",")[0] for part in given])
             assert config.results_dir == f"results/runs/{step}"
             assert step == "hacking" or config.eval.every == 10 or step in ("tune", "exact")
     assert len(make.commands("tune")) == len(make.ALGORITHMS) > 15
