@@ -78,6 +78,15 @@ def test_what_was_packed_is_the_same_table(runs: Path, tmp_path: Path, capsys: p
     assert keep.keep("table", [runs], primary=False, records=tmp_path / "records")[0] == 0, "what is kept stays"
 
 
+def test_a_cell_that_was_made_twice_is_kept_once(runs: Path, tmp_path: Path) -> None:
+    keep, records = script("keep"), tmp_path / "records"
+    one = next(runs.glob("*dpo*s0*"))
+    shutil.copytree(one, one.with_name(f"{one.name}-2"))
+    assert keep.keep("table", [runs], primary=False, records=records)[0] == 4
+    shutil.copytree(one, one.with_name(f"{one.name}-3"))
+    assert keep.keep("table", [runs], primary=False, records=records)[0] == 0
+
+
 def test_what_was_cut_off_while_it_was_packed_is_packed_again(runs: Path, tmp_path: Path) -> None:
     keep, records = script("keep"), tmp_path / "records"
     keep.keep("table", [runs], primary=False, records=records)
