@@ -10,7 +10,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from alignbench import distributed
 from alignbench.contracts import Policy
 from alignbench.contracts import preferred as preferred
+from alignbench.deprecation import moved
 from alignbench.distributed import anywhere as anywhere
 from alignbench.distributed import idles as idles
 from alignbench.distributed import keep_step as keep_step
@@ -396,3 +398,7 @@ def ranking_to_pairs(ranking: Ranking, which: str = "all") -> list[PreferencePai
         for a, b in compared
         if ranking.ranks[a] != ranking.ranks[b] and ranking.responses[a] != ranking.responses[b]
     ]
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for known
+    __getattr__ = partial(moved, __name__)  # names that were here once

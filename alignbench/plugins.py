@@ -23,6 +23,7 @@ from typing import Any
 import pluggy
 
 from alignbench import hookspecs
+from alignbench.deprecation import former_names, warn
 from alignbench.errors import UserError, unknown_name
 from alignbench.hookspecs import RunFinished, RunStarted, RunStep
 
@@ -157,6 +158,11 @@ class Registry:
         try:
             return self.components[kind, name]
         except KeyError:
+            for component in self.of(kind):
+                if until := former_names(component.config).get(name):
+                    old, new = (f"{kind.value}={one}" for one in (name, component.name))
+                    warn(old, new, component.distribution, until)
+                    return component
             raise unknown_name(kind.value, name, (c.name for c in self.of(kind))) from None
 
     def of(self, kind: Kind) -> list[Component]:
