@@ -83,7 +83,7 @@ from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
 from alignbench.untrusted import redacted
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MISSING_EOS",
