@@ -12,8 +12,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from alignbench.app import price, renamed
+from alignbench.app import price
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, Settings
+from alignbench.app.overrides import settle
 from alignbench.bounds import Range, ranges
 from alignbench.plugins import Kind, Place, registry
 
@@ -74,7 +75,7 @@ def shown_options(_root_: DictConfig) -> str:
     with open_dict(cfg):
         del cfg["hydra"]
     price.settled(cfg)
-    renamed.settle(cfg)
+    settle(cfg)
     known, parents, lines = known_ranges(cfg), list[str](), []
     for line in OmegaConf.to_yaml(cfg).splitlines():
         if key := _LINE.match(line):

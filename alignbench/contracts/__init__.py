@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from alignbench.contracts.sources import Annotator as Annotator
 from alignbench.contracts.sources import DataSource as DataSource
-from alignbench.contracts.subject import Subject
+from alignbench.contracts.watching import Evaluation as Evaluation
+from alignbench.contracts.watching import Tracker as Tracker
 from alignbench.errors import UserError
 from alignbench.records import (
     POLICY,
     ExactProblem,
-    ExampleScore,
     Exported,
     FitReport,
-    MetricSpec,
     Prompt,
     Ranking,
     Rollout,
@@ -36,7 +35,7 @@ from alignbench.records import (
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 Batch = TypeVar("Batch", contravariant=True)
@@ -195,6 +194,14 @@ class Policy(ABC):
     def trainable(self) -> list[torch.nn.Parameter]:
         """The policy's own trainable parameters."""
 
+    def as_transformers(self, role: str = POLICY) -> PreTrainedModel:
+        """The role as a causal language model of transformers, for a library that trains with code of its own: an object of its own
+        over the role's very weights. Whoever trains it trains the policy; a hook or another forward function on it is not the policy's.
+        It computes the role's log-probabilities, suppressed tokens included."""
+        raise UserError(
+            "This model is not one of transformers: its plugin gives nothing that another library could train."
+        )
+
     def fingerprint(self) -> str:
         """Names the weights that it started from, where its config does not (a folder's content may change): runs share
         stages under it."""
@@ -231,6 +238,12 @@ class RewardSource(ABC):
     @classmethod
     def needs_rankings(cls, config: Any) -> bool:
         """Whether, with these settings, it is fitted to rankings before it can score. Only a FittableRewardSource may be."""
+        return False
+
+    @classmethod
+    def asks_elsewhere(cls, config: Any) -> bool:
+        """Whether, with these settings, `score` does nothing but ask another program and wait: it reads samples alone and touches no
+        model, device or generator of this process. It may then be called from another thread than the one that trains."""
         return False
 
     def fingerprint(self) -> str:
@@ -351,41 +364,3 @@ class PolicyOptimizer(ABC, Generic[Batch]):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave, as if never stopped."""
-
-
-class Evaluation(ABC):
-    """Per-example scores of a checkpoint. It sees neither the live policy nor the algorithm's name. Built with: nothing."""
-
-    known: ClassVar[str] = ""
-    """As RewardSource.known."""
-
-    def fingerprint(self) -> str:
-        """Names what its scores depend on beside its config and the source of its package (a folder's content): runs share the
-        SFT model's evaluation under it."""
-        return ""
-
-    def applies(self, data: DataSource, *, ordinary_text: bool) -> bool:
-        """Whether it can measure anything on this data; `ordinary_text` as in Subject. Asked before anything is trained: a run none of
-        whose evaluations can is refused."""
-        return True
-
-    @abstractmethod
-    def specs(self) -> Sequence[MetricSpec]:
-        """Every metric that `evaluate` may return."""
-
-    @abstractmethod
-    def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
-        """Scores per example. A metric that does not apply to the data is left out, never filled with zeros."""
-
-
-class Tracker(ABC):
-    """Where training curves go. Built with: directory, run_name, settings (the resolved config)."""
-
-    @abstractmethod
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """The figures of an update, as `<stage>/reward`, or of an evaluation along training, as `evaluation/helpfulness/accuracy`; `step` is the
-        line of train.jsonl. It is on the training path: be quick."""
-
-    @abstractmethod
-    def finish(self) -> None:
-        """Called once at the end, also of a run that fails. What it raises is a warning."""

@@ -20,9 +20,10 @@ from alignbench.contracts import Policy, ScalarRole
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import POLICY, REFERENCE, Prompt, Rollout, Samples, Sampling, Sequences, TokenScores, expand
 from alignbench.seeds import Seeds
+from alignbench.testing.checks import NotApplicable
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PAD, EOS = 0, 1
 LETTERS = ("a", "b", "c")
@@ -126,6 +127,9 @@ class TabularPolicy(Policy):
         self._scalars: dict[str, TabularScalar] = {}
         self._asked: list[str] = []
         self.out_of_turn = ""
+
+    def as_transformers(self, role: str = POLICY) -> PreTrainedModel:
+        raise NotApplicable("it trains a model of transformers, and the kit's policy is a table")
 
     @staticmethod
     def _nodes(levels: int) -> int:

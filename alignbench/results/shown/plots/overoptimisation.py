@@ -18,10 +18,12 @@ from alignbench.results.compared.overoptimisation import (
     half_intervals,
 )
 from alignbench.results.compared.table import PROXY, Table
+from alignbench.results.compared.training_points import JUDGED
 from alignbench.results.shown.plots.style import Plot, Style, Styles, label_axis, legend, new_figure
 from alignbench.results.shown.plots.text import shown
 
 TITLE = "Over-optimisation along training"
+TITLES = {PROXY: "proxy reward: what was optimised", JUDGED: "judge: what nothing was trained on"}
 MOST_FITTED = 4
 """Trainings whose curves are drawn: more of them hide each other."""
 DRAWN: dict[Form, Any] = {Form.BEST_OF_N: "--", Form.RL: "-"}
@@ -48,7 +50,7 @@ def along_training(table: Table, styles: Styles) -> Plot:
             notes += _fits(axes, found, styles)
         axes.set_xlabel("√KL from the SFT model (√ nats per response)")
         label_axis(axes, "y", metric, table)
-        axes.set_title("gold reward: the truth" if metric != PROXY else "proxy reward: what was optimised")
+        axes.set_title(TITLES.get(metric, "gold reward: the truth"))
     extra = [Line2D([], [], color="#777777", marker="*", linestyle="", markersize=12, label="highest gold reward")]
     if len(found) <= MOST_FITTED:
         extra += [Line2D([], [], color="#777777", linestyle=line, label=form.value) for form, line in DRAWN.items()]
