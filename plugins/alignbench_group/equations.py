@@ -94,7 +94,7 @@ def cispo(config: CISPOConfig, terms: RolloutTerms) -> Tensor:
 
 
 def sapo(config: SAPOConfig, terms: RolloutTerms) -> Tensor:
-    """Gao et al. (arXiv 2511.20347), equations 5 and 6."""
+    """Gao et al. (arXiv 2511.20347): the gate of section 3."""
 
     def loss(new: Tensor, old: Tensor, advantage: Tensor, weights: Tensor) -> Tensor:
         tau = config.gate_positive if float(advantage) > 0 else config.gate_negative

@@ -13,23 +13,32 @@ from alignbench.results.shown.plots.style import INK, Plot, Style, Styles, new_f
 from alignbench.results.shown.plots.text import metric_name, shown
 
 ARROWS = {Direction.HIGHER: "↑", Direction.LOWER: "↓", Direction.NEITHER: ""}
-TITLE = "Paired differences"
+TITLE, EXPLORATORY = "Differences of primary metrics", "Exploratory differences"
+WIDEST = 34
+"""Characters of a row's name on one line."""
 
 
-def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> Plot:
+def forest(differences: Sequence[Difference], table: Table, styles: Styles, *, primary: bool = True) -> Plot:
+    """Of the primary metrics, which are tested, or of all others."""
+    plot, title = ("differences", TITLE) if primary else ("exploratory", EXPLORATORY)
     labels = {row.label for row in table.rows}
-    drawn = [d for d in differences if math.isfinite(d.value) and d.row in labels]
+    drawn = [d for d in differences if math.isfinite(d.value) and d.row in labels and d.primary == primary]
     if not drawn:
-        return Plot("differences", TITLE, "Left out: there is no paired difference to draw.")
+        which = "a primary metric" if primary else "another metric"
+        return Plot(plot, title, f"Left out: there is no paired difference of {which} to draw.")
     metrics = [name for name in table.metrics if any(d.metric == name for d in drawn)]
     lines = list(dict.fromkeys((d.row, d.baseline) for d in drawn))
     baselines = list(dict.fromkeys(baseline for _, baseline in lines))
     position = {line: -i for i, line in enumerate(lines)}
     names = [_name(row, baseline if len(baselines) > 1 else ()) for row, baseline in lines]
-    columns = min(4, len(metrics))
+    columns = min(
+        3 if max(len(line) for name in names for line in name.split("\n")) <= WIDEST // 2 else 2, len(metrics)
+    )
     rows = math.ceil(len(metrics) / columns)
     tallest = max(name.count("\n") + 1 for name in names)
-    figure = new_figure(11, 0.3 + rows * (0.9 + (0.06 + 0.15 * tallest) * len(lines)))
+    figure = new_figure(
+        11 if columns == 3 else 4.8 * columns, 0.3 + rows * (0.9 + (0.06 + 0.15 * tallest) * len(lines))
+    )
     for i, metric in enumerate(metrics):
         axes = figure.add_subplot(rows, columns, i + 1)
         family = shown(metric.partition("/")[0], limit=30)
@@ -46,22 +55,26 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles) -> P
                 label=style.label,
             )  # fmt: skip
         axes.set_ylim(-len(lines) + 0.4, 0.6)
-        axes.set_yticks([position[line] for line in lines], names if i % columns == 0 else [""] * len(lines))
+        axes.set_yticks([position[line] for line in lines], names)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=3)
     against = row_label(baselines[0]) if len(baselines) == 1 else "its baseline"
+    tested = (
+        "a filled marker is significant at 5% after Holm's correction over the comparisons of primary metrics, a hollow one is not"
+        if primary
+        else "they are not corrected, nothing is tested, and one in twenty leaves out 0 by chance"
+    )
     text = (
-        f"Each row less {against}, on the same evaluation examples. Bars are 95% intervals over seeds and examples; a filled marker is "
-        "significant at 5% after Holm's correction over the comparisons of primary metrics, a hollow one is not. Where ↑ stands, right of "
-        "the line is better; where ↓ stands, left of it."
+        f"Each row less {against}, on the same evaluation examples. Bars are 95% intervals over seeds and examples; {tested}. Where ↑ "
+        "stands, right of the line is better; where ↓ stands, left of it."
     )
     alone = dict.fromkeys(row_label(d.row) for d in drawn if not d.over_seeds)
     notes = (f"One seed, so the interval is over examples only and leaves training noise out: {', '.join(alone)}.",)
-    return Plot("differences", TITLE, text, figure, notes if alone else ())
+    return Plot(plot, title, text, figure, notes if alone else ())
 
 
 def _name(row: Sequence[str], baseline: Sequence[str]) -> str:
     """On as few lines as it takes, however many settings a label has."""
-    less = textwrap.wrap(f"less {row_label(baseline)}", 34)[:3] if baseline else []
-    return "\n".join([*textwrap.wrap(row_label(row), 34)[:4], *less])
+    less = textwrap.wrap(f"less {row_label(baseline)}", WIDEST)[:3] if baseline else []
+    return "\n".join([*textwrap.wrap(row_label(row), WIDEST)[:4], *less])
