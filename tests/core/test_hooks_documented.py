@@ -56,7 +56,7 @@ def test_what_a_plugin_calls_is_there_and_told() -> None:
     """The section names functions of `functional` with their arguments, and all that a Subject has."""
     page = (ROOT / "docs/plugins.md").read_text()
     section = page[page.index("## What a plugin calls") : page.index("## The hooks that register")]
-    mathematics, subject = section.split("**An evaluation's `Subject`**")
+    mathematics, subject = section.split("**An evaluation's [`Subject`](reference/door.md#subject)**")
     told = re.findall(r"`(\w+)(?:\(([^`]*)\))?`", "".join(re.findall(r"^\| (`.*?) \|", mathematics, re.MULTILINE)))
     assert len(told) > 15
     for name, arguments in told:
