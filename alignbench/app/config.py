@@ -51,6 +51,8 @@ class PointSettings:
     """Responses sampled per prompt; at most eval.samples."""
     families: list[str] = field(default_factory=list)
     """Some of eval.families; empty: all of them."""
+    judge: bool = False
+    """Whether reward@judge, where one is chosen, judges there too. What asks a server is paid for at every point."""
 
 
 @dataclass
@@ -122,6 +124,8 @@ class TuneSettings:
 
     metric: str = ""
     """A metric of the finished run, as `helpfulness/gold_reward`: what each job of the sweep returns to the sweeper."""
+    kl_limit: float = bounded(0.0, least=0)
+    """Nats per response: a trial that ends further from the SFT model is not chosen, however good; 0: no limit."""
 
 
 @dataclass

@@ -41,7 +41,7 @@ class AlongTraining:
             evaluations=[evaluations[name] for name in points.families or settings.families],
             settings=asked,
             seeds=seeds,
-            judge=None,
+            judge=suite.judge if points.judge else None,
             questionnaires=False,
         )
         self._questions = evaluation_prompts(questions, asked)
