@@ -13,8 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignbench.app import price, renamed
+from alignbench.app import price
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, Settings
+from alignbench.app.overrides import settle
 from alignbench.bounds import in_words, number, ranges
 from alignbench.plugins import Kind, registry
 
@@ -41,7 +42,7 @@ def sections(schema: type, where: str = "") -> Iterator[tuple[str, type]]:
 def options(cfg: DictConfig) -> Iterator[Option]:
     """Every option of a composed configuration, those of the components that it chose included."""
     price.settled(cfg)
-    renamed.settle(cfg)
+    settle(cfg)
     found: list[tuple[str, type]] = list(sections(Settings))
     for slot, kind in {**SLOTS, JUDGE: Kind.REWARD}.items():
         name = cfg[slot].get(COMPONENT) if isinstance(cfg.get(slot), DictConfig) else None
