@@ -24,7 +24,7 @@ def model_card(path: Path, config: str, command: Sequence[str], *, merged: bool)
     """Of the finished run at `path`, whose config.yaml reads `config`; `command`: the words of the command that makes it again."""
     import shlex
 
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     runs, broken = find_runs([path])
     run = next(found for found in runs if found.path.resolve() == path.resolve())
