@@ -318,6 +318,29 @@ class TestForest:
         (axes,) = draw(table, [unknown])[1].figure.axes
         assert any(list(line.get_xdata()) == [0.5, 0.5] for line in axes.get_lines())
 
+    def test_an_interval_ends_where_the_metric_does(self, sweep):
+        row = label(sweep, "dpo")
+        found = [
+            difference(row, metric=m, low=-3.0, high=3.0) for m in ("helpfulness/gold_reward", "diversity/distinct_2")
+        ]
+        reward, share = draw(sweep, found)[1].figure.axes
+        assert any(list(line.get_xdata()) == [-3.0, 3.0] for line in reward.get_lines())
+        assert any(list(line.get_xdata()) == [-1.0, 1.0] for line in share.get_lines())
+
+    def test_a_row_without_a_mark_is_said(self, sweep):
+        dpo, best = label(sweep, "dpo"), label(sweep, "best_of_n")
+        found = [difference(dpo), difference(best), difference(dpo, metric="diversity/entropy")]
+        (note,) = draw(sweep, found)[1].notes
+        assert "Not compared in entropy" in note and note.endswith(f": {' '.join(best)}.")
+
+    def test_primary_metrics_and_others_have_a_picture_each(self, sweep):
+        row = label(sweep, "dpo")
+        found = [difference(row), difference(row, metric="optimization/kl", significant=False, primary=False)]
+        by_name = {plot.name: plot for plot in draw(sweep, found)}
+        titles = [by_name[name].figure.axes[0].get_title(loc="left") for name in ("differences", "exploratory")]
+        assert titles == ["helpfulness\ngold reward ↑", "optimization\nKL"]
+        assert "nothing is tested" in by_name["exploratory"].text
+
     def test_an_interval_without_training_noise_is_said(self, sweep):
         both = [difference(label(sweep, "dpo")), difference(label(sweep, "ppo"), over_seeds=False)]
         assert not draw(sweep, both[:1])[1].notes

@@ -1,12 +1,14 @@
 """The HTML report: complete in itself, text stays text, and a real browser shows it."""
 
 import base64
+import dataclasses
 import hashlib
 import importlib.util
 import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from alignbench.commands import compare
 from alignbench.results.compared.table import build_table
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import find_runs
-from alignbench.results.shown import generations, report
+from alignbench.results.shown import few, generations, report
 from alignbench.results.shown.plots.text import shown
 from tests.results.synthetic import HOSTILE, difference, read, write_run
 
@@ -172,6 +174,40 @@ class TestContent:
         text = Parsed(make(tmp_path)).text()
         assert text.count("data.component") == 1 and text.count("algo.kl_coef") == 1
         assert "torch" in text and "c0ffee" in text
+
+    def test_of_thousands_of_rows_some_of_each_algorithm_are_shown(self, tmp_path):
+        for name in ("ppo", "dpo", "rloo"):
+            write_run(tmp_path, name, updates=1)
+        table = read(tmp_path)
+        sft, *trained = table.rows
+        many = [
+            dataclasses.replace(row, label=(*row.label, f"kl_coef={i}"))
+            for row in trained
+            for i in range(1500 if row.label[0] == "ppo" else 3 if row.label[0] == "dpo" else 500)
+        ]
+        large = dataclasses.replace(table, rows=(sft, *many))
+        shown, kept = few.few(large, [difference(many[0].label), difference(many[0].label, baseline=many[7].label)])
+        of = Counter(row.label[0] for row in shown.rows)
+        assert of == {"sft": 1, "dpo": 3, "ppo": 20, "rloo": 20}
+        assert ("ppo", "kl_coef=0") in {row.label for row in shown.rows} >= {("ppo", "kl_coef=1499")}
+        assert [d.baseline for d in kept] == [("sft",)]
+        page = report.page([], large, [])
+        assert "44 of 2004 rows are shown" in page and len(page) < 3_000_000
+        assert few.few(table, []) == (table, [])
+
+    def test_why_there_is_no_verdict_is_said(self, tmp_path):
+        write_run(tmp_path, "ppo", has_gold=False, updates=1)
+        table = read(tmp_path)
+        alone = dataclasses.replace(table, rows=table.rows[1:])
+        for each, found, why in (
+            (alone, [], "it takes two rows"),
+            (table, [], "no two rows were compared in a primary metric"),
+            (table, [difference(("ppo",), metric="optimization/kl")], "do not belong in one table"),
+        ):
+            assert why in report.page([], each, found)
+        said = dataclasses.replace(table, verdict=("ppo is <b>better</b>.",))
+        page = report.page([], said, [])
+        assert "There is no verdict" not in page and "ppo is &lt;b&gt;better&lt;/b&gt;." in page
 
     def test_no_run_at_all_still_makes_a_page(self):
         assert "No finished run." in report.page([], build_table([]), [])

@@ -137,6 +137,7 @@ def test_on_a_phone_the_table_scrolls_under_its_first_column_and_shows_that_it_d
     page.wait_for_selector(".frame.on-screen[data-right]")
     first = frame.locator("tbody th[scope=row]").first
     before = first.bounding_box()
+    assert before and before["width"] > 90 and before["height"] < 60, "words stay whole"
     part.evaluate("part => part.scrollLeft = part.scrollWidth")
     page.wait_for_selector(".frame.on-screen:not([data-right])")
     assert first.bounding_box() == before

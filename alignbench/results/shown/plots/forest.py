@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections import defaultdict
 from collections.abc import Sequence
 
 from alignbench.records import Direction
 from alignbench.results.compared.paired import Difference
 from alignbench.results.compared.table import Table
+from alignbench.results.shown.plots.scatter import range_of
 from alignbench.results.shown.plots.style import INK, Plot, Style, Styles, new_figure, row_label
 from alignbench.results.shown.plots.text import metric_name, shown
 
@@ -22,7 +24,11 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles, *, p
     """Of the primary metrics, which are tested, or of all others."""
     plot, title = ("differences", TITLE) if primary else ("exploratory", EXPLORATORY)
     labels = {row.label for row in table.rows}
-    drawn = [d for d in differences if math.isfinite(d.value) and d.row in labels and d.primary == primary]
+    drawn = [
+        d
+        for d in differences
+        if math.isfinite(d.value) and d.row in labels and d.metric in table.metrics and d.primary == primary
+    ]
     if not drawn:
         which = "a primary metric" if primary else "another metric"
         return Plot(plot, title, f"Left out: there is no paired difference of {which} to draw.")
@@ -43,10 +49,12 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles, *, p
         axes = figure.add_subplot(rows, columns, i + 1)
         family = shown(metric.partition("/")[0], limit=30)
         axes.set_title(f"{family}\n{metric_name(metric)} {ARROWS[table.metrics[metric]]}".rstrip(), fontsize=9)
+        least, most = range_of(metric, table.rows)
+        span = most - least  # a difference can be no more than that
         axes.axvline(0.0, color=INK, linewidth=0.8)
         for d in (d for d in drawn if d.metric == metric):
             style: Style = styles.by_row[d.row]
-            low, high = (end if math.isfinite(end) else d.value for end in (d.low, d.high))
+            low, high = (min(max(end, -span), span) if math.isfinite(end) else d.value for end in (d.low, d.high))
             y = position[d.row, d.baseline]
             axes.plot([low, high], [y, y], color=style.colour, linewidth=1.6, solid_capstyle="butt", label=style.label)
             face = style.colour if d.significant else "white"
@@ -69,9 +77,27 @@ def forest(differences: Sequence[Difference], table: Table, styles: Styles, *, p
         f"Each row less {against}, on the same evaluation examples. Bars are 95% intervals over seeds and examples; {tested}. Where ↑ "
         "stands, right of the line is better; where ↓ stands, left of it."
     )
+    notes = _lacking(drawn, metrics)
     alone = dict.fromkeys(row_label(d.row) for d in drawn if not d.over_seeds)
-    notes = (f"One seed, so the interval is over examples only and leaves training noise out: {', '.join(alone)}.",)
-    return Plot(plot, title, text, figure, notes if alone else ())
+    if alone:
+        notes.append(
+            f"One seed, so the interval is over examples only and leaves training noise out: {', '.join(alone)}."
+        )
+    return Plot(plot, title, text, figure, tuple(notes))
+
+
+def _lacking(drawn: Sequence[Difference], metrics: Sequence[str]) -> list[str]:
+    """The rows that have a line without a mark, and in which panels."""
+    panels: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for metric in metrics:
+        have = {d.row for d in drawn if d.metric == metric}
+        lacking = tuple(dict.fromkeys(row_label(d.row) for d in drawn if d.row not in have))
+        if lacking:
+            panels[lacking].append(metric_name(metric))
+    return [
+        f"Not compared in {', '.join(names)}, which was not measured of both it and its baseline: {', '.join(rows)}."
+        for rows, names in panels.items()
+    ]
 
 
 def _name(row: Sequence[str], baseline: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -44,11 +44,16 @@ def _drawn(error: float) -> float:
     return error if math.isfinite(error) else 0.0
 
 
+def range_of(metric: str, rows: Iterable[Row]) -> tuple[float, float]:
+    """What the metric can be, by its name or by what the rows' records say of it."""
+    found = (run.record.metrics.get(metric) for row in rows for run in row.runs)
+    return limits(metric, share=any(each is not None and each.share for each in found))
+
+
 def both_sides(row: Row, metric: str) -> tuple[float, float]:
     """Of the interval as far as the metric can be there."""
     cell = row.cells[metric]
-    share = any(metric in run.record.metrics and run.record.metrics[metric].share for run in row.runs)
-    least, most = limits(metric, share=share)
+    least, most = range_of(metric, [row])
     return cell.value - max(cell.low, min(least, cell.value)), min(cell.high, max(most, cell.value)) - cell.value
 
 
