@@ -10,7 +10,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from alignbench import distributed
 from alignbench.contracts import Policy
 from alignbench.contracts import preferred as preferred
+from alignbench.deprecation import moved
 from alignbench.distributed import anywhere as anywhere
 from alignbench.distributed import idles as idles
 from alignbench.distributed import keep_step as keep_step
@@ -247,6 +249,7 @@ class ScheduledAdamW:
         return self._config.learning_rate * factor
 
     def zero_grad(self) -> None:
+        """Before the backward passes of a step; gradients become None."""
         self._optimizer.zero_grad(set_to_none=True)
         self._beside.clear()
 
@@ -290,9 +293,11 @@ class ScheduledAdamW:
         return norms
 
     def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state and where the schedule is, as tensors and plain values."""
         return {"optimizer": self._optimizer.state_dict(), "update": self._update, "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         self._optimizer.load_state_dict(state["optimizer"])
         self._update, self.steps = state["update"], state["steps"]
 
@@ -393,3 +398,7 @@ def ranking_to_pairs(ranking: Ranking, which: str = "all") -> list[PreferencePai
         for a, b in compared
         if ranking.ranks[a] != ranking.ranks[b] and ranking.responses[a] != ranking.responses[b]
     ]
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for known
+    __getattr__ = partial(moved, __name__)  # names that were here once

@@ -69,3 +69,4 @@ class RolloutTerms:
 
 
 Terms = ResponseTerms | PairTerms | LabelTerms | RolloutTerms
+"""By what a config consumes: demonstrations, preferences, labels, rollouts."""
