@@ -71,10 +71,10 @@ NONSENSE: dict[str, str] = {
         algo.kl_estimator=k9 algo.kl_estimator=k1 algo.length_normalisation=nope algo.missing_eos_penalty=nan
         """,
     "algo=dapo": "algo.clip_ratio_high=0 algo.overlong_buffer=0 algo.overlong_buffer=1.5 algo.overlong_penalty=-1 algo.leave_out_flat=perhaps",
-    "algo=gspo": "algo.clip_ratio_high=nan algo.kl_estimator=k1 algo.length_normalisation=token",
-    "algo=cispo": "algo.ratio_limit=0 algo.ratio_limit=nan algo.clip_ratio=0.2",
+    "algo=gspo": "algo.clip_ratio_high=nan algo.kl_estimator=k1",
+    "algo=cispo": "algo.ratio_limit=0 algo.ratio_limit=nan",
     "algo=sapo": "algo.gate_positive=0 algo.gate_negative=-1 algo.gate_negative=inf",
-    "algo=reinforce_pp": "algo.samples_per_prompt=0 algo.kl_in=loss algo.clip_ratio=0",
+    "algo=reinforce_pp": "algo.samples_per_prompt=0 algo.clip_ratio=0",
     "algo=reinforce_pp_baseline": "algo.samples_per_prompt=1 algo.kl_in=nope",
     "algo=maxrl": "algo.success_above=nan algo.success_above=1e300 algo.samples_per_prompt=1",
     "algo=rloo": "algo.samples_per_prompt=1 algo.kl_coef=-0.1 algo.updates=0 algo.minibatches=5 algo.temperature=nan",
