@@ -5,6 +5,9 @@ This is the public door: everything that a plugin may import stands here, in `al
 Importing it does not import torch.
 """
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 from alignbench.bounds import bounded
 from alignbench.contracts import (
     Annotator,
@@ -23,6 +26,7 @@ from alignbench.contracts.known import Case, Known
 from alignbench.contracts.report import ReportRow, Section
 from alignbench.contracts.sampler import Sampler
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
+from alignbench.deprecation import Renamed, moved
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RegisterFunction, RunFinished, RunStarted, RunStep, hookimpl
 from alignbench.memory_plan import Does, Part, Work
@@ -79,7 +83,7 @@ from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
 from alignbench.untrusted import redacted
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MISSING_EOS",
@@ -134,6 +138,7 @@ __all__ = [
     "Reference",
     "Register",
     "RegisterFunction",
+    "Renamed",
     "ReportRow",
     "Request",
     "ResponseTerms",
@@ -174,3 +179,6 @@ __all__ = [
     "unknown_name",
     "user_path",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take every name for known
+    __getattr__ = partial(moved, __name__)  # names that were here once

@@ -10,7 +10,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from alignbench import distributed
 from alignbench.contracts import Policy
 from alignbench.contracts import preferred as preferred
+from alignbench.deprecation import moved
 from alignbench.distributed import anywhere as anywhere
 from alignbench.distributed import idles as idles
 from alignbench.distributed import keep_step as keep_step
@@ -94,15 +96,22 @@ class ClippedLoss:
 
 
 def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_ratio: float
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip_ratio: float,
+    clip_ratio_high: float | None = None,
 ) -> ClippedLoss:
-    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), summed over the mask (arXiv 1707.06347, equation 7).
+    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A), summed over the mask (arXiv 1707.06347, equation 7). `clip_ratio_high`: the upper eps,
+    where it is another (arXiv 2503.14476, equation 10).
 
     [B, R] with a ratio per token, or [B, 1] with one per response. While nothing has moved its gradient is that of
     -A log pi."""
     ratio = torch.exp(logprobs - old_logprobs)
+    high = clip_ratio if clip_ratio_high is None else clip_ratio_high
     plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
+    clipped = -advantages * ratio.clamp(1 - clip_ratio, 1 + high)
     return ClippedLoss(masked_sum(torch.maximum(plain, clipped), mask), ((clipped > plain) & mask).sum())
 
 
@@ -240,6 +249,7 @@ class ScheduledAdamW:
         return self._config.learning_rate * factor
 
     def zero_grad(self) -> None:
+        """Before the backward passes of a step; gradients become None."""
         self._optimizer.zero_grad(set_to_none=True)
         self._beside.clear()
 
@@ -283,9 +293,11 @@ class ScheduledAdamW:
         return norms
 
     def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state and where the schedule is, as tensors and plain values."""
         return {"optimizer": self._optimizer.state_dict(), "update": self._update, "steps": self.steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         self._optimizer.load_state_dict(state["optimizer"])
         self._update, self.steps = state["update"], state["steps"]
 
@@ -386,3 +398,7 @@ def ranking_to_pairs(ranking: Ranking, which: str = "all") -> list[PreferencePai
         for a, b in compared
         if ranking.ranks[a] != ranking.ranks[b] and ranking.responses[a] != ranking.responses[b]
     ]
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for known
+    __getattr__ = partial(moved, __name__)  # names that were here once

@@ -14,6 +14,7 @@ from alignbench.records.batches import DemonstrationBatch, LabelledBatch, Prefer
 GROUP = "alignbench"
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
+"""Marks a function of a plugin's `__init__.py` as a hook: without it the function is not found."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from alignbench.selection import Selected, select
 
 PAIRS = ("all", "best_worst")
 MISSING_EOS = ("subtract", "replace", "keep")
+"""What becomes of the score of a response that was cut off: a penalty is taken off it, the penalty (below 0) takes its place, or it
+is kept. `functional.shape_scores` does it."""
 IMPORTANCE = ("token", "sequence", "none")
 
 
@@ -28,6 +30,7 @@ class ImplicitReward:
 
     @property
     def uses_reference(self) -> bool:
+        """Whether the reference's share is taken off."""
         return not self.per_token if self.reference is None else self.reference
 
 
@@ -129,6 +132,7 @@ class OptimizerConfig(AlgorithmConfig):
             raise UserError("learning_rate=0 trains nothing: give a number above 0.")
 
     def implicit_reward(self) -> ImplicitReward | None:
+        """log pi / pi_ref of the whole response, unless the algorithm says otherwise."""
         return ImplicitReward()
 
 
@@ -156,9 +160,12 @@ class RolloutConfig(OptimizerConfig):
 @dataclass
 class CorrectedConfig(RolloutConfig):
     """Options of algorithms that weigh samples which are not quite the policy's own (`Rollout.off_policy`), by
-    `functional.correction`. Without effect where the policy's own loop samples."""
+    `functional.correction`. Without effect where the policy's own loop samples, unless it samples ahead (`overlap`)."""
 
-    inert: ClassVar[Mapping[str, str]] = {"sampler_gap_limit": "it ends a run, or does nothing"}
+    inert: ClassVar[Mapping[str, str]] = {
+        "sampler_gap_limit": "it ends a run, or does nothing",
+        "overlap": "it decides when a batch is sampled, not what is learnt from it",
+    }
 
     importance: str = "token"
     """Truncated importance sampling where an engine samples: weights pi / pi_sampler of each token, of the whole sequence, or none."""
@@ -167,6 +174,9 @@ class CorrectedConfig(RolloutConfig):
     sampler_gap_limit: float = bounded(0.3, least=0, most=1e6)
     """An engine whose log-probabilities are further from the policy's ends the run, nats a token, the mean |difference| of an update;
     0: none does."""
+    overlap: int = bounded(0, least=0, most=1)
+    """1: the next batch is sampled before an update, and scored while that goes on, by a reward that asks elsewhere (a judge at an
+    endpoint). Its samples are then of the weights of one update earlier, and are weighed by `importance`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

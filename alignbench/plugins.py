@@ -23,12 +23,13 @@ from typing import Any
 import pluggy
 
 from alignbench import hookspecs
+from alignbench.deprecation import former_names, warn
 from alignbench.errors import UserError, unknown_name
 from alignbench.hookspecs import RunFinished, RunStarted, RunStep
 
 log = logging.getLogger(__name__)
 
-BUILT_IN = ("alignbench.optimization", "alignbench.commands", "alignbench.results.shown")
+BUILT_IN = ("alignbench.optimization", "alignbench.commands", "alignbench.results.shown", "alignbench.scaffold")
 """Parts of the core that bring something of a kind: they register as plugins do."""
 BLOCK_VARIABLE = "ALIGNBENCH_BLOCK"
 HOOK_OF = {RunStarted: "run_started", RunStep: "run_step", RunFinished: "run_finished"}
@@ -157,6 +158,11 @@ class Registry:
         try:
             return self.components[kind, name]
         except KeyError:
+            for component in self.of(kind):
+                if until := former_names(component.config).get(name):
+                    old, new = (f"{kind.value}={one}" for one in (name, component.name))
+                    warn(old, new, component.distribution, until)
+                    return component
             raise unknown_name(kind.value, name, (c.name for c in self.of(kind))) from None
 
     def of(self, kind: Kind) -> list[Component]:

@@ -25,6 +25,7 @@ class Seeds:
     path: str = ""
 
     def child(self, name: str) -> Seeds:
+        """The seeds of a part, whose generators never move those of another."""
         return Seeds(self.root, f"{self.path}/{name}")
 
     def integer(self, name: str) -> int:
@@ -39,6 +40,7 @@ class Seeds:
         return torch.Generator().manual_seed(self.integer(name))
 
     def python(self, name: str) -> random.Random:
+        """A generator of the standard library: another object each time, at its beginning."""
         return random.Random(self.integer(name))
 
     @contextlib.contextmanager

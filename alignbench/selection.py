@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException, UnsupportedValueType, ValidationError
 
 from alignbench.bounds import check_bounds, in_words, printable, shown, wanted
+from alignbench.deprecation import present
 from alignbench.errors import UnknownNameError, UserError, unknown_name, without_class_names
 from alignbench.plugins import Component, Kind, registry
 
@@ -90,6 +91,7 @@ def with_defaults(component: Component, options: Mapping[str, Any], *, where: st
 
     Raises UserError for an unknown option, and for a value that its config refuses."""
     where, known = where or component.name, {f.name: f for f in fields(component.config)}
+    options = present(component.config, options, where)
     if odd := [str(key) for key in options if key not in known]:
         raise unknown_name("key", odd[0], known, where=where)
     try:  # the other defaults are left as they are: they may be interpolations, which only a run resolves
@@ -114,7 +116,7 @@ def _default(value: Any) -> Any:
 
 def instance(where: str, schema: type, values: Mapping[str, Any]) -> Any:
     """A config from the values that stand under the key `where`, with its defaults."""
-    known = [f.name for f in fields(schema)]
+    known, values = [f.name for f in fields(schema)], present(schema, values, where)
     if odd := [str(key) for key in values if key not in known]:
         raise unknown_name("key", odd[0], known, where=where)
     try:

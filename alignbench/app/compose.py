@@ -27,17 +27,20 @@ from omegaconf.errors import OmegaConfBaseException
 
 import alignbench
 from alignbench import distributed
-from alignbench.app import annotators, price, sweeps, tuning
+from alignbench.app import annotators, price, renamed, sweeps, tuning
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, RunConfig, Settings
 from alignbench.app.overrides import expanded
 from alignbench.app.ready import check_ready, check_tuned
 from alignbench.app.refusals import explain, is_complaint, refuse_missing
+from alignbench.app.telling import Verbosity
+from alignbench.deprecation import former_names
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.paths import user_path
 from alignbench.plugins import Component, Kind, Registry, registry
 from alignbench.records import Consumes
 from alignbench.results.disk.environment import config_hash
 from alignbench.selection import Selected, instance
+from alignbench.untrusted import told
 
 Task = Callable[[RunConfig], None]
 FULL_ERRORS = "HYDRA_FULL_ERROR"
@@ -82,14 +85,14 @@ def _register(known: Registry) -> None:
     for kind in Kind:
         if kind.is_group:
             for component in known.of(kind):
-                store.store(
-                    group=kind.value, name=component.name, node=_node(component), provider=component.distribution
-                )
+                for name in (component.name, *former_names(component.config)):
+                    store.store(group=kind.value, name=name, node=_node(component), provider=component.distribution)
     store.store(group=annotators.GROUP, name=annotators.AUTO, node=annotators.node(), provider="alignbench")
     settings = OmegaConf.structured(Settings)
     with open_dict(settings):
         for component in known.of(Kind.EVALUATION):
             settings.eval.options[component.name] = OmegaConf.structured(component.config)
+            renamed.keep_former(settings.eval.options[component.name], component.config)
     store.store(name="settings", node=settings, provider="alignbench")
     Plugins.instance().register(PresetPath)
 
@@ -102,6 +105,7 @@ def _node(component: Component) -> DictConfig:
     with open_dict(node):
         node[COMPONENT] = component.name
     price.set_default(node, component)
+    renamed.keep_former(node, component.config)
     return node
 
 
@@ -116,6 +120,7 @@ def typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
 def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
     refuse_missing(cfg)
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
+    renamed.settle(cfg)
     choices = annotators.follow_data(cfg, choices)
     slots = {slot: _selected(cfg, slot, kind, choices) for slot, kind in SLOTS.items()}
     for stage in ("sft", "pretrain"):
@@ -183,7 +188,7 @@ def _selected(cfg: DictConfig, slot: str, kind: Kind, choices: Mapping[str, str]
         raise UserError(f"{slot}={chosen} chooses nothing: write {group}=<name>. Choices: {known}.")
     values = {str(key): value for key, value in OmegaConf.to_container(chosen).items()}  # type: ignore[union-attr]
     component = registry().get(kind, str(values.pop(COMPONENT)))
-    label = choices.get(group) or component.name
+    label = renamed.present_name(kind, choices.get(group) or component.name)
     return Selected(component, label, instance(slot, component.config, values))
 
 
@@ -225,7 +230,7 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     register_configs()
     try:
         with _COMPOSING, initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
-            cfg = compose("config", expanded(overrides), return_hydra_config=True)
+            cfg = compose("config", _present(overrides), return_hydra_config=True)
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
                 del cfg["hydra"]
@@ -236,14 +241,21 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     return cfg, choices
 
 
+def _present(overrides: Sequence[str]) -> list[str]:
+    """As Hydra is given them: home folders expanded, and components by their present names."""
+    return renamed.present_choices(expanded(overrides))
+
+
 @dataclasses.dataclass
 class Job:
     """What Hydra calls for each run: in this process, or as a copy in a launcher's worker.
 
-    `home` is the folder of the command line: relative paths mean the same in every worker."""
+    `sweep` is the one that it may be part of, as Hydra's callbacks found it; `home` the folder of the command line: relative paths mean
+    the same in every worker."""
 
     task: Task
-    sweep: str
+    sweep: sweeps.Sweep
+    verbosity: Verbosity = Verbosity.NORMAL
     home: Path = dataclasses.field(default_factory=Path.cwd)
     process: int = dataclasses.field(default_factory=os.getpid)
     begun: bool = False
@@ -263,8 +275,11 @@ class Job:
     def _in_sweep(self, cfg: DictConfig, its: HydraConf) -> float | None:
         own_process, value = os.getpid() == self.process, None
         with contextlib.chdir(self.home):
-            folder = Path(its.sweep.dir) / self.sweep
+            folder = Path(its.sweep.dir) / self.sweep.name
             with sweeps.reporting(folder, its.job.num, its.overrides.task, own_process=own_process) as reporter:
+                if self.verbosity is not Verbosity.QUIET and distributed.is_main():
+                    reports = sweeps.read_reports(folder)
+                    print(told(self.sweep.heading(reporter.report, reports)), file=sys.stderr, flush=True)
                 config = _ready(cfg, dict(its.runtime.choices))
                 if metric := cfg.tune.metric:
                     tuning.check(config, metric, its.sweeper.get("direction"))
@@ -274,14 +289,19 @@ class Job:
         return value
 
 
-def main(task: Task, arguments: Sequence[str]) -> None:
+def in_sweep() -> bool:
+    """Whether this process runs a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def main(task: Task, arguments: Sequence[str], verbosity: Verbosity = Verbosity.NORMAL) -> None:
     """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
     register_configs()
     # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
-    arguments = sorted(expanded(arguments), key=lambda argument: "=" in argument and not argument.startswith("-"))
+    arguments = sorted(_present(arguments), key=lambda argument: "=" in argument and not argument.startswith("-"))
     _parse(arguments)
     sweep = sweeps.Sweep()
-    job, ended = Job(task, sweep.name), None
+    job, ended = Job(task, sweep, verbosity), None
     try:
         with sweeps.opening(sweep), _command_line(arguments):
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(job)()

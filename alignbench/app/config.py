@@ -51,6 +51,8 @@ class PointSettings:
     """Responses sampled per prompt; at most eval.samples."""
     families: list[str] = field(default_factory=list)
     """Some of eval.families; empty: all of them."""
+    judge: bool = False
+    """Whether reward@judge, where one is chosen, judges there too. What asks a server is paid for at every point."""
 
 
 @dataclass
@@ -122,22 +124,27 @@ class TuneSettings:
 
     metric: str = ""
     """A metric of the finished run, as `helpfulness/gold_reward`: what each job of the sweep returns to the sweeper."""
+    kl_limit: float = bounded(0.0, least=0)
+    """Nats per response: a trial that ends further from the SFT model is not chosen, however good; 0: no limit."""
 
 
 @dataclass
 class Settings:
-    """The plain keys of the configuration. Component groups stand beside them.
-
-    `cache`: whether stages are kept for other runs, in `cache_dir` (empty: $ALIGNBENCH_CACHE/stages, else
-    ~/.cache/alignbench/stages). `resume`: the same command again goes on with its unfinished run and leaves a finished one of the same
-    settings and code as it is, so that a sweep is picked up; `unfinished` trains a finished one anew; `never` always starts a new run."""
+    """The plain keys of the configuration. Component groups stand beside them."""
 
     seed: int = bounded(0, least=0, most=1e18)
+    """Of every random choice of the run."""
     device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto: a GPU, where there is one."""
     results_dir: str = "results/runs"
+    """The folder that run directories go to."""
     cache: bool = True
+    """Whether stages are kept for other runs."""
     cache_dir: str = ""
+    """Where; empty: $ALIGNBENCH_CACHE/stages, else ~/.cache/alignbench/stages."""
     resume: str = "finished"
+    """finished: the same command again goes on with its unfinished run and leaves a finished one of the same settings and code as it is,
+    so that a sweep is picked up; unfinished: it trains a finished one anew; never: it always starts a new run."""
     algo: Any = None
     sft: Any = None
     pretrain: Any = None

@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
+import statistics
 import sys
+import time
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from alignbench.app.telling import about
 from alignbench.errors import AlignbenchError
-from alignbench.hookspecs import RunFinished, RunStarted, hookimpl
+from alignbench.hookspecs import RunFinished, RunStarted, RunStep, hookimpl
 from alignbench.plugins import registry
 from alignbench.records import Metric
 from alignbench.results.disk.record import Status
@@ -34,7 +39,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """How a job went. `directory` is its run's, where it came so far; `tuned`: in tuning, what for (see tuning.name)."""
+    """How a job went. `directory` is its run's, where it came so far; `tuned`: in tuning, what for (see tuning.name); `seconds`: what it
+    took, where it trained and ended well."""
 
     job: int
     overrides: tuple[str, ...]
@@ -42,6 +48,7 @@ class Report:
     directory: str | None = None
     error: str | None = None
     tuned: str | None = None
+    seconds: float | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self) | {"status": self.status.value})
@@ -54,15 +61,52 @@ class Report:
 
 @dataclass
 class Sweep:
-    """`directory` is hydra.sweep.dir, known once Hydra has composed it; the name keeps apart sweeps that share one."""
+    """`directory` is hydra.sweep.dir, known once Hydra has composed it; the name keeps apart sweeps that share one. `jobs` is how many it has,
+    None where its sweeper does not say, and `varied` the keys that it gives several values."""
 
     name: str = field(default_factory=lambda: f"jobs-{uuid.uuid4().hex[:8]}")
     directory: Path | None = None
+    jobs: int | None = None
+    varied: tuple[str, ...] = ()
 
     def reports(self) -> list[Report]:
         """Of the jobs that began, in order."""
-        files = self.directory.glob(f"{self.name}/*.json") if self.directory else ()
-        return sorted((Report.from_json(file.read_text(encoding="utf-8")) for file in files), key=lambda r: r.job)
+        return read_reports(self.directory / self.name) if self.directory else []
+
+    def heading(self, report: Report, reports: Sequence[Report]) -> str:
+        """Of a job that begins, among those that began so far: "run 3 of 12, algo=ppo seed=1, about 6 minutes left"."""
+        of = f" of {self.jobs}" if self.jobs else ""
+        what = " ".join(o for o in report.overrides if o.partition("=")[0] in self.varied)
+        left = self.seconds_left(reports)
+        parts = (f"run {report.job + 1}{of}", what, f"{about(left)} left" if left else "")
+        return ", ".join(part for part in parts if part)
+
+    def seconds_left(self, reports: Sequence[Report]) -> float | None:
+        """By the median of the runs that were trained, the first of which may have made what all of them share; those that run share the
+        work. None before there is one."""
+        took = [report.seconds for report in reports if report.seconds is not None]
+        if not took or not self.jobs:
+            return None
+        running = sum(report.status is Status.RUNNING for report in reports)
+        ended = len(reports) - running
+        return statistics.median(took) * (self.jobs - ended) / max(running, 1)
+
+    def plan(self, config: DictConfig) -> None:
+        """Reads what a sweep will run from the configuration that it starts with."""
+        its = config.hydra
+        params = its.sweeper.get("params") or {}
+        texts = [f"{key}={value}" for key, value in params.items()] + list(its.overrides.task)
+        given = {override.get_key_element(): override for override in OverridesParser.create().parse_overrides(texts)}
+        swept = {key: override for key, override in given.items() if override.is_sweep_override()}
+        self.varied = tuple(swept)
+        self.jobs = its.sweeper.get("n_trials")
+        if self.jobs is None and all(override.is_discrete_sweep() for override in swept.values()):
+            self.jobs = math.prod(len(list(override.sweep_string_iterator())) for override in swept.values())
+
+
+def read_reports(folder: Path) -> list[Report]:
+    reports = (Report.from_json(file.read_text(encoding="utf-8")) for file in folder.glob("*.json"))
+    return sorted(reports, key=lambda report: report.job)
 
 
 OPENED: ContextVar[Sweep] = ContextVar("OPENED")
@@ -89,6 +133,7 @@ class Opening(Callback):
             os.environ.setdefault("MKL_NUM_THREADS", threads)
         if sweep := OPENED.get(None):
             sweep.directory = Path(config.hydra.sweep.dir).absolute()
+            sweep.plan(config)
 
 
 @dataclass
@@ -98,6 +143,7 @@ class Reporter:
     path: Path
     report: Report
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    trained: bool = False
 
     def note(self, **changes: Any) -> None:
         self.report = dataclasses.replace(self.report, **changes)
@@ -108,6 +154,10 @@ class Reporter:
     @hookimpl
     def run_started(self, event: RunStarted) -> None:
         self.note(directory=event.directory)
+
+    @hookimpl
+    def run_step(self, event: RunStep) -> None:
+        self.trained = True  # a run that was finished before takes no time, and tells nothing of the time of others
 
     @hookimpl
     def run_finished(self, event: RunFinished) -> None:
@@ -123,9 +173,11 @@ def reporting(folder: Path, job: int, overrides: Sequence[str], *, own_process: 
     reporter = Reporter(folder / f"{job}.json", Report(job, tuple(overrides)))
     reporter.note()
     registry().manager.register(reporter)
+    start = time.perf_counter()
     try:
         yield reporter
-        reporter.note(status=Status.FINISHED)
+        took = time.perf_counter() - start if reporter.trained else None
+        reporter.note(status=Status.FINISHED, seconds=took)
     except AlignbenchError as error:
         print(f"alignbench: error: {told(str(error))}", file=sys.stderr)
         reporter.note(status=Status.FAILED, error=redacted(str(error)))
@@ -145,16 +197,17 @@ def one_line(error: BaseException) -> str:
 
 
 def close(reports: Sequence[Report], console: Console | None = None) -> int:
-    """Prints the table of all jobs of a sweep, and a line for each that left no run directory; returns how many failed."""
+    """Prints the table of all jobs of a sweep, one for each sort of settings whose numbers can be compared, and a line for each job that left
+    no run directory; returns how many failed."""
     from rich.console import Console
     from rich.text import Text
 
-    from alignbench.results.shown.render import print_table
+    from alignbench.results.shown.render import print_tables
 
     console = console or Console()
     here = [report for report in reports if report.directory and Path(report.directory).is_dir()]
     console.print()
-    print_table([Path(report.directory) for report in here if report.directory], console)
+    print_tables([Path(report.directory) for report in here if report.directory], console)
     shared = set.intersection(*(set(report.overrides) for report in reports))
     for report in [report for report in reports if report not in here]:
         what = " ".join(override for override in report.overrides if override not in shared)

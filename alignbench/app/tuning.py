@@ -18,6 +18,8 @@ from alignbench.results.disk.directory import CONFIG
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import StoredRun, find_runs
 
+KL = ("optimization/kl", "optimization/kl_bound")
+"""How far a trial's policy went; of the best of n responses a bound is known."""
 GOALS = {Direction.HIGHER: "maximize", Direction.LOWER: "minimize"}
 TRIALS = "trials"
 FOUND = "found"
@@ -59,16 +61,25 @@ def value(metrics: Mapping[str, Metric], metric: str) -> float:
 
 def write_results(directory: Path, reports: Sequence[Report]) -> list[Path]:
     """For each model and algorithm: `trials/<name>.csv`, and the best trial's settings as `found/<name>.yaml`, which a
-    comparison finds with --config-dir=<directory>. Returns the latter: one less where no trial finished."""
+    comparison finds with --config-dir=<directory>. Returns the latter: one less where no trial finished, or none within
+    `tune.kl_limit`."""
     runs, _ = find_runs(Path(r.directory) for r in reports if r.directory and r.status is Status.FINISHED)
     found = {str(run.path): run for run in runs}
     trials = [_trial(report, found.get(report.directory or "")) for report in reports]
     written = []
     for name in dict.fromkeys(report.tuned for report in reports if report.tuned):
         _write_trials(directory / TRIALS / f"{name}.csv", [t for t in trials if t.report.tuned in (name, None)])
-        if finished := [trial for trial in trials if trial.report.tuned == name and trial.metric]:
-            written.append(_write_best(directory / FOUND / f"{name}.yaml", finished))
+        if chosen := [trial for trial in trials if trial.report.tuned == name and trial.metric and _near(trial)]:
+            written.append(_write_best(directory / FOUND / f"{name}.yaml", chosen))
     return written
+
+
+def _near(trial: Trial) -> bool:
+    """Whether the trial keeps to `tune.kl_limit`. One that measured no KL cannot say so."""
+    assert trial.run
+    limit = float(trial.run.settings.get("tune.kl_limit") or 0)
+    known = [trial.run.record.metrics[name].value for name in KL if name in trial.run.record.metrics]
+    return not limit or any(value <= limit for value in known)
 
 
 def _trial(report: Report, run: StoredRun | None) -> Trial:
@@ -106,7 +117,9 @@ def _write_best(path: Path, trials: Sequence[Trial]) -> Path:
     settings = best.run.settings
     budget = ", ".join(f"{key}={limit}" for key, limit in settings.items() if key.startswith("budget.") and limit)
     path.parent.mkdir(parents=True, exist_ok=True)
-    what = f"{settings['tune.metric']}={best.metric.value:.4g}, the best of {len(trials)} finished trials"
+    limit = settings.get("tune.kl_limit")
+    within = f" within {limit:g} nats of KL" if limit else ""
+    what = f"{settings['tune.metric']}={best.metric.value:.4g}, the best of {len(trials)} finished trials{within}"
     path.write_text(
         f"# {what} (seed={settings['seed']}, {budget or 'no budget'}).\n{OmegaConf.to_yaml(found)}", encoding="utf-8"
     )

@@ -10,8 +10,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from alignbench.contracts.progress import Progress as Progress
 from alignbench.contracts.sources import Annotator as Annotator
 from alignbench.contracts.sources import DataSource as DataSource
 from alignbench.contracts.subject import Subject
@@ -22,6 +23,7 @@ from alignbench.records import (
     ExampleScore,
     Exported,
     FitReport,
+    Generation,
     MetricSpec,
     Prompt,
     Ranking,
@@ -36,7 +38,7 @@ from alignbench.records import (
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 Batch = TypeVar("Batch", contravariant=True)
@@ -66,10 +68,12 @@ class ScalarRole(ABC):
         from this one."""
 
     @abstractmethod
-    def save(self, path: Path) -> None: ...
+    def save(self, path: Path) -> None:
+        """Writes its weights, head and scale included, into the folder `path`."""
 
     @abstractmethod
-    def load(self, path: Path) -> None: ...
+    def load(self, path: Path) -> None:
+        """Takes over what `save` wrote into that folder, bit for bit. Raises UserError for weights of another model."""
 
 
 class Policy(ABC):
@@ -193,6 +197,14 @@ class Policy(ABC):
     def trainable(self) -> list[torch.nn.Parameter]:
         """The policy's own trainable parameters."""
 
+    def as_transformers(self, role: str = POLICY) -> PreTrainedModel:
+        """The role as a causal language model of transformers, for a library that trains with code of its own: an object of its own
+        over the role's very weights. Whoever trains it trains the policy; a hook or another forward function on it is not the policy's.
+        It computes the role's log-probabilities, suppressed tokens included."""
+        raise UserError(
+            "This model is not one of transformers: its plugin gives nothing that another library could train."
+        )
+
     def fingerprint(self) -> str:
         """Names the weights that it started from, where its config does not (a folder's content may change): runs share
         stages under it."""
@@ -231,6 +243,12 @@ class RewardSource(ABC):
         """Whether, with these settings, it is fitted to rankings before it can score. Only a FittableRewardSource may be."""
         return False
 
+    @classmethod
+    def asks_elsewhere(cls, config: Any) -> bool:
+        """Whether, with these settings, `score` does nothing but ask another program and wait: it reads samples alone and touches no
+        model, device or generator of this process. It may then be called from another thread than the one that trains."""
+        return False
+
     def fingerprint(self) -> str:
         """Names what its scores depend on beside its config and its package (a folder's content, a function's source): runs
         share stages under it."""
@@ -256,19 +274,6 @@ def preferred(mine: Tensor, theirs: Tensor) -> Tensor:
     return (0.5 * (1.0 + gap.sign())).masked_fill(gap.isnan(), math.nan)
 
 
-class Progress(Protocol):
-    """`progress(update, updates, metrics, state)`, called after each optimizer step of a fit. `state()` gives all that
-    `fit(..., state=)` needs to go on from there, as tensors and plain values; without it a killed fit starts again."""
-
-    def __call__(
-        self,
-        update: int,
-        updates: int,
-        metrics: Mapping[str, float],
-        state: Callable[[], Mapping[str, Any]] | None = None,
-    ) -> None: ...
-
-
 class FittableRewardSource(RewardSource):
     """A reward source that is fitted to rankings before it can score."""
 
@@ -277,6 +282,7 @@ class FittableRewardSource(RewardSource):
 
     @classmethod
     def needs_rankings(cls, config: Any) -> bool:
+        """As RewardSource.needs_rankings; False where, with these settings, it scores without having been fitted."""
         return True
 
     @abstractmethod
@@ -294,10 +300,12 @@ class FittableRewardSource(RewardSource):
         Calls `progress` after each optimizer step; `state` is what an earlier, unfinished fit gave it last."""
 
     @abstractmethod
-    def save(self, path: Path) -> None: ...
+    def save(self, path: Path) -> None:
+        """Writes all that it has learnt, its normalisation included, into the folder `path`."""
 
     @abstractmethod
-    def load(self, path: Path) -> None: ...
+    def load(self, path: Path) -> None:
+        """Takes over what `save` wrote into that folder: it then gives the same scores, unfitted."""
 
 
 class PolicyOptimizer(ABC, Generic[Batch]):
@@ -344,7 +352,8 @@ class PolicyOptimizer(ABC, Generic[Batch]):
         """All that `load_state_dict` needs to go on as if never stopped (the policy's weights excluded)."""
 
     @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave, as if never stopped."""
 
 
 class Evaluation(ABC):
@@ -373,10 +382,19 @@ class Evaluation(ABC):
 
 
 class Tracker(ABC):
-    """Where training curves go. Built with: directory, run_name, settings (the resolved config)."""
+    """Where training curves go. Built with: directory, run_name, settings (the resolved config).
+
+    Names are the same for every algorithm, so that all share charts: `train/<figure>` of the algorithm (train/reward, train/kl),
+    `<stage>/<figure>` of the stages before it, `eval/<family>/<metric>` and `time/<what>` (seconds). A name's step is the update of its stage."""
 
     @abstractmethod
-    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """The figures of an update, as `<stage>/reward`, or of an evaluation along training, as `evaluation/helpfulness/accuracy`; `step` is the
+        line of train.jsonl. It is on the training path: be quick."""
+
+    def responses(self, generations: Sequence[Generation], step: int) -> None:  # noqa: B027 (to override is a choice)
+        """Some responses of the policy after `step` updates, for people to read: to the same prompts each time. Nothing, unless overridden."""
 
     @abstractmethod
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Called once at the end, also of a run that fails. What it raises is a warning."""

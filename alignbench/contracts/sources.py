@@ -30,6 +30,7 @@ class DataSource(ABC):
         return ()
 
     def demonstrations(self) -> Sequence[Demonstration]:
+        """Responses that SFT imitates; none to an EVALUATION prompt."""
         return ()
 
     @abstractmethod

@@ -66,7 +66,7 @@ def correction(rollout: Rollout, logprobs: Tensor, config: CorrectedConfig) -> C
         raise UserError(
             f"The sampler's log-probabilities are {gap:.3g} nats a token away from the policy's on average, above "
             f"algo.sampler_gap_limit={config.sampler_gap_limit:g}: it samples another model than is trained. Check what the engine "
-            "serves and in which type, or raise the limit."
+            "serves and in which type (with algo.overlap=1: lower the learning rate), or raise the limit."
         )
     weights = truncated_weights(logprobs, rollout.logprobs, mask, level=config.importance, clip=config.importance_clip)
     units = mask if config.importance != "sequence" else mask.any(1)

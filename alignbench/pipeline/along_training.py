@@ -41,7 +41,7 @@ class AlongTraining:
             evaluations=[evaluations[name] for name in points.families or settings.families],
             settings=asked,
             seeds=seeds,
-            judge=None,
+            judge=suite.judge if points.judge else None,
             questionnaires=False,
         )
         self._questions = evaluation_prompts(questions, asked)
@@ -66,5 +66,6 @@ class AlongTraining:
             checkpoint = saved(self._suite.policy, RunDirectory(self._bench.directory.path / CHECKPOINTS))
             found = self._suite.evaluate(checkpoint, self._questions, baseline=self._baseline)
         self._points.add(updates, found.metrics, found.scores, found.generations, time.perf_counter() - start)
-        self._bench.curves.evaluated(found.metrics)
+        if not last:  # the whole evaluation follows, at the same update
+            self._bench.curves.evaluated(found.metrics, found.generations, updates)
         self._done.add(updates)

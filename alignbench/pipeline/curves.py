@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ from alignbench.hookspecs import RunStep
 from alignbench.pipeline.display import Display
 from alignbench.pipeline.experience import Batch
 from alignbench.plugins import registry
-from alignbench.records import Metric, UpdateReport
+from alignbench.records import Generation, Metric, UpdateReport
 from alignbench.results.disk.directory import RunDirectory
 from alignbench.untrusted import redacted
 
 log = logging.getLogger(__name__)
+TRAIN = "train"
+"""What a tracker calls the algorithm's own stage, whichever algorithm it is: charts of different ones are one chart."""
+READ = 16
+"""Responses that a tracker is sent of an evaluation."""
 
 
 class _NoTracker(Tracker):
@@ -43,24 +48,51 @@ def tracker(config: RunConfig, directory: RunDirectory) -> Tracker:
     return made
 
 
+class _Watching(Tracker):
+    """A tracker watches: what it cannot do is a warning, the first time in a run, and not the run's fate."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._warned: set[str] = set()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        with self._warning("log"):
+            self._tracker.log(metrics, step)
+
+    def responses(self, generations: Sequence[Generation], step: int) -> None:
+        with self._warning("log"):
+            self._tracker.responses(generations, step)
+
+    def finish(self) -> None:
+        with self._warning("be closed"):
+            self._tracker.finish()
+
+    @contextlib.contextmanager
+    def _warning(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # each package has errors of its own: no network, no space
+            if what not in self._warned:
+                self._warned.add(what)
+                log.warning("The tracker could not %s: %s", what, " ".join(redacted(str(error)).split()))
+
+
 @contextlib.contextmanager
 def tracked(config: RunConfig, directory: RunDirectory) -> Iterator[Tracker]:
-    """The run's tracker, closed however the run ends. It watches: that it cannot be closed is a warning, and not the run's fate."""
-    made = tracker(config, directory)
+    """The run's tracker, closed however the run ends."""
+    made = _Watching(tracker(config, directory))
     try:
         yield made
     finally:
-        try:
-            made.finish()
-        except Exception as error:
-            log.warning("The tracker could not be closed: %s", " ".join(redacted(str(error)).split()))
+        made.finish()
 
 
 class Curves:
-    """What follows every update: a line in train.jsonl, the tracker, the hooks, the bar."""
+    """What follows every update: a line in train.jsonl, the tracker, the hooks, the bar. `algorithm`: the stage that trackers call TRAIN."""
 
-    def __init__(self, directory: RunDirectory, tracker: Tracker, display: Display) -> None:
-        self._directory, self._tracker, self._display = directory, tracker, display
+    def __init__(self, directory: RunDirectory, tracker: Tracker, display: Display, algorithm: str = "") -> None:
+        self._directory, self._tracker, self._display, self._algorithm = directory, tracker, display, algorithm
+        self._last: float | None = None
         self._lines = directory.training()  # those of a resumed run
         if self._lines and distributed.is_main():
             directory.rewrite_training(self._lines)  # without a torn end, to which the next line would be glued
@@ -76,13 +108,26 @@ class Curves:
         report: UpdateReport | None = None,
     ) -> None:
         self._append(stage, update, metrics)
+        now = time.perf_counter()
+        if stage == self._algorithm:
+            if self._last:
+                self._tracker.log({"time/update": now - self._last}, update)
+            self._last = now
         if distributed.is_main():
             registry().tell(RunStep(str(self._directory.path), stage, update, metrics, batch, report))
         self._display.step(update, updates, metrics)
 
-    def evaluated(self, metrics: Mapping[str, Metric]) -> None:
-        """What the policy as it stands was measured to be, beside the curves of its training."""
-        self._tracker.log({f"evaluation/{name}": metric.value for name, metric in metrics.items()}, len(self._lines))
+    def evaluated(self, metrics: Mapping[str, Metric], generations: Sequence[Generation], update: int) -> None:
+        """What the policy was measured to be after an update, and what it said, beside the curves of its training."""
+        self._tracker.log({f"eval/{name}": metric.value for name, metric in metrics.items()}, update)
+        first = [generation for generation in generations if generation.index == 0]
+        self._tracker.responses(first[:READ], update)
+        self._last = time.perf_counter()  # it was no part of the next update
+
+    def ended(self, update: int, tokens_per_second: float) -> None:
+        """What the run has cost, once its last update and its evaluation are over."""
+        seconds = {f"time/{stage.replace(' ', '_')}": took for stage, took in self._display.seconds.items()}
+        self._tracker.log({**seconds, "time/tokens_per_second": tokens_per_second}, update)
 
     def save(self, folder: Path, stages: Sequence[str]) -> None:
         """The lines of these stages, beside what the stages made."""
@@ -104,4 +149,5 @@ class Curves:
         self._reached[stage] = update
         self._lines.append(self._directory.append_training(stage, update, metrics))
         known = {name: value for name, value in metrics.items() if value is not None}
-        self._tracker.log({f"{stage}/{name}": value for name, value in known.items()}, len(self._lines))
+        group = TRAIN if stage == self._algorithm else stage
+        self._tracker.log({f"{group}/{name}": value for name, value in known.items()}, update)

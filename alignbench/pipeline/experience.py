@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +24,12 @@ from alignbench.records import (
     PreferencePair,
     Prompt,
     Ranking,
+    Rollout,
+    Samples,
     Sampling,
     ScoredRollout,
     Sequences,
+    expand,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.scoring import checked_scores
@@ -73,15 +78,89 @@ def rollout_batches(
 ) -> Iterator[ScoredRollout]:
     """Batches `start` to `updates`, sampled from the policy as it stands when the batch is asked for, unless the config
     asks for the reference. Each batch has a generator of its own: what it draws depends on its number alone."""
-    n = config.samples_per_prompt
-    order = functional.shuffled_batches(len(prompts), config.batch_size // n, seeds.torch("prompts"))
-    for update, rows in enumerate(islice(order, start, updates), start):
-        chosen = [prompts[i] for i in rows.tolist()]
-        rng = seeds.torch(f"sampling {update}")
-        rollout = policy.generate(
-            chosen, Sampling(temperature=config.temperature), n=n, role=config.samples_from, rng=rng
-        )
+    for asked in asked_prompts(prompts, config, updates=updates, seeds=seeds, start=start):
+        rollout = sampled(policy, asked, config)
         yield ScoredRollout(rollout, checked_scores(reward, rollout.samples))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The prompts of one batch and the generator that its responses are drawn by."""
+
+    prompts: Sequence[Prompt]
+    rng: torch.Generator
+
+
+def asked_prompts(
+    prompts: Sequence[Prompt], config: RolloutConfig, *, updates: int, seeds: Seeds, start: int
+) -> Iterator[Asked]:
+    size = config.batch_size // config.samples_per_prompt
+    order = functional.shuffled_batches(len(prompts), size, seeds.torch("prompts"))
+    for update, rows in enumerate(islice(order, start, updates), start):
+        yield Asked([prompts[i] for i in rows.tolist()], seeds.torch(f"sampling {update}"))
+
+
+def sampled(policy: Policy, asked: Asked, config: RolloutConfig) -> Rollout:
+    sampling = Sampling(temperature=config.temperature)
+    return policy.generate(
+        asked.prompts, sampling, n=config.samples_per_prompt, role=config.samples_from, rng=asked.rng
+    )
+
+
+class Overlapped:
+    """`rollout_batches` for a reward that waits for somebody elsewhere: while that one scores a batch, the policy learns from the one
+    before. Every batch but the first was therefore sampled by the weights of one update earlier, and says so (`Rollout.off_policy`).
+
+    What was sampled for the next update is part of the training state: a run that goes on learns from the very same responses."""
+
+    def __init__(
+        self, policy: Policy, reward: RewardSource, prompts: Sequence[Prompt], config: RolloutConfig, seeds: Seeds
+    ) -> None:
+        self._policy, self._reward, self._prompts, self._config, self._seeds = policy, reward, prompts, config, seeds
+        self._next: Rollout | None = None
+
+    def batches(self, updates: int, start: int) -> Iterator[ScoredRollout]:
+        """Batches `start` to `updates`."""
+        asked = asked_prompts(self._prompts, self._config, updates=updates, seeds=self._seeds, start=start)
+        first = next(asked, None)
+        if first is None:
+            return
+        present = self._next or sampled(self._policy, first, self._config)
+        pool = ThreadPoolExecutor(1)
+        try:
+            scores = pool.submit(checked_scores, self._reward, present.samples)
+            for following in asked:
+                self._next = replace(sampled(self._policy, following, self._config), off_policy=True)
+                waiting = pool.submit(checked_scores, self._reward, self._next.samples)
+                yield ScoredRollout(present, scores.result())
+                present, scores = self._next, waiting
+            self._next = None
+            yield ScoredRollout(present, scores.result())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was sampled and not learnt from yet, as tensors and plain values; empty where nothing was."""
+        if self._next is None:
+            return {}
+        samples = self._next.samples
+        return {
+            "texts": list(samples.texts),
+            "sequences": dict(vars(samples.sequences)),
+            "finished": samples.finished,
+            "logprobs": self._next.logprobs,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, updates: int, start: int) -> None:
+        """`start`: how many batches have been learnt from."""
+        if not state:
+            return
+        asked = next(asked_prompts(self._prompts, self._config, updates=updates, seeds=self._seeds, start=start))
+        device = self._policy.device
+        sequences = Sequences(**{name: part.to(device) for name, part in state["sequences"].items()})
+        prompts = expand(asked.prompts, self._config.samples_per_prompt)
+        samples = Samples(prompts, tuple(state["texts"]), sequences, state["finished"].to(device))
+        self._next = Rollout(samples, state["logprobs"].to(device), self._config.temperature, off_policy=True)
 
 
 @dataclass(frozen=True)

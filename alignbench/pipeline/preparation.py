@@ -14,7 +14,7 @@ from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, Rewa
 from alignbench.errors import UserError, unknown_name
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import evaluation_prompts, reads_ordinary_text
-from alignbench.optimizer_config import LabelConfig, OfflineConfig, PreferenceConfig
+from alignbench.optimizer_config import CorrectedConfig, LabelConfig, OfflineConfig, PreferenceConfig
 from alignbench.pipeline.display import Display
 from alignbench.pipeline.experience import fitting
 from alignbench.plugins import Kind, registry
@@ -150,6 +150,7 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
         refuse_alone(slot, getattr(config, slot))
     if needs_reward(config):
         config.reward.component.load().check_data(config.reward.config, data)
+        refuse_overlap(config)
     refuse_judge(config, data)
     chosen = config.algo.config
     asks = chosen.needs_probabilities if isinstance(chosen, PreferenceConfig) else ""
@@ -160,6 +161,22 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
         )
     if annotator and not annotator.samples_responses and not annotator.recorded():
         raise UserError(without_rankings(config, data))
+
+
+def refuse_overlap(config: RunConfig) -> None:
+    """Refuses to score ahead where there is nobody else to wait for: the reward would train and score at once on one machine."""
+    chosen = config.algo.config
+    if not isinstance(chosen, CorrectedConfig) or not chosen.overlap:
+        return
+    if not config.reward.component.load().asks_elsewhere(config.reward.config):
+        raise UserError(
+            f"algo.overlap=1 is for a reward that asks another program, and reward={config.reward.label} computes in this one: "
+            "choose algo.overlap=0, or a reward such as judge."
+        )
+    if distributed.world_size() > 1:
+        raise UserError(
+            f"algo.overlap=1 runs in one process, and here are {distributed.world_size()}: choose algo.overlap=0."
+        )
 
 
 def refuse_unmeasured(config: RunConfig, evaluations: Sequence[Evaluation], data: DataSource, policy: Policy) -> None:

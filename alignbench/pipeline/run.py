@@ -14,6 +14,7 @@ from rich.console import Console
 
 from alignbench import distributed
 from alignbench.app.config import RunConfig
+from alignbench.app.telling import Verbosity
 from alignbench.contracts import Annotator, Policy, RewardSource, Tracker
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.evaluation import stored
@@ -66,10 +67,12 @@ class Outcome:
     ranked: bool
 
 
-def run(config: RunConfig, *, again: Path | None = None) -> Path:
-    """Carries out one run, or what is left of it, prints its table and returns its directory."""
+def run(
+    config: RunConfig, *, again: Path | None = None, verbosity: Verbosity = Verbosity.NORMAL, table: bool = True
+) -> Path:
+    """Carries out one run, or what is left of it, prints its table (unless another is to hold it) and returns its directory."""
     with distributed.joined(config.device):
-        display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()))
+        display = Display(Console(stderr=True, highlight=False, quiet=not distributed.is_main()), verbosity)
         environment.reset_peak_memory()
         with lifecycle.begun(
             config, annotator=needs_rankings(config), reward=needs_reward(config), again=again, say=display.say
@@ -83,7 +86,7 @@ def run(config: RunConfig, *, again: Path | None = None) -> Path:
                 lifecycle.announce(directory, begun.record)
             else:
                 _carry_out(config, begun, display)
-        if distributed.is_main():
+        if table and distributed.is_main():
             print_table([directory.path], Console())
             print(f"\nThe run lies in {directory.path}")
     return directory.path
@@ -171,6 +174,8 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
             home=home,
         )
         if config.imitates:
+            bench.curves.evaluated(baseline.metrics, baseline.generations, sft.trained.updates)
+            bench.curves.ended(sft.trained.updates, speed(sft.trained))
             return outcome(
                 counts, baseline, sft.trained, reported(reward, judge, rankings, agreed), ranked=rankings is not None
             )
@@ -204,6 +209,8 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
         with display.stage(f"evaluate {config.algo.component.name}"):
             evaluated = suite.evaluate(end, prompts.questions, baseline=baseline.generations, candidates=candidates)
             stored.save(evaluated, directory.path)
+        bench.curves.evaluated(evaluated.metrics, evaluated.generations, aligned.trained.updates)
+        bench.curves.ended(aligned.trained.updates, speed(aligned.trained))
         return outcome(
             {**counts, **set_aside.for_record(aligned.counts)},
             evaluated,
@@ -256,9 +263,12 @@ def run_algorithm(
 def outcome(
     counts: Mapping[str, int], evaluated: Evaluated, trained: Trained, reports: Mapping[str, float], *, ranked: bool
 ) -> Outcome:
-    """`tokens_per_second`: response tokens of the training stage, sampling included."""
-    speed = trained.tokens / max(trained.seconds, 1e-9)
-    return Outcome(evaluated.metrics, reports, counts, trained.stopped, speed, ranked)
+    return Outcome(evaluated.metrics, reports, counts, trained.stopped, speed(trained), ranked)
+
+
+def speed(trained: Trained) -> float:
+    """Response tokens of the training stage in a second, sampling included."""
+    return trained.tokens / max(trained.seconds, 1e-9)
 
 
 def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:

@@ -14,9 +14,10 @@ from alignbench import functional
 from alignbench.app.config import BudgetSettings, RankingsSettings
 from alignbench.contracts import Annotator, FittableRewardSource, Policy, RewardSource
 from alignbench.errors import NonFiniteError, UserError
-from alignbench.optimizer_config import LabelConfig, PreferenceConfig
+from alignbench.optimizer_config import CorrectedConfig, LabelConfig, PreferenceConfig
 from alignbench.pipeline.experience import (
     Batch,
+    Overlapped,
     Reference,
     collect_rankings,
     demonstration_batches,
@@ -191,6 +192,7 @@ def align(
     batches: Callable[..., Iterator[Batch]]
     counts: Mapping[str, int] = {}
     responses, before = config.batch_size, 0.0
+    ahead: Overlapped | None = None
     if isinstance(config, PreferenceConfig):
         data = pair_data(policy, pairs, config, reference=reference)
         counts, updates = data.counts, planned_updates(config, len(data.pairs))
@@ -209,10 +211,15 @@ def align(
         assert reward is not None, "it consumes rollouts"
         updates = planned_updates(config, len(prompts) * config.samples_per_prompt)
         batches = partial(rollout_batches, policy, reward, prompts, config)
+        if isinstance(config, CorrectedConfig) and config.overlap:
+            ahead = Overlapped(policy, reward, prompts, config, seeds)
     updates = affordable(updates, responses, budget)
     optimizer = chosen.build(policy=policy, updates=updates, seeds=seeds)
+    feed = (
+        partial(ahead.batches, updates) if ahead else lambda start: batches(updates=updates, seeds=seeds, start=start)
+    )
     trained = train(
-        chosen.component.name, optimizer, lambda start: batches(updates=updates, seeds=seeds, start=start),
-        policy=policy, updates=updates, step=step, budget=budget, checkpoints=checkpoints, point=point, before=before,
+        chosen.component.name, optimizer, feed, policy=policy, updates=updates, step=step, budget=budget,
+        checkpoints=checkpoints, point=point, before=before, ahead=ahead,
     )  # fmt: skip
     return Aligned(trained, counts)

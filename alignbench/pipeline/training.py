@@ -42,6 +42,16 @@ class Step(Protocol):
 
 Batches = Callable[[int], Iterable[Batch]]
 """batches(done): those that come after the first `done`."""
+
+
+class Ahead(Protocol):
+    """What has begun beyond the batches that were learnt from: part of a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any], *, updates: int, start: int) -> None: ...
+
+
 Point = Callable[[int, bool], None]
 """point(updates, last): looks at the policy as it stands after so many updates, 0 before the first. Its time is not training's."""
 NO_BUDGET = BudgetSettings()
@@ -74,6 +84,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     point: Point = lambda updates, last: None,
     before: float = 0.0,
+    ahead: Ahead | None = None,
 ) -> Trained:
     """Feeds the optimizer until the batches end, a budget is spent or it asks to stop. A reward, loss, gradient or weight
     that is not finite stops the stage and says at which update; the policy is then as the last good update left it. `before` are
@@ -84,6 +95,8 @@ def train(
     done = Trained(seconds=before)
     if state := checkpoints.restore(stage):
         done = _restored(state, policy, optimizer)
+        if ahead:
+            ahead.load_state_dict(state["ahead"], updates=updates, start=done.updates)
     before, start = done.seconds, time.perf_counter()
 
     def ended() -> bool:
@@ -108,7 +121,7 @@ def train(
             stopped = distributed.agreed(partial(_why_stop, report, budget, done))
             done = dataclasses.replace(done, stopped=stopped)
             step(stage, done.updates, updates, done.metrics, batch, report)
-            checkpoints.keep(stage, done.updates, partial(_state, done, policy, optimizer), last=ended())
+            checkpoints.keep(stage, done.updates, partial(_state, done, policy, optimizer, ahead), last=ended())
             start += _seconds(point, done.updates, ended())
             if done.stopped:
                 break
@@ -135,11 +148,12 @@ def spent(budget: BudgetSettings, done: Trained) -> str | None:
     return None
 
 
-def _state(done: Trained, policy: Policy, optimizer: PolicyOptimizer[Any]) -> dict[str, Any]:
+def _state(done: Trained, policy: Policy, optimizer: PolicyOptimizer[Any], ahead: Ahead | None) -> dict[str, Any]:
     return {
         "trained": dataclasses.asdict(done),
         "weights": [parameter.detach() for parameter in policy.trainable()],
         "optimizer": optimizer.state_dict(),
+        "ahead": ahead.state_dict() if ahead else {},
     }
 
 

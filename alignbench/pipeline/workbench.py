@@ -112,7 +112,7 @@ def workbench(
         store=store,
         checkpoints=Checkpoints(unfinished, key, display.say),
         display=display,
-        curves=Curves(directory, tracker, display),
+        curves=Curves(directory, tracker, display, config.algo.component.name),
         directory=directory,
         seeds=Seeds(config.seed),
     )

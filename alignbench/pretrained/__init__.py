@@ -3,6 +3,10 @@ weight to chance, and a token to pad with.
 
 Part of the public door, beside `functional`; importing it imports nothing heavy."""
 
+from functools import partial
+from typing import TYPE_CHECKING
+
+from alignbench.deprecation import moved
 from alignbench.paths import is_hub_id
 from alignbench.pretrained.checkpoint import Checkpoint
 from alignbench.pretrained.files import json_object, require_file
@@ -35,3 +39,6 @@ __all__ = [
     "require_file",
     "snapshot",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take every name for known
+    __getattr__ = partial(moved, __name__)  # names that were here once

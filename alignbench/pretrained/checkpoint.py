@@ -64,6 +64,7 @@ class Checkpoint:
             return AutoConfig.from_pretrained(self.folder, **_SAFE)
 
     def tokenizer(self) -> Any:
+        """Its tokenizer, by transformers. Raises UserError where there is none, or one that cannot be used."""
         from transformers import AutoTokenizer
 
         with self.reading("its tokenizer"):

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SECONDS_TO_REACH_HUB = 5.0
-# No pickles, and nothing of sub-folders (original/, onnx/: the same weights again).
-FILES, NOT_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt"), ("*/*",)
+"""How long a hub may take to answer, seconds; after that what is on this machine is taken."""
+FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt")
+"""What is taken of a repository: no pickles."""
+NOT_FILES = ("*/*",)
+"""Nothing of sub-folders (original/, onnx/: the same weights again)."""
 _NAMING = (".safetensors", ".json", ".jinja", ".model", ".txt")
 _END = 2**20  # bytes at the start and at the end of a file that a fingerprint reads
 _PAD_TOKENS = (

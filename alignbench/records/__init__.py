@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 POLICY = "policy"
+"""The role of `Policy` that is trained."""
 REFERENCE = "reference"
+"""The role of `Policy` that is frozen: what it was at `freeze_reference`, as a rule the SFT model."""
 
 
 class Consumes(enum.Enum):
@@ -31,6 +33,8 @@ class Consumes(enum.Enum):
 
 
 class Split(enum.Enum):
+    """Which prompts of a data source: those that a run trains on, or those that are held out for its evaluation."""
+
     TRAIN = "train"
     EVALUATION = "evaluation"
 
@@ -45,6 +49,8 @@ class Opinion(enum.Enum):
 
 @dataclass(frozen=True)
 class Message:
+    """One turn of a conversation. `role` is system, user or assistant."""
+
     role: str
     content: str
 
@@ -338,6 +344,8 @@ class ExampleScore:
 
 
 class Direction(enum.Enum):
+    """Which way of a metric is better."""
+
     HIGHER = "higher"
     LOWER = "lower"
     NEITHER = "neither"

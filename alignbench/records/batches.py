@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DemonstrationBatch:
+    """B demonstrations, prompts and the responses to imitate."""
+
     sequences: Sequences
 
 

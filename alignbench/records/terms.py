@@ -52,7 +52,8 @@ class RolloutTerms:
     `values`, `values_before` [B, R + 1]: the scalar role that is trained beside the policy, at the states before each token and, in
     the column after a row's last token, at the end; 0 beyond it, None where there is none. `shared`: whether it is read from the
     policy's own states. `earlier_kl`: mean log pi / pi_ref of a response in each update before this one. `sampled` [B, R]: what the
-    sampler says of each token, where it was not the policy itself; else None."""
+    sampler says of each token, where it was not the policy itself; else None. `max_response_tokens`: the policy's, which none of the
+    responses need reach."""
 
     responses: ResponseTerms
     untempered: ResponseTerms
@@ -64,6 +65,8 @@ class RolloutTerms:
     shared: bool
     earlier_kl: tuple[float, ...]
     sampled: Tensor | None = None
+    max_response_tokens: int = 0
 
 
 Terms = ResponseTerms | PairTerms | LabelTerms | RolloutTerms
+"""By what a config consumes: demonstrations, preferences, labels, rollouts."""

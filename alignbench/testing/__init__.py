@@ -7,6 +7,10 @@ At the command line, or in a plugin's own tests (see docs/plugins.md, "Checking 
 and imports torch.
 """
 
+from functools import partial
+from typing import TYPE_CHECKING
+
+from alignbench.deprecation import moved
 from alignbench.selection import with_defaults
 from alignbench.testing.checks import Check, NotApplicable, PropertyBroken, Result, Status
 from alignbench.testing.conformance import (
@@ -51,3 +55,6 @@ __all__ = [
     "total_variation",
     "with_defaults",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take every name for known
+    __getattr__ = partial(moved, __name__)  # names that were here once

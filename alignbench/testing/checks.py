@@ -32,6 +32,8 @@ class CannotBeBuilt(UserError):
 
 
 class Status(enum.Enum):
+    """What came of a check."""
+
     OK = "ok"
     FAILED = "FAILED"
     NOT_APPLICABLE = "n/a"
@@ -63,6 +65,7 @@ class Result:
     raised: bool = False
 
     def line(self) -> str:
+        """As `alignbench check` prints it."""
         text = f"{self.status.value:<8} {self.check.name}"
         if self.status is Status.OK:
             return f"{text}: {self.check.says}" + (f" [{self.detail}]" if self.detail else "")

@@ -20,9 +20,10 @@ from alignbench.contracts import Policy, ScalarRole
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import POLICY, REFERENCE, Prompt, Rollout, Samples, Sampling, Sequences, TokenScores, expand
 from alignbench.seeds import Seeds
+from alignbench.testing.checks import NotApplicable
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PAD, EOS = 0, 1
 LETTERS = ("a", "b", "c")
@@ -127,6 +128,9 @@ class TabularPolicy(Policy):
         self._asked: list[str] = []
         self.out_of_turn = ""
 
+    def as_transformers(self, role: str = POLICY) -> PreTrainedModel:
+        raise NotApplicable("it trains a model of transformers, and the kit's policy is a table")
+
     @staticmethod
     def _nodes(levels: int) -> int:
         return sum(ACTIONS**level for level in range(levels))
@@ -201,6 +205,7 @@ class TabularPolicy(Policy):
         return prompts, states
 
     def actions(self, sequences: Sequences) -> Tensor:
+        """[B, R]: of each response token its column in `logits`; 0 where masked."""
         return torch.where(sequences.response_mask.bool(), sequences.response_ids - 1, 0).clamp(0, ACTIONS - 1)
 
     # Sampling and scoring

@@ -1,43 +1,68 @@
-"""What RLOO and GRPO share: one update, from scored groups of responses to clipped steps."""
+"""What all of the family share: one update, from scored groups of responses to steps on the policy."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alignbench import REFERENCE, Policy, PolicyOptimizer, ScoredRollout, Seeds, Sequences, UpdateReport, functional
+from alignbench import (
+    REFERENCE,
+    Policy,
+    PolicyOptimizer,
+    ScoredRollout,
+    Seeds,
+    Sequences,
+    UpdateReport,
+    functional,
+)
 from alignbench.functional import masked_mean, require_finite
 from alignbench_group.config import GroupConfig
 
 
 @dataclass(frozen=True)
 class Experience:
-    """What the optimisation phase holds fixed. Log-probabilities are [B, R], 0 outside the response; advantages [B]; `weights` [B, R]
-    are those of `functional.correction`."""
+    """What the optimisation phase holds fixed. Log-probabilities are [B, R], 0 outside the response; advantages [B], or [B, R] where
+    those of a response's tokens differ; `weights` [B, R] are those of `functional.correction`; `counted` [B] bool: whether a
+    response is learnt from."""
 
     sequences: Sequences
     logprobs: Tensor
     ref_logprobs: Tensor
     advantages: Tensor
     weights: Tensor
+    counted: Tensor
 
     def select(self, rows: Tensor) -> Experience:
         """The given rows, trimmed as Sequences.select does."""
         sequences = self.sequences.select(rows)
         width = sequences.response_mask.shape[1]
         logprobs, ref, weights = (part[rows, :width] for part in (self.logprobs, self.ref_logprobs, self.weights))
-        return Experience(sequences, logprobs, ref, self.advantages[rows], weights)
+        advantages = self.advantages[rows] if self.advantages.dim() == 1 else self.advantages[rows, :width]
+        return Experience(sequences, logprobs, ref, advantages, weights, self.counted[rows])
+
+    @property
+    def lengths(self) -> Tensor:
+        """[B]: tokens of each response."""
+        return self.sequences.response_mask.sum(1)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What responses are worth beside others: advantages as in Experience, and `flat` [N], the groups whose rewards are all equal."""
+
+    advantages: Tensor
+    flat: Tensor
 
 
 @dataclass(frozen=True)
 class PartLoss:
-    """A loss summed over responses, and how many of its probability ratios were clipped."""
+    """A loss summed over responses, and how many of its probability ratios were clipped; both 0 where nothing clips."""
 
     total: Tensor
     clipped: Tensor
@@ -54,17 +79,21 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
         self._optimizer = functional.ScheduledAdamW(config, {"policy": policy.trainable()}, updates)
         self._shuffle = seeds.torch("minibatches")
 
-    @property
-    def _kl_in_reward(self) -> bool:
-        return True
-
     @abstractmethod
-    def _advantages(self, rewards: Tensor) -> Tensor:
-        """[N, k] from the rewards of N groups, [N, k]."""
+    def _compared(self, scores: Tensor, log_ratios: Tensor, mask: Tensor) -> Compared:
+        """From the scores [B], log pi / pi_ref of the tokens [B, R] and the mask of the responses."""
+
+    def _counted(self, flat: Tensor) -> Tensor:
+        """[N]: whether a group is learnt from."""
+        return torch.ones_like(flat)
 
     @abstractmethod
     def _loss(self, logprobs: Tensor, part: Experience) -> PartLoss:
         """The loss of some responses under the policy as it stands, whose log-probabilities [B, R] are given."""
+
+    def _divisor(self, experience: Experience, minibatch: Tensor) -> float:
+        """What the losses of a minibatch are divided by: its responses."""
+        return float(experience.counted[minibatch].sum())
 
     def update(self, batch: ScoredRollout) -> UpdateReport:
         config, samples = self._config, batch.rollout.samples
@@ -77,21 +106,20 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
             ref = self._policy.logprobs(sequences, role=REFERENCE, temperature=config.temperature)
         kl = functional.sequence_kl(old.logprobs, ref.logprobs, mask)
 
-        # 2. The reward of a response: its score, less kl_coef log(pi / pi_ref) where the penalty belongs to the reward.
+        # 2. Scores, after the missing-EOS rule.
         require_finite("the reward", batch.scores, hint="Check the reward source.")
         scores = functional.shape_scores(batch.scores, samples.finished, config.missing_eos, config.missing_eos_penalty)
-        rewards = scores - config.kl_coef * kl if self._kl_in_reward else scores
 
-        # 3. Advantages: each response against the others to its prompt, which are its neighbours. Equal rewards say
-        #    nothing, and rounding must not be scaled up to something.
-        groups = rewards.reshape(-1, config.samples_per_prompt)
-        flat = groups.amax(1) == groups.amin(1)
-        advantages = self._advantages(groups).masked_fill(flat[:, None], 0.0).reshape(-1)
+        # 3. Advantages: each response beside the others to its prompt, which are its neighbours.
+        worth = self._compared(scores, old.logprobs - ref.logprobs, mask)
+        counted = self._counted(worth.flat).repeat_interleave(config.samples_per_prompt)
 
-        # 4. Clipped steps. Where an engine sampled, a token counts as the policy would have drawn it.
+        # 4. Steps. Where an engine sampled, a token counts as the policy would have drawn it.
         correction = functional.correction(batch.rollout, old.logprobs, config)
         steps_before, learning_rate = self._optimizer.steps, self._optimizer.next_update()
-        measured = self._optimise(Experience(sequences, old.logprobs, ref.logprobs, advantages, correction.weights))
+        measured = self._optimise(
+            Experience(sequences, old.logprobs, ref.logprobs, worth.advantages, correction.weights, counted)
+        )
 
         # 5. What happened; KL in nats per response.
         metrics = {
@@ -102,7 +130,7 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
             "entropy": float(masked_mean(old.entropy, mask)) if old.entropy is not None else float("nan"),
             "length": float(mask.sum(1).float().mean()),
             "eos_rate": float(samples.finished.float().mean()),
-            "groups_without_spread": float(flat.float().mean()),
+            "groups_without_spread": float(worth.flat.float().mean()),
             "learning_rate": learning_rate,
             **correction.figures,
             **measured,
@@ -120,21 +148,22 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
         return {name: total / (config.epochs * config.minibatches) for name, total in totals.items()}
 
     def _step(self, experience: Experience, minibatch: Tensor) -> dict[str, float]:
-        """One optimizer step on the mean loss of a minibatch's responses, gathered over micro-batches."""
+        """One optimizer step on the mean loss of a minibatch, gathered over micro-batches."""
         sums: Counter[str] = Counter()
+        divisor = max(self._divisor(experience, minibatch), 1.0)
         self._optimizer.zero_grad()
         for rows in functional.micro_batches(experience.sequences, minibatch, self._config.micro_batch_size):
             part = experience.select(rows)
             new = self._policy.logprobs(part.sequences, temperature=self._config.temperature).logprobs
             found = self._loss(new, part)
             require_finite("the policy loss", found.total.detach(), hint="Lower the learning rate.")
-            (found.total / len(minibatch)).backward()  # type: ignore[no-untyped-call]
-            sums["loss"] += float(found.total.detach()) / len(minibatch)
+            (found.total / divisor).backward()  # type: ignore[no-untyped-call]
+            sums["loss"] += float(found.total.detach()) / divisor
             sums.update(clipped=float(found.clipped), ratios=float(found.ratios))
         norms = self._optimizer.step()
         sums = functional.across_processes(sums)
-        clip_fraction = sums["clipped"] / sums["ratios"]
-        return {"loss": sums["loss"], "clip_fraction": clip_fraction, "gradient_norm": norms["policy"]}
+        clipped = {"clip_fraction": sums["clipped"] / sums["ratios"]} if sums["ratios"] else {}
+        return {"loss": sums["loss"], **clipped, "gradient_norm": norms["policy"]}
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self._optimizer.state_dict(), "shuffle": self._shuffle.get_state()}
@@ -142,3 +171,16 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._optimizer.load_state_dict(state["optimizer"])
         self._shuffle.set_state(state["shuffle"])
+
+
+def compared(rewards: Tensor, size: int, advantages: Callable[[Tensor], Tensor]) -> Compared:
+    """Of rewards [B] in groups of `size`: `advantages` of [N, size], and exactly 0 where a group's rewards are all equal. They say
+    nothing, and rounding must not be scaled up to something."""
+    groups = rewards.reshape(-1, size)
+    flat = without_spread(groups)
+    return Compared(advantages(groups).masked_fill(flat[:, None], 0.0).reshape(-1), flat)
+
+
+def without_spread(groups: Tensor) -> Tensor:
+    """[N]: whether all of a group's rewards [N, k] are equal."""
+    return groups.amax(1) == groups.amin(1)

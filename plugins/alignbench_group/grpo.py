@@ -1,4 +1,5 @@
-"""Group relative policy optimisation (Shao et al., arXiv 2402.03300), and Dr. GRPO (Liu et al., arXiv 2503.20783).
+"""Group relative policy optimisation (Shao et al., arXiv 2402.03300), Dr. GRPO (Liu et al., arXiv 2503.20783), and DAPO (Yu et al.,
+arXiv 2503.14476).
 
 Dr. GRPO is `scale_by_std=false length_normalisation=none`: dividing by the standard deviation weighs easy and hard
 prompts up, dividing by the length lets long wrong responses off lightly.
@@ -13,27 +14,16 @@ from torch import Tensor
 
 from alignbench import ExactProblem, RolloutTerms, functional
 from alignbench_group import equations
-from alignbench_group.config import GRPOConfig
-from alignbench_group.groups import Experience, GroupOptimizer, PartLoss
+from alignbench_group.config import DAPOConfig, GRPOConfig
+from alignbench_group.groups import Compared, Experience, PartLoss, without_spread
 from alignbench_group.optimum import grpo_optimum
+from alignbench_group.relative import RelativeOptimizer
 
-ESTIMATORS = {"k1": functional.kl_k1, "k2": functional.kl_k2, "k3": functional.kl_k3}
 
-
-class GRPO(GroupOptimizer):
-    """Clipped steps on tokens; the advantage of each is that of its response within the group."""
+class GRPO(RelativeOptimizer):
+    """Clipped steps on tokens."""
 
     _config: GRPOConfig
-
-    @classmethod
-    def optimum(cls, config: GRPOConfig, problem: ExactProblem) -> Tensor | None:
-        """See `grpo_optimum`."""
-        return grpo_optimum(config, problem)
-
-    @classmethod
-    def exact_settings(cls) -> Mapping[str, object]:
-        """With the KL in the reward, where it prices what a token leads to as well."""
-        return {"kl_in": "reward"}
 
     @classmethod
     def exact_variants(cls) -> Sequence[Mapping[str, object]]:
@@ -49,39 +39,59 @@ class GRPO(GroupOptimizer):
     def stated_loss(cls, config: GRPOConfig, terms: RolloutTerms) -> Tensor:
         return equations.grpo(config, terms)
 
-    @property
-    def _kl_in_reward(self) -> bool:
-        return self._config.kl_in == "reward"
-
-    def _advantages(self, rewards: Tensor) -> Tensor:
-        return group_advantages(rewards, self._config.std_eps if self._config.scale_by_std else None)
-
-    def _loss(self, logprobs: Tensor, part: Experience) -> PartLoss:
-        config, lengths = self._config, part.sequences.response_mask.sum(1).clamp(min=1)
-        per_response = config.length_normalisation == "response"
-        weights = 1 / lengths if per_response else torch.ones_like(lengths, dtype=logprobs.dtype)
-        kl_coef = 0.0 if self._kl_in_reward else config.kl_coef
-        return grpo_loss(logprobs, part, weights, config.clip_ratio, kl_coef, config.kl_estimator)
+    def _surrogate(self, logprobs: Tensor, part: Experience, weights: Tensor) -> PartLoss:
+        return clipped_tokens(logprobs, part, weights, self._config.clip_ratio, self._config.clip_ratio_high)
 
 
-def group_advantages(rewards: Tensor, std_eps: float | None) -> Tensor:
-    """A_i = R_i - mean, divided by (standard deviation + std_eps) of the group unless None: [N, k]."""
-    centred = rewards - rewards.mean(1, keepdim=True)
-    return centred if std_eps is None else centred / (rewards.std(1, keepdim=True, correction=0) + std_eps)
+class DAPO(GRPO):
+    """GRPO with a higher upper clip, a mean over all tokens, no groups without spread, and a price on the longest responses."""
+
+    _config: DAPOConfig
+
+    @classmethod
+    def optimum(cls, config: DAPOConfig, problem: ExactProblem) -> Tensor | None:
+        """GRPO's, of scores that fall towards the longest completion."""
+        scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
+        if scores is None:
+            return None
+        lengths = torch.tensor([len(completion) for completion in problem.completions]).to(scores)
+        return grpo_optimum(config, problem, scores - overlong(lengths, float(lengths.max()), config))
+
+    @classmethod
+    def exact_variants(cls) -> Sequence[Mapping[str, object]]:
+        """With the KL in the loss, and where more lengths have a price."""
+        return (
+            {"kl_in": "loss", "scale_by_std": False},
+            {"overlong_buffer": 0.8, "overlong_penalty": 1.5},
+        )
+
+    @classmethod
+    def stated_loss(cls, config: DAPOConfig, terms: RolloutTerms) -> Tensor:
+        return equations.dapo(config, terms)
+
+    def _compared(self, scores: Tensor, log_ratios: Tensor, mask: Tensor) -> Compared:
+        """With soft overlong punishment (equation 13). Whether a group has spread, its scores say without it (equation 11)."""
+        lengths, longest = mask.sum(1).to(scores), self._policy.max_response_tokens
+        worth = super()._compared(scores - overlong(lengths, longest, self._config), log_ratios, mask)
+        return Compared(worth.advantages, without_spread(scores.reshape(-1, self._config.samples_per_prompt)))
+
+    def _counted(self, flat: Tensor) -> Tensor:
+        return ~flat if self._config.leave_out_flat else torch.ones_like(flat)
 
 
-def grpo_loss(
-    logprobs: Tensor, part: Experience, weights: Tensor, clip_ratio: float, kl_coef: float, estimator: str
+def overlong(lengths: Tensor, longest: float, config: DAPOConfig) -> Tensor:
+    """What a response pays for its length: nothing up to the buffer, and linearly more to its end."""
+    buffer = config.overlong_buffer * longest
+    return config.overlong_penalty * ((lengths - (longest - buffer)) / buffer).clamp(0, 1)
+
+
+def clipped_tokens(
+    logprobs: Tensor, part: Experience, weights: Tensor, clip_ratio: float, clip_ratio_high: float | None
 ) -> PartLoss:
-    """Sum over responses of w times the sum over tokens of the clipped loss + kl_coef KL (equation 3); weights [B]. Both are means over
-    what was sampled, so that both take the tokens' own weights, those of the sampler."""
+    """Sum over responses of w times the sum over tokens of the clipped loss; weights [B]."""
     mask = part.sequences.response_mask.bool()
-    # A weight above 0 passes through the minimum of the clipped loss, so it may sit on the advantage.
-    advantages = (weights * part.advantages)[:, None] * part.weights
-    loss = functional.policy_loss(logprobs, part.logprobs, advantages, mask, clip_ratio)
-    total = loss.total
-    if kl_coef > 0:
-        estimates = ESTIMATORS[estimator](logprobs, part.ref_logprobs) * part.weights
-        kl = functional.masked_sum(estimates, mask, dim=1)
-        total = total + kl_coef * (weights * kl).sum()
-    return PartLoss(total, loss.clipped, mask.sum())
+    advantages = part.advantages if part.advantages.dim() == 2 else part.advantages[:, None]
+    # A weight of 0 or more passes through the minimum of the clipped loss, so it may sit on the advantage.
+    advantages = weights[:, None] * advantages * part.weights
+    loss = functional.policy_loss(logprobs, part.logprobs, advantages, mask, clip_ratio, clip_ratio_high)
+    return PartLoss(loss.total, loss.clipped, mask.sum())

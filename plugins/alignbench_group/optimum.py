@@ -1,4 +1,4 @@
-"""Where GRPO comes to rest, in a world small enough to write down every completion.
+"""Where GRPO, what follows it, and MaxRL come to rest, in a world small enough to write down every completion.
 
 KL in the reward. At pi* = pi_ref exp(r / beta) / Z every response has the same R = r - beta log(pi / pi_ref), so every
 advantage is exactly 0, whatever divides it. It is the only such point: the expected advantage of a response in a group
@@ -17,6 +17,15 @@ advantages, and lambda(s) such that the probabilities sum to 1 (for k3 the form 
     k3: pi(a|s) = c pi_ref(a|s) / (lambda(s) - Q(s, a)),    k2: pi(a|s) ~ pi_ref(a|s) exp(Q(s, a) / c).
 
 Neither is pi*: what a later token will cost in KL is not seen by an earlier one.
+
+MaxRL. Let p be the probability of success, and K of k responses succeed. Over the other k - 1 responses, the advantage
+(r - K/k) / (K/k), 0 where none succeeds, of a success lies above that of a failure by
+
+    w(p) = (1 - (1 - p)^(k - 1)) / p = sum over j < k of (1 - p)^(j - 1),
+
+the derivative of the log-probability of success, log p = -sum_j (1 - p)^j / j, cut off after k - 1 terms. (A group in which
+none succeeds gives nothing: this is what the k-th term is lost to.) With a price of beta a nat it rests at
+pi_ref exp(lambda 1[success]) / Z with beta lambda = w(p), which has one solution: w falls with p, and p rises with lambda.
 """
 
 from __future__ import annotations
@@ -28,14 +37,14 @@ import torch
 from torch import Tensor
 
 from alignbench import ExactProblem, functional
-from alignbench_group.config import GRPOConfig
+from alignbench_group.config import MaxRLConfig, RelativeConfig
 
 _HALVINGS = 60
 _GRID = 32
 
 
-def grpo_optimum(config: GRPOConfig, problem: ExactProblem) -> Tensor | None:
-    """pi* with the KL in the reward; with the KL in the loss, the fixed point above, state by state.
+def grpo_optimum(config: RelativeConfig, problem: ExactProblem, scores: Tensor) -> Tensor | None:
+    """Of `scores` [X, Y]: pi* with the KL in the reward; with the KL in the loss, the fixed point above, state by state.
 
     In the loss, a mean that includes the response itself shrinks advantages by (k - 1) / k, which is accounted for;
     with scale_by_std it is the limit of large groups, in which c = beta times the standard deviation of the rewards under
@@ -43,13 +52,12 @@ def grpo_optimum(config: GRPOConfig, problem: ExactProblem) -> Tensor | None:
     (the policy optimised is not the one evaluated), and, in the loss, responses divided by lengths that differ (the
     baseline then no longer cancels), k2 with scale_by_std (a deterministic policy is a second fixed point: advantages
     stay of size 1 while the rewards' spread vanishes) or several solutions for the standard deviation."""
-    scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
-    if scores is None or config.kl_coef == 0 or config.temperature != 1:
+    if config.kl_coef == 0 or config.temperature != 1:
         return None
     if config.kl_in == "reward":
         return functional.kl_optimum(problem.reference, scores, config.kl_coef)
     lengths = {len(completion) for completion in problem.completions}
-    if config.length_normalisation == "response" and len(lengths) > 1:
+    if config.divides_by == "response" and len(lengths) > 1:
         return None
     tree = prefix_tree(problem.completions)
     if not config.scale_by_std:
@@ -132,7 +140,7 @@ def _hyperbolic(prior: Tensor, values: Tensor, price: Tensor) -> Tensor:
     return weights / weights.sum(2, keepdim=True)
 
 
-def self_scaled(tree: Tree, reference: Tensor, rewards: Tensor, config: GRPOConfig) -> Tensor | None:
+def self_scaled(tree: Tree, reference: Tensor, rewards: Tensor, config: RelativeConfig) -> Tensor | None:
     """The k3 fixed point at c = kl_coef (sd + std_eps), sd the standard deviation of the rewards under it."""
 
     def solve(deviation: Tensor) -> Tensor:
@@ -153,3 +161,26 @@ def self_scaled(tree: Tree, reference: Tensor, rewards: Tensor, config: GRPOConf
         over = excess(middle) > 0
         low, high = torch.where(over, middle, low), torch.where(over, high, middle)
     return solve((low + high) / 2)
+
+
+def maxrl_optimum(config: MaxRLConfig, problem: ExactProblem) -> Tensor | None:
+    """The tilt above, by bisection of lambda. None for kl_coef=0 (no finite optimum) and another temperature (the policy optimised is
+    not the one evaluated)."""
+    scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
+    if scores is None or config.kl_coef == 0 or config.temperature != 1:
+        return None
+    success = (scores > config.success_above).to(scores.dtype)
+    others = config.samples_per_prompt - 1
+
+    def tilted(pull: Tensor) -> Tensor:
+        return functional.kl_optimum(problem.reference, pull * success, 1.0)
+
+    low = torch.zeros_like(scores[:, :1])
+    high = low + others / config.kl_coef
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        p = (tilted(middle) * success).sum(1, keepdim=True).clamp(min=1e-12)
+        weight = (1 - (1 - p).clamp(min=0) ** others) / p
+        below = config.kl_coef * middle < weight
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return tilted((low + high) / 2)

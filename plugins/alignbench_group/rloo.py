@@ -15,11 +15,13 @@ from torch import Tensor
 from alignbench import ExactProblem, RolloutTerms, functional
 from alignbench_group import equations
 from alignbench_group.config import RLOOConfig
-from alignbench_group.groups import Experience, GroupOptimizer, PartLoss
+from alignbench_group.groups import Compared, Experience, GroupOptimizer, PartLoss, compared
 
 
 class RLOO(GroupOptimizer):
     """Policy gradient on whole responses; the baseline is the mean reward of the others to the same prompt."""
+
+    _config: RLOOConfig
 
     @classmethod
     def optimum(cls, config: RLOOConfig, problem: ExactProblem) -> Tensor | None:
@@ -39,8 +41,9 @@ class RLOO(GroupOptimizer):
     def stated_loss(cls, config: RLOOConfig, terms: RolloutTerms) -> Tensor:
         return equations.rloo(config, terms)
 
-    def _advantages(self, rewards: Tensor) -> Tensor:
-        return leave_one_out(rewards)
+    def _compared(self, scores: Tensor, log_ratios: Tensor, mask: Tensor) -> Compared:
+        rewards = scores - self._config.kl_coef * functional.masked_sum(log_ratios, mask, dim=1)
+        return compared(rewards, self._config.samples_per_prompt, leave_one_out)
 
     def _loss(self, logprobs: Tensor, part: Experience) -> PartLoss:
         mask = part.sequences.response_mask

@@ -25,7 +25,7 @@ from alignbench_hf.architecture.trunk import Sharing
 from alignbench_hf.export import load_again, notes, plain_model
 from alignbench_hf.memory import FreedMemory
 from alignbench_hf.quantization import evaluation_mode, merged
-from alignbench_hf.roles import Model, Roles, require_same_weights
+from alignbench_hf.roles import Model, Roles, require_same_weights, sharing_tensors
 
 _OF_ADAPTER = (
     r"(?<=lora_A|lora_B|ding_A|ding_B)\.({})(?=\.|$)"  # in a parameter's name; of embeddings: lora_embedding_A
@@ -116,6 +116,10 @@ class AdapterRoles(Roles):
                     raise AlignbenchError("This version of peft switches adapters in another way: see constraints.txt.")
             self._active = role
         return self._peft.get_base_model()
+
+    def lend(self, role: str) -> Model:
+        """A copy of all of this, so that it has an active adapter of its own."""
+        return sharing_tensors(self, self._peft).use(role)
 
     def _forget_activations(self, base: Model) -> None:
         """Has the base's blocks forget their activations and compute them again, as the role of their forward pass.

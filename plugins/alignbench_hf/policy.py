@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignbench import (
     POLICY,
@@ -32,7 +32,7 @@ from alignbench import (
     expand,
     functional,
 )
-from alignbench_hf.architecture.output import OutputLayer
+from alignbench_hf.architecture.output import OutputLayer, without
 from alignbench_hf.architecture.trunk import text_config, window
 from alignbench_hf.chat.tokens import Chat, pad, token_ids
 from alignbench_hf.checkpoint.base_file import check_base, write_base
@@ -193,7 +193,6 @@ class HFPolicy(Policy):
             put(piece, decoded)
             watch([row[:end] for row, end in zip(parts.ids.tolist(), parts.mask.sum(1).tolist(), strict=True)])
 
-        ends = torch.tensor(self._chat.ends, device=self.device)
         size = len(rows) if self._engine else self._config.generation_batch_size  # an engine makes its own batches
         with (
             functional.within_memory(
@@ -209,7 +208,7 @@ class HFPolicy(Policy):
                     prompt_mask[piece, -width:],
                     sampling,
                     max_new_tokens=limit,
-                    eos=ends,
+                    eos=torch.tensor(self._chat.ends, device=self.device),
                     pad=self.tokenizer.pad_token_id,
                     chances=chances[piece],
                     share_prompts=self._roles.share_prompts,
@@ -241,8 +240,7 @@ class HFPolicy(Policy):
 
     def _texts(self, sequences: Sequences) -> tuple[str, ...]:
         lengths = sequences.response_mask.sum(1).tolist()
-        rows = [row[:length] for row, length in zip(sequences.response_ids.tolist(), lengths, strict=True)]
-        return self._chat.texts(rows)
+        return self._chat.texts([row[:end] for row, end in zip(sequences.response_ids.tolist(), lengths, strict=True)])
 
     # --- log-probabilities ---
 
@@ -356,15 +354,17 @@ class HFPolicy(Policy):
             base = self._roles.named_parameters(name)
         if init_from in self._scalars:  # on a shared trunk too: what it reads there is near what the other role reads
             head.load_state_dict(self._scalars[init_from].head.state_dict())
-        run = lambda sequences: self._states(trunk, sequences)  # noqa: E731
-        self._scalars[name] = HFScalarRole(run, base, head, self._pieces, reads_policy=trunk == POLICY)
-        return self._scalars[name]
+        own = HFScalarRole(partial(self._states, trunk), base, head, self._pieces, reads_policy=trunk == POLICY)
+        return self._scalars.setdefault(name, own)
 
     def scalars(self) -> tuple[str, ...]:
         return tuple(self._scalars)
 
     def trainable(self) -> list[nn.Parameter]:
         return list(self._roles.named_parameters(POLICY).values())
+
+    def as_transformers(self, role: str = POLICY) -> PreTrainedModel:
+        return without(self._roles.lend(role), self._suppressed)
 
     # --- saving ---
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,10 @@ class Roles(ABC):
     @abstractmethod
     def use(self, role: str) -> Model:
         """The model as `role`, in evaluation mode (dropout is off in every role: old and new log-probabilities agree)."""
+
+    @abstractmethod
+    def lend(self, role: str) -> Model:
+        """The model as `role`, an object of its own over the same tensors: what is done to it the roles do not notice."""
 
     @contextlib.contextmanager
     def sampling(self, role: str) -> Iterator[Model]:
@@ -98,6 +103,9 @@ class CopiedRoles(Roles):
     def use(self, role: str) -> Model:
         return self._models[role]
 
+    def lend(self, role: str) -> Model:
+        return sharing_tensors(self._models[role], self._models[role])
+
     def add(self, role: str, init_from: str, *, trainable: bool) -> None:
         self._models[role] = copy.deepcopy(self._models[init_from]).requires_grad_(trainable).eval()
 
@@ -116,6 +124,14 @@ class CopiedRoles(Roles):
 
     def plain(self) -> Model:
         return self._models[POLICY]
+
+
+T = TypeVar("T")
+
+
+def sharing_tensors(thing: T, model: nn.Module) -> T:
+    """A copy of `thing`, which holds `model`, with the very parameters and buffers of the model."""
+    return copy.deepcopy(thing, {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())})
 
 
 def require_same_weights(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:

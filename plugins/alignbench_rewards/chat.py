@@ -88,7 +88,7 @@ def read_key(config: JudgeConfig) -> str:
 
 
 class ChatClient:
-    """Questions to one model, several at once. Safe to use from one thread."""
+    """Questions to one model, several at once. Several threads may ask."""
 
     def __init__(self, config: JudgeConfig, seeds: Seeds) -> None:
         self._config, self._seeds, self._key = config, seeds, read_key(config)

@@ -136,6 +136,10 @@ class JudgeReward(RewardSource):
         read_key(config)
         read_rubric(config)
 
+    @classmethod
+    def asks_elsewhere(cls, config: JudgeConfig) -> bool:
+        return True
+
     def fingerprint(self) -> str:
         return self._judge.fingerprint()
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
 import sys
-import textwrap
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +15,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
 from alignbench.app.config import Settings  # noqa: E402
-from alignbench.app.options import sections  # noqa: E402
+from alignbench.app.options import docstrings, sections  # noqa: E402
 from alignbench.bounds import in_words, number, ranges  # noqa: E402
 from alignbench.plugins import Kind, registry  # noqa: E402
 
@@ -39,27 +36,6 @@ KEYS = {
 """Where the options of a kind stand, where that is not its own name."""
 
 
-def told(schema: type) -> dict[str, str]:
-    """What is said of each option: the docstring below it, in the class that says it last."""
-    found: dict[str, str] = {}
-    for of in reversed(schema.__mro__):
-        if not dataclasses.is_dataclass(of):
-            continue
-        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(of))).body
-        assert isinstance(definition, ast.ClassDef)
-        for field, below in zip(definition.body, definition.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(below, ast.Expr)
-                and isinstance(below.value, ast.Constant)
-            ):
-                text = " ".join(str(below.value.value).split())
-                name = ast.unparse(field.target)
-                if not (text.startswith("As in ") and text.endswith("Config.") and name in found):
-                    found[name] = text
-    return found
-
-
 def default(field: dataclasses.Field[object]) -> str:
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     words = {None: "null", True: "true", False: "false", "": "empty"}
@@ -70,7 +46,7 @@ def default(field: dataclasses.Field[object]) -> str:
 
 
 def rows(schema: type) -> Iterator[str]:
-    said, hints, known = told(schema), typing.get_type_hints(schema), ranges(schema)
+    said, hints, known = docstrings(schema), typing.get_type_hints(schema), ranges(schema)
     for field in dataclasses.fields(schema):
         if dataclasses.is_dataclass(field.default_factory):
             continue  # it has a table of its own

@@ -124,6 +124,27 @@ def test_a_run_killed_while_it_measures_a_point_measures_it_when_it_goes_on(
     assert measured(only(tmp_path / "runs")) == measured(whole)
 
 
+def length_in_letters(prompt: str, response: str) -> float:
+    return float(len(response))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_judge_is_asked_at_every_point_where_that_is_wanted(wanted: bool, small: Command, tmp_path: Path) -> None:
+    judge = ("reward@judge=function", f"judge.target={__name__}:length_in_letters", f"eval.points.judge={wanted}")
+    families = ("eval.families=[helpfulness,optimization]", "eval.points.families=[helpfulness]")
+    assert small(*OPTIONS, *POINTS, *judge, *families).code == 0
+    directory = only(tmp_path / "runs")
+    assert "helpfulness/judge_reward" in records(directory)[0]["metrics"], "the end is judged in any case"
+    points = [point["metrics"].get("helpfulness/judge_reward") for point in lines(directory / "points.jsonl")]
+    if not wanted:
+        assert points == [None, None, None]
+        return
+    said = lines(directory / "points-generations.jsonl")
+    scored = read_parquet((directory / "points.parquet").read_bytes()).rows(named=True)
+    judged = {(r["update"], r["example"]): r["value"] for r in scored if r["metric"] == "helpfulness/judge_reward"}
+    assert all(judged[line["update"], line["prompt"]] == len(line["response"]) for line in said) and said
+
+
 def test_what_is_not_trained_has_no_points(command: Command, tmp_path: Path) -> None:
     sizes = [option for option in SMALL if not option.startswith("algo.")]
     assert command(*sizes, "algo=best_of_n", "algo.n=2", "eval.every=1", "reward.updates=2").code == 0

@@ -24,6 +24,7 @@ from alignbench import (
 )
 from alignbench.pipeline.experience import Batch, reference_logprobs
 from alignbench.plugins import Component, Kind, registry
+from alignbench.testing.checks import declined
 from alignbench.testing.config import CONTRACTS, WIRING
 from tests import tiny
 
@@ -48,7 +49,7 @@ def test_every_kind_has_a_contract_and_a_component() -> None:
 def small(component: Component, **changes: Any) -> OptimizerConfig:
     """The algorithm's defaults at a small size; groups of responses keep theirs."""
     size = {"updates": 4, "batch_size": len(tiny.PROMPTS) * responses(component.config())}
-    size |= {"micro_batch_size": 5, "learning_rate": 1e-2}
+    size |= {"micro_batch_size": 5, "learning_rate": 1e-2, "adam_eps": 1e-5}
     return dataclasses.replace(component.config(), **(size | changes))  # type: ignore[call-overload]
 
 
@@ -133,6 +134,8 @@ def all_parameters(policy: tiny.HFPolicy) -> list[torch.nn.Parameter]:
 
 @every_algorithm
 def test_micro_batches_change_memory_alone(component: Component) -> None:
+    if reason := declined(component).get("micro_batches_change_memory_alone"):
+        pytest.skip(f"declined: {reason}")
     whole, pieces = Trial(component, micro_batch_size=64), Trial(component, micro_batch_size=5)
     one, other = whole.update(), pieces.update()
     assert one.optimizer_steps == other.optimizer_steps

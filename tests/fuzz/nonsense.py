@@ -70,6 +70,13 @@ NONSENSE: dict[str, str] = {
         algo.clip_ratio=-0.1 algo.epochs=2+algo.clip_ratio=0 algo.std_eps=-1 algo.std_eps=nan algo.std_eps=1e300 algo.kl_in=nope
         algo.kl_estimator=k9 algo.kl_estimator=k1 algo.length_normalisation=nope algo.missing_eos_penalty=nan
         """,
+    "algo=dapo": "algo.clip_ratio_high=0 algo.overlong_buffer=0 algo.overlong_buffer=1.5 algo.overlong_penalty=-1 algo.leave_out_flat=perhaps",
+    "algo=gspo": "algo.clip_ratio_high=nan algo.kl_estimator=k1 algo.length_normalisation=token",
+    "algo=cispo": "algo.ratio_limit=0 algo.ratio_limit=nan algo.clip_ratio=0.2",
+    "algo=sapo": "algo.gate_positive=0 algo.gate_negative=-1 algo.gate_negative=inf",
+    "algo=reinforce_pp": "algo.samples_per_prompt=0 algo.kl_in=loss algo.clip_ratio=0",
+    "algo=reinforce_pp_baseline": "algo.samples_per_prompt=1 algo.kl_in=nope",
+    "algo=maxrl": "algo.success_above=nan algo.success_above=1e300 algo.samples_per_prompt=1",
     "algo=rloo": "algo.samples_per_prompt=1 algo.kl_coef=-0.1 algo.updates=0 algo.minibatches=5 algo.temperature=nan",
     "algo=best_of_n": "algo.n=1 algo.n=0 algo.n=-8 algo.n=2.5 algo.n=1e12 algo.n=1000000000000",
     "algo=rejection_sampling": "algo.samples_from=nobody algo.samples_per_prompt=1 algo.batch_size=4 algo.batch_size=100",

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 from alignbench_group.groups import Experience
-from alignbench_group.grpo import group_advantages, grpo_loss
+from alignbench_group.grpo import clipped_tokens
+from alignbench_group.relative import group_advantages, with_kl
 from alignbench_group.rloo import leave_one_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,7 +81,8 @@ def random_part(seed: int) -> Experience:
     old, ref = (torch.randn(3, 4, generator=generator, dtype=torch.float64).masked_fill(~mask, 0.0) for _ in range(2))
     advantages = torch.randn(3, generator=generator, dtype=torch.float64)
     sampler = torch.rand(3, 4, generator=generator, dtype=torch.float64) + 0.5
-    return Experience(Sequences(ids[:, :1], mask[:, :1], ids, mask), old, ref, advantages, sampler)
+    counted = torch.ones(3, dtype=torch.bool)
+    return Experience(Sequences(ids[:, :1], mask[:, :1], ids, mask), old, ref, advantages, sampler, counted)
 
 
 @pytest.mark.parametrize("estimator", ["k2", "k3"])
@@ -90,7 +92,7 @@ def test_the_loss_and_its_gradient_token_by_token(estimator: str, seed: int) -> 
     part, weights, beta, eps = random_part(seed), torch.tensor([0.25, 1.0, 2.0], dtype=torch.float64), 0.3, 0.2
     noise = torch.randn(3, 4, generator=torch.Generator().manual_seed(seed + 99), dtype=torch.float64)
     new = (part.logprobs + 0.3 * noise).requires_grad_()
-    found = grpo_loss(new, part, weights, eps, beta, estimator)
+    found = with_kl(clipped_tokens(new, part, weights, eps, None), new, part, weights, beta, estimator)
     found.total.backward()
 
     total, clipped, tokens = 0.0, 0, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from alignbench_group.config import GRPOConfig, RLOOConfig
 from alignbench_group.groups import Experience
-from alignbench_group.grpo import GRPO, grpo_loss
+from alignbench_group.grpo import GRPO, clipped_tokens
+from alignbench_group.relative import with_kl
 from alignbench_group.rloo import RLOO
 from torch import Tensor
 
@@ -60,7 +62,12 @@ class Table:
         for _ in range(steps):
             new = self.logprobs()
             experience = Experience(
-                sequences, new.detach(), ref, torch.zeros(len(ref), dtype=torch.float64), torch.ones_like(ref)
+                sequences,
+                new.detach(),
+                ref,
+                torch.zeros(len(ref), dtype=torch.float64),
+                torch.ones_like(ref),
+                torch.ones(len(ref), dtype=torch.bool),
             )
             (gradient,) = torch.autograd.grad(loss(new, experience), self.logits)
             chosen = torch.zeros_like(self.logits)
@@ -84,12 +91,11 @@ def grpo_ascent(config: GRPOConfig, world: ExactProblem, row: int, k: float = fl
         centred = (rewards - (p * rewards).sum()) * (1 - 1 / k)
         if config.scale_by_std:
             centred = centred / ((p * centred**2).sum().sqrt() + config.std_eps)
-        part = Experience(
-            experience.sequences, experience.logprobs, experience.ref_logprobs, centred, experience.weights
-        )
+        part = dataclasses.replace(experience, advantages=centred)
         weights = p / table.mask.sum(1) if config.length_normalisation == "response" else p
         kl_coef = config.kl_coef if config.kl_in == "loss" else 0.0
-        return grpo_loss(new, part, weights, config.clip_ratio, kl_coef, config.kl_estimator).total
+        found = clipped_tokens(new, part, weights, config.clip_ratio, config.clip_ratio_high)
+        return with_kl(found, new, part, weights, kl_coef, config.kl_estimator).total
 
     return table.ascend(loss)
 

@@ -305,7 +305,7 @@ def test_impossible_settings_are_refused(schema: type[GroupConfig], changes: dic
     [
         ({"kl_in": "rewards"}, "Did you mean 'reward'"),
         ({"kl_estimator": "k4"}, "Choices: k1, k2, k3"),
-        ({"length_normalisation": "token"}, "Choices: none, response"),
+        ({"length_normalisation": "tokens"}, "Choices: none, response, token"),
         ({"std_eps": 0.0}, "std_eps"),
         ({"kl_estimator": "k1"}, "expected gradient is 0"),
     ],

@@ -11,7 +11,7 @@ from alignbench import Direction, ExampleScore, MetricSpec, UserError
 from alignbench.results.compared.overoptimisation import Fit, Form, courses, decline, distances, fit_points, warned
 from alignbench.results.compared.statistics import clustered_stderr, summarise
 from alignbench.results.compared.table import GOLD, PROXY, build_table
-from alignbench.results.compared.training_points import KL, Points, Trajectory, trajectory
+from alignbench.results.compared.training_points import JUDGED, KL, Points, Trajectory, trajectory
 from alignbench.results.disk.runs import StoredRun, find_runs
 from alignbench.results.shown.plots import draw
 from tests.results.on_disk import compare as main
@@ -258,6 +258,20 @@ class TestFiles:
         Points(tmp_path).add(0, {}, [ExampleScore(KL, "p0", 1.0)], (), 1.0)
         assert trajectory(self.run(tmp_path)).updates == (0,)
         assert trajectory(self.run(tmp_path)).gold is None
+
+    def test_where_the_truth_is_not_known_a_judge_stands_for_it_and_it_is_said(self, tmp_path, capsys):
+        path = write_run(tmp_path, "ppo", {"kl_coef": 0.0})
+        for i, value in enumerate((1.0, 2.0, 0.5)):
+            spread = [(m, f"p{j}", value + 0.1 * j) for m in (JUDGED, KL) for j in range(5)]
+            Points(path).add(10 * i, {}, [ExampleScore(*row) for row in spread], (), 1.0)
+        found = trajectory(self.run(path))
+        assert found.gold_name == JUDGED and found.gold.mean(1).tolist() == pytest.approx([1.2, 2.2, 0.7])
+        assert main([str(tmp_path), "--overoptimisation"]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert f"The gold reward is {JUDGED}" in out and "Peak of the gold reward: update 10" in out
+        known = [ExampleScore(GOLD, f"p{j}", 3.0) for j in range(5)]
+        Points(path).add(0, {}, [*known, *(ExampleScore(*row) for row in spread)], (), 1.0)
+        assert trajectory(self.run(path)).gold_name == GOLD, "the truth goes before it"
 
     def test_only_prompts_that_every_point_has_count(self, tmp_path):
         gold = np.arange(21.0).reshape(7, 3)

@@ -15,9 +15,9 @@ from alignbench.results.compared.overoptimisation import Fit, Form, fit
 from alignbench.results.compared.table import Table
 from alignbench.results.shown.plots import draw
 from alignbench.results.shown.plots.data import training
-from alignbench.results.shown.plots.style import PALETTE, Plot, Styles
+from alignbench.results.shown.plots.style import PALETTE, PALETTE_ON_DARK, SFT_COLOUR, SFT_ON_DARK, Plot, Styles
 from alignbench.results.shown.plots.text import shown
-from tests.results.synthetic import ALPHA, BETA, HOSTILE, SFT_GOLD, difference, gold, read, write_run, write_sweep
+from tests.results.synthetic import ALPHA, BETA, HOSTILE, difference, gold, read, write_run, write_sweep
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,10 @@ class TestFrontier:
         assert len(curves) == 2
         for (x, y), kind in zip([curve[100] for curve in curves], (True, False), strict=True):
             assert y == pytest.approx(gold(x, best_of_n=kind), abs=0.05)
-        assert all(curve[0][1] == pytest.approx(SFT_GOLD, abs=0.02) for curve in curves)
+        for curve, name in zip(curves, ("best_of_n", "ppo"), strict=True):  # only where points lie
+            rows = [row for row in table.rows if row.label[0] == name]
+            kl = [(row.cells.get("optimization/kl") or row.cells["optimization/kl_bound"]).value for row in rows]
+            assert (curve[0][0], curve[-1][0]) == pytest.approx((math.sqrt(min(kl)), math.sqrt(max(kl))))
 
     def test_the_best_of_any_policy_is_drawn_once_for_each_reward(self, tmp_path):
         one, other = write_run(tmp_path, "ppo", seed=0), write_run(tmp_path, "dpo", seed=0)
@@ -164,6 +167,34 @@ class TestTraining:
         reward = plots(tmp_path)["training"].figure.axes[0]
         assert reward.get_title(loc="left") == "reward" and len(reward.get_lines()) == 1
 
+    def test_a_band_ends_where_the_figure_does(self, tmp_path):
+        for seed, kl in enumerate((0.01, 0.02, 0.5)):  # half an interval is more than the mean
+            path = write_run(tmp_path, "ppo", seed=seed, updates=2) / "train.jsonl"
+            lines = [{**json.loads(line), "kl": kl} for line in path.read_text().splitlines()]
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        figure = plots(tmp_path)["training"].figure
+        (axes,) = [axes for axes in figure.axes if axes.get_title(loc="left") == "KL"]
+        (band,) = axes.collections
+        assert band.get_paths()[0].vertices[:, 1].min() == 0.0
+
+    def test_what_an_algorithm_did_not_log_is_said(self, tmp_path):
+        write_run(tmp_path, "ppo", updates=3)
+        write_run(tmp_path, "best_of_n", bound=True)
+        path = write_run(tmp_path, "dpo", updates=3) / "train.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "reward"}) + "\n" for line in lines))
+        notes = plots(tmp_path)["training"].notes
+        assert "No line of dpo: its stage logs no reward." in notes
+        assert "No line, for its stage logged no update in train.jsonl: best_of_n." in notes
+
+    def test_figures_beyond_the_first_three_have_a_picture_of_their_own(self, tmp_path):
+        write_run(tmp_path, "ppo", updates=3)
+        found = plots(tmp_path)
+        titles = [
+            [axes.get_title(loc="left") for axes in found[name].figure.axes] for name in ("training", "training_more")
+        ]
+        assert titles == [["reward", "KL", "entropy"], ["loss"]]
+
     def test_only_the_algorithms_own_stage_and_whole_lines_count(self, tmp_path):
         path = write_run(tmp_path, "ppo", updates=2) / "train.jsonl"
         with path.open("a") as file:
@@ -189,6 +220,32 @@ class TestTraining:
         assert thin.mean[0] == pytest.approx(np.mean([1 / i for i in range(1, 11)])) and thin.updates[0] == 5.5
 
 
+EYES = (
+    np.eye(3),
+    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+)
+"""Normal, and without the first, second or third kind of cones: Machado, Oliveira & Fernandes 2009, severity 1."""
+
+
+def linear(colour: str) -> np.ndarray:
+    c = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def oklab(colours: np.ndarray) -> np.ndarray:
+    """Of linear sRGB (Ottosson 2020)."""
+    cones = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]]  # fmt: skip
+    lab = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099], [0.0259040371, 0.7827717662, -0.8086757660]]  # fmt: skip
+    return np.cbrt(np.clip(colours, 0, 1) @ np.array(cones).T) @ np.array(lab).T
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted(float(linear(colour) @ [0.2126, 0.7152, 0.0722]) for colour in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
 class TestLook:
     def test_an_algorithm_has_one_colour_in_all_plots(self, sweep):
         table = sweep
@@ -205,6 +262,32 @@ class TestLook:
         fewer = [row for row in table.rows if " ".join(row.label) != "ppo kl_coef=0.09"]
         other = Styles.of(dataclasses.replace(table, rows=tuple(reversed(fewer))))
         assert all(other[row].colour == Styles.of(table)[row].colour for row in fewer)
+
+    def test_each_of_few_algorithms_has_a_colour_and_a_marker_of_its_own_in_all_plots(self, tmp_path):
+        for name in ("ppo", "dpo", "rloo"):
+            write_run(tmp_path, name, updates=8)
+        table = read(tmp_path)
+        looks = {row.label[0]: (Styles.of(table)[row].colour, Styles.of(table)[row].marker) for row in table.rows}
+        assert [len(set(part)) for part in zip(*looks.values(), strict=True)] == [4, 4]
+        for plot in filter(
+            lambda plot: plot.figure, draw(table, [difference((name,)) for name in ("ppo", "dpo", "rloo")])
+        ):
+            for axes in plot.figure.axes:
+                for line in axes.get_lines():
+                    name = str(line.get_label())
+                    if name in looks and line.get_marker() != "None":
+                        assert (line.get_color(), line.get_marker()) == looks[name], plot.name
+
+    @pytest.mark.parametrize(
+        ("palette", "ground"), [((*PALETTE, SFT_COLOUR), "#ffffff"), ((*PALETTE_ON_DARK, SFT_ON_DARK), "#15171a")]
+    )
+    def test_any_two_colours_are_told_apart_by_any_eyes_on_either_ground(self, palette, ground):
+        seen = [oklab(np.array([linear(colour) for colour in palette]) @ np.array(eyes).T) for eyes in EYES]
+        for colours in seen:
+            apart = np.linalg.norm(colours[:, None] - colours[None], axis=2)[np.triu_indices(len(palette), 1)]
+            assert round(apart.min(), 2) >= 0.08
+        for colour in palette:
+            assert contrast(colour, ground) >= 3, colour  # of graphical objects, WCAG 2.2, 1.4.11
 
     def test_rows_of_one_algorithm_and_algorithms_of_one_colour_differ_in_marker(self, sweep):
         table = sweep
@@ -234,6 +317,29 @@ class TestForest:
         unknown = difference(label(table, "dpo"), value=0.5, low=math.nan, high=math.nan)
         (axes,) = draw(table, [unknown])[1].figure.axes
         assert any(list(line.get_xdata()) == [0.5, 0.5] for line in axes.get_lines())
+
+    def test_an_interval_ends_where_the_metric_does(self, sweep):
+        row = label(sweep, "dpo")
+        found = [
+            difference(row, metric=m, low=-3.0, high=3.0) for m in ("helpfulness/gold_reward", "diversity/distinct_2")
+        ]
+        reward, share = draw(sweep, found)[1].figure.axes
+        assert any(list(line.get_xdata()) == [-3.0, 3.0] for line in reward.get_lines())
+        assert any(list(line.get_xdata()) == [-1.0, 1.0] for line in share.get_lines())
+
+    def test_a_row_without_a_mark_is_said(self, sweep):
+        dpo, best = label(sweep, "dpo"), label(sweep, "best_of_n")
+        found = [difference(dpo), difference(best), difference(dpo, metric="diversity/entropy")]
+        (note,) = draw(sweep, found)[1].notes
+        assert "Not compared in entropy" in note and note.endswith(f": {' '.join(best)}.")
+
+    def test_primary_metrics_and_others_have_a_picture_each(self, sweep):
+        row = label(sweep, "dpo")
+        found = [difference(row), difference(row, metric="optimization/kl", significant=False, primary=False)]
+        by_name = {plot.name: plot for plot in draw(sweep, found)}
+        titles = [by_name[name].figure.axes[0].get_title(loc="left") for name in ("differences", "exploratory")]
+        assert titles == ["helpfulness\ngold reward ↑", "optimization\nKL"]
+        assert "nothing is tested" in by_name["exploratory"].text
 
     def test_an_interval_without_training_noise_is_said(self, sweep):
         both = [difference(label(sweep, "dpo")), difference(label(sweep, "ppo"), over_seeds=False)]

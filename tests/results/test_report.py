@@ -1,12 +1,14 @@
 """The HTML report: complete in itself, text stays text, and a real browser shows it."""
 
 import base64
+import dataclasses
 import hashlib
 import importlib.util
 import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,12 +19,14 @@ from alignbench.commands import compare
 from alignbench.results.compared.table import build_table
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import find_runs
-from alignbench.results.shown import generations, report
+from alignbench.results.shown import few, generations, report
 from alignbench.results.shown.plots.text import shown
 from tests.results.synthetic import HOSTILE, difference, read, write_run
 
-PLOTS = 6 + (importlib.util.find_spec("alignbench_example") is not None)
-"""Of the report's own; the example plugin has a section with one more, where it is installed."""
+IMAGES = int(importlib.util.find_spec("alignbench_example") is not None)
+"""The example plugin has a section with one, where it is installed."""
+PANELS = 11
+"""Of the report's own plots, for runs of `write_run`: frontier 2, differences 1, training 3 and 1 more, sycophancy, diversity, cost."""
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "img", "br", "input", "link"}
 
@@ -105,6 +109,7 @@ class TestSelfContained:
         ]
         for tag, attributes, _ in parsed.elements:
             for key, value in attributes.items():
+                assert "url(" not in (value or "")
                 if key in ("src", "href"):
                     assert value.startswith("data:image/svg+xml;base64," if tag == "img" else "#"), (tag, value[:40])
                 assert not key.startswith("on") and key != "style"
@@ -125,11 +130,22 @@ class TestSelfContained:
         assert not policy
 
     def test_every_plot_is_an_svg(self, plain):
-        images = Parsed(plain[1]).all("img")
-        assert len(images) == PLOTS
+        parsed = Parsed(plain[1])
+        images, panels = parsed.all("img"), parsed.all("svg", class_="panel")
+        assert len(images) == IMAGES and len(panels) == PANELS
         for attributes, _ in images:
             assert base64.b64decode(attributes["src"].partition(",")[2]).lstrip().startswith(b"<?xml")
             assert attributes["alt"]
+        assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes, _ in panels)
+
+    def test_plots_wear_the_page_s_colours(self, plain):
+        """No colour is fixed in them, so that one drawing serves on light and on dark ground."""
+        svgs = re.findall(r'<svg class="(?:panel|key)".*?</svg>', plain[1], re.DOTALL)
+        colours = {colour for svg in svgs for colour in re.findall(r'(?:fill|stroke)="([^"]+)"', svg)}
+        (style,) = Parsed(plain[1]).all("style")
+        defined = set(re.findall(r"(--\w+): light-dark\(", style[1]))
+        assert {"var(--ink)", "var(--row0)", "var(--sft)"} <= colours
+        assert {colour for colour in colours if colour != "none"} <= {f"var({name})" for name in defined}
 
 
 class TestContent:
@@ -159,13 +175,48 @@ class TestContent:
         assert text.count("data.component") == 1 and text.count("algo.kl_coef") == 1
         assert "torch" in text and "c0ffee" in text
 
+    def test_of_thousands_of_rows_some_of_each_algorithm_are_shown(self, tmp_path):
+        for name in ("ppo", "dpo", "rloo"):
+            write_run(tmp_path, name, updates=1)
+        table = read(tmp_path)
+        sft, *trained = table.rows
+        many = [
+            dataclasses.replace(row, label=(*row.label, f"kl_coef={i}"))
+            for row in trained
+            for i in range(1500 if row.label[0] == "ppo" else 3 if row.label[0] == "dpo" else 500)
+        ]
+        large = dataclasses.replace(table, rows=(sft, *many))
+        shown, kept = few.few(large, [difference(many[0].label), difference(many[0].label, baseline=many[7].label)])
+        of = Counter(row.label[0] for row in shown.rows)
+        assert of == {"sft": 1, "dpo": 3, "ppo": 20, "rloo": 20}
+        assert ("ppo", "kl_coef=0") in {row.label for row in shown.rows} >= {("ppo", "kl_coef=1499")}
+        assert [d.baseline for d in kept] == [("sft",)]
+        page = report.page([], large, [])
+        assert "44 of 2004 rows are shown" in page and len(page) < 3_000_000
+        assert few.few(table, []) == (table, [])
+
+    def test_why_there_is_no_verdict_is_said(self, tmp_path):
+        write_run(tmp_path, "ppo", has_gold=False, updates=1)
+        table = read(tmp_path)
+        alone = dataclasses.replace(table, rows=table.rows[1:])
+        for each, found, why in (
+            (alone, [], "it takes two rows"),
+            (table, [], "no two rows were compared in a primary metric"),
+            (table, [difference(("ppo",), metric="optimization/kl")], "do not belong in one table"),
+        ):
+            assert why in report.page([], each, found)
+        said = dataclasses.replace(table, verdict=("ppo is <b>better</b>.",))
+        page = report.page([], said, [])
+        assert "There is no verdict" not in page and "ppo is &lt;b&gt;better&lt;/b&gt;." in page
+
     def test_no_run_at_all_still_makes_a_page(self):
         assert "No finished run." in report.page([], build_table([]), [])
 
 
 class TestSideBySide:
     def test_prompts_and_responses_are_those_of_the_run(self, plain):
-        (data, _) = [json.loads(text) for _, text in Parsed(plain[1]).all("script", type="application/json")] + [None]
+        ((_, text),) = Parsed(plain[1]).all("script", type="application/json")
+        data = json.loads(text)["generations"]
         assert data["columns"] == ["sft", "ppo"]
         assert len(data["prompts"]) == generations.MOST_PROMPTS < 50
         town = data["prompts"][0]["messages"][0][1].split()[-2]
@@ -207,7 +258,7 @@ class TestHostile:
     def test_no_element_comes_from_a_run(self, hostile):
         parsed = Parsed(hostile)
         tags = [tag for tag, _, _ in parsed.elements]
-        assert tags.count("script") == 2 and tags.count("style") == 1 and tags.count("img") == PLOTS
+        assert tags.count("script") == 2 and tags.count("style") == 1 and tags.count("img") == IMAGES
         assert all(attributes["src"].startswith("data:") for attributes, _ in parsed.all("img"))
         assert not [key for _, attributes, _ in parsed.elements for key in attributes if key.startswith("on")]
         assert "b" not in {
@@ -223,7 +274,10 @@ class TestHostile:
         ((_, data),) = Parsed(hostile).all("script", type="application/json")
         assert not set(data) & set("<>&") and data.isascii()
         responses = [
-            r["text"] for prompt in json.loads(data)["prompts"] for column in prompt["responses"] for r in column
+            r["text"]
+            for prompt in json.loads(data)["generations"]["prompts"]
+            for column in prompt["responses"]
+            for r in column
         ]
         for given in HOSTILE:
             assert any(text.startswith(shown(given)) for text in responses)
@@ -237,7 +291,7 @@ class TestHostile:
 class TestFiles:
     def test_compare_writes_it(self, plain, tmp_path):
         assert compare.main([str(plain[0]), "--output", str(tmp_path / "table.html")]) == 0
-        assert "Side by side" in (tmp_path / "table.html").read_text(encoding="utf-8")
+        assert "side by side" in (tmp_path / "table.html").read_text(encoding="utf-8")
 
     def test_a_report_that_cannot_be_written_is_one_line(self, plain, tmp_path):
         (tmp_path / "file").write_text("")
@@ -261,7 +315,7 @@ class TestFiles:
 
     def test_plots_are_saved_as_png_and_svg(self, plain, tmp_path):
         written = report.save_plots(read(plain[0]), [difference(("ppo",))], tmp_path / "new" / "plots")
-        names = ["frontier", "differences", "sycophancy", "diversity", "cost", "training"]
+        names = ["frontier", "differences", "training", "sycophancy", "diversity", "cost", "training_more"]
         assert [path.name for path in written] == [f"{name}.{kind}" for name in names for kind in ("png", "svg")]
         for path in written:
             assert path.read_bytes().startswith(b"\x89PNG" if path.suffix == ".png" else b"<?xml")
@@ -285,16 +339,20 @@ class TestBrowser:
 
     def test_it_opens_and_draws_everything(self, plain, tmp_path):
         ((root, _),) = self.opened(plain[1], tmp_path).all("html")
-        assert root == {"lang": "en", "data-script": "done", "data-plots": str(PLOTS)}  # and no data-errors
+        assert root == {"lang": "en", "data-script": "done", "data-plots": str(PANELS + IMAGES)}  # and no data-errors
 
     def test_hostile_text_is_seen_and_does_nothing(self, hostile, tmp_path):
         parsed = self.opened(hostile, tmp_path)
         ((root, _),) = parsed.all("html")
-        assert root == {"lang": "en", "data-script": "done", "data-plots": str(PLOTS)}
+        assert root == {
+            "lang": "en",
+            "data-script": "done",
+            "data-plots": str(hostile.count('<svg class="panel"') + IMAGES),
+        }
         cards = [text for attributes, text in parsed.all("bdi") if attributes.get("class") == "said"]
         for given in HOSTILE:
             assert any(text.startswith(shown(given)) for text in cards), given
-        assert len(parsed.all("script")) == 2 and len(parsed.all("img")) == PLOTS
+        assert len(parsed.all("script")) == 2 and len(parsed.all("img")) == IMAGES
 
     def test_a_script_that_got_in_would_be_blocked_and_seen(self, plain, tmp_path):
         """The check of the other tests can fail."""

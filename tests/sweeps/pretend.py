@@ -35,6 +35,7 @@ def _carry_out(config: RunConfig, begun: lifecycle.Begun) -> None:
         if config.seed == 13:
             raise UserError("seed 13 fails.")
         metrics = {METRIC: Metric(goodness(config.algo.config.learning_rate), 0.1, 1, Direction.HIGHER)}
+        metrics["optimization/kl"] = Metric(1e3 * config.algo.config.learning_rate, 0.1, 1, Direction.NEITHER)
         if threads := _threads():
             metrics["pretend/threads"] = Metric(threads, math.nan, 1, Direction.NEITHER)
         lifecycle.finish(

@@ -15,7 +15,10 @@ from alignbench import UserError
 from alignbench.app import compose, sweeps
 from alignbench.app.config import RunConfig
 from alignbench.app.sweeps import Report
+from alignbench.app.telling import Verbosity
 from alignbench.errors import AlignbenchError
+from alignbench.hookspecs import RunStep
+from alignbench.plugins import registry
 from alignbench.results.disk.record import Status
 from tests.sweeps.pretend import pretend
 
@@ -34,9 +37,9 @@ class Sweep:
             raise self.raises[config.seed]
         pretend(config)
 
-    def run(self, *arguments: str) -> None:
+    def run(self, *arguments: str, verbosity: Verbosity = Verbosity.NORMAL) -> None:
         places = (f"results_dir={self.folder / 'runs'}", f"hydra.sweep.dir={self.folder / 'sweep'}")
-        compose.main(self.task, ["-m", *places, *arguments])
+        compose.main(self.task, ["-m", *places, *arguments], verbosity)
 
 
 @pytest.fixture
@@ -46,12 +49,54 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
 
 
 def test_one_table_at_the_end(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep.run("seed=0,1", "algo.learning_rate=1e-3,1e-2")
+    sweep.run("seed=0,1", "algo.updates=2,3")  # budgets that a sweep varies are what it compares
     out, err = capsys.readouterr()
     assert out.count(TITLE) == 1
-    assert "learning_rate=0.01" in out
+    assert "updates=3" in out
     assert "Not in the table" not in out
-    assert err == ""
+    assert err.splitlines() == [
+        f"run {i + 1} of 4, seed={seed} algo.updates={updates}"
+        for i, (seed, updates) in enumerate([(0, 2), (0, 3), (1, 2), (1, 3)])
+    ]
+
+
+def test_settings_that_cannot_be_compared_have_a_table_each(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep.run("eval.samples=2,3")
+    out = capsys.readouterr().out
+    assert out.count(TITLE) == 2
+    assert (
+        "2 tables, for numbers of different settings cannot be compared:\n  other evaluation settings, eval.samples"
+        in out
+    )
+
+
+def test_a_sweep_tells_how_long_the_rest_will_take_by_the_runs_that_it_trained() -> None:
+    sweep = sweeps.Sweep(jobs=12, varied=("algo", "seed"))
+    begins = Report(2, ("data=world", "algo=ppo", "seed=1"))
+    before = [Report(i, ("algo=ppo", f"seed={i}"), Status.FINISHED) for i in range(2)]
+    assert sweep.heading(begins, [*before, begins]) == "run 3 of 12, algo=ppo seed=1"
+    before = [dataclasses.replace(report, seconds=seconds) for report, seconds in zip(before, (30, 42), strict=True)]
+    assert sweep.heading(begins, [*before, begins]) == "run 3 of 12, algo=ppo seed=1, about 6 minutes left"
+    beside = [dataclasses.replace(begins, job=job) for job in (3, 4, 5)]
+    assert sweep.heading(begins, [*before, begins, *beside]).endswith("about 2 minutes left"), (
+        "four of them share the work"
+    )
+    assert dataclasses.replace(sweep, jobs=None).heading(begins, [*before, begins]) == "run 3, algo=ppo seed=1"
+
+
+def test_only_a_run_that_was_trained_tells_of_the_time(tmp_path: Path) -> None:
+    """A finished run that a sweep picks up takes none."""
+    for job, steps in enumerate((0, 1)):
+        with sweeps.reporting(tmp_path, job, ["seed=0"], own_process=True):
+            for update in range(steps):
+                registry().tell(RunStep(str(tmp_path), "ppo", update, {}))
+    assert [report.seconds is None for report in sweeps.read_reports(tmp_path)] == [True, False]
+
+
+def test_a_quiet_sweep_prints_its_table_alone(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep.run("seed=0,1", verbosity=Verbosity.QUIET)
+    out, err = capsys.readouterr()
+    assert (out.count(TITLE), err) == (1, "")
 
 
 def test_a_run_that_fails_is_in_the_table_and_stops_no_other(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +106,7 @@ def test_a_run_that_fails_is_in_the_table_and_stops_no_other(sweep: Sweep, capsy
     assert sweep.seeds == [0, 13, 1]
     out, err = capsys.readouterr()
     assert "s13-" in next(line for line in out.splitlines() if "failed, seed 13 fails." in line)
-    assert err == "alignbench: error: seed 13 fails.\n"
+    assert "alignbench: error: seed 13 fails." in err.splitlines()
 
 
 def test_a_job_that_never_became_a_run_is_named_by_what_sets_it_apart(
@@ -126,8 +171,8 @@ def test_a_worker_reports_where_the_command_line_was_and_survives_a_schedulers_s
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job = pickle.loads(pickle.dumps(compose.Job(pretend, "jobs-x")))
-    assert job.home == tmp_path
+    job = pickle.loads(pickle.dumps(compose.Job(pretend, sweeps.Sweep(jobs=3))))
+    assert (job.home, job.sweep.jobs) == (tmp_path, 3)
     with sweeps.reporting(tmp_path / "jobs", 0, ["seed=0"], own_process=False):
         raise KeyboardInterrupt
     assert Report.from_json((tmp_path / "jobs" / "0.json").read_text()).status is Status.INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from alignbench.app import compose
 from alignbench.app.compose import load_config
 from alignbench.app.tuning import check
 from alignbench.errors import AlignbenchError
+from alignbench.plugins import Kind, registry
 from tests.sweeps.pretend import METRIC, goodness, pretend
 from tests.sweeps.test_launchers import command, through
 
@@ -52,6 +54,20 @@ def test_a_grid_leaves_its_trials_and_the_best_settings(tmp_path: Path, capsys: 
     assert f"The best settings are in {path}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("limit", "rate"), [(0, 2e-3), (1.5, 1e-4), (0.05, 1e-5)])
+def test_of_trials_that_went_too_far_none_is_chosen(limit: float, rate: float, tmp_path: Path) -> None:
+    """A trial's KL is a thousand learning rates here: 2e-3 is the best, and 2 nats away."""
+    grid(tmp_path, "algo.learning_rate=2e-3,1e-4,1e-5", f"tune.kl_limit={limit}")
+    path = tmp_path / "sweep" / "found" / "tiny-ppo.yaml"
+    assert yaml.safe_load(path.read_text())["learning_rate"] == rate
+    assert (" within 1.5 nats of KL " in path.read_text()) == (limit == 1.5)
+
+
+def test_where_all_went_too_far_there_are_trials_and_no_settings(tmp_path: Path) -> None:
+    grid(tmp_path, "algo.learning_rate=2e-3,1e-4", "tune.kl_limit=0.01")
+    assert (tmp_path / "sweep" / "trials" / "tiny-ppo.csv").is_file() and not (tmp_path / "sweep" / "found").exists()
+
+
 def test_what_was_found_is_taken_by_a_comparison_and_by_its_own_algorithm_alone(tmp_path: Path) -> None:
     for algo in ("ppo", "dpo"):
         grid(tmp_path, f"algo={algo}", "algo.learning_rate=1e-3,3e-3", "seed=7")
@@ -62,6 +78,28 @@ def test_what_was_found_is_taken_by_a_comparison_and_by_its_own_algorithm_alone(
         line = [sys.executable, "-m", "alignbench", "--config-dir", str(found.parent), f"algo={algo}", "--cfg", "job"]
         shown = subprocess.run(line, capture_output=True, text=True, check=True)
         assert yaml.safe_load(shown.stdout)["algo"]["learning_rate"] == rate
+
+
+SPACES = {path.stem.removeprefix("tune_"): path for path in Path(compose.conf_dir()).glob("hydra/sweeper/tune_*.yaml")}
+
+
+def test_every_algorithm_of_this_distribution_has_a_space_to_search() -> None:
+    """But another library's trainers, which are held against ours at the same settings."""
+    own = {c.name for c in registry().of(Kind.ALGORITHM) if c.distribution == "alignbench"} - {"sft"}
+    assert set(SPACES) == {name for name in own if not name.startswith("trl_")}
+
+
+@pytest.mark.parametrize("algo", sorted(SPACES))
+def test_both_ends_of_a_space_are_settings_that_the_algorithm_takes(algo: str) -> None:
+    params = yaml.safe_load(SPACES[algo].read_text())["params"]
+    assert params.pop("algo") == algo
+    ends = {option: re.findall(r"[\d.]+(?:e-?\d+)?", space) for option, space in params.items()}
+    assert all(len(values) > 1 for values in ends.values())
+    for end in (0, -1):
+        chosen = [f"{option}={values[end]}" for option, values in ends.items()]
+        config = load_config([f"algo={algo}", *chosen]).algo.config
+        for option, values in ends.items():
+            assert getattr(config, option.removeprefix("algo.")) == float(values[end])
 
 
 def test_tuning_for_a_metric_is_no_other_row_of_the_table() -> None:

@@ -23,14 +23,17 @@ from alignbench.results.disk.runs import StoredRun
 
 PLOTS = {
     "frontier": "KL-gold frontier",
-    "differences": "Paired differences",
+    "differences": "Primary differences",
+    "training": "Training curves",
     "sycophancy": "Sycophancy",
     "diversity": "Diversity",
     "cost": "Cost",
     "overoptimisation": "Over-optimisation along training",
-    "training": "Training curves",
+    "exploratory": "Exploratory differences",
+    "training_more": "More training curves",
 }
 """Those of the report, by what a menu calls them; the report itself takes time to import."""
+OF_DIFFERENCES = ("differences", "exploratory")
 CELLS_ALONE = ("sycophancy", "diversity", "cost")
 """Of them those that read no file of a run."""
 Answer = Callable[[Snapshot, QueryParams], dict[str, Any]]
@@ -65,12 +68,12 @@ def routes(settings: PageSettings) -> list[BaseRoute]:
         found = library.recent.get(
             ("plot", snapshot.version, view, name),
             lambda: figures.plots(
-                selection.shown if name == "differences" else selection.table,
+                selection.shown if name in OF_DIFFERENCES else selection.table,
                 [d for d in compared(library, snapshot, view) if d.metric in selection.metrics],
                 name,
             ),
         )
-        return {"refused": selection.refused if name == "differences" else "", "plots": found}
+        return {"refused": selection.refused if name in OF_DIFFERENCES else "", "plots": found}
 
     def answers(snapshot: Snapshot, asked: QueryParams) -> dict[str, Any]:
         page = tables.page_of(asked.get("page", ""))

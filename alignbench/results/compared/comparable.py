@@ -75,6 +75,27 @@ def require_comparable(table: Table, budgets: bool = False, *, whole: bool = Fal
         )
 
 
+def comparable(table: Table) -> list[list[Row]]:
+    """The rows in as few groups as their numbers can be compared in; an SFT model is in each that it belongs to. Training budgets may
+    differ: of runs that were made together, they are what is compared."""
+
+    def fits(row: Row, group: Sequence[Row]) -> bool:
+        return not clashes(Table((*group, row), table.metrics), budgets=True)
+
+    groups: list[list[Row]] = []
+    for row in [row for row in table.rows if not row.baseline]:
+        if (home := next((group for group in groups if fits(row, group)), None)) is None:
+            groups.append(home := [])
+        home.append(row)
+    for row in [row for row in table.rows if row.baseline]:
+        homes = [group for group in groups if fits(row, group)]
+        for home in homes:
+            home.append(row)
+        if not homes:
+            groups.append([row])
+    return groups
+
+
 def _clashes(rule: _Rule, facts: Sequence[tuple[Row, dict[str, object]]]) -> Iterator[str]:
     """One phrase for each setting on which rows do not agree. What a row does not know it does not contradict."""
     found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)

@@ -26,7 +26,9 @@ LINES, SCORES, GENERATIONS = "points.jsonl", "points.parquet", "points-generatio
 READ_QUESTIONS = 4
 """The first questions whose responses are kept of each point: enough to read how a policy changes, little on the disk."""
 KL = "optimization/kl"
-GOLDS = (GOLD, "helpfulness/gold_reward")
+JUDGED = "helpfulness/judge_reward"
+GOLDS = (GOLD, "helpfulness/gold_reward", JUDGED)
+"""The truth, where it is known; else a judge that nothing was trained on (eval.points.judge)."""
 
 
 @dataclass(frozen=True)

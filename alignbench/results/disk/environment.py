@@ -19,7 +19,7 @@ from alignbench.hookspecs import GROUP
 
 PACKAGES = (
     "accelerate", "alignbench", "bitsandbytes", "hydra-core", "lm-eval", "numpy", "omegaconf", "peft", "pluggy",
-    "polars", "sacrebleu", "safetensors", "scipy", "tokenizers", "torch", "transformers",
+    "nltk", "polars", "sacrebleu", "safetensors", "scipy", "tokenizers", "torch", "transformers", "vaderSentiment",
 )  # fmt: skip
 NOT_HASHED = ("seed", "device", "results_dir", "tracker", "cache", "cache_dir", "resume", "tune", "eval.every", "eval.points", "eval.primary")  # fmt: skip
 """Settings that do not change what a row of the table stands for."""

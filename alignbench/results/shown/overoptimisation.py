@@ -28,7 +28,7 @@ from alignbench.results.compared.overoptimisation import (
     with_interval,
 )
 from alignbench.results.compared.table import Table
-from alignbench.results.compared.training_points import Trajectory
+from alignbench.results.compared.training_points import JUDGED, Trajectory
 from alignbench.results.shown.export import json_text
 from alignbench.results.shown.grid import Grid, markdown_text
 from alignbench.results.shown.render import NOT_APPLICABLE
@@ -100,6 +100,8 @@ def _lines(along: Trajectory) -> Iterator[list[str]]:
 def findings(course: Course) -> Iterator[str]:
     """The peak and the two curves, in a line each."""
     along = course.along
+    if along.gold is not None and along.gold_name == JUDGED:
+        yield f"The gold reward is {JUDGED}, the score of a judge that nothing was trained on."
     if course.decline is None:
         yield "No peak: no gold reward, or too few points or questions."
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from alignbench.records import Direction
+from alignbench.results.compared.comparable import clashes, comparable
 from alignbench.results.compared.table import PAST_PEAK, UNANSWERED, Cell, Row, Table, build_table
 from alignbench.results.compared.training_points import has_points
 from alignbench.results.disk.runs import find_runs
@@ -43,6 +45,25 @@ def print_table(paths: Iterable[Path], console: Console | None = None) -> None:
     """The table of the runs in `paths`, in the terminal."""
     console = console or Console()
     console.print(terminal(with_warnings(build_table(*find_runs(paths))), console.width))
+
+
+def print_tables(paths: Iterable[Path], console: Console) -> None:
+    """As print_table, but a table for each group of runs whose numbers can be compared, below what sets them apart."""
+    runs, broken = find_runs(paths)
+    whole = build_table(runs, broken)
+    groups = comparable(whole) if clashes(whole, budgets=True) else []
+    if len(groups) < 2:
+        console.print(terminal(with_warnings(whole), console.width))
+        return
+    console.print(Text(f"{len(groups)} tables, for numbers of different settings cannot be compared:"), soft_wrap=True)
+    for line in clashes(whole, budgets=True):
+        console.print(Text(plain(f"  {line}")), soft_wrap=True)
+    for i, rows in enumerate(groups):
+        table = build_table([run for row in rows for run in row.runs], broken if i == 0 else ())
+        if i == 0:
+            table = replace(table, incomplete=whole.incomplete)
+        console.print()
+        console.print(terminal(with_warnings(table), console.width))
 
 
 def with_warnings(table: Table) -> Table:

@@ -25,9 +25,15 @@ from alignbench.results.compared.paired import Difference
 from alignbench.results.compared.table import Row, Table
 from alignbench.results.disk.runs import StoredRun
 from alignbench.results.shown import render, sections
+from alignbench.results.shown.few import few
 from alignbench.results.shown.generations import side_by_side
-from alignbench.results.shown.plots import draw
+from alignbench.results.shown.plots import FIRST, draw
+from alignbench.results.shown.plots.inline import drawn, markers, palette, row_key
+from alignbench.results.shown.plots.style import Styles
 from alignbench.results.shown.plots.text import metric_name, shown
+
+ON_PAPER = 9
+"""Columns of figures on a sheet."""
 
 
 def write(runs: Sequence[StoredRun], table: Table, differences: Sequence[Difference], path: Path) -> None:
@@ -52,8 +58,13 @@ def save_plots(table: Table, differences: Sequence[Difference], folder: Path) ->
 
 def page(runs: Sequence[StoredRun], table: Table, differences: Sequence[Difference]) -> str:
     """The report's HTML."""
-    style, script = _file("style.css"), _file("script.js")
-    generations = side_by_side(table.rows)
+    style, script = palette() + _file("style.css"), _file("script.js")
+    whole = table
+    table, differences = few(table, differences)
+    generations, styles = side_by_side(table.rows), Styles.of(table)
+    pictures = [drawn(plot) for plot in draw(table, differences)]
+    first = [each for each in pictures if each.plot.kind in FIRST]
+    more = [each for each in pictures if each.plot.kind not in FIRST]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
@@ -63,10 +74,15 @@ def page(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differen
         style_hash=_hash(style),
         script_hash=_hash(script),
         table=table,
+        no_verdict="" if table.verdict else _no_verdict(whole, differences),
         worlds=dict.fromkeys((row.identity.model, row.identity.data) for row in table.rows),
-        evaluated=sum(len(row.runs) for row in table.rows),
+        evaluated=sum(len(row.runs) for row in whole.rows),
         found=len(runs),
         several_seeds=any(len(row.seeds) > 1 for row in table.rows),
+        every=list(range(len(table.rows))),
+        sheets=_sheets(table),
+        keys=[row_key(styles[row]) for row in table.rows],
+        markers=markers(),
         cells=render.marked(table, differences),
         costs=render.costs(table),
         arrows=render.ARROWS,
@@ -74,13 +90,38 @@ def page(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differen
         remarks=render.remarks(table),
         metric_name=metric_name,
         differences=[difference_texts(d) for metric in table.metrics for d in differences if d.metric == metric],
-        plots=draw(table, differences),
+        significant=sum(d.significant for d in differences),
+        first=first,
+        more=more,
         image=_image,
         sections=sections.made(table),
         generations=generations,
-        data=_json(generations.as_json()),
+        data=_json(
+            {
+                "generations": generations.as_json(),
+                "panels": [panel.numbers for each in (*first, *more) for panel in each.panels],
+            }
+        ),
         configurations=_configurations(table.rows),
     )
+
+
+def _no_verdict(table: Table, differences: Sequence[Difference]) -> str:
+    if len(table.rows) < 2:
+        return "There is no verdict: it takes two rows to compare."
+    if not any(d.primary for d in differences):
+        return "There is no verdict: no two rows were compared in a primary metric. The notes below may say why."
+    return (
+        "There is no verdict: rows that do not belong in one table are shown together, and nothing is claimed of them."
+    )
+
+
+def _sheets(table: Table) -> list[list[int]]:
+    """The rows that stand on one sheet of paper, by their places in the table: a few beside the SFT models that they are read against."""
+    fixed = [i for i, row in enumerate(table.rows) if row.baseline]
+    others = [i for i, row in enumerate(table.rows) if not row.baseline]
+    room = max(2, ON_PAPER - len(fixed))
+    return [[*fixed, *others[i : i + room]] for i in range(0, len(others), room)] or [fixed]
 
 
 def _finalize(value: object) -> object:

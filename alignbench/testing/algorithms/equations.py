@@ -173,6 +173,7 @@ def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor]
         shared=shared,
         earlier_kl=kls,
         sampled=batch.rollout.logprobs.double() if batch.rollout.off_policy else None,
+        max_response_tokens=trial.policy.max_response_tokens,
     )
 
 

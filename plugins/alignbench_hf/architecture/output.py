@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from alignbench import UserError
+
+NEVER = -1e9  # not minus infinity: times a probability of 0 that would be NaN
 
 
 class OutputLayer(nn.Module):
@@ -29,8 +34,21 @@ class OutputLayer(nn.Module):
         finally:
             self._stand_in.states = None
         logits = logits.view(*states.shape[:-1], logits.shape[-1])
-        # Not minus infinity: times a probability of 0 that would be NaN.
-        return logits.index_fill(-1, self.suppressed, -1e9) if len(self.suppressed) else logits
+        return logits.index_fill(-1, self.suppressed, NEVER) if len(self.suppressed) else logits
+
+
+def without(model: Any, suppressed: Tensor) -> Any:
+    """The model, which others call: its own output layer is given a bias against the suppressed tokens."""
+    head = model.get_output_embeddings()
+    if not len(suppressed):
+        return model
+    if type(head) is not nn.Linear or head.bias is not None or getattr(model.config, "final_logit_softcapping", None):
+        raise UserError(
+            "model.suppress_tokens: another library cannot train this architecture without these tokens: leave it out."
+        )
+    bias = torch.zeros(head.out_features, dtype=head.weight.dtype, device=head.weight.device)
+    head.bias = nn.Parameter(bias.index_fill(0, suppressed, NEVER), requires_grad=False)
+    return model
 
 
 class _StandIn(nn.Module):

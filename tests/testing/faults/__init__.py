@@ -6,6 +6,7 @@ from tests.testing.faults.annotators import ANNOTATORS
 from tests.testing.faults.data_sources import DATA_SOURCES
 from tests.testing.faults.evaluations import EVALUATIONS
 from tests.testing.faults.fault import Fault
+from tests.testing.faults.groups import GROUP_FAULTS
 from tests.testing.faults.models import MODELS
 from tests.testing.faults.planting import EXPERIENCE, faulty_module, original, planted
 from tests.testing.faults.rewards import REWARDS
@@ -18,6 +19,7 @@ __all__ = ["EXPERIENCE", "FAULTS", "Fault", "faulty_module", "original", "plante
 FAULTS: tuple[Fault, ...] = (
     *ALGORITHM_FAULTS,
     *ALGORITHMS,
+    *GROUP_FAULTS,
     *REWARDS,
     *ANNOTATORS,
     *EVALUATIONS,

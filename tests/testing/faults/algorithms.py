@@ -22,6 +22,7 @@ REJECTION = "algo=rejection_sampling"
 ORPO = "algo=orpo"
 SIMPO = "algo=simpo"
 GRPO = "algo=grpo"
+RELATIVE = "alignbench_group.relative"
 
 ALGORITHMS = (
     # Rewards
@@ -148,17 +149,17 @@ ALGORITHMS = (
     Fault("the sampler's weights on the ratio too", RLOO, "logprobs.detach() + part.weights * (logprobs - logprobs.detach())", "part.weights * logprobs", "steps_follow_the_stated_loss"),
     Fault("baseline of the neighbouring group", RLOO, "return rewards - others", "return rewards - others.roll(1, 0)", "order_makes_no_difference"),
     Fault("baseline as the advantage", RLOO, "return rewards - others", "return others", "reaches_its_optimum"),
-    Fault("groups across prompts", RLOO, "groups = rewards.reshape(-1, config.samples_per_prompt)", "groups = rewards.reshape(config.samples_per_prompt, -1).T", "order_makes_no_difference", "alignbench_group.groups"),
-    Fault("KL penalty added to the score", RLOO, "rewards = scores - config.kl_coef * kl", "rewards = scores + config.kl_coef * kl", "reaches_its_optimum", "alignbench_group.groups"),
+    Fault("groups across prompts", RLOO, "groups = rewards.reshape(-1, size)", "groups = rewards.reshape(size, -1).T", "order_makes_no_difference", "alignbench_group.groups"),
+    Fault("KL penalty added to the score", RLOO, "rewards = scores - self._config.kl_coef", "rewards = scores + self._config.kl_coef", "reaches_its_optimum"),
     Fault("minibatches drawn without a seed", RLOO, "torch.randperm(rows, generator=generator).chunk(count)", "torch.randperm(rows).chunk(count)", "same_seed_same_updates", "alignbench.functional"),
     # A baseline too low by 1 / k: advantages no longer sum to 0.
     Fault("the others divided by k", RLOO, "/ (rewards.shape[1] - 1)", "/ rewards.shape[1]", "metrics_are_what_they_are_called"),
     # A response that was cut off is worth what it scores.
-    Fault("missing_eos ignored", RLOO, "rewards = scores - config.kl_coef * kl if", "rewards = batch.scores - config.kl_coef * kl if", "reaches_its_optimum", GROUPS),
+    Fault("missing_eos ignored", RLOO, "scores = functional.shape_scores(batch.scores, samples.finished, config.missing_eos, config.missing_eos_penalty)", "scores = batch.scores", "reaches_its_optimum", GROUPS),
     # Long responses are clipped later, and their gradient is divided by their length.
     Fault("ratio of the mean token", RLOO, "functional.masked_sum(tokens, mask, dim=1)[:, None]", "functional.masked_mean(tokens, mask, dim=1)[:, None]", "metrics_are_what_they_are_called"),
     # Epochs after the first are trained on whoever stands first.
-    Fault("rows of experience not selected", RLOO, "logprobs, ref, self.advantages[rows], weights", "logprobs, ref, self.advantages[: len(rows)], weights", "order_makes_no_difference", GROUPS),
+    Fault("rows of experience not selected", RLOO, "advantages = self.advantages[rows] if", "advantages = self.advantages[: len(rows)] if", "order_makes_no_difference", GROUPS),
     # Best-of-n
     Fault("a distribution that does not sum to 1", BEST_OF_N, "functional.best_of_n(problem.reference, problem.rewards, config.n)", "functional.best_of_n(problem.reference, problem.rewards, config.n) * config.n", "optimum_is_a_distribution"),
     Fault("the worst of n", BEST_OF_N, "best_of_n(problem.reference, problem.rewards, config.n)", "best_of_n(problem.reference, -problem.rewards, config.n)", "optimum_is_that_of_its_candidates"),
@@ -184,12 +185,12 @@ ALGORITHMS = (
     # Length is rewarded again.
     Fault("both divided by the chosen response's length", SIMPO, "simpo_loss(chosen.mean, rejected.mean", "simpo_loss(chosen.mean, rejected.logprob / chosen.tokens", "metrics_are_what_they_are_called"),
     # Hard prompts set the scale of easy ones.
-    Fault("the sampler's weights left out of the KL", GRPO, "part.ref_logprobs) * part.weights", "part.ref_logprobs)", "steps_follow_the_stated_loss"),
-    Fault("deviation of the whole batch", GRPO, "rewards.std(1, keepdim=True, correction=0)", "rewards.std(correction=0)", "metrics_are_what_they_are_called"),
+    Fault("the sampler's weights left out of the KL", GRPO, "part.ref_logprobs) * part.weights", "part.ref_logprobs)", "steps_follow_the_stated_loss", RELATIVE),
+    Fault("deviation of the whole batch", GRPO, "rewards.std(1, keepdim=True, correction=0)", "rewards.std(correction=0)", "metrics_are_what_they_are_called", RELATIVE),
     # With kl_in=reward the KL is paid for twice.
-    Fault("KL in the loss and in the reward", GRPO, "kl_coef = 0.0 if self._kl_in_reward else config.kl_coef", "kl_coef = config.kl_coef", "reaches_its_optimum"),
+    Fault("KL in the loss and in the reward", GRPO, "kl_coef = 0.0 if self._kl_in_reward else config.kl_coef", "kl_coef = config.kl_coef", "reaches_its_optimum", RELATIVE),
     # Dr. GRPO is asked for and GRPO is trained.
-    Fault("length_normalisation ignored", GRPO, 'per_response = config.length_normalisation == "response"', "per_response = True", "steps_follow_the_stated_loss"),
+    Fault("length_normalisation ignored", GRPO, 'per_response = config.divides_by == "response"', "per_response = True", "steps_follow_the_stated_loss", RELATIVE),
     # k2 is asked for and k3 is trained.
-    Fault("estimators exchanged", GRPO, '"k2": functional.kl_k2, "k3": functional.kl_k3', '"k2": functional.kl_k3, "k3": functional.kl_k2', "metrics_are_what_they_are_called"),
+    Fault("estimators exchanged", GRPO, '"k2": functional.kl_k2, "k3": functional.kl_k3', '"k2": functional.kl_k3, "k3": functional.kl_k2', "metrics_are_what_they_are_called", RELATIVE),
 )  # fmt: skip

@@ -6,9 +6,10 @@ from tests.testing.faults.fault import Fault
 
 PPO, SFT, DPO, ORPO, SIMPO, KTO = "algo=ppo", "algo=sft", "algo=dpo", "algo=orpo", "algo=simpo", "algo=kto"
 ONLINE_DPO, RLOO, GRPO, REJECTION = "algo=online_dpo", "algo=rloo", "algo=grpo", "algo=rejection_sampling"
+RELATIVE = "alignbench_group.relative"
 
 ALGORITHM_FAULTS = (
-    Fault("probability ratio clipped at the upper end alone", PPO, "ratio.clamp(1 - clip_ratio, 1 + clip_ratio)", "ratio.clamp(max=1 + clip_ratio)", "steps_follow_the_stated_loss", "alignbench.functional"),
+    Fault("probability ratio clipped at the upper end alone", PPO, "ratio.clamp(1 - clip_ratio, 1 + high)", "ratio.clamp(max=1 + high)", "steps_follow_the_stated_loss", "alignbench.functional"),
     Fault("value clipped at the upper end alone", PPO, "values.clamp(old_values - clip_value, old_values + clip_value)", "values.clamp(max=old_values + clip_value)", "steps_follow_the_stated_loss"),
     Fault("value loss twice as large where it is not clipped", PPO, "return ClippedLoss(0.5 * masked_sum(plain, mask), torch.zeros", "return ClippedLoss(masked_sum(plain, mask), torch.zeros", "steps_follow_the_stated_loss"),
     Fault("advantages as the returns", PPO, "return advantages, advantages + values", "return advantages, advantages", "steps_follow_the_stated_loss"),
@@ -59,13 +60,13 @@ ALGORITHM_FAULTS = (
     Fault("second worst in place of the worst", ONLINE_DPO, "first + groups.argmin(1)", "first + groups.argsort(1)[:, 1]", "steps_follow_the_stated_loss"),
     Fault("baseline that holds the response itself", RLOO, "others = (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)", "others = rewards.mean(1, keepdim=True)", "steps_follow_the_stated_loss"),
     Fault("ratio of each token", RLOO, "new, old = (functional.masked_sum(tokens, mask, dim=1)[:, None] for tokens in (weighed, part.logprobs))\n        whole = torch.ones_like(new, dtype=torch.bool)", "new, old, whole = weighed, part.logprobs, mask.bool()", "steps_follow_the_stated_loss"),
-    Fault("KL penalty twice", RLOO, "rewards = scores - config.kl_coef * kl if", "rewards = scores - 2 * config.kl_coef * kl if", "steps_follow_the_stated_loss", "alignbench_group.groups"),
+    Fault("KL penalty twice", RLOO, "rewards = scores - self._config.kl_coef", "rewards = scores - 2 * self._config.kl_coef", "steps_follow_the_stated_loss"),
     Fault("figures averaged over epochs alone", RLOO, "total / (config.epochs * config.minibatches)", "total / config.epochs", "metrics_are_what_they_are_called", "alignbench_group.groups"),
-    Fault("deviation of n - 1", GRPO, "correction=0", "correction=1", "steps_follow_the_stated_loss"),
-    Fault("KL not divided by the length", GRPO, "total + kl_coef * (weights * kl).sum()", "total + kl_coef * kl.sum()", "steps_follow_the_stated_loss"),
-    Fault("estimator overwritten by a literal", GRPO, "ESTIMATORS[estimator](", "ESTIMATORS['k3'](", "every_option_acts"),
-    Fault("KL in the reward and in the loss", GRPO, "rewards = scores - config.kl_coef * kl if self._kl_in_reward else scores", "rewards = scores - config.kl_coef * kl", "steps_follow_the_stated_loss", "alignbench_group.groups"),
-    Fault("policy and reference exchanged in the KL", GRPO, "ESTIMATORS[estimator](logprobs, part.ref_logprobs)", "ESTIMATORS[estimator](part.ref_logprobs, logprobs)", "reaches_its_other_optima"),
+    Fault("deviation of n - 1", GRPO, "correction=0", "correction=1", "steps_follow_the_stated_loss", RELATIVE),
+    Fault("KL not divided by the length", GRPO, "kl_coef * (weights * kl).sum()", "kl_coef * kl.sum()", "steps_follow_the_stated_loss", RELATIVE),
+    Fault("estimator overwritten by a literal", GRPO, "ESTIMATORS[estimator](", "ESTIMATORS['k3'](", "every_option_acts", RELATIVE),
+    Fault("KL in the reward and in the loss", GRPO, "rewards = scores - config.kl_coef * kl if self._kl_in_reward else scores", "rewards = scores - config.kl_coef * kl", "steps_follow_the_stated_loss", RELATIVE),
+    Fault("policy and reference exchanged in the KL", GRPO, "ESTIMATORS[estimator](logprobs, part.ref_logprobs)", "ESTIMATORS[estimator](part.ref_logprobs, logprobs)", "reaches_its_other_optima", RELATIVE),
     Fault("the worst imitated", REJECTION, "groups.argmax(1)", "groups.argmin(1)", "steps_follow_the_stated_loss"),
     Fault("the last of equals imitated", REJECTION, "groups.argmax(1)", "(groups.shape[1] - 1 - groups.flip(1).argmax(1))", "steps_follow_the_stated_loss"),
     Fault("loss divided by all samples", REJECTION, "part.response_mask) / len(chosen)", "part.response_mask) / len(batch.scores)", "steps_follow_the_stated_loss"),

@@ -120,7 +120,7 @@ export function chart(panel, { hidden, zoom, onzoom, id, width }) {
     stamp(series);
   }
   function stamp(series) {
-    for (const [x, y] of series.xy) {
+    for (const [x, y] of series.marked ? series.marked.map((i) => series.xy[i]) : series.xy) {
       if (x == null || y == null) continue;
       inside.append(svg("g", { transform: `translate(${toX(x).toFixed(1)} ${toY(y).toFixed(1)})` }, marker(series.marker, series.colour, series.hollow)));
     }

@@ -17,7 +17,9 @@ from alignbench.results.shown.plots.scatter import cost, trade_off
 from alignbench.results.shown.plots.style import Plot, Styles, literal_text
 from alignbench.results.shown.plots.text import shown
 
-NAMES = ("frontier", "differences", "sycophancy", "diversity", "cost", "overoptimisation", "training")
+FIRST = ("frontier", "differences", "training")
+"""The pictures that a report begins with."""
+NAMES = (*FIRST, "sycophancy", "diversity", "cost", "overoptimisation", "exploratory", "training_more")
 """In the order of a reader's questions."""
 
 
@@ -51,6 +53,8 @@ def _draw(table: Table, differences: Sequence[Difference], styles: Styles, names
         "diversity": lambda: trade_off("diversity", table, styles),
         "cost": lambda: cost(table, styles),
         "overoptimisation": lambda: along_training(table, styles),
+        "exploratory": lambda: forest(differences, table, styles, primary=False),
         "training": lambda: training_curves(table, curves(), styles),
+        "training_more": lambda: training_curves(table, curves(), styles, more=True),
     }
     return [plots[name]() for name in names]

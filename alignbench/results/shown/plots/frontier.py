@@ -15,8 +15,8 @@ from alignbench.results.compared.overoptimisation import Fit, Form, fit
 from alignbench.results.compared.table import PROXY, Cell, Row, Table, baseline_row
 from alignbench.results.shown.plots.data import Best, Curve, best
 from alignbench.results.shown.plots.scatter import GOLD, INTERVALS, Point, both_sides, draw_points
-from alignbench.results.shown.plots.style import Plot, Style, Styles, label_axis, legend, new_figure
-from alignbench.results.shown.plots.text import shown
+from alignbench.results.shown.plots.style import INK, SOFT, Plot, Style, Styles, label_axis, legend, new_figure
+from alignbench.results.shown.plots.text import metric_name, shown
 
 KL, BOUND = "optimization/kl", "optimization/kl_bound"
 TITLE = "KL-gold frontier"
@@ -31,7 +31,6 @@ BEST = (
     "Dashed: the policies of the greatest proxy reward at each KL, which no training can exceed, estimated from samples of the SFT "
     "model as far as these tell; one curve for each SFT model and reward. Its gold reward is what those policies give in truth."
 )
-BEST_COLOUR = "#222222"
 
 
 def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]], styles: Styles) -> Plot:
@@ -46,7 +45,7 @@ def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]]
     ]
     if not panels:
         return Plot("frontier", TITLE, f"Left out: {'; '.join(absent)}.")
-    figure = new_figure(11, 4.6)
+    figure = new_figure(4.8 * max(2, len(panels)), 4.4)
     notes: list[str] = []
     fitted: list[str] = []
     paths = limits = False
@@ -67,9 +66,9 @@ def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]]
         axes.set_title("gold reward: the truth" if metric != PROXY else "proxy reward: what was optimised")
     rows = [row for row in table.rows if any(row in placed[metric] for metric in panels)]
     widths = {"along training, on training prompts": 0.8 if paths else 0, "fit (Gao et al.)": 2 if fitted else 0}
-    extra = [Line2D([], [], color="#777777", linewidth=width, label=name) for name, width in widths.items() if width]
+    extra = [Line2D([], [], color=SOFT, linewidth=width, label=name) for name, width in widths.items() if width]
     if limits:
-        extra.append(Line2D([], [], color=BEST_COLOUR, linestyle="--", label="best proxy of any policy"))
+        extra.append(Line2D([], [], color=INK, linestyle="--", label="best proxy of any policy"))
         notes.append(BEST)
     legend(figure, [styles[row] for row in rows], extra=extra)
     text = (
@@ -81,14 +80,28 @@ def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]]
     if len({(row.identity.annotator, row.identity.reward) for row in rows if row.identity.reward}) > 1:
         notes.append("The rows have different annotators or reward models: their proxy rewards are not on one scale.")
     notes += [f"{line.capitalize()}." for line in absent]
+    notes += [line for metric in panels for line in _lacking(metric, table, styles)]
     return Plot("frontier", TITLE, text, figure, tuple(notes))
+
+
+def _lacking(metric: str, table: Table, styles: Styles) -> list[str]:
+    """The rows that are not in a panel, and why."""
+    without: dict[str, list[str]] = defaultdict(list)
+    for row in table.rows:
+        if not _kl(row):
+            without["no KL was measured"].append(styles[row].label)
+        elif metric not in row.cells:
+            no_reward = metric == PROXY and not row.identity.reward
+            why = "the run has no reward" if no_reward else f"no {metric_name(metric)} was measured"
+            without[why].append(styles[row].label)
+    return [f"Not in the panel of {metric_name(metric)}, {why}: {', '.join(names)}." for why, names in without.items()]
 
 
 def _draw_best(axes: Axes, reached: Sequence[Best]) -> None:
     for curve in reached:
         d = np.sqrt(np.maximum(curve.kl, 0.0))
-        axes.plot(d, curve.mean, color=BEST_COLOUR, linewidth=1.2, linestyle="--")
-        axes.fill_between(d, curve.low, curve.high, color=BEST_COLOUR, alpha=0.08, linewidth=0)
+        axes.plot(d, curve.mean, color=INK, linewidth=1.2, linestyle="--")
+        axes.fill_between(d, curve.low, curve.high, color=INK, alpha=0.08, linewidth=0)
 
 
 def _kl(row: Row) -> Cell | None:
@@ -104,7 +117,7 @@ def _distance(row: Row) -> float:
 def _point(row: Row, metric: str, styles: Styles) -> Point:
     kl, d = row.cells.get(KL) or row.cells[BOUND], _distance(row)
     ends = [math.sqrt(max(end, 0.0)) for end in (kl.low, kl.high)]
-    return Point(styles[row], d, row.cells[metric].value, (d - ends[0], ends[1] - d), both_sides(row.cells[metric]))
+    return Point(styles[row], d, row.cells[metric].value, (d - ends[0], ends[1] - d), both_sides(row, metric))
 
 
 def _path(axes: Axes, curves: Mapping[str, Curve], figure: str, style: Style) -> bool:
@@ -131,7 +144,7 @@ def _fits(axes: Axes, table: Table, styles: Styles, metric: str) -> tuple[list[s
         curve = fit(form, [d for d, _, _ in points], [gold - start for _, gold, start in points])
         if isinstance(curve, Fit):
             start = math.fsum(start for _, _, start in points) / len(points)
-            _draw_fit(axes, curve, max(d for d, _, _ in points), start, styles[rows[0]].colour)
+            _draw_fit(axes, curve, [d for d, _, _ in points], start, styles[rows[0]].colour)
             fitted.append(f"{name}: {curve.text()}, {len(points)} rows.")
         else:
             refused[curve].append(name)
@@ -146,8 +159,9 @@ def _start(row: Row, table: Table, metric: str) -> float:
     return math.fsum(by_seed.get(seed, math.nan) for seed in row.seeds) / len(row.seeds)
 
 
-def _draw_fit(axes: Axes, found: Fit, end: float, start: float, colour: str) -> None:
-    d = np.linspace(0.0, 1.05 * end, 200)
+def _draw_fit(axes: Axes, found: Fit, points: Sequence[float], start: float, colour: str) -> None:
+    """From the first point to the last: beyond them the curve is a guess."""
+    d = np.linspace(min(points), max(points), 200)
     middle, half = start + found.value(d), found.half_interval(d)
     axes.plot(d, middle, color=colour, linewidth=2, alpha=0.8)
     axes.fill_between(d, middle - half, middle + half, color=colour, alpha=0.12, linewidth=0)

@@ -18,10 +18,12 @@ from alignbench.results.compared.overoptimisation import (
     half_intervals,
 )
 from alignbench.results.compared.table import PROXY, Table
-from alignbench.results.shown.plots.style import Plot, Style, Styles, label_axis, legend, new_figure
+from alignbench.results.compared.training_points import JUDGED
+from alignbench.results.shown.plots.style import SOFT, Plot, Style, Styles, label_axis, legend, new_figure
 from alignbench.results.shown.plots.text import shown
 
 TITLE = "Over-optimisation along training"
+TITLES = {PROXY: "proxy reward: what was optimised", JUDGED: "judge: what nothing was trained on"}
 MOST_FITTED = 4
 """Trainings whose curves are drawn: more of them hide each other."""
 DRAWN: dict[Form, Any] = {Form.BEST_OF_N: "--", Form.RL: "-"}
@@ -38,7 +40,7 @@ def along_training(table: Table, styles: Styles) -> Plot:
     ]
     if not metrics:
         return Plot("overoptimisation", TITLE, "Left out: no run has a gold or a proxy reward along its training.")
-    figure = new_figure(11, 4.6)
+    figure = new_figure(4.8 * max(2, len(metrics)), 4.4)
     notes = list(problems)
     for i, metric in enumerate(metrics):
         axes = figure.add_subplot(1, len(metrics), i + 1)
@@ -48,10 +50,10 @@ def along_training(table: Table, styles: Styles) -> Plot:
             notes += _fits(axes, found, styles)
         axes.set_xlabel("√KL from the SFT model (√ nats per response)")
         label_axis(axes, "y", metric, table)
-        axes.set_title("gold reward: the truth" if metric != PROXY else "proxy reward: what was optimised")
-    extra = [Line2D([], [], color="#777777", marker="*", linestyle="", markersize=12, label="highest gold reward")]
+        axes.set_title(TITLES.get(metric, "gold reward: the truth"))
+    extra = [Line2D([], [], color=SOFT, marker="*", linestyle="", markersize=12, label="highest gold reward")]
     if len(found) <= MOST_FITTED:
-        extra += [Line2D([], [], color="#777777", linestyle=line, label=form.value) for form, line in DRAWN.items()]
+        extra += [Line2D([], [], color=SOFT, linestyle=line, label=form.value) for form, line in DRAWN.items()]
     legend(figure, list({c.row.label: styles[c.row] for c in found}.values()), extra=extra)
     text = (
         "The policy as it stood every so many updates, on the same prompts with the same chances, one line for each run. Bars are 95% "
@@ -84,7 +86,8 @@ def _fits(axes: Axes, found: list[Course], styles: Styles) -> list[str]:
             curve = fit_points(form, along)
             name = shown(f"{style.label}, seed {along.run.record.identity.seed}", limit=100)
             if isinstance(curve, Fit) and along.gold is not None:
-                d = np.linspace(0.0, distances(along.kl).max(), 200)
+                far = distances(along.kl)
+                d = np.linspace(far.min(), far.max(), 200)
                 middle, half = along.gold[0].mean() + curve.value(d), curve.half_interval(d)
                 axes.plot(d, middle, color=style.colour, linestyle=line, linewidth=1.8, alpha=0.7, label=style.label)
                 axes.fill_between(

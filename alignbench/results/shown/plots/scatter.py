@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
 from alignbench.records import Direction
 from alignbench.results.compared.statistics import interval_over_seeds
-from alignbench.results.compared.table import Cell, Table
+from alignbench.results.compared.table import Row, Table
 from alignbench.results.shown.plots.style import Plot, Style, Styles, label_axis, legend, new_figure
-from alignbench.results.shown.plots.text import metric_name
+from alignbench.results.shown.plots.text import limits, metric_name
 
 GOLD = ("helpfulness/gold_reward", "optimization/gold_reward")
 INTERVALS = "Bars are 95% intervals: over seeds where a row has several, else over evaluation examples."
@@ -35,7 +35,7 @@ def draw_points(axes: Axes, points: Sequence[Point]) -> None:
         axes.errorbar(
             point.x, point.y,
             xerr=[[_drawn(e)] for e in point.x_error], yerr=[[_drawn(e)] for e in point.y_error],
-            color=style.colour, marker=style.marker, markersize=7, markeredgecolor="white", markeredgewidth=0.7,
+            color=style.colour, marker=style.marker, markersize=7 * style.size, markeredgecolor="white", markeredgewidth=0.7,
             linestyle="", elinewidth=1.1, capsize=2, alpha=0.95, label=style.label,
         )  # fmt: skip
 
@@ -44,8 +44,17 @@ def _drawn(error: float) -> float:
     return error if math.isfinite(error) else 0.0
 
 
-def both_sides(cell: Cell) -> tuple[float, float]:
-    return cell.value - cell.low, cell.high - cell.value
+def range_of(metric: str, rows: Iterable[Row]) -> tuple[float, float]:
+    """What the metric can be, by its name or by what the rows' records say of it."""
+    found = (run.record.metrics.get(metric) for row in rows for run in row.runs)
+    return limits(metric, share=any(each is not None and each.share for each in found))
+
+
+def both_sides(row: Row, metric: str) -> tuple[float, float]:
+    """Of the interval as far as the metric can be there."""
+    cell = row.cells[metric]
+    least, most = range_of(metric, [row])
+    return cell.value - max(cell.low, min(least, cell.value)), min(cell.high, max(most, cell.value)) - cell.value
 
 
 def trade_off(family: str, table: Table, styles: Styles) -> Plot:
@@ -58,21 +67,21 @@ def trade_off(family: str, table: Table, styles: Styles) -> Plot:
     rows = [row for row in table.rows if x in row.cells and y in row.cells]
     if len(rows) < 2:
         return Plot(name, title, f"Left out: fewer than two rows have {metric_name(x)} and {metric_name(y)}.")
-    figure = new_figure(8.5, 4.6)
+    figure = new_figure(6.4, 4.4)
     axes = figure.add_subplot()
     draw_points(
         axes,
-        [
-            Point(styles[r], r.cells[x].value, r.cells[y].value, both_sides(r.cells[x]), both_sides(r.cells[y]))
-            for r in rows
-        ],
+        [Point(styles[r], r.cells[x].value, r.cells[y].value, both_sides(r, x), both_sides(r, y)) for r in rows],
     )
     label_axis(axes, "x", x, table)
     label_axis(axes, "y", y, table)
     legend(figure, [styles[row] for row in rows])
     text = f"Each point is a row of the table: {metric_name(y)} against {metric_name(x)}. {INTERVALS}"
-    absent = [styles[row].label for row in table.rows if row not in rows]
-    notes = (f"Without both figures: {', '.join(absent)}.",) if absent else ()
+    notes = tuple(
+        f"Not drawn, no {metric_name(metric)} was measured: {', '.join(lacking)}."
+        for metric in (x, y)
+        if (lacking := [styles[row].label for row in table.rows if metric not in row.cells])
+    )
     return Plot(name, title, text, figure, notes)
 
 
@@ -89,8 +98,9 @@ def cost(table: Table, styles: Styles) -> Plot:
         seconds = [math.fsum(run.record.cost.seconds.values()) for run in row.runs]
         half = interval_over_seeds(seconds) if len(seconds) > 1 else math.nan
         cell = row.cells[gold]
-        points.append(Point(styles[row], row.seconds, cell.value, (half, half), both_sides(cell)))
-    figure = new_figure(8.5, 4.6)
+        below = half if math.isnan(half) else min(half, row.seconds)
+        points.append(Point(styles[row], row.seconds, cell.value, (below, half), both_sides(row, gold)))
+    figure = new_figure(6.4, 4.4)
     axes = figure.add_subplot()
     draw_points(axes, points)
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if min(p.x for p in points) <= 0 else 0.0)
@@ -102,7 +112,8 @@ def cost(table: Table, styles: Styles) -> Plot:
         "Wall seconds of a whole run, SFT, rankings, reward model and evaluation included, against the gold reward "
         f"that it reached. {INTERVALS} Seconds have an interval over seeds only."
     )
-    notes = []
+    lacking = [styles[row].label for row in table.rows if row not in rows]
+    notes = [f"Not drawn, no {metric_name(gold)} was measured: {', '.join(lacking)}."] if lacking else []
     if len(machines) > 1:
         notes.append(f"The runs were made on {len(machines)} kinds of machine: their seconds are not comparable.")
     return Plot(name, title, text, figure, tuple(notes))

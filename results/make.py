@@ -1,0 +1,165 @@
+"""Makes the tables of PLAN.md, step by step, and goes on where it was stopped:
+
+    python results/make.py                      # what the steps are, and their commands
+    python results/make.py exact world          # these steps
+    python results/make.py world --keep         # no run: packs what is finished into results/records, and prints the table
+
+Each step is plain commands of `python -m alignbench`, printed before they run, one thread each. Runs that are finished, with the same
+settings and code, are kept by alignbench itself, so that the same step again goes on; its last command packs them into
+results/records/<step>, which `alignbench compare` reads. What a command took is in results/records/<step>/commands.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RUN = ("python", "-m", "alignbench")
+SPACES = HERE.parent / "conf" / "hydra" / "sweeper"
+ALGORITHMS = sorted(path.stem.removeprefix("tune_") for path in SPACES.glob("tune_*.yaml"))
+"""Every algorithm that there is a space for, to search its settings in: a new one needs that file and no change here."""
+COMPARED = ("ppo", "dpo", "rloo", "best_of_n")
+ANNOTATORS = ("mild", "sycophantic", "honest")
+PROMPTS = (25, 100, 400, 1600)
+SEEDS = "seed=0,1,2,3,4"
+TRIALS, BUDGET, KL_LIMIT = 8, 7680, 4
+POINTS = ("eval.every=10", "eval.points.families=[optimization]")
+TUNED = ("--config-dir", "results/tuning", "-m", f"budget.samples={BUDGET}", *POINTS)
+# Two settings are searched for each algorithm, so that eight trials mean the same to all.
+NOT_SEARCHED = {"ppo": ("algo.epochs=2",), "dpo": ("algo.label_smoothing=0",)}
+
+Commands = list[tuple[str, ...]]
+
+
+def tune(runs: str) -> Commands:
+    same = (f"hydra.sweeper.n_trials={TRIALS}", f"tune.kl_limit={KL_LIMIT}", "hydra.sweep.dir=results/tuning")
+    less = ("eval.samples=1", "eval.families=[helpfulness,optimization]", "eval.frontier_samples=0")
+    return [
+        (*RUN, "-m", f"hydra/sweeper=tune_{algo}", *same, *less, *NOT_SEARCHED.get(algo, ()), runs)
+        for algo in ALGORITHMS
+    ]
+
+
+def world(runs: str) -> Commands:
+    every = f"algo={','.join(ALGORITHMS)}"
+    return [(*RUN, *TUNED, f"annotator={name}", SEEDS, every, runs) for name in ANNOTATORS]
+
+
+def frontier(runs: str) -> Commands:
+    return [
+        (*RUN, *TUNED, SEEDS, "algo=ppo,grpo,rloo", "algo.kl_coef=0,0.02,0.05,0.1,0.3", runs),
+        (*RUN, *TUNED, SEEDS, "algo=dpo", "algo.beta=0.01,0.03,0.1,0.3,1", runs),
+        (*RUN, *TUNED, SEEDS, "algo=best_of_n", "algo.n=2,4,8,16,64", runs),
+    ]
+
+
+def rankings(runs: str) -> Commands:
+    few = f"algo={','.join(COMPARED)}"
+    return [
+        (*RUN, *TUNED, SEEDS, f"rankings.prompts={','.join(map(str, PROMPTS))}", few, runs),
+        (*RUN, *TUNED, SEEDS, "rankings.prompts=400", "annotator.temperature=1.5", few, runs),
+    ]
+
+
+def exact(runs: str) -> Commands:
+    return [(*RUN, "-m", "experiment=exact", "data.length=2,3", SEEDS, f"algo={','.join(ALGORITHMS)}", runs)]
+
+
+def hacking(runs: str) -> Commands:
+    folder = os.environ.get("HH_RLHF", "<folder of HH-RLHF: HH_RLHF=...>")
+    path = f"data.path={folder}"
+    return [(*RUN, "-m", "experiment=hacking_smollm2", path, "seed=0,1,2", "algo.kl_coef=0,0.2,0.05", runs)]
+
+
+STEPS: dict[str, Callable[[str], Commands]] = {
+    step.__name__: step for step in (tune, exact, world, frontier, rankings, hacking)
+}
+# What does not belong in one table (other data, another number of rankings), or is too wide for one.
+TABLES = {
+    "exact": ("data.length=2", "data.length=3"),
+    "world": tuple(f"annotator={name}" for name in ANNOTATORS),
+    "rankings": tuple(f"rankings.prompts={number}" for number in PROMPTS),
+}
+PRIMARY_ALONE = ("world", "frontier", "rankings")  # 1,800 prompts each: of examples the scores that are tested are kept
+
+
+def commands(step: str) -> Commands:
+    return STEPS[step](f"results_dir=results/runs/{step}")
+
+
+def keep(step: str) -> Commands:
+    """Packs the step's runs and prints its tables. What was tuned is kept as it is, in results/tuning."""
+    if step == "tune":
+        return []
+    few = ("--primary",) if step in PRIMARY_ALONE else ()
+    records = f"results/records/{step}"
+    shown = [("alignbench", "compare", records, *(("--only", one) if one else ())) for one in TABLES.get(step, ("",))]
+    return [("python", "results/keep.py", step, f"results/runs/{step}", *few), *shown]
+
+
+def carry_out(step: str, todo: Commands) -> int:
+    """The commands, one after another; one that fails (a run of a sweep did) does not keep the next from its turn."""
+    failed = 0
+    for command in todo:
+        print(f"\n$ {shlex.join(command)}", flush=True)
+        before, start = _cpu(), time.monotonic()
+        code = subprocess.run(_here(command), cwd=HERE.parent, check=False).returncode
+        failed += code != 0
+        if command[: len(RUN)] == RUN:
+            _note(step, command, code, _cpu() - before, time.monotonic() - start)
+    return failed
+
+
+def _here(command: Sequence[str]) -> list[str]:
+    """With the Python that this is: `alignbench` need not be on the path."""
+    program = [sys.executable, "-m", "alignbench"] if command[0] == "alignbench" else [sys.executable]
+    return [*program, *command[1:]]
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _note(step: str, command: Sequence[str], code: int, cpu: float, wall: float) -> None:
+    git = ("git", "-C", str(HERE), "rev-parse", "HEAD")
+    line = {
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(part if "data.path=" not in part else "data.path=..." for part in command),
+        "exit_code": code,
+        "cpu_seconds": round(cpu, 1),
+        "seconds": round(wall, 1),
+        "commit": subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or None,
+    }
+    path = HERE / "records" / step / "commands.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="*", choices=[*STEPS, []], metavar="STEP", help=", ".join(STEPS))
+    parser.add_argument("--keep", action="store_true", help="pack what is finished, and run nothing")
+    options = parser.parse_args(argv)
+    if not options.steps:
+        for step in STEPS:
+            print(f"# {step}", *(shlex.join(command) for command in [*commands(step), *keep(step)]), "", sep="\n")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    failed = [carry_out(step, [*([] if options.keep else commands(step)), *keep(step)]) for step in options.steps]
+    return int(any(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""The scripts that make, pack and repeat the committed tables."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import polars
+import pytest
+import yaml
+
+from alignbench import Direction, ExampleScore, Metric
+from alignbench.app.compose import load_config
+from alignbench.results.compared.table import GOLD, PROXY
+from alignbench.results.compared.training_points import KL, Points
+from alignbench.results.disk.directory import RunDirectory
+from alignbench.results.disk.record import Status
+from alignbench.results.disk.runs import StoredRun, find_runs, read_record
+from tests.results.on_disk import compare, write
+from tests.results.synthetic import write_run
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
+
+def script(name: str) -> ModuleType:
+    path = RESULTS / f"{name}.py"
+    if not path.is_file():
+        pytest.skip("results/ is not part of this copy")
+    spec = importlib.util.spec_from_file_location(f"results_{name}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Two rows of two seeds, each with its SFT model's, and one that is not finished."""
+    folder = tmp_path / "runs"
+    for seed in (0, 1):
+        for algo, d in (("ppo", 1.0), ("dpo", 0.5)):
+            path = write_run(folder, algo, {"rate": 0.1}, d=d, seed=seed)
+            (path / "model").mkdir()
+            (path / "model" / "model.safetensors").write_bytes(b"0" * 4096)
+            for directory in (path, path / "sft"):
+                score = {name: metric.value for name, metric in read_record(directory).metrics.items()}
+                RunDirectory(directory).write_examples(
+                    [
+                        ExampleScore(name, f"p{i}", value + 0.1 * i)
+                        for name, value in score.items()
+                        for i in range(-4, 5)
+                    ]
+                )
+    shutil.rmtree(write_run(folder, "ppo", {"rate": 0.2}, status=Status.INTERRUPTED) / "sft")
+    return folder
+
+
+def markdown(folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    capsys.readouterr()
+    assert compare([str(folder), "--format", "markdown"]) == 0
+    return [line for line in capsys.readouterr().out.splitlines() if "Not in the table" not in line]
+
+
+def test_what_was_packed_is_the_same_table(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep = script("keep")
+    new, left = keep.keep("table", [runs], primary=False, records=tmp_path / "records")
+    assert (new, len(left)) == (4, 1)
+    packed = tmp_path / "records" / "table"
+    shown = [line for line in markdown(runs, capsys) if line]
+    assert [line for line in markdown(packed, capsys) if line] == shown
+    assert any("▲" in line or "▼" in line or "[" in line for line in shown), "differences need the examples"
+    assert len(list(packed.rglob("sft/result.json"))) == 2, "an SFT model's row once, of each seed"
+    assert not list(packed.rglob("*.safetensors")) and not list(packed.rglob("generations.jsonl"))
+    assert keep.keep("table", [runs], primary=False, records=tmp_path / "records")[0] == 0, "what is kept stays"
+
+
+def test_a_cell_that_was_made_twice_is_kept_once(runs: Path, tmp_path: Path) -> None:
+    keep, records = script("keep"), tmp_path / "records"
+    one = next(runs.glob("*dpo*s0*"))
+    shutil.copytree(one, one.with_name(f"{one.name}-2"))
+    assert keep.keep("table", [runs], primary=False, records=records)[0] == 4
+    shutil.copytree(one, one.with_name(f"{one.name}-3"))
+    assert keep.keep("table", [runs], primary=False, records=records)[0] == 0
+
+
+def test_what_was_cut_off_while_it_was_packed_is_packed_again(runs: Path, tmp_path: Path) -> None:
+    keep, records = script("keep"), tmp_path / "records"
+    keep.keep("table", [runs], primary=False, records=records)
+    victim = next(path for path in (records / "table").iterdir())
+    (victim / "result.json").unlink()
+    assert keep.keep("table", [runs], primary=False, records=records)[0] == 1
+    assert read_record(victim).status is Status.FINISHED
+
+
+def test_with_primary_the_scores_that_are_tested_are_kept_alone(runs: Path, tmp_path: Path) -> None:
+    keep, other = script("keep"), next(runs.glob("*dpo*s0*"))
+    scores = [ExampleScore(name, "p", 1.0) for name in (PROXY, GOLD, KL, "diversity/unique")]
+    RunDirectory(other).write_examples(scores)
+    keep.keep("table", [runs], primary=True, records=tmp_path / "records")
+    packed = tmp_path / "records" / "table" / other.name / "examples.parquet"
+    assert polars.read_parquet(packed)["metric"].to_list() == [PROXY, GOLD, KL]
+
+
+def test_points_are_kept_and_paths_of_this_machine_are_not(tmp_path: Path) -> None:
+    settings = {
+        "seed": 0, "algo": {"name": "ppo"}, "data": {"path": "/home/me/data/hh-rlhf", "rows": 3},
+        "results_dir": "/home/me/runs", "cache_dir": "~/cache", "eval": {"paths": ["/home/me/tasks"]},
+    }  # fmt: skip
+    directory = write(tmp_path / "runs", settings)
+    (directory.path / "config.yaml").write_text(yaml.safe_dump(settings))
+    Points(directory.path).add(5, {}, [ExampleScore(KL, "p0", 1.0)], (), 1.0)
+    script("keep").keep("table", [tmp_path / "runs"], primary=False, records=tmp_path / "records")
+    (found,) = (tmp_path / "records" / "table").iterdir()
+    kept = yaml.safe_load((found / "config.yaml").read_text())
+    assert kept["data"] == {"path": "hh-rlhf", "rows": 3} and kept["eval"] == {"paths": ["tasks"]}
+    assert (kept["results_dir"], kept["cache_dir"]) == ("results/runs", "")
+    assert "/home" not in "".join(file.read_text() for file in found.glob("*.[jy]*"))
+    assert polars.read_parquet(found / "points.parquet")["update"].to_list() == [5]
+
+
+def test_every_command_of_a_step_is_one_that_a_run_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first combination; settings that were tuned are not there yet."""
+    pytest.importorskip("vaderSentiment", reason="the extra `sentiment` is not installed")
+    monkeypatch.setenv("HH_RLHF", str(RESULTS))
+    make = script("make")
+    for step in make.STEPS:
+        for command in (
+            make.commands(step)[:1] if step == "tune" else make.commands(step)
+        ):  # spaces are tested with the tuner
+            algo = [part.replace("hydra/sweeper=tune_", "algo=") for part in command if "hydra/sweeper" in part]
+            given = [part for part in command[len(make.RUN) :] if "=" in part and not part.startswith("hydra")]
+            config = load_config(algo + [part if "[" in part else part.split(",")[0] for part in given])
+            assert config.results_dir == f"results/runs/{step}"
+            assert step == "hacking" or config.eval.every == 10 or step in ("tune", "exact")
+    assert len(make.commands("tune")) == len(make.ALGORITHMS) > 15
+
+
+def test_a_step_is_carried_out_to_its_end_and_what_it_took_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = script("make")
+    monkeypatch.setattr(make, "HERE", tmp_path)
+    monkeypatch.setattr(
+        make, "_here", lambda command: ["python3", "-c", f"sum(range(10**7)); exit({command[-1] == 'bad'})"]
+    )
+    (tmp_path / "records").mkdir()
+    todo: list[tuple[str, ...]] = [(*make.RUN, "data.path=/home/me", "bad"), (*make.RUN, "good"), ("alignbench", "x")]
+    assert make.carry_out("exact", todo) == 1
+    noted = [json.loads(line) for line in (tmp_path / "records/exact/commands.jsonl").read_text().splitlines()]
+    assert [line["exit_code"] for line in noted] == [1, 0], "one that failed is not the end; a table is no run"
+    assert "/home" not in noted[0]["command"] and noted[0]["cpu_seconds"] > 0
+    assert capsys.readouterr().out.count("$ ") == 3, "printed before they run"
+
+
+def test_one_more_draw_is_held_against_the_seeds_of_its_row() -> None:
+    """n = 3, mean 2, s 1: t(2) is 4.303, so 2 +- 4.303 sqrt(4 / 3)."""
+    again = script("again")
+    assert again.predicted([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.9685, 2 + 4.9685), abs=1e-3)
+    assert again.predicted([1.0]) == (-float("inf"), float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("seed", "value", "good", "said"),
+    [
+        (0, 1.0, True, "recorded 1, now 1; the same"),
+        (0, 1.5, True, "recorded 1, now 1.5; within"),
+        (7, 9.0, False, "recorded another seed, now 9; OUTSIDE"),
+    ],
+)
+def test_a_cell_that_was_made_again_is_judged(seed: int, value: float, good: bool, said: str, tmp_path: Path) -> None:
+    def made(number: int, found: float, folder: str) -> StoredRun:
+        metrics: dict[str, Any] = {GOLD: Metric(found, 0.1, 9, Direction.HIGHER)}
+        directory: RunDirectory = write(tmp_path / folder, {"seed": number, "algo": {"name": "ppo"}}, metrics=metrics)
+        return find_runs([directory.path])[0][0]
+
+    recorded = [made(0, 1.0, "a"), made(1, 2.0, "b"), made(2, 3.0, "c")]
+    lines, ok = script("again").judged(made(seed, value, "now"), recorded, [GOLD, "sycophancy/agreement"])
+    assert ok is good and len(lines) == 1 and said in lines[0]
+
+
+def test_a_table_or_a_setting_that_is_not_there_is_one_line(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = script("again")
+    monkeypatch.setattr(again, "RECORDS", tmp_path)
+    shutil.copytree(runs, tmp_path / "table")
+    for arguments, said in (
+        (["none"], "none"),
+        (["table", "--only", "algo=x"], "algo=x"),
+        (["table", "rate=1"], "rate=1"),
+    ):
+        assert again.main(arguments) == 2
+        assert said in capsys.readouterr().err
