@@ -44,7 +44,7 @@ class Shown:
 
     @property
     def blank(self) -> bool:
-        return any(BLANK in word or word in ("...", "RUN", "MODEL") for word in self.words)
+        return any(BLANK in word or "..." in word or word.split("/")[0] in ("RUN", "MODEL") for word in self.words)
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}: {shlex.join(self.words)}"

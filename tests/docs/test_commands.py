@@ -249,10 +249,15 @@ def can_run(one: Shown) -> bool:
     arguments = one.alignbench or ()
     words = " ".join(one.words)
     mine = re.search(
-        r"data\.path|model\.path|annotator\.path|config-dir|reward\.target|comparisons|keyword|seed=\$s|\[RESULTS\]",
+        r"instruction-data|data\.path|model\.path|annotator\.path|config-dir|reward\.target|comparisons|keyword|seed=\$s|\[RESULTS\]",
         words,
     )
-    return not (mine or any(word in words for word in UNUSED) or (arguments and arguments[0] in STAYS))
+    return not (
+        mine
+        or any(word in words for word in UNUSED)
+        or (arguments and arguments[0] in STAYS)
+        or arguments == ("resume",)
+    )
 
 
 @pytest.mark.slow
