@@ -29,7 +29,6 @@ from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.deprecation import Renamed, moved
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
 from alignbench.hookspecs import Register, RegisterFunction, RunFinished, RunStarted, RunStep, hookimpl
-from alignbench.memory_plan import Does, Part, Work
 from alignbench.optimizer_config import (
     MISSING_EOS,
     AlgorithmConfig,
@@ -78,12 +77,13 @@ from alignbench.records import (
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.records.decoding import Decoded, Request
+from alignbench.records.memory_plan import Does, Part, Work
 from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
 from alignbench.untrusted import redacted
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MISSING_EOS",

@@ -27,7 +27,9 @@ from alignbench.distributed import passes as passes
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.optimization.importance import correction as correction
 from alignbench.optimizer_config import OptimizerConfig
-from alignbench.records import POLICY, ExactProblem, PreferencePair, Ranking, Sequences
+from alignbench.records import POLICY, ExactProblem, Sequences
+from alignbench.records.rankings import ranking_to_pairs as ranking_to_pairs
+from alignbench.records.rankings import ranks_of as ranks_of
 from alignbench.selection import select
 from alignbench.token_logprobs import most_logits as most_logits
 from alignbench.token_logprobs import token_logprobs as token_logprobs
@@ -377,27 +379,6 @@ def across_processes(sums: Mapping[str, float]) -> Mapping[str, float]:
 def asked_once(ask: Callable[[], T]) -> T:
     """What `ask` gives, asked by one of the processes that share a run and told to all: for what costs money."""
     return distributed.asked_once(ask)
-
-
-def ranks_of(values: Sequence[float]) -> tuple[int, ...]:
-    """The rank of each, 0 is the highest value; equal values are ties."""
-    levels = sorted(set(values), reverse=True)
-    return tuple(map(levels.index, values))
-
-
-def ranking_to_pairs(ranking: Ranking, which: str = "all") -> list[PreferencePair]:
-    """The pairs of a ranking with different ranks, best first: all of them, or best_worst (one of the best against one of
-    the worst). Ties and identical responses give none."""
-    order = sorted(range(len(ranking.ranks)), key=lambda k: ranking.ranks[k])
-    ended = ranking.finished or (True,) * len(order)
-    compared = [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
-    if which == "best_worst":
-        compared = [(order[0], order[-1])]
-    return [
-        PreferencePair(ranking.prompt, ranking.responses[a], ranking.responses[b], finished=(ended[a], ended[b]))
-        for a, b in compared
-        if ranking.ranks[a] != ranking.ranks[b] and ranking.responses[a] != ranking.responses[b]
-    ]
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for known

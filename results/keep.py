@@ -5,7 +5,8 @@
 Of each run its record, its configuration, the scores of its evaluation examples (of all metrics, or with --primary of those that are
 tested, the two rewards and the KL) and, where it was evaluated along its training, its points and what it said there; no models, no other
 responses. The folders stay run directories: `alignbench compare results/records/TABLE` prints the table. The SFT model's row, of which
-every run has a copy, is kept once. Paths of this machine are taken out. What is kept already stays, and is skipped.
+every run has a copy, is kept once. Paths of this machine are taken out. What is kept already stays, and is skipped, as is a
+cell that was made twice.
 """
 
 from __future__ import annotations
@@ -91,13 +92,24 @@ def once(baselines: Iterable[StoredRun]) -> list[StoredRun]:
     return list(kept.values())
 
 
+def _cell(run: StoredRun) -> tuple[object, ...]:
+    """Runs that are one cell, made several times: two sweeps at once both made it, say."""
+    who = run.record.identity
+    return (who.algo, who.config_hash, who.code, who.seed)
+
+
 def keep(table: str, sources: Sequence[Path], *, primary: bool, records: Path = RECORDS) -> tuple[int, list[StoredRun]]:
     """How many runs are new in `records`/`table`, and the runs that are not finished and were left where they are."""
     found, broken = find_runs(sources)
     for run in broken:
         print(f"{run.path} is left out: {run.reason}.", file=sys.stderr)
     finished = [run for run in found if run.record.status is Status.FINISHED]
-    wanted = [run for run in finished if not run.record.baseline]
+    kept = find_runs([records / table])[0] if (records / table).is_dir() else []
+    there = {_cell(run): run.path.name for run in kept if not run.record.baseline}
+    wanted = []
+    for run in (run for run in finished if not run.record.baseline):
+        if there.setdefault(_cell(run), run.path.name) == run.path.name:
+            wanted.append(run)
     owners = {run.path for run in wanted}  # the SFT model's row of a run that has not finished is nowhere found
     wanted += once(run for run in finished if run.record.baseline and run.path.parent in owners)
     new = 0

@@ -27,9 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 import alignbench
 from alignbench import distributed
-from alignbench.app import annotators, price, renamed, sweeps, tuning
+from alignbench.app import annotators, price, sweeps, tuning
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, RunConfig, Settings
-from alignbench.app.overrides import expanded
+from alignbench.app.overrides import expanded, keep_former, present_name, settle
 from alignbench.app.ready import check_ready, check_tuned
 from alignbench.app.refusals import explain, is_complaint, refuse_missing
 from alignbench.app.telling import Verbosity
@@ -92,7 +92,7 @@ def _register(known: Registry) -> None:
     with open_dict(settings):
         for component in known.of(Kind.EVALUATION):
             settings.eval.options[component.name] = OmegaConf.structured(component.config)
-            renamed.keep_former(settings.eval.options[component.name], component.config)
+            keep_former(settings.eval.options[component.name], component.config)
     store.store(name="settings", node=settings, provider="alignbench")
     Plugins.instance().register(PresetPath)
 
@@ -105,7 +105,7 @@ def _node(component: Component) -> DictConfig:
     with open_dict(node):
         node[COMPONENT] = component.name
     price.set_default(node, component)
-    renamed.keep_former(node, component.config)
+    keep_former(node, component.config)
     return node
 
 
@@ -120,7 +120,7 @@ def typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
 def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
     refuse_missing(cfg)
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[assignment]
-    renamed.settle(cfg)
+    settle(cfg)
     choices = annotators.follow_data(cfg, choices)
     slots = {slot: _selected(cfg, slot, kind, choices) for slot, kind in SLOTS.items()}
     for stage in ("sft", "pretrain"):
@@ -188,7 +188,7 @@ def _selected(cfg: DictConfig, slot: str, kind: Kind, choices: Mapping[str, str]
         raise UserError(f"{slot}={chosen} chooses nothing: write {group}=<name>. Choices: {known}.")
     values = {str(key): value for key, value in OmegaConf.to_container(chosen).items()}  # type: ignore[union-attr]
     component = registry().get(kind, str(values.pop(COMPONENT)))
-    label = renamed.present_name(kind, choices.get(group) or component.name)
+    label = present_name(kind, choices.get(group) or component.name)
     return Selected(component, label, instance(slot, component.config, values))
 
 
@@ -230,7 +230,7 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     register_configs()
     try:
         with _COMPOSING, initialize_config_dir(conf_dir(), version_base="1.3", job_name="alignbench"):
-            cfg = compose("config", _present(overrides), return_hydra_config=True)
+            cfg = compose("config", expanded(overrides), return_hydra_config=True)
             choices = dict(cfg.hydra.runtime.choices)
             with open_dict(cfg):
                 del cfg["hydra"]
@@ -239,11 +239,6 @@ def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
             raise
         raise explain(error, overrides) from error
     return cfg, choices
-
-
-def _present(overrides: Sequence[str]) -> list[str]:
-    """As Hydra is given them: home folders expanded, and components by their present names."""
-    return renamed.present_choices(expanded(overrides))
 
 
 @dataclasses.dataclass
@@ -298,7 +293,7 @@ def main(task: Task, arguments: Sequence[str], verbosity: Verbosity = Verbosity.
     """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
     register_configs()
     # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
-    arguments = sorted(_present(arguments), key=lambda argument: "=" in argument and not argument.startswith("-"))
+    arguments = sorted(expanded(arguments), key=lambda argument: "=" in argument and not argument.startswith("-"))
     _parse(arguments)
     sweep = sweeps.Sweep()
     job, ended = Job(task, sweep, verbosity), None

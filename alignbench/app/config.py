@@ -130,18 +130,21 @@ class TuneSettings:
 
 @dataclass
 class Settings:
-    """The plain keys of the configuration. Component groups stand beside them.
-
-    `cache`: whether stages are kept for other runs, in `cache_dir` (empty: $ALIGNBENCH_CACHE/stages, else
-    ~/.cache/alignbench/stages). `resume`: the same command again goes on with its unfinished run and leaves a finished one of the same
-    settings and code as it is, so that a sweep is picked up; `unfinished` trains a finished one anew; `never` always starts a new run."""
+    """The plain keys of the configuration. Component groups stand beside them."""
 
     seed: int = bounded(0, least=0, most=1e18)
+    """Of every random choice of the run."""
     device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto: a GPU, where there is one."""
     results_dir: str = "results/runs"
+    """The folder that run directories go to."""
     cache: bool = True
+    """Whether stages are kept for other runs."""
     cache_dir: str = ""
+    """Where; empty: $ALIGNBENCH_CACHE/stages, else ~/.cache/alignbench/stages."""
     resume: str = "finished"
+    """finished: the same command again goes on with its unfinished run and leaves a finished one of the same settings and code as it is,
+    so that a sweep is picked up; unfinished: it trains a finished one anew; never: it always starts a new run."""
     algo: Any = None
     sft: Any = None
     pretrain: Any = None

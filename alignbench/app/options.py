@@ -1,23 +1,33 @@
-"""The options of a run as `--help` shows them: their values, and behind each number the range that it may have."""
+"""The options of a run, as `--help` shows them: the value of each, what it takes, and what it is."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import inspect
-import re
 import textwrap
+import typing
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from alignbench.app import price, renamed
+from alignbench.app import price
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, Settings
-from alignbench.bounds import Range, ranges
-from alignbench.plugins import Kind, Place, registry
+from alignbench.app.overrides import settle
+from alignbench.bounds import in_words, number, ranges
+from alignbench.plugins import Kind, registry
 
-_LINE = re.compile(r"( *)(\w+):(?: |$)")
+
+@dataclass(frozen=True)
+class Option:
+    """`key`: as it is written on the command line; `takes`: its type and its range in words; `said`: its docstring."""
+
+    key: str
+    value: str
+    takes: str
+    said: str
 
 
 def sections(schema: type, where: str = "") -> Iterator[tuple[str, type]]:
@@ -29,7 +39,38 @@ def sections(schema: type, where: str = "") -> Iterator[tuple[str, type]]:
             yield from sections(inside, f"{where}.{field.name}".lstrip("."))
 
 
-def told(schema: type) -> dict[str, str]:
+def options(cfg: DictConfig) -> Iterator[Option]:
+    """Every option of a composed configuration, those of the components that it chose included."""
+    price.settled(cfg)
+    settle(cfg)
+    found: list[tuple[str, type]] = list(sections(Settings))
+    for slot, kind in {**SLOTS, JUDGE: Kind.REWARD}.items():
+        name = cfg[slot].get(COMPONENT) if isinstance(cfg.get(slot), DictConfig) else None
+        if (kind, name) in registry().components:
+            found += sections(registry().get(kind, str(name)).config, slot)
+    for component in registry().of(Kind.EVALUATION):
+        found += sections(component.config, f"eval.options.{component.name}")
+    for where, schema in found:
+        said, hints, known = docstrings(schema), typing.get_type_hints(schema), ranges(schema)
+        for field in dataclasses.fields(schema):
+            if (not where and field.name in {*SLOTS, JUDGE}) or dataclasses.is_dataclass(field.default_factory):
+                continue  # they have a section of their own
+            key = f"{where}.{field.name}".lstrip(".")
+            takes = in_words(hints[field.name], known.get(field.name))
+            yield Option(key, _value(OmegaConf.select(cfg, key)), takes, said.get(field.name, ""))
+
+
+def _value(value: Any) -> str:
+    """As it is written on the command line."""
+    if isinstance(value, float):
+        return number(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else getattr(value, "name", value)
+    return str(plain).replace("'", "")
+
+
+def docstrings(schema: type) -> dict[str, str]:
     """What is said of each option: the docstring below it, in the class that says it last."""
     found: dict[str, str] = {}
     for of in reversed(schema.__mro__):
@@ -37,7 +78,7 @@ def told(schema: type) -> dict[str, str]:
             continue
         try:
             (definition,) = ast.parse(textwrap.dedent(inspect.getsource(of))).body
-        except OSError:  # it was made where no file is
+        except (OSError, SyntaxError):  # a class that was made while a program runs
             continue
         assert isinstance(definition, ast.ClassDef)
         for field, below in zip(definition.body, definition.body[1:], strict=False):
@@ -51,46 +92,3 @@ def told(schema: type) -> dict[str, str]:
                 if not (text.startswith("As in ") and text.endswith("Config.") and name in found):
                     found[name] = text
     return found
-
-
-def known_ranges(cfg: DictConfig) -> dict[str, Range]:
-    """Of every number of a composed configuration, by its whole key."""
-    found: dict[str, type] = dict(sections(Settings))
-    for slot, kind in {**SLOTS, JUDGE: Kind.REWARD}.items():
-        name = cfg[slot].get(COMPONENT) if isinstance(cfg.get(slot), DictConfig) else None
-        if (kind, name) in registry().components:
-            found[slot] = registry().get(kind, str(name)).config
-    found |= {f"eval.options.{component.name}": component.config for component in registry().of(Kind.EVALUATION)}
-    return {
-        f"{where}.{name}".lstrip("."): limits
-        for where, schema in found.items()
-        for name, limits in ranges(schema).items()
-    }
-
-
-def shown_options(_root_: DictConfig) -> str:
-    """`${options:}` in the help of conf/config.yaml: the configuration, each number with its range."""
-    cfg = _root_.copy()
-    with open_dict(cfg):
-        del cfg["hydra"]
-    price.settled(cfg)
-    renamed.settle(cfg)
-    known, parents, lines = known_ranges(cfg), list[str](), []
-    for line in OmegaConf.to_yaml(cfg).splitlines():
-        if key := _LINE.match(line):
-            parents[len(key.group(1)) // 2 :] = [key.group(2)]
-            if limits := str(known.get(".".join(parents), "")):
-                line = f"{line}  # {limits}"
-        lines.append(line)
-    return "\n".join(lines).replace("$", "$$")  # Hydra fills a template with it
-
-
-def added_commands() -> str:
-    """`${commands:}` in the help of conf/config.yaml: those of plugins, each on a line of its own."""
-    found = registry().functions_of(Place.COMMAND)
-    lines = [f"alignbench {f.name:<22}{f.summary}" for f in found if f.distribution != "alignbench"]
-    return "\n".join(lines).replace("$", "$$")
-
-
-OmegaConf.register_new_resolver("options", shown_options, replace=True)
-OmegaConf.register_new_resolver("commands", added_commands, replace=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import logging
 import os
+import re
 import select
 import sys
 import threading
@@ -16,6 +19,7 @@ from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.plugins import Place, registry
 from alignbench.untrusted import Formatter, told
 
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 RUN = "alignbench.commands.run"  # what is called without a command's name
 
 
@@ -50,6 +54,13 @@ def run_command(arguments: Sequence[str]) -> int:
         if "--version" in arguments:
             print(f"alignbench {__version__}")
             return 0
+        if arguments and arguments[-1].startswith("query=") and _completed(os.environ.get("COMP_LINE", "")):
+            return _flushed(0)
+        if asks_for_help(arguments):
+            from alignbench.app import help
+
+            print(help.text(arguments))
+            return _flushed(0)
         if list(arguments) in (["-m"], ["--multirun"]):
             raise UserError(f"{first} needs lists of values, as in {first} algo=ppo,dpo seed=0,1,2.")
         return _flushed(importlib.import_module(RUN).main(arguments))
@@ -64,6 +75,27 @@ def run_command(arguments: Sequence[str]) -> int:
             raise  # another pipe: of a plugin, say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # head, less: there is nobody left to tell
         return 0
+
+
+def _completed(line: str) -> bool:
+    """Prints what may stand at the end of a command line whose first word is, or may become, a command's name; Hydra's completion knows
+    the overrides alone. Returns whether that is all."""
+    words = line.split()[1:] + [""] * line.endswith(" ")
+    known = {function.name: function for function in registry().functions_of(Place.COMMAND)}
+    if len(words) < 2:
+        print(*(name for name in known if name.startswith("".join(words))), sep="\n")
+        return False
+    if words[0] not in known:
+        return False
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        known[words[0]].load()(["--help"])
+    print(*(name for name in dict.fromkeys(_OPTION.findall(said.getvalue())) if name.startswith(words[-1])), sep="\n")
+    return True
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    return any(argument in ("-h", "--help", "--help-all") for argument in arguments)
 
 
 def _flushed(code: int) -> int:

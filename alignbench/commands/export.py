@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,13 +15,16 @@ from alignbench.app.config import RunConfig
 from alignbench.errors import AlignbenchError, UserError
 from alignbench.paths import user_path
 from alignbench.records import Exported, Split
-from alignbench.results.disk.directory import BASELINE, RESULT, file_errors
-from alignbench.results.disk.runs import DEFAULT_RESULTS, locate
+from alignbench.results.disk.directory import BASELINE, CONFIG, RESULT, file_errors
+from alignbench.results.disk.runs import DEFAULT_RESULTS, locate, read_config
 from alignbench.selection import digest
 from alignbench.store.artifacts import cache_root
 
 DEFAULT_EXPORTS = Path("results/exports")
 COMPARED_PROMPTS = 4
+CARD = "README.md"
+MEASURED_ELSEWHERE = ("results_dir", "cache", "cache_dir", "device", "resume")
+"""Settings that change no result."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -101,10 +105,42 @@ def _export(config: RunConfig, path: Path, target: Path, *, merged: bool) -> Exp
                         f"Loaded again, the export's log-probabilities differ from the policy's by {exported.mean:.3g} nats a token "
                         f"(allowed: {exported.tolerance:g}): it was not kept."
                     )
+                (unfinished / CARD).write_text(_card(path, merged=merged), encoding="utf-8", errors="backslashreplace")
                 unfinished.rename(target)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
     return exported
+
+
+def _card(path: Path, *, merged: bool) -> str:
+    from alignbench.results.shown.model_card import model_card
+
+    run = path if (path / CONFIG).is_file() else path.parent
+    return model_card(path, read_config(run / CONFIG), ["alignbench", *_overrides(run)], merged=merged)
+
+
+def _overrides(run: Path) -> list[str]:
+    """What makes this run again: what was chosen of each kind, the seed, and every setting that these choices leave otherwise."""
+    from omegaconf import OmegaConf
+
+    from alignbench.app.compose import composed
+    from alignbench.app.target import labels
+    from alignbench.results.disk.runs import flat_settings, read_record, read_settings
+
+    who, own = read_record(run).identity, read_settings(run / CONFIG)
+    overrides = [f"{kind}={name}" for kind, name in labels(who).items()] + [f"seed={who.seed}"]
+    with contextlib.suppress(AlignbenchError):  # a choice that is not installed here: the settings stand below
+        cfg, _ = composed(overrides)
+        known = flat_settings(OmegaConf.to_yaml(cfg, resolve=True))
+        changed = {key: value for key, value in own.items() if key in known and known[key] != value}
+        for key, value in changed.items():
+            if key.partition(".")[0] not in MEASURED_ELSEWHERE and not key.endswith(".component"):
+                overrides.append(f"{key}={json.dumps(value) if isinstance(value, str) else _plain(value)}")
+    return list(dict.fromkeys(overrides))
+
+
+def _plain(value: object) -> str:
+    return json.dumps(value).replace(" ", "")
 
 
 @contextlib.contextmanager

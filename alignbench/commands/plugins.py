@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alignbench import __version__
-from alignbench.app.options import told
+from alignbench.app.options import docstrings
 from alignbench.bounds import Range, ranges
 from alignbench.plugins import Component, Function, Kind, Place, registry
 
@@ -80,7 +80,7 @@ def _function(function: Function) -> Mapping[str, str]:
 
 
 def _options(config: Any) -> Iterator[Mapping[str, Any]]:
-    says, hints, limits = told(config), typing.get_type_hints(config), ranges(config)
+    says, hints, limits = docstrings(config), typing.get_type_hints(config), ranges(config)
     for field in dataclasses.fields(config):
         limit, given = limits.get(field.name), field.default
         if field.default_factory is not dataclasses.MISSING:

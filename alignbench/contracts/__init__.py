@@ -10,20 +10,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from alignbench.contracts.progress import Progress as Progress
 from alignbench.contracts.sources import Annotator as Annotator
 from alignbench.contracts.sources import DataSource as DataSource
-from alignbench.contracts.subject import Subject
+from alignbench.contracts.watching import Evaluation as Evaluation
+from alignbench.contracts.watching import Tracker as Tracker
 from alignbench.errors import UserError
 from alignbench.records import (
     POLICY,
     ExactProblem,
-    ExampleScore,
     Exported,
     FitReport,
-    Generation,
-    MetricSpec,
     Prompt,
     Ranking,
     Rollout,
@@ -273,19 +272,6 @@ def preferred(mine: Tensor, theirs: Tensor) -> Tensor:
     return (0.5 * (1.0 + gap.sign())).masked_fill(gap.isnan(), math.nan)
 
 
-class Progress(Protocol):
-    """`progress(update, updates, metrics, state)`, called after each optimizer step of a fit. `state()` gives all that
-    `fit(..., state=)` needs to go on from there, as tensors and plain values; without it a killed fit starts again."""
-
-    def __call__(
-        self,
-        update: int,
-        updates: int,
-        metrics: Mapping[str, float],
-        state: Callable[[], Mapping[str, Any]] | None = None,
-    ) -> None: ...
-
-
 class FittableRewardSource(RewardSource):
     """A reward source that is fitted to rankings before it can score."""
 
@@ -366,47 +352,3 @@ class PolicyOptimizer(ABC, Generic[Batch]):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave, as if never stopped."""
-
-
-class Evaluation(ABC):
-    """Per-example scores of a checkpoint. It sees neither the live policy nor the algorithm's name. Built with: nothing."""
-
-    known: ClassVar[str] = ""
-    """As RewardSource.known."""
-
-    def fingerprint(self) -> str:
-        """Names what its scores depend on beside its config and the source of its package (a folder's content): runs share the
-        SFT model's evaluation under it."""
-        return ""
-
-    def applies(self, data: DataSource, *, ordinary_text: bool) -> bool:
-        """Whether it can measure anything on this data; `ordinary_text` as in Subject. Asked before anything is trained: a run none of
-        whose evaluations can is refused."""
-        return True
-
-    @abstractmethod
-    def specs(self) -> Sequence[MetricSpec]:
-        """Every metric that `evaluate` may return."""
-
-    @abstractmethod
-    def evaluate(self, subject: Subject) -> Sequence[ExampleScore]:
-        """Scores per example. A metric that does not apply to the data is left out, never filled with zeros."""
-
-
-class Tracker(ABC):
-    """Where training curves go. Built with: directory, run_name, settings (the resolved config).
-
-    Names are the same for every algorithm, so that all share charts: `train/<figure>` of the algorithm (train/reward, train/kl),
-    `<stage>/<figure>` of the stages before it, `eval/<family>/<metric>` and `time/<what>` (seconds). A name's step is the update of its stage."""
-
-    @abstractmethod
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """The figures of an update, as `<stage>/reward`, or of an evaluation along training, as `evaluation/helpfulness/accuracy`; `step` is the
-        line of train.jsonl. It is on the training path: be quick."""
-
-    def responses(self, generations: Sequence[Generation], step: int) -> None:  # noqa: B027 (to override is a choice)
-        """Some responses of the policy after `step` updates, for people to read: to the same prompts each time. Nothing, unless overridden."""
-
-    @abstractmethod
-    def finish(self) -> None:
-        """Called once at the end, also of a run that fails. What it raises is a warning."""

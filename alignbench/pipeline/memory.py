@@ -11,10 +11,10 @@ from typing import Any
 from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.errors import UserError
-from alignbench.memory_plan import ADAMW_BYTES, Does, Part, Work
 from alignbench.optimizer_config import OfflineConfig, OptimizerConfig
 from alignbench.plugins import Kind
 from alignbench.records import POLICY, REFERENCE, Consumes
+from alignbench.records.memory_plan import ADAMW_BYTES, Does, Part, Work
 from alignbench.results.disk import environment
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected

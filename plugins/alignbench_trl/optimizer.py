@@ -36,6 +36,8 @@ NAMES = {
 }
 """What TRL logs, by the names that figures have here; the rest is kept as trl/<its name>. TRL's kl is nats per token, and stays TRL's."""
 REQUIRED = ("loss", "grad_norm")
+LEFT_OUT = ("epoch", "logits/chosen", "logits/rejected")
+"""The run has no epochs of TRL's, and logits are those of suppressed tokens too."""
 
 
 class TRLOptimizer(PolicyOptimizer[Any]):
@@ -106,7 +108,7 @@ def _train(trainer: Any, take: Take[Sequence[Step]]) -> None:
 def figures(told: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The mean over the steps of an update. TRL says NaN or nothing of what a batch did not have; a loss must be a number."""
     found: dict[str, float] = {}
-    for name in told[0]:
+    for name in [name for name in told[0] if name not in LEFT_OUT]:
         values = [float(one[name]) for one in told if one.get(name) is not None]
         if name in REQUIRED or (values and all(map(math.isfinite, values))):
             found[NAMES.get(name, f"trl/{name}")] = sum(values) / len(values)

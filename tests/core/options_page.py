@@ -15,7 +15,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
 from alignbench.app.config import Settings  # noqa: E402
-from alignbench.app.options import sections, told  # noqa: E402
+from alignbench.app.options import docstrings, sections  # noqa: E402
 from alignbench.bounds import in_words, number, ranges  # noqa: E402
 from alignbench.plugins import Kind, registry  # noqa: E402
 
@@ -46,7 +46,7 @@ def default(field: dataclasses.Field[object]) -> str:
 
 
 def rows(schema: type) -> Iterator[str]:
-    said, hints, known = told(schema), typing.get_type_hints(schema), ranges(schema)
+    said, hints, known = docstrings(schema), typing.get_type_hints(schema), ranges(schema)
     for field in dataclasses.fields(schema):
         if dataclasses.is_dataclass(field.default_factory):
             continue  # it has a table of its own

@@ -15,7 +15,9 @@ import pytest
 import alignbench
 import alignbench.commands.plugins
 from alignbench import UserError, commands, plugins
-from alignbench.app.options import added_commands
+from alignbench.app import help as helps
+from alignbench.app.compose import composed
+from alignbench.app.options import options
 from alignbench.commands import cli
 from alignbench.errors import AlignbenchError
 from alignbench.plugins import Function, Kind, Place, registry
@@ -57,20 +59,71 @@ def test_questions_are_answered_at_once(arguments: list[str]) -> None:
     assert seconds < 20 * timed("import hydra.main, hydra.compose")[1]
 
 
-def test_help_shows_the_groups_their_choices_and_the_commands(
-    command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as end:
-        command("--help")
-    assert not end.value.code
-    out = capsys.readouterr().out
+def test_help_is_one_screen_of_what_people_need(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run_command(["--help"]) == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert said.err == ""
+    assert len(lines) <= 50 and max(map(len, lines)) <= 100, (len(lines), max(lines, key=len))
+    for name in commands.COMMANDS:
+        assert any(line.split()[:1] == [name] for line in lines), name
+    assert "algo=       ppo," in said.out, "the default first"
+    assert re.search(r"^  algo.kl_coef=0.1 +\w", said.out, re.MULTILINE)
+
+
+def test_all_help_shows_every_choice_and_of_every_option_what_it_takes_and_is() -> None:
+    out = helps.text(["--help", "all"])
+    assert out == helps.text(["--help-all"])
     for kind in Kind:
         for component in registry().of(kind) if kind.is_group or kind is Kind.EVALUATION else ():
             assert re.search(rf"\b{component.name}\b", out), component
-    for preset in ("tiny", "smollm2", "quick"):
-        assert re.search(rf"\b{preset}\b", out)
-    assert "alignbench compare" in out
-    assert "kl_coef" in out
+    for preset in ("tiny", "smollm2", "quick", "hh_smollm2"):
+        assert re.search(rf"^[ *] {preset}\b", out, re.MULTILINE), preset
+    assert "\nalgo.kl_coef=0.1   (a number, 0 to 10000)\n    Weight of the KL penalty" in out
+    assert "\neval.points.samples=2   (a whole number, 1 to 10000)\n    Responses sampled per prompt" in out
+    assert "\nresume=finished   (text)\n    finished: the same command again" in out
+
+
+def test_every_option_of_a_run_says_what_it_is() -> None:
+    cfg, _ = composed([])
+    assert [
+        option.key for option in options(cfg) if not option.said and not option.key.startswith("eval.options.")
+    ] == []
+
+
+def test_help_on_topics_and_on_what_the_command_line_chose(capsys: pytest.CaptureFixture[str]) -> None:
+    of_dpo = helps.text(["algo=dpo", "algo.beta=0.3", "--help"])
+    assert "* dpo" in of_dpo and "algo.beta=0.3   (" in of_dpo
+    assert "algo.kl_coef" not in of_dpo and "model=<choice>" not in of_dpo
+    one = helps.text(["--help", "algo.kl_coef"])
+    assert one.startswith("algo.kl_coef=0.1   (a number, 0 to 10000)\n") and len(one.splitlines()) < 6
+    for arguments, complaint in (
+        (["--help", "algo.kl_koef"], "Did you mean 'algo.kl_coef'?"),
+        (["algo=dpoo", "--help"], "dpoo"),
+        (["--help", "--hlp"], "--hlp"),
+    ):
+        assert cli.run_command(arguments) == 2
+        assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "offered", "others"),
+    [
+        ("alignbench co", {"compare"}, {"check", "--format"}),
+        ("alignbench ", {"compare", "word-share", "algo="}, set()),
+        ("alignbench compare ", {"--format", "--output"}, {"compare", "algo="}),
+        ("alignbench compare runs --for", {"--format", "--force"}, {"--output"}),
+        ("alignbench algo=d", {"algo=dpo"}, {"data", "algo=ppo"}),
+    ],
+)
+def test_completion_knows_commands_their_options_and_overrides(
+    line: str, offered: set[str], others: set[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    assert cli.run_command(["-sc", "query=bash"]) == 0
+    found = set(capsys.readouterr().out.split())
+    assert offered <= found
+    assert not others & found
 
 
 def test_plugins_lists_every_component(command: Command) -> None:
@@ -97,8 +150,8 @@ def test_a_commands_function_is_called_with_what_follows(command: Command, monke
     done = command("sumss")
     assert done.code == 2
     assert "Did you mean 'sums'?" in done.err
-    monkeypatch.setattr("alignbench.app.options.registry", lambda: known)
-    assert ["alignbench", "sums", "Adds", "up."] in [line.split() for line in added_commands().splitlines()]
+    monkeypatch.setattr("alignbench.app.help.registry", lambda: known)
+    assert ["sums", "Adds", "up."] in [line.split() for line in helps.text(["--help"]).splitlines()]
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,10 +14,13 @@ import pytest
 import torch
 from alignbench_hf.policy import HFPolicy
 from filelock import FileLock
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from alignbench import Policy
+from alignbench.app.compose import load_config
 from alignbench.commands.export import lock_of
+from alignbench.results.shown.model_card import model_card
 from tests import tiny
 from tests.core.conftest import Finished
 from tests.core.harness import Command
@@ -38,6 +44,42 @@ def test_a_finished_run_and_its_sft_model(command: Command, finished: Finished, 
         assert [*folder.parent.iterdir()] == [folder], "nothing unfinished stays beside it"
         kept, written = weights(source / "model"), weights(folder)
         assert kept.keys() == written.keys() and all(torch.equal(kept[name], written[name]) for name in kept)
+
+
+def test_an_export_has_a_model_card(command: Command, finished: Finished, tmp_path: Path) -> None:
+    done = command("export", str(finished.path), "--merged", "--output", "out")
+    assert done.code == 0, done.err
+    text = (tmp_path / "out" / "README.md").read_text()
+    known = ModelCard(text).data.to_dict()
+    assert known["library_name"] == "transformers" and "base_model" not in known, "from scratch: the hub has no base"
+    assert known["tags"] == ["alignbench", "alignment", "ppo"]
+    record = json.loads((finished.path / "result.json").read_text())
+    kl = record["metrics"]["optimization/kl"]["value"]
+    assert re.search(rf"optimization/kl .*\| 0\.00.*\| {kl:.2f}", text), (
+        "beside that of the SFT model, with its interval"
+    )
+    assert "±" in text and f"torch {record['identity']['packages']['torch']}" in text
+    (made,) = re.findall(r"^alignbench algo=ppo .*", text, re.MULTILINE)
+    again = load_config(shlex.split(made)[1:])
+    assert again.hash == record["identity"]["config_hash"], "the command is that of the same run"
+
+
+def test_what_a_card_says_of_names_is_literal(finished: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run)
+    record = json.loads((run / "result.json").read_text())
+    record["identity"] |= {"model": "m\n---\nlicense: mit", "data": "<img src=x>|[a](http://b)"}
+    (run / "result.json").write_text(json.dumps(record))
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"^model:\n", "model:\n  path: 'org/base'\n", config, flags=re.MULTILINE))
+    text = model_card(run, "key: |\n  ````\n  <b>", ["alignbench", "a=b c"], merged=False)
+    known = ModelCard(text).data.to_dict()
+    assert known["base_model"] == "org/base" and known["library_name"] == "peft" and "license" not in known
+    prose = text.partition("`````")[0].partition("\n---\n")[2]
+    assert "<img" not in prose and "](http://b)" not in prose
+    assert "\n---\n" not in prose
+    assert "`````\nkey: |\n  ````\n  <b>\n`````" in text
+    assert "alignbench 'a=b c'" in text
 
 
 def test_two_at_once_do_not_write_over_each_other(command: Command, finished: Finished, tmp_path: Path) -> None:

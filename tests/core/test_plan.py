@@ -12,8 +12,8 @@ from alignbench.app.compose import load_config
 from alignbench.app.config import RunConfig
 from alignbench.commands import plan
 from alignbench.commands.plan import changed, remedy
-from alignbench.memory_plan import Part
 from alignbench.pipeline.memory import GIB, MANY, Machine, Stage, estimate, workload
+from alignbench.records.memory_plan import Part
 from tests.core.harness import Command
 
 

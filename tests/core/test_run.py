@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 
 import polars
@@ -88,7 +89,7 @@ def test_the_record_says_who_what_and_how_long(finished: Finished) -> None:
     who = run["identity"]
     assert (who["algo"], who["model"], who["data"]) == ("ppo", "tiny", "world")
     assert (who["annotator"], who["reward"], who["seed"]) == ("mild", "learned", 0)
-    assert (who["plugin"], who["plugin_version"]) == ("alignbench", "0.1.0")
+    assert (who["plugin"], who["plugin_version"]) == ("alignbench", version("alignbench"))
     assert sft["identity"]["algo"] == "sft"
     assert sft["identity"]["config_hash"] != who["config_hash"]
     assert {"torch", "transformers", "python"} <= set(who["packages"])

@@ -84,8 +84,9 @@ SPACES = {path.stem.removeprefix("tune_"): path for path in Path(compose.conf_di
 
 
 def test_every_algorithm_of_this_distribution_has_a_space_to_search() -> None:
+    """But another library's trainers, which are held against ours at the same settings."""
     own = {c.name for c in registry().of(Kind.ALGORITHM) if c.distribution == "alignbench"} - {"sft"}
-    assert set(SPACES) == own
+    assert set(SPACES) == {name for name in own if not name.startswith("trl_")}
 
 
 @pytest.mark.parametrize("algo", sorted(SPACES))

@@ -13,11 +13,11 @@ from tests.trl.world import Trial
 
 # With so large an eps AdamW's first step is learning_rate times the gradient, but for a hair.
 STEP: dict[str, Any] = {"learning_rate": 1.0, "adam_eps": 1e3, "lr_schedule": "constant", "max_grad_norm": 0.0}
-GROUPS = {"samples_per_prompt": 4, "kl_coef": 0.7}
+GROUPS: dict[str, Any] = {"samples_per_prompt": 4, "kl_coef": 0.7}
 
 
 def moved(name: str, **settings: Any) -> torch.Tensor:
-    """What the second update adds: at the first the policy is still its reference."""
+    """What one update adds to a policy that stands away from its reference."""
     trial = Trial(name, **(STEP | settings))
     with torch.no_grad():
         for parameter in trial.world.policy.trainable():
@@ -38,6 +38,7 @@ def same(left: torch.Tensor, right: torch.Tensor, scale: float = 1.0) -> bool:
     [
         ("dpo", {"beta": 0.7}, {}, 1.0),
         ("cpo", {"beta": 0.7, "alpha": 0.0}, {}, 1.0),
+        ("kto", {"beta": 0.7}, {}, 1.0),  # its reference point is 0 here
         ("rloo", GROUPS, {"missing_eos": "keep"}, 1.0),
         # TRL divides the sum over tokens by the longest response, of two tokens.
         (
@@ -52,10 +53,22 @@ def same(left: torch.Tensor, right: torch.Tensor, scale: float = 1.0) -> bool:
             {"missing_eos": "keep", "scale_by_std": False, "length_normalisation": "response", "kl_estimator": "k3"},
             1.0,
         ),
+        # TRL's deviation of a group of four is that of a sample: its advantages are smaller by sqrt(3/4).
+        (
+            "grpo",
+            {**GROUPS, "kl_coef": 0.0, "scale_rewards": "group", "loss_type": "dr_grpo"},
+            {"missing_eos": "keep", "scale_by_std": True, "length_normalisation": "none"},
+            2.0 * (4 / 3) ** 0.5,
+        ),
     ],
-    ids=["dpo", "cpo", "rloo", "dr_grpo", "grpo"],
+    ids=["dpo", "cpo", "kto", "rloo", "dr_grpo", "grpo", "scaled"],
 )
 def test_the_same_step(algo: str, theirs: dict[str, Any], ours: dict[str, Any], scale: float) -> None:
     only = ("scale_rewards", "loss_type", "unbiased_kl")
     shared = {name: value for name, value in theirs.items() if name not in only}
     assert same(moved(algo, **shared, **ours), moved(f"trl_{algo}", **theirs), scale)
+
+
+@pytest.mark.parametrize(("algo", "settings"), [("orpo", {"orpo_lambda": 0.7}), ("cpo", {"beta": 0.7, "alpha": 1.0})])
+def test_another_step_where_tokens_are_averaged_otherwise(algo: str, settings: dict[str, Any]) -> None:
+    assert not same(moved(algo, **settings), moved(f"trl_{algo}", **settings))

@@ -109,7 +109,7 @@ def test_a_state_before_the_first_update() -> None:
 def test_what_trl_does_not_know_is_left_out_and_a_loss_never_is() -> None:
     told = [{"loss": 1.0, "grad_norm": 2.0, "rewards/margins": 1.0, "x": float("nan"), "y": None, "epoch": 0.5}]
     told.append({**told[0], "loss": 3.0})
-    assert figures(told) == {"loss": 2.0, "gradient_norm": 2.0, "margin": 1.0, "trl/epoch": 0.5}
+    assert figures(told) == {"loss": 2.0, "gradient_norm": 2.0, "margin": 1.0}
     assert figures([{"loss": float("nan"), "grad_norm": 1.0}])["loss"] != 0
 
 
