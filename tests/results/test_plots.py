@@ -140,7 +140,7 @@ class TestFrontier:
         found = plots(tmp_path)
         (axes,) = found["frontier"].figure.axes
         assert "proxy" in axes.get_title(loc="left")
-        assert any("Gold reward is left out: no run has it" in note for note in found["frontier"].notes)
+        assert any("Gold reward is left out: no run has it beside a KL" in note for note in found["frontier"].notes)
         assert found["cost"].figure is None and "no run has a gold reward" in found["cost"].text
         assert found["sycophancy"].figure is None and "no run has a metric of helpfulness" in found["sycophancy"].text
         assert found["differences"].figure is None and "no paired difference" in found["differences"].text

@@ -79,7 +79,7 @@ def frontier(table: Table, curves: Mapping[tuple[str, ...], Mapping[str, Curve]]
         notes.append("The best of n responses are placed at the known upper bound of their KL.")
     if len({(row.identity.annotator, row.identity.reward) for row in rows if row.identity.reward}) > 1:
         notes.append("The rows have different annotators or reward models: their proxy rewards are not on one scale.")
-    notes += [f"{line.capitalize()}." for line in absent]
+    notes += [f"{line[:1].upper()}{line[1:]}." for line in absent]
     notes += [line for metric in panels for line in _lacking(metric, table, styles)]
     return Plot("frontier", TITLE, text, figure, tuple(notes))
 

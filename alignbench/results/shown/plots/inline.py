@@ -52,7 +52,7 @@ _STYLES = (
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 _DASHES: Mapping[str, list[float]] = {"-": [], "--": [5, 2.5], ":": [1.5, 2], "-.": [6, 2, 1.5, 2]}
 _MARGIN = 3.0
-ENLARGED = 1.48
+ENLARGED = 1.42
 """Pixels of a page for a point of the figure, where there is room: three panels side by side fill the page."""
 
 
