@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -126,17 +127,28 @@ class Overlapped:
         if first is None:
             return
         present = self._next or sampled(self._policy, first, self._config)
-        pool = ThreadPoolExecutor(1)
+        pool, ended = ThreadPoolExecutor(1), threading.Event()
+
+        def score(samples: Samples) -> Tensor:
+            if ended.is_set():
+                raise CancelledError
+            try:
+                return checked_scores(self._reward, samples)
+            except BaseException:
+                ended.set()  # nobody will learn from the next batch
+                raise
+
         try:
-            scores = pool.submit(checked_scores, self._reward, present.samples)
+            scores = pool.submit(score, present.samples)
             for following in asked:
                 self._next = replace(sampled(self._policy, following, self._config), off_policy=True)
-                waiting = pool.submit(checked_scores, self._reward, self._next.samples)
+                waiting = pool.submit(score, self._next.samples)
                 yield ScoredRollout(present, scores.result())
                 present, scores = self._next, waiting
             self._next = None
             yield ScoredRollout(present, scores.result())
         finally:
+            ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def state_dict(self) -> dict[str, Any]:

@@ -50,7 +50,10 @@ class DAPO(GRPO):
 
     @classmethod
     def optimum(cls, config: DAPOConfig, problem: ExactProblem) -> Tensor | None:
-        """GRPO's, of scores that fall towards the longest completion."""
+        """GRPO's, of scores that fall towards the longest completion. None with the KL in the loss where groups without spread are left
+        out and advantages are not scaled: their KL goes with them, more of it the likelier the others of a group score alike."""
+        if config.kl_in == "loss" and config.leave_out_flat and not config.scale_by_std:
+            return None
         scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
         if scores is None:
             return None
@@ -61,7 +64,7 @@ class DAPO(GRPO):
     def exact_variants(cls) -> Sequence[Mapping[str, object]]:
         """With the KL in the loss, and where more lengths have a price."""
         return (
-            {"kl_in": "loss", "scale_by_std": False},
+            {"kl_in": "loss", "scale_by_std": False, "leave_out_flat": False},
             {"overlong_buffer": 0.8, "overlong_penalty": 1.5},
         )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from alignbench import ExactProblem, RolloutTerms, functional
 from alignbench_group import equations
 from alignbench_group.config import ReinforcePPBaselineConfig, ReinforcePPConfig
-from alignbench_group.groups import Compared, Experience, GroupOptimizer, PartLoss
+from alignbench_group.groups import Compared, Experience, GroupOptimizer, PartLoss, without_spread
 from alignbench_group.grpo import clipped_tokens
 from alignbench_group.relative import with_kl
 
@@ -98,4 +98,5 @@ class ReinforcePPBaseline(ReinforcePP):
         return self._config.kl_in == "reward"
 
     def _worth(self, groups: Tensor) -> Tensor:
-        return groups - groups.mean(1, keepdim=True)
+        centred = groups - groups.mean(1, keepdim=True)
+        return centred.masked_fill(without_spread(groups)[:, None], 0.0)  # rounding must not be scaled up to something

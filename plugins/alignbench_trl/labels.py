@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from alignbench import POLICY, REFERENCE, LabelledBatch, Policy, Seeds
+from alignbench import POLICY, REFERENCE, LabelledBatch, Policy, Seeds, UserError
 from alignbench_trl import library
 from alignbench_trl.config import KTOConfig
 from alignbench_trl.optimizer import TRLOptimizer
@@ -32,6 +32,11 @@ class KTO(TRLOptimizer):
 
     def __init__(self, config: KTOConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         pairs = divisor(config.batch_size, config.micro_batch_size)
+        if pairs < 2:  # the reference point would be that of a response's own prompt
+            raise UserError(
+                f"algo.batch_size={config.batch_size} with algo.micro_batch_size={config.micro_batch_size} leaves one pair to a micro-batch, "
+                "and TRL's KTO needs two: give a batch that two or more divide."
+            )
         self._plan = Plan(updates, 2 * pairs, config.batch_size // pairs)
         self._config = config
         super().__init__(config, policy=policy, seeds=seeds)

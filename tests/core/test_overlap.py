@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,14 +152,18 @@ def test_a_stopped_run_goes_on_with_what_it_had_sampled(
 
 
 def test_what_the_scorer_raises_ends_the_training_with_its_words() -> None:
-    calls = iter(range(UPDATES))
+    calls: list[int] = []
 
     def wait() -> None:
-        if next(calls) == 2:
+        calls.append(1)
+        if len(calls) == 2:
+            time.sleep(0.2)  # so that the next batch is waiting already
             raise UserError("The judge gave no answer.")
 
     with pytest.raises(UserError, match=r"^The judge gave no answer\.$"):
         go(PPO, PPO_CONFIG, Elsewhere(wait))
+    time.sleep(0.2)
+    assert len(calls) == 2, "the judge is not asked again for a run that has ended"
 
 
 def test_nothing_is_scored_after_the_end() -> None:

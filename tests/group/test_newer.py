@@ -112,6 +112,15 @@ def test_a_batch_whose_returns_are_all_equal_says_nothing() -> None:
     assert bool((found.advantages == 0).all())
 
 
+@pytest.mark.parametrize("score", [0.1, 100.1, 1000.1])
+def test_groups_without_spread_say_nothing_however_high_their_scores(score: float) -> None:
+    mask = torch.ones(16, 3, dtype=torch.bool)
+    config = ReinforcePPBaselineConfig(samples_per_prompt=8, batch_size=16)
+    scores = torch.tensor([score, 3.3 * score]).repeat_interleave(8)
+    found = compared(ReinforcePPBaseline, config, scores, torch.zeros(16, 3), mask)
+    assert bool((found.advantages == 0).all())
+
+
 def expected_gradient(world: ExactProblem, row: int, policy: Tensor, kl_coef: float, share: float) -> float:
     """The largest entry of the policy gradient over all completions, each by its probability: `share` of a response's score less what
     its tokens pay from each on. A baseline that no response moves adds nothing to it."""
@@ -139,6 +148,14 @@ def test_reinforce_pp_rests_at_its_optimum() -> None:
 
 
 # DAPO and GSPO
+
+
+def test_dapo_states_no_fixed_point_where_groups_are_left_out_with_their_kl() -> None:
+    """A group without spread is likelier the more its others score alike, so that what a response pays for its KL depends on it."""
+    loss = DAPOConfig(**KEEP, samples_per_prompt=4, kl_in="loss", scale_by_std=False)
+    assert DAPO.optimum(loss, problem()) is None
+    for changes in ({"leave_out_flat": False}, {"kl_in": "reward"}):
+        assert DAPO.optimum(dataclasses.replace(loss, **changes), problem()) is not None
 
 
 def test_dapo_learns_from_groups_with_spread_alone() -> None:

@@ -56,6 +56,13 @@ def test_epochs_and_minibatches_are_iterations_and_steps() -> None:
     assert trial.update().optimizer_steps == 6
 
 
+@pytest.mark.parametrize("sizes", [{"micro_batch_size": 1}, {"batch_size": 37, "micro_batch_size": 32}])
+def test_kto_needs_two_pairs_at_a_time(sizes: dict[str, int]) -> None:
+    """With one, TRL's mismatched completion would be the other response to the same prompt."""
+    with pytest.raises(UserError, match="needs two"):
+        Trial("trl_kto", **sizes)
+
+
 def test_kl_is_in_nats_per_response() -> None:
     """TRL's own is nats per token; without a KL it has no reference, and the figure is there all the same."""
     for settings in ({"kl_coef": 0.3}, {"kl_coef": 0.0}):
