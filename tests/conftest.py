@@ -11,7 +11,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import tempfile  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -22,6 +24,9 @@ _OWN = Path(os.environ.get("ALIGNBENCH_CACHE") or Path.home() / ".cache" / "alig
 (_OWN / "models").mkdir(parents=True, exist_ok=True)
 (Path(_CACHE.name) / "models").symlink_to(_OWN / "models")
 os.environ["ALIGNBENCH_CACHE"] = _CACHE.name
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 torch.set_num_threads(1)
 
@@ -39,3 +44,18 @@ def pytest_runtest_setup() -> None:
     one by then: here that stream is pytest's own."""
     if absl := sys.modules.get("absl.logging"):
         absl.get_absl_handler().python_handler.close = lambda: None
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """Debian's Chromium, without a window. One for all tests of a process: two of playwright's loops do not stand side by side."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.page.conftest import CHROMIUM
+
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

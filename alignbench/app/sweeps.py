@@ -31,7 +31,7 @@ from alignbench.hookspecs import RunFinished, RunStarted, RunStep, hookimpl
 from alignbench.plugins import registry
 from alignbench.records import Metric
 from alignbench.results.disk.record import Status
-from alignbench.untrusted import plain, redacted, told
+from alignbench.untrusted import redacted, told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -215,5 +215,5 @@ def close(reports: Sequence[Report], console: Console | None = None) -> int:
         line = f"Not in the table: job {report.job} ({what}): {report.status.value}{killed}"
         line += f", {report.error}" if report.error else ""
         line += f", {report.directory} is not on this machine" if report.directory else ""
-        console.print(Text(plain(line), style="yellow"))
+        console.print(Text(told(line), style="yellow"))
     return sum(report.status is not Status.FINISHED for report in reports)

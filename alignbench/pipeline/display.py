@@ -59,7 +59,8 @@ class Pace:
         if self.first is None:
             return f"{self.name:<12} {now - self.began:7.1f} s   so far"
         left = self.left(now)
-        figures = [f"{key} {self.figures[key]:.3f}" for key in shown(self.figures)]
+        now_told = self.figures  # another thread may put others in their place
+        figures = [f"{key} {now_told[key]:.3f}" for key in shown(now_told)]
         rest = "" if left is None or self.done == self.updates else f"{about(left)} left"
         return "  ".join(
             part for part in (f"{self.name:<12} update {self.done} of {self.updates}", *figures, rest) if part

@@ -24,6 +24,7 @@ its own mathematics then takes the place of what is marked PAPER. Kinds: {", ".j
 
   alignbench new-plugin my_algorithm
   alignbench new-plugin my_reward --kind reward --output ~/plugins/my_reward"""
+_CONSTANTS = ("null", "true", "false", "nan", "inf")
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST = 40
 _NAMED_BY_TEMPLATES = {"Counter", "Mapping", "Path", "Sequence", "Callable", "Iterator", "Tensor", "Any"}
@@ -67,6 +68,8 @@ def check_name(name: str, template: Template) -> None:
         raise UserError(
             f"{where}: lower-case letters, digits and single underscores, a letter first, at most {_LONGEST}, as in my_reward."
         )
+    if name in _CONSTANTS:
+        raise UserError(f"{where} is a value of Hydra's command line, and no name there. Choose another.")
     taken = [other.name for other in registry().of(template.kind)]
     if name in taken:
         raise UserError(f"{where} is taken: {_component(name, template.kind)} is installed. Choose another.")

@@ -36,8 +36,8 @@ NAMES = {
 }
 """What TRL logs, by the names that figures have here; the rest is kept as trl/<its name>. TRL's kl is nats per token, and stays TRL's."""
 REQUIRED = ("loss", "grad_norm")
-LEFT_OUT = ("epoch", "logits/chosen", "logits/rejected")
-"""The run has no epochs of TRL's, and logits are those of suppressed tokens too."""
+LEFT_OUT = ("epoch", "step_time", "logits/chosen", "logits/rejected")
+"""The run has no epochs of TRL's and a clock of its own, and logits are those of suppressed tokens too."""
 
 
 class TRLOptimizer(PolicyOptimizer[Any]):

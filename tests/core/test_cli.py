@@ -110,7 +110,7 @@ def test_help_on_topics_and_on_what_the_command_line_chose(capsys: pytest.Captur
     ("line", "offered", "others"),
     [
         ("alignbench co", {"compare"}, {"check", "--format"}),
-        ("alignbench ", {"compare", "word-share", "algo="}, set()),
+        ("alignbench ", {"compare", "new-plugin", "algo="}, set()),
         ("alignbench compare ", {"--format", "--output"}, {"compare", "algo="}),
         ("alignbench compare runs --for", {"--format", "--force"}, {"--output"}),
         ("alignbench algo=d", {"algo=dpo"}, {"data", "algo=ppo"}),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import uvicorn
@@ -21,9 +21,6 @@ from alignbench.page.server import create_app
 from alignbench.page.settings import PageSettings
 from alignbench.page.simulator import pool, starts
 from tests.core.harness import SMALL
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 Found = TypeVar("Found")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -63,19 +60,6 @@ def serve() -> Iterator[Callable[[Path], str]]:
     """`serve(results)` gives the address of a page that lives as long as the test."""
     with contextlib.ExitStack() as open_servers:
         yield lambda results: open_servers.enter_context(served(results))
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 # The simulator: one small run of the world, whose samples are made once

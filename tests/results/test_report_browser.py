@@ -14,7 +14,7 @@ from alignbench.results.compared.paired import differences
 from alignbench.results.compared.primary import primary_of
 from alignbench.results.disk.directory import RunDirectory
 from alignbench.results.shown import report
-from tests.page.conftest import CHROMIUM, DESKTOP, PHONE, needs_browser
+from tests.page.conftest import DESKTOP, PHONE, needs_browser
 from tests.results.on_disk import write_scores
 from tests.results.synthetic import read, write_run
 
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 pytestmark = needs_browser
 ALGORITHMS = ("ppo", "dpo", "rloo", "grpo", "ipo", "kto", "orpo", "best_of_n")
 Open = Callable[..., "Page"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

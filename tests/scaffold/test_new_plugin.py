@@ -142,7 +142,7 @@ def test_passes_check_and_runs(site: Path, tmp_path: Path) -> None:
     chosen = "".join(path.read_text() for path in (tmp_path / "runs").glob("*/config.yaml"))
     assert [name for name in NAMES.values() if name not in chosen] == []
     (curves,) = (tmp_path / "runs").glob("*/curves.tsv")
-    assert "own_algorithm_rollouts/reward" in curves.read_text()
+    assert "\ttrain/reward\t" in curves.read_text()
 
 
 # What is refused

@@ -61,7 +61,7 @@ def test_the_fixed_points_are_those_of_our_grpo(estimator: str, unbiased: bool) 
         kl_coef=0.6, kl_estimator=estimator, scale_by_std=False, length_normalisation="none", missing_eos="keep"
     )
     trial = Trial("trl_grpo", kl_coef=0.6, scale_rewards="none", unbiased_kl=unbiased, batch_size=16)
-    found = grpo_optimum(ours, trial.world.problem)
+    found = grpo_optimum(ours, trial.world.problem, trial.world.rewards)
     torch.testing.assert_close(trial.optimum, found, atol=1e-9, rtol=1e-6)
     star = functional.kl_optimum(trial.world.problem.reference, trial.world.rewards, 0.6)
     assert float(functional.total_variation(trial.optimum, star).max()) > 0.02, "it is not pi*"

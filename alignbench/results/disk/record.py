@@ -128,7 +128,7 @@ class RunRecord:
             record: RunRecord = _decoder(kind)(raw)
         except _MisfitError as error:
             raise UserError(f"{'.'.join(error.where) or 'the record'} {error}") from error
-        if unknown := [name for name, metric in record.metrics.items() if math.isnan(metric.value)]:
+        if unknown := [name for name, metric in record.metrics.items() if not math.isfinite(metric.value)]:
             raise UserError(f"no value for {', '.join(unknown)}")
         return record
 

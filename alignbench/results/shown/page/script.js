@@ -39,7 +39,9 @@
 
   const folds = () => {
     const reveal = () => {
-      const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+      let name = location.hash.slice(1);
+      try { name = decodeURIComponent(name); } catch { return; }
+      const target = document.getElementById(name);
       const part = target && target.closest("details");
       if (part) { part.open = true; target.scrollIntoView(); }
     };
