@@ -31,9 +31,9 @@ from alignbench.records import POLICY, ExactProblem, Sequences
 from alignbench.records.rankings import ranking_to_pairs as ranking_to_pairs
 from alignbench.records.rankings import ranks_of as ranks_of
 from alignbench.selection import select
-from alignbench.token_logprobs import most_logits as most_logits
-from alignbench.token_logprobs import token_logprobs as token_logprobs
-from alignbench.token_sampling import draw as draw
+from alignbench.tokens.logprobs import most_logits as most_logits
+from alignbench.tokens.logprobs import token_logprobs as token_logprobs
+from alignbench.tokens.sampling import draw as draw
 
 T = TypeVar("T")
 _LOWER = "Lower the learning rate."

@@ -18,7 +18,7 @@ EXACT = "data=exact"
 SCRATCH = "model=scratch"
 POLICY_MODULE = "alignbench_hf.policy"
 HEADS = "alignbench_hf.scalar"
-SAMPLING = "alignbench.token_sampling"
+SAMPLING = "alignbench.tokens.sampling"
 
 UNSEEN = (
     # The step also pulls at responses to other prompts.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.testing.faults.fault import Fault
 
 SCRATCH = "model=scratch"
-POLICY, SAMPLING, DRAW = "alignbench_hf.policy", "alignbench_hf.decoding.samplers", "alignbench.token_sampling"
+POLICY, SAMPLING, DRAW = "alignbench_hf.policy", "alignbench_hf.decoding.samplers", "alignbench.tokens.sampling"
 ROLES, SCALAR = "alignbench_hf.roles", "alignbench_hf.scalar"
 
 MODEL_FAULTS = (

@@ -1,0 +1,1 @@
+"""From hidden states and logits to log-probabilities of tokens, and to tokens."""
