@@ -64,7 +64,7 @@ def judged(now: StoredRun, recorded: Sequence[StoredRun], metrics: Sequence[str]
         lines.append(
             f"{metric}: recorded {told}, now {value:.4g}; {what} [{low:.4g}, {high:.4g}] of {len(known)} seeds"
         )
-    return lines, good
+    return lines, good and bool(lines)
 
 
 def again(run: StoredRun, overrides: Sequence[str], seed: int | None, results_dir: Path) -> Path:

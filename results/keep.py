@@ -83,13 +83,13 @@ def _shortened(value: object) -> object:
 
 def once(baselines: Iterable[StoredRun]) -> list[StoredRun]:
     """Of the copies of an SFT model's row, the one that a table shows: the latest of those with most metrics."""
-    kept: dict[tuple[object, ...], StoredRun] = {}
-    for run in sorted(baselines, key=lambda run: run.path.parts):
-        who = run.record.identity
-        values = tuple(sorted((name, metric.value) for name, metric in run.record.metrics.items()))
-        key = (who.seed, who.config_hash, who.code, who.annotator, who.reward, values)
-        kept[key] = run
-    return list(kept.values())
+    return list({_row(run): run for run in sorted(baselines, key=lambda run: run.path.parts)}.values())
+
+
+def _row(run: StoredRun) -> tuple[object, ...]:
+    who = run.record.identity
+    values = tuple(sorted((name, metric.value) for name, metric in run.record.metrics.items()))
+    return (who.seed, who.config_hash, who.code, who.annotator, who.reward, values)
 
 
 def _cell(run: StoredRun) -> tuple[object, ...]:
@@ -111,7 +111,9 @@ def keep(table: str, sources: Sequence[Path], *, primary: bool, records: Path = 
         if there.setdefault(_cell(run), run.path.name) == run.path.name:
             wanted.append(run)
     owners = {run.path for run in wanted}  # the SFT model's row of a run that has not finished is nowhere found
-    wanted += once(run for run in finished if run.record.baseline and run.path.parent in owners)
+    rows = {_row(run) for run in kept if run.record.baseline}
+    baselines = (run for run in finished if run.record.baseline and run.path.parent in owners)
+    wanted += once(run for run in baselines if _row(run) not in rows)
     new = 0
     for run in wanted:
         owner = run.path.parent.name if run.record.baseline else run.path.name

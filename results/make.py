@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from alignbench.app.overrides import quoted
+
 HERE = Path(__file__).resolve().parent
 RUN = ("python", "-m", "alignbench")
 SPACES = HERE.parent / "conf" / "hydra" / "sweeper"
@@ -30,6 +32,7 @@ ALGORITHMS = sorted(path.stem.removeprefix("tune_") for path in SPACES.glob("tun
 """Every algorithm that there is a space for, to search its settings in: a new one needs that file and no change here."""
 COMPARED = ("ppo", "dpo", "rloo", "best_of_n")
 ANNOTATORS = ("mild", "sycophantic", "honest")
+NO_DATA = "<folder of HH-RLHF: HH_RLHF=...>"
 PROMPTS = (25, 100, 400, 1600)
 SEEDS = "seed=0,1,2,3,4"
 TRIALS, BUDGET, KL_LIMIT = 8, 7680, 4
@@ -76,8 +79,8 @@ def exact(runs: str) -> Commands:
 
 
 def hacking(runs: str) -> Commands:
-    folder = os.environ.get("HH_RLHF", "<folder of HH-RLHF: HH_RLHF=...>")
-    path = f"data.path={folder}"
+    folder = os.environ.get("HH_RLHF", NO_DATA)
+    path = f"data.path={quoted(folder)}"
     return [(*RUN, "-m", "experiment=hacking_smollm2", path, "seed=0,1,2", "algo.kl_coef=0,0.2,0.05", runs)]
 
 
@@ -109,6 +112,9 @@ def keep(step: str) -> Commands:
 
 def carry_out(step: str, todo: Commands) -> int:
     """The commands, one after another; one that fails (a run of a sweep did) does not keep the next from its turn."""
+    if any(NO_DATA in part for command in todo for part in command):
+        print(f"{step} needs a folder with the files of HH-RLHF: set HH_RLHF to it.", file=sys.stderr)
+        return 1
     failed = 0
     for command in todo:
         print(f"\n$ {shlex.join(command)}", flush=True)

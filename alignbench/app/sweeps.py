@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -100,7 +101,8 @@ class Sweep:
         swept = {key: override for key, override in given.items() if override.is_sweep_override()}
         self.varied = tuple(swept)
         self.jobs = its.sweeper.get("n_trials")
-        if self.jobs is None and all(override.is_discrete_sweep() for override in swept.values()):
+        counted = all(o.is_discrete_sweep() and o.value_type is not ValueType.GLOB_CHOICE_SWEEP for o in swept.values())
+        if self.jobs is None and counted:
             self.jobs = math.prod(len(list(override.sweep_string_iterator())) for override in swept.values())
 
 

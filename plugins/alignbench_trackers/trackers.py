@@ -188,7 +188,7 @@ def markdown_cell(value: str | float | None) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.3f}"
-    escaped = "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~" else c for c in html.escape(value))
+    escaped = "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|" else c for c in html.escape(value))
     return " ".join(escaped.split())
 
 

@@ -78,6 +78,28 @@ def test_what_was_packed_is_the_same_table(runs: Path, tmp_path: Path, capsys: p
     assert keep.keep("table", [runs], primary=False, records=tmp_path / "records")[0] == 0, "what is kept stays"
 
 
+def test_an_sft_models_row_is_kept_once_in_however_many_steps(runs: Path, tmp_path: Path) -> None:
+    records, keep = tmp_path / "records", script("keep")
+    for source in (sorted(runs.iterdir())[0], runs):
+        keep.keep("table", [source], primary=False, records=records)
+    assert len(list((records / "table").rglob("sft/result.json"))) == 2
+
+
+def test_a_step_without_its_data_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HH_RLHF", raising=False)
+    make = script("make")
+    assert make.carry_out("hacking", make.commands("hacking")) == 1
+    assert capsys.readouterr().err == "hacking needs a folder with the files of HH-RLHF: set HH_RLHF to it.\n"
+
+
+def test_nothing_compared_is_no_agreement(runs: Path) -> None:
+    (run, *_), _ = find_runs([runs])
+    lines, good = script("again").judged(run, [run], ["no/metric"])
+    assert lines == [] and not good
+
+
 def test_a_cell_that_was_made_twice_is_kept_once(runs: Path, tmp_path: Path) -> None:
     keep, records = script("keep"), tmp_path / "records"
     one = next(runs.glob("*dpo*s0*"))

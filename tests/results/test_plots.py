@@ -247,6 +247,13 @@ def contrast(one: str, other: str) -> float:
 
 
 class TestLook:
+    def test_rows_whose_labels_are_cut_alike_are_still_two_series(self, sweep):
+        long = "a=" + "x" * 120
+        rows = tuple(dataclasses.replace(row, label=(*row.label, long, str(i))) for i, row in enumerate(sweep.rows))
+        same = tuple(dataclasses.replace(row, label=("ppo", *row.label[-2:])) for row in rows)
+        styles = Styles.of(dataclasses.replace(sweep, rows=same))
+        assert len({styles[row].label for row in same}) == len(same)
+
     def test_an_algorithm_has_one_colour_in_all_plots(self, sweep):
         table = sweep
         differences = [difference(row.label) for row in table.rows if not row.baseline]

@@ -123,14 +123,18 @@ class Styles:
         for row in table.rows:
             turns.append((settings[row.label[0]], not row.baseline, row.label[0], row))
             settings[row.label[0]] += 1
-        used, of_colour = Counter[str](), Counter[tuple[str, str]]()
+        used, of_colour, labels = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
         styles = {}
         for turn, _, name, row in sorted(turns, key=lambda turn: turn[:3]):
             colour = SFT_COLOUR if row.baseline else PALETTE[algorithms.index(name) % len(PALETTE)]
             marker = min(MARKERS, key=lambda m: (of_colour[colour, m], used[m]))
             used[marker] += 1
             of_colour[colour, marker] += 1
-            styles[row.label] = Style(row_label(row.label), colour, marker, LINES[turn % len(LINES)])
+            label = row_label(row.label)
+            labels[label] += 1
+            if labels[label] > 1:  # cut to the same length: series are told apart by what they are called
+                label = f"{label} ({labels[label]})"
+            styles[row.label] = Style(label, colour, marker, LINES[turn % len(LINES)])
         return cls(styles)
 
     def __getitem__(self, row: Row) -> Style:
