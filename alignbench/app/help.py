@@ -55,6 +55,8 @@ def text(arguments: Sequence[str]) -> str:
     lines: list[str] = []
     for topic in dict.fromkeys(topics):
         found = [option for option in known if option.key == topic or option.key.startswith(f"{topic}.")]
+        if not found and "." in topic:
+            found = [option for option in known if option.key.startswith(topic)]
         if not found and topic not in (*GROUPS, *ALSO):
             raise unknown_name("topic of --help", topic, [ALL, *GROUPS, *ALSO, *(option.key for option in known)])
         if topic in (*GROUPS, *ALSO):

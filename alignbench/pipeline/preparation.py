@@ -155,9 +155,10 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
     chosen = config.algo.config
     asks = chosen.needs_probabilities if isinstance(chosen, PreferenceConfig) else ""
     if annotator and asks and not knows_probabilities(annotator):
+        without = f"give {asks.removesuffix('=true')}=false" if asks.endswith("=true") else "change that setting"
         raise UserError(
             f"{algo} is to learn from the annotator's own probabilities ({asks}), and annotator={config.annotator.label} "
-            "knows none: change that setting, or choose an annotator that does."
+            f"knows none: {without}, or choose an annotator that does."
         )
     if annotator and not annotator.samples_responses and not annotator.recorded():
         raise UserError(without_rankings(config, data))

@@ -97,6 +97,8 @@ def test_help_on_topics_and_on_what_the_command_line_chose(capsys: pytest.Captur
     assert "algo.kl_coef" not in of_dpo and "model=<choice>" not in of_dpo
     one = helps.text(["--help", "algo.kl_coef"])
     assert one.startswith("algo.kl_coef=0.1   (a number, 0 to 10000)\n") and len(one.splitlines()) < 6
+    begun = helps.text(["--help", "algo.kl"])
+    assert "algo.kl_coef=" in begun and "algo.kl_target=" in begun and "algo.epochs" not in begun
     for arguments, complaint in (
         (["--help", "algo.kl_koef"], "Did you mean 'algo.kl_coef'?"),
         (["algo=dpoo", "--help"], "dpoo"),

@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from alignbench.app.compose import load_config
 from alignbench.page.markdown import MOST_MARKED, TAGS, Node, tree
 from alignbench.page.rank.projects import new_link
 from alignbench.page.rank.store import FILE
-from alignbench.page.rank.training import PASSES, algorithms, amount
+from alignbench.page.rank.training import PASSES, RankTrainings, algorithms, amount
+from alignbench.page.training import Trainings
 from tests.page.rank_kit import Person, Visitor, action_id, item, project
 
 HOSTILE = (
@@ -193,6 +195,24 @@ def test_what_the_button_cannot_train(fuzzed: Visitor, tmp_path: Path, choices: 
     project(tmp_path, [item(0)])
     answer = Visitor(tmp_path).post("/rank/first/train", choices)
     assert answer.status_code == 400 and words in answer.text
+
+
+@pytest.mark.parametrize("algo", ["dpo", "ipo"])
+def test_people_say_which_and_not_with_what_probability(
+    algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Presets of the exact world learn from an annotator's own probabilities, which people do not have."""
+    found = project(tmp_path, [item(0)], overrides=("experiment=exact",))
+    Person(Visitor(tmp_path), "Ann").answer([0, 1, 2])
+    given: list[tuple[str, ...]] = []
+    monkeypatch.setattr(Trainings, "_launch", lambda self, name, title, overrides, run: given.append(overrides))
+    RankTrainings(tmp_path / "runs").start(found, {"algo": algo, "seed": 0})
+    assert not load_config(given[0]).algo.config.soft_labels
+    assert load_config(["experiment=exact", f"algo={algo}"]).algo.config.soft_labels
+
+
+def test_names_are_hashed_or_not(fuzzed: Visitor) -> None:
+    assert fuzzed.http.get("/rank/first/rankings.jsonl", params={"names": "zzz"}).status_code == 400
 
 
 def test_few_rankings_are_not_learnt_by_heart() -> None:

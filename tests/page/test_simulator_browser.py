@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from alignbench import UserError
+from alignbench.app.compose import load_config
 from alignbench.evaluation import tilt
 from alignbench.page.simulator import columns, export
 from alignbench.page.training import Progress, Training, Trainings, checked
@@ -318,6 +319,33 @@ class Pretended:
 
     def resume(self, name: str) -> None:
         self.status = "running"
+
+
+def test_a_run_is_trained_with_the_reward_that_is_shown(
+    opened: Callable[..., Page],
+    serve: Callable[[Path], str],
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The annotator's own utility, which a reward model learns anew, or one that a run had, from the annotator that it was learnt from."""
+    shutil.copytree(results, tmp_path / "runs")
+    (first,) = (tmp_path / "runs").glob("*ppo*")
+    runs = Pretended(monkeypatch, first.name + "-2")
+    page = opened(f"{serve(tmp_path / 'runs')}/simulator")
+    shown = page.eval_on_selector_all("#reward option", "options => options.map((o) => [o.value, o.textContent])")
+    assert len(shown) > 1 and shown[0][0] == "utility"
+    for number, (value, label) in enumerate(shown, 1):
+        page.select_option("#reward", value)
+        with page.expect_response("**/simulator/trainings"):
+            page.click("#train")
+        assert len(runs.started) == number
+        weights = [part for part in runs.started[-1] if part.startswith("annotator.")]
+        assert bool(weights) == (value == "utility"), (
+            "the sliders say what the annotator wants, or the run's own settings do"
+        )
+        assert load_config(runs.started[-1]).reward.label == "learned"
+        assert (f", {label}, " in runs.titles[-1]) == (value != "utility")
 
 
 def test_a_run_is_started_watched_stopped_and_becomes_a_dot(

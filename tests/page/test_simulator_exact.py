@@ -15,8 +15,10 @@ import torch
 from alignbench_exact.evaluation import every_completion
 
 from alignbench import REFERENCE, Prompt, Split, functional
+from alignbench.app.compose import load_config
 from alignbench.commands.cli import run_command
 from alignbench.page.simulator import columns, export, pool, starts
+from alignbench.page.simulator.beside import same_start
 from alignbench.page.simulator.responses import every_response
 from alignbench.page.simulator.speaking import Speaker
 from alignbench.page.simulator.world import load
@@ -108,6 +110,16 @@ def test_a_run_that_finishes_later_stands_beside_the_others_as_they_do(whole: di
         assert found.keys() == shown.keys() and found["kl"] == pytest.approx(shown["kl"], abs=1e-9)
         assert columns.read(found["weights"]) == pytest.approx(columns.read(shown["weights"]), abs=1e-9)
     assert answer() == first
+
+
+def test_a_run_that_is_started_has_the_reward_of_those_beside_it(folder: Path) -> None:
+    """The gold reward, which their experiment chose, and not the default of the data."""
+    for run in starts.chosen(folder).runs:
+        config = load_config(same_start(run))
+        assert (config.reward.label, config.annotator.label, config.data.label) == ("gold", "exact", "exact")
+        assert config.reward_hash == load_config(["experiment=exact"]).reward_hash
+    other = load_config([*same_start(run, {"reward"}), "reward=length"])
+    assert other.reward.label == "length", "what is chosen anew is chosen alone"
 
 
 def enumerated(folder: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

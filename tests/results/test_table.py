@@ -430,6 +430,17 @@ class TestCompare:
         error = capsys.readouterr().err
         assert error.startswith("alignbench: error: ") and error.count("\n") == 1 and folder in error
 
+    def test_a_run_that_was_given_up_keeps_nobody_from_being_compared(self, tmp_path):
+        """Its SFT model was trained otherwise: with other data, beside which nothing may stand."""
+        write_with_baseline(tmp_path, ppo(), 1.0)
+        given_up = write_with_baseline(tmp_path, {**ppo(), "sft": {"learning_rate": 0.5}}, 1.0)
+        alone = table_of(tmp_path)
+        assert sum(row.baseline for row in alone.rows) == 2
+        record = json.loads((given_up.path / "result.json").read_text())
+        (given_up.path / "result.json").write_text(json.dumps({**record, "status": "interrupted"}))
+        table = table_of(tmp_path)
+        assert [row.baseline for row in table.rows] == [True, False] and len(table.incomplete) == 1
+
     def test_only_unfinished_runs(self, tmp_path, capsys):
         write(tmp_path, ppo(), status=Status.INTERRUPTED)
         assert main([str(tmp_path)]) == 0

@@ -78,7 +78,10 @@ class RankPages:
 
     def rankings(self, request: Request) -> Response:
         project = self._project(request)
-        text = export.rankings(project, hashed=request.query_params.get("names") == "hashed")
+        names = request.query_params.get("names", "")
+        if names not in ("", "hashed"):
+            raise UserError(f"names={names[:40]!a}: leave it out, or give names=hashed.")
+        text = export.rankings(project, hashed=names == "hashed")
         headers = {"Content-Disposition": f'attachment; filename="{project.name}-rankings.jsonl"'}
         return Response(text, media_type="application/jsonl", headers=headers)
 

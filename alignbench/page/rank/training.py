@@ -8,11 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from alignbench.app.compose import load_config
 from alignbench.app.overrides import quoted
 from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.page.rank import export
 from alignbench.page.rank.store import Project
-from alignbench.page.training import Training, Trainings
+from alignbench.page.training import Training, Trainings, checked
 from alignbench.plugins import Kind, registry
 from alignbench.records import Consumes
 from alignbench.results.disk.directory import BASELINE, RESULT
@@ -61,6 +62,10 @@ class RankTrainings:
         choices = {**amount(str(choices["algo"]), passes), **choices}
         path = export.for_training(project)
         fixed = (*settings.overrides, "annotator=recorded", f"annotator.path={quoted(str(path))}")
+        # People say which they prefer, and not with which probability.
+        asks = getattr(load_config((*fixed, *checked(choices))).algo.config, "needs_probabilities", "")
+        if asks.endswith("=true") and asks.removesuffix("=true") not in choices:
+            fixed += (f"{asks.removesuffix('=true')}=false",)
         rows = sum(math.comb(len(answer.judgement.ranks), 2) for answer in project.answers())
         return self._trainings.start(choices, fixed=fixed, title=_title(project), rows=rows)
 

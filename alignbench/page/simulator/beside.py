@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -10,23 +11,36 @@ from alignbench.app.compose import load_config
 from alignbench.app.overrides import quoted
 from alignbench.results.disk.runs import StoredRun
 
-SHARED = ("pretrain", "sft", "model", "data", "rankings", "reward", "eval")
-"""Settings that runs of one table have in common. What is wanted (algorithm, annotator) is chosen anew."""
+SHARED = ("pretrain", "sft", "model", "data", "rankings", "reward", "annotator", "eval")
+"""Settings that runs of one table have in common; what is wanted (the algorithm, and an annotator or a reward where one is) is chosen anew."""
+GROUPS = {"pretrain": "algo@pretrain", "sft": "algo@sft", "reward": "reward", "annotator": "annotator"}
+"""How the component of such settings is named on the command line."""
 OWN = ("eval.every", "eval.points.")
 """How often a run looks at itself tells nothing of what it measures at its end."""
 
 
-def same_start(run: StoredRun) -> list[str]:
-    """Overrides: the model, the data and the seed of `run` by name, and of its shared settings those that are not the defaults."""
+def same_start(run: StoredRun, chosen: Collection[str] = ()) -> list[str]:
+    """Overrides: the model, the data and the seed of `run` by name, and of its shared settings, components among them, those that are
+    not the defaults. Those of the groups in `chosen` are left to whoever chooses."""
     who = run.record.identity
     named = [f"model={who.model}", f"data={who.data}", f"seed={who.seed}"]
-    ordinary = OmegaConf.create(load_config(named).yaml)
+    shared = [name for name in SHARED if name not in chosen]
 
-    def default(key: str) -> Any:
-        found = OmegaConf.select(ordinary, key)
-        return OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+    def composed() -> Any:
+        ordinary = OmegaConf.create(load_config(named).yaml)
 
-    kept = [name for name in SHARED if run.settings.get(f"{name}.component") == default(f"{name}.component")]
+        def default(key: str) -> Any:
+            found = OmegaConf.select(ordinary, key)
+            return OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+
+        return default
+
+    default = composed()
+    own = {name: run.settings.get(f"{name}.component") for name in shared if name in GROUPS}
+    if others := {name: its for name, its in own.items() if its and its != default(f"{name}.component")}:
+        named += [f"{GROUPS[name]}={its}" for name, its in others.items()]
+        default = composed()
+    kept = [name for name in shared if run.settings.get(f"{name}.component") == default(f"{name}.component")]
     return named + [
         f"{key}={_text(value)}"
         for key, value in run.settings.items()

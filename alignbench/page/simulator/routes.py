@@ -20,6 +20,7 @@ from alignbench.page.settings import PageSettings
 from alignbench.page.simulator import starts
 from alignbench.page.simulator.beside import same_start
 from alignbench.page.simulator.workshop import Workshop
+from alignbench.page.simulator.world import reward_of
 from alignbench.page.templating import render
 from alignbench.page.training import Training, Trainings
 
@@ -100,7 +101,12 @@ class Simulator:
             raise UserError(f"{odd[0]} cannot be set here: it is that of the SFT model.")
 
         def begin() -> Training:
-            return self._trainings.start(choices, fixed=same_start(start.runs[0]), title=_text(body, "title")[:120])
+            wanted = _text(
+                body, "reward"
+            )  # the name of one that a run had: then its own, with the annotator that it was learnt from
+            of = next((run for run in start.runs if wanted and (its := reward_of(run)) and its.name == wanted), None)
+            fixed = same_start(of or start.runs[0], {str(key).partition(".")[0] for key in choices})
+            return self._trainings.start(choices, fixed=fixed, title=_text(body, "title")[:120])
 
         found = await run_in_threadpool(begin)
         return JSONResponse({"id": found.id})

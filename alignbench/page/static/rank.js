@@ -93,6 +93,11 @@ function undo() {
   outbox.send({ kind: "undo" });
 }
 
+function nothing(state) {
+  if (state.left) return "What is left lies before somebody else. If they leave it for half an hour, it comes to you: look again then.";
+  return state.done ? "Thank you: nothing is left for you to rank." : "Nothing is here to rank yet.";
+}
+
 function show(state, moved) {
   shown = state;
   since = performance.now();
@@ -101,7 +106,7 @@ function show(state, moved) {
   if (!state.item) {
     draft = null;
     place.replaceChildren(
-      el("p", { class: "card" }, state.done ? "Thank you: nothing is left for you to rank." : "Nothing is here to rank yet."),
+      el("p", { class: "card" }, nothing(state)),
       el(
         "p",
         { class: "actions" },

@@ -99,7 +99,7 @@ class _Group:
 def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = (), *, mix_code: bool = False) -> Table:
     """One row per configuration and code, SFT models first; with `mix_code` seeds of different code are one row all the same. What is
     unfinished, mixed or broken is said, not averaged."""
-    finished = _without_copies([run for run in runs if run.record.status is Status.FINISHED])
+    finished = _without_copies(_finished(runs))
     groups, notes = _grouped(finished, mix_code)
     labels = _labels(groups)
     rows = [replace(make_row(g.runs, label), repeats=g.repeats) for g, label in zip(groups, labels, strict=True)]
@@ -113,6 +113,16 @@ def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = (), *, 
         incomplete=tuple(_incomplete(run) for run in runs if run.record.status is not Status.FINISHED),
         notes=tuple(notes),
     )
+
+
+def _finished(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """The SFT model of a run that has not finished is a row where nothing else is: one that was trained otherwise, as by a run that was
+    given up, must not keep those that did finish from being compared."""
+    found = [run for run in runs if run.record.status is Status.FINISHED]
+    if all(run.record.baseline for run in found):
+        return found
+    given_up = {run.path for run in runs if run.record.status is not Status.FINISHED}
+    return [run for run in found if not (run.record.baseline and run.path.parent in given_up)]
 
 
 def baseline_row(row: Row, table: Table, name: str = "") -> Row | None:

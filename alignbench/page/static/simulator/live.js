@@ -31,19 +31,23 @@ export async function watchTrainings(simulator) {
   for (const { id } of (await get("/simulator/trainings")).reverse()) live.show(id);
 }
 
-/** What the run is to be: the annotator as the sliders have it, the method, the coefficient; or a `given` coefficient of PPO. */
+/** What the run is to be: the annotator as the sliders have it or the reward that is chosen, the method, the coefficient; or a `given`
+ * coefficient of PPO. */
 function settings({ state, terms, data }, given) {
   const chosen = Number(coefficient(state.place).toPrecision(3));
   const method = given == null ? state.method : "tilt";
   const penalty = given ?? (state.place <= 0 ? 0 : chosen);
   const algo = { tilt: "ppo", dpo: "dpo", best: "best_of_n" }[method];
   const options = { tilt: { "algo.kl_coef": penalty }, dpo: { "algo.beta": chosen }, best: { "algo.n": state.n } }[method];
-  const annotator = data.annotators[state.annotator];
+  const annotator = state.reward === "utility" || method === "dpo" ? data.annotators[state.annotator] : null;
+  const reward = annotator || method === "dpo" ? null : data.rewards.find(({ name }) => name === state.reward);
+  const gold = reward?.name === "gold";
   const weights = Object.fromEntries(terms.map((term, k) => [`annotator.${term.setting}`, state.weights[k]]));
   const told = method === "best" ? `n ${state.n}` : `KL coefficient ${given == null ? coefficientName(state.place) : given || "none"}`;
   return {
-    choices: { algo, ...options, ...(annotator ? { annotator: annotator.name, ...weights } : {}) },
-    title: `${algo.toUpperCase()}, ${annotator ? annotator.label : "recorded rankings"}, ${told}`,
+    choices: { algo, ...options, ...(annotator ? { annotator: annotator.name, ...weights } : {}), ...(gold ? { reward: "gold" } : {}) },
+    reward: reward && !gold ? reward.name : "",
+    title: `${algo.toUpperCase()}, ${annotator?.label ?? reward?.label ?? "rankings as in its runs"}, ${told}`,
   };
 }
 
