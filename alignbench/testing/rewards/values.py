@@ -17,7 +17,7 @@ from alignbench.optimizer_config import OptimizerConfig
 from alignbench.plugins import Component
 from alignbench.records import Samples, Sequences
 from alignbench.selection import with_defaults
-from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
+from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken, alike
 from alignbench.testing.known import stated, with_settings
 from alignbench.testing.rewards import base as reward
 from alignbench.testing.world import World
@@ -128,7 +128,7 @@ def _acts(component: Component, name: str, seed: int) -> Iterator[bool]:
     plain = _outcome(component, seed)
     for value in [not old] if isinstance(old, bool) else [0.5 * old or 0.1, 1.5 * old or -0.1]:
         if plain is not None and (found := _outcome(component, seed, {name: value})) is not None:
-            yield found != plain
+            yield not alike(found, plain)
             return
 
 
