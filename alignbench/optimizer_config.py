@@ -41,7 +41,8 @@ class AlgorithmConfig:
     consumes: ClassVar[Consumes]
 
     scalar_roles: ClassVar[tuple[str, ...]] = ()
-    """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory."""
+    """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory. Of a reward that is fitted,
+    those that it scores by, of which one is trained at a time; ("reward",) where it names none."""
 
     kl_price: ClassVar[str | None] = None
     """The option that is the price of one nat of KL, in units of the reward; empty where it has none. None: `kl_coef`, `beta` or `tau`, where

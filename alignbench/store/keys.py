@@ -115,7 +115,9 @@ def of_demonstrations(demonstrations: Iterable[Demonstration]) -> str:
 
 
 def of_rankings(rankings: Iterable[Ranking]) -> str:
-    return digest(*((_prompt(r.prompt), r.responses, r.ranks, r.finished) for r in rankings))
+    # The ratings behind the ranks are margins of a reward model's loss; without any, keys are what they were before they counted.
+    rows = ((_prompt(r.prompt), r.responses, r.ranks, r.finished, *([r.scores] if r.scores else [])) for r in rankings)
+    return digest(*rows)
 
 
 def of_tokens(sequences: Sequences) -> str:

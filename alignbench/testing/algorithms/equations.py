@@ -174,6 +174,7 @@ def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor]
         earlier_kl=kls,
         sampled=batch.rollout.logprobs.double() if batch.rollout.off_policy else None,
         max_response_tokens=trial.policy.max_response_tokens,
+        parts=batch.parts and dataclasses.replace(batch.parts, values=batch.parts.values.double()),
     )
 
 
