@@ -29,7 +29,7 @@ import alignbench
 from alignbench import distributed
 from alignbench.app import annotators, price, sweeps, tuning
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, RunConfig, Settings
-from alignbench.app.overrides import expanded, keep_former, present_name, settle
+from alignbench.app.overrides import expanded, keep_former, of_jobs, present_name, settle
 from alignbench.app.ready import check_ready, check_tuned
 from alignbench.app.refusals import explain, is_complaint, refuse_missing
 from alignbench.app.telling import Verbosity
@@ -293,7 +293,9 @@ def main(task: Task, arguments: Sequence[str], verbosity: Verbosity = Verbosity.
     """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
     register_configs()
     # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
-    arguments = sorted(expanded(arguments), key=lambda argument: "=" in argument and not argument.startswith("-"))
+    arguments = sorted(
+        of_jobs(expanded(arguments)), key=lambda argument: "=" in argument and not argument.startswith("-")
+    )
     _parse(arguments)
     sweep = sweeps.Sweep()
     job, ended = Job(task, sweep, verbosity), None
