@@ -21,7 +21,7 @@ from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import Evaluated, Suite
 from alignbench.optimizer_config import OfflineConfig
-from alignbench.pipeline import curves, lifecycle, shared_stages
+from alignbench.pipeline import added, curves, lifecycle, shared_stages
 from alignbench.pipeline.along_training import AlongTraining
 from alignbench.pipeline.data import set_aside
 from alignbench.pipeline.data.agreement import Agreement, agreement
@@ -50,6 +50,7 @@ from alignbench.results.disk import environment
 from alignbench.results.disk.directory import LAST_GOOD, RunDirectory
 from alignbench.results.shown.render import print_table
 from alignbench.seeds import Seeds
+from alignbench.selection import digest
 
 COUNTED = ("updates", "optimizer_steps", "samples", "tokens")
 """What a run's record reports of the algorithm's training."""
@@ -121,6 +122,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
     torch.use_deterministic_algorithms(True, warn_only=True)
     seeds = Seeds(config.seed)
     data = read_data(config, seeds, display)
+    added.refuse_unserved(config, data.source, ranked=data.annotator is not None, scored=needs_reward(config))
     refuse_over_limit(config, data.source.tokenizer)
     policy = load_model(config, data.source, seeds, display)
     prompts = read_prompts(config, data, policy, display)
@@ -152,6 +154,9 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
 
         # 3. The SFT model's own row: the baseline of every comparison.
         policy.load(start)
+        view = added.later_view(data.source, policy, prompts.train, rankings, reward.source if reward else None)
+        looked = added.after_reward(bench, config, view, before=digest(sft.key, reward.key if reward else ""))
+        sft = dataclasses.replace(sft, key=digest(sft.key, looked.key) if looked.key else sft.key)
         suite = Suite(
             policy=policy,
             data=data.source,
@@ -173,12 +178,13 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
             saved=start,
             home=home,
         )
+        figures = {**sft.figures, **looked.figures}
         if config.imitates:
+            figures |= added.after_algorithm(bench, config, view).figures
             bench.curves.evaluated(baseline.metrics, baseline.generations, sft.trained.updates)
             bench.curves.ended(sft.trained.updates, speed(sft.trained))
-            return outcome(
-                counts, baseline, sft.trained, reported(reward, judge, rankings, agreed), ranked=rankings is not None
-            )
+            figures |= reported(reward, judge, rankings, agreed)
+            return outcome(counts, baseline, sft.trained, figures, ranked=rankings is not None)
 
         frontier = shared_stages.frontier(bench, suite=suite, questions=prompts.questions, sft=sft, reward=reward)
 
@@ -204,6 +210,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
         # 5. What it did to the model: the saved checkpoint, on the same prompts, against the SFT model.
         end = saved(policy, directory)
         policy.load(end)
+        figures |= added.after_algorithm(bench, config, view).figures
         candidates = config.algo.config.candidates
         suite = dataclasses.replace(suite, frontier=frontier)
         with display.stage(f"evaluate {config.algo.component.name}"):
@@ -215,7 +222,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
             {**counts, **set_aside.for_record(aligned.counts)},
             evaluated,
             aligned.trained,
-            reported(reward, judge, rankings, agreed) | counted(config, aligned),
+            reported(reward, judge, rankings, agreed) | counted(config, aligned) | figures,
             ranked=rankings is not None,
         )
 
