@@ -48,6 +48,9 @@ class AlgorithmConfig:
     """The option that is the price of one nat of KL, in units of the reward; empty where it has none. None: `kl_coef`, `beta` or `tau`, where
     it has one of them. Data that knows the price, as the exact world, gives its own in place of the option's default."""
 
+    reads_distributions: ClassVar[bool] = False
+    """Whether it asks the policy for `logprobs_and_reference_kl`. A model that cannot tell is refused before anything is trained."""
+
     inert: ClassVar[Mapping[str, str]] = {}
     """Options that change nothing in an update, each with the reason: the conformance kit holds all others to have an effect."""
 
@@ -156,6 +159,15 @@ class RolloutConfig(OptimizerConfig):
             raise UserError(
                 f"batch_size={self.batch_size} must be a multiple of samples_per_prompt={self.samples_per_prompt}."
             )
+
+    @property
+    def asks_annotator(self) -> bool:
+        """Whether the annotator ranks its samples and no reward source is there: their scores are then minus the ranks, 0 the best."""
+        return False
+
+    @property
+    def needs_scores(self) -> bool:
+        return not self.asks_annotator or self.candidates > 1
 
 
 @dataclass

@@ -15,7 +15,7 @@ from rich.console import Console
 from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.app.telling import Verbosity
-from alignbench.contracts import Annotator, Policy, RewardSource, Tracker
+from alignbench.contracts import Policy, RewardSource, Tracker
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
@@ -30,7 +30,9 @@ from alignbench.pipeline.experience import Reference, labelled_pairs
 from alignbench.pipeline.lifecycle import Begun
 from alignbench.pipeline.memory import refuse_over_limit
 from alignbench.pipeline.preparation import (
+    Data,
     Prompts,
+    asks_annotator,
     build_judge,
     labels_to_learn,
     load_model,
@@ -49,6 +51,7 @@ from alignbench.records import Labelled, Metric, PreferencePair
 from alignbench.results.disk import environment
 from alignbench.results.disk.directory import LAST_GOOD, RunDirectory
 from alignbench.results.shown.render import print_table
+from alignbench.scoring import AnnotatorRanks
 from alignbench.seeds import Seeds
 from alignbench.selection import digest
 
@@ -197,7 +200,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
         aligned = run_algorithm(
             bench,
             config=config,
-            annotator=data.annotator,
+            data=data,
             policy=policy,
             prompts=prompts,
             rankings=rankings,
@@ -231,7 +234,7 @@ def run_algorithm(
     bench: Workbench,
     *,
     config: RunConfig,
-    annotator: Annotator | None,
+    data: Data,
     policy: Policy,
     prompts: Prompts,
     rankings: Rankings | None,
@@ -240,12 +243,16 @@ def run_algorithm(
     reference: Reference,
     point: Point,
 ) -> Aligned:
-    """It learns from scores of what it samples, from pairs of the rankings, or from labels."""
+    """It learns from scores or ranks of what it samples, from pairs of the rankings, or from labels."""
     name, algo = config.algo.component.name, config.algo.config
     with bench.display.stage(name) as note:
         pairs: list[PreferencePair] = []
-        if isinstance(algo, OfflineConfig) and rankings and annotator:
-            pairs = labelled_pairs(rankings.train, annotator, algo.pairs)
+        if isinstance(algo, OfflineConfig) and rankings and data.annotator:
+            pairs = labelled_pairs(rankings.train, data.annotator, algo.pairs)
+        if asks_annotator(config):
+            seeds = bench.seeds.child("rounds")
+            anew = lambda batch: config.annotator.build(data=data.source, seeds=seeds.child(batch))  # noqa: E731
+            reward = AnnotatorRanks(anew, algo.samples_per_prompt)
         aligned = align(
             config.algo,
             policy,

@@ -266,6 +266,17 @@ class TabularPolicy(Policy):
             likeliest = (chosen == table.max(-1).values[where]) & inside
         return TokenScores(chosen, spread if entropy else None, likeliest if greedy else None)
 
+    def logprobs_and_reference_kl(
+        self, sequences: Sequences, *, temperature: float = 1.0
+    ) -> tuple[TokenScores, Tensor]:
+        scores = self.logprobs(sequences, temperature=temperature)
+        prompts, states = self.states(sequences)
+        inside = sequences.response_mask.bool()
+        reference, own = (torch.log_softmax(self._table(role) / temperature, -1) for role in (REFERENCE, POLICY))
+        spent = (reference.exp() * (reference - own)).sum(-1)
+        kl = torch.where(inside, spent[prompts[:, None], torch.where(inside, states[:, :-1], 0)], 0.0)
+        return scores, self.watched(POLICY, kl)
+
     def watched(self, role: str, result: Tensor) -> Tensor:
         """Notes in `out_of_turn` where another role was asked for with gradients before this result's backward pass:
         roles may be adapters on one base, and the pass then runs through the wrong one."""

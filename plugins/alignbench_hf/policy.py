@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from alignbench import (
     expand,
     functional,
 )
-from alignbench_hf.architecture.output import OutputLayer, without
+from alignbench_hf.architecture.output import Measured, OutputLayer, measured_kl, without
 from alignbench_hf.architecture.trunk import text_config, window
 from alignbench_hf.chat.tokens import Chat, pad, token_ids
 from alignbench_hf.checkpoint.base_file import check_base, write_base
@@ -54,17 +53,6 @@ from alignbench_hf.scalar import HEADS, HFScalarRole
 from alignbench_hf.sharding import gather_output
 
 MERGE = "model.merge_adapters=false"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one pass tells of some rows: scores of their tokens (see TokenScores), and the values [B, R + 1] of a role that
-    reads the same states."""
-
-    logprobs: Tensor
-    entropy: Tensor | None = None
-    greedy: Tensor | None = None
-    values: Tensor | None = None
 
 
 class HFPolicy(Policy):
@@ -292,6 +280,14 @@ class HFPolicy(Policy):
         found = self._whole(sequences, measure, fields, learns=True)
         assert found.values is not None, "asked for"
         return TokenScores(found.logprobs, found.entropy), found.values
+
+    def logprobs_and_reference_kl(
+        self, sequences: Sequences, *, temperature: float = 1.0
+    ) -> tuple[TokenScores, Tensor]:
+        measure = partial(measured_kl, self._roles.use, self._states, temperature=temperature)
+        found = self._whole(sequences, measure, ["logprobs", "reference_kl"], learns=True)
+        assert found.reference_kl is not None, "asked for"
+        return TokenScores(found.logprobs), found.reference_kl
 
     def _whole(
         self, sequences: Sequences, measure: Callable[[Sequences], Measured], fields: Sequence[str], *, learns: bool
