@@ -78,6 +78,7 @@ from alignbench.records import (
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.records.decoding import Decoded, Request
 from alignbench.records.memory_plan import Does, Part, Work
+from alignbench.records.source import Source
 from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
@@ -158,6 +159,7 @@ __all__ = [
     "Seeds",
     "Selected",
     "Sequences",
+    "Source",
     "Split",
     "Subject",
     "Terms",

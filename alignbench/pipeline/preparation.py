@@ -14,7 +14,7 @@ from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, Rewa
 from alignbench.errors import UserError, unknown_name
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import evaluation_prompts, reads_ordinary_text
-from alignbench.optimizer_config import CorrectedConfig, LabelConfig, OfflineConfig, PreferenceConfig
+from alignbench.optimizer_config import CorrectedConfig, LabelConfig, OfflineConfig, PreferenceConfig, RolloutConfig
 from alignbench.pipeline.display import Display
 from alignbench.pipeline.experience import fitting
 from alignbench.plugins import Kind, registry
@@ -177,6 +177,17 @@ def refuse_overlap(config: RunConfig) -> None:
     if distributed.world_size() > 1:
         raise UserError(
             f"algo.overlap=1 runs in one process, and here are {distributed.world_size()}: choose algo.overlap=0."
+        )
+
+
+def refuse_mixture(config: RunConfig, policy: Policy) -> None:
+    """Refuses, before anything is trained, an algorithm that samples a mixture which this model cannot draw from."""
+    chosen = config.algo.config
+    mixes = isinstance(chosen, RolloutConfig) and any(source.reference_share for source in chosen.sources)
+    if mixes and not policy.mixes_reference:
+        raise UserError(
+            f"algo={config.algo.label} samples a mixture of the policy and its reference, from which model={config.model.label} as it is set "
+            "cannot draw: choose another model or sampler (model.sampler=loop can), or algo.reference_share=0."
         )
 
 

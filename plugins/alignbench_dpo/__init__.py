@@ -2,6 +2,7 @@
 
 from alignbench import Register, hookimpl
 from alignbench_dpo import config
+from alignbench_dpo.sampled import config as sampled
 
 
 @hookimpl
@@ -19,3 +20,6 @@ def register_algorithms(register: Register) -> None:
     register("kto", config.KTOConfig, "alignbench_dpo.kto:KTO")
     register("bco", config.BCOConfig, "alignbench_dpo.bco:BCO")
     register("online_dpo", config.OnlineDPOConfig, "alignbench_dpo.online:OnlineDPO")
+    register("online_ipo", sampled.OnlineIPOConfig, "alignbench_dpo.sampled.online_ipo:OnlineIPO")
+    register("xpo", sampled.XPOConfig, "alignbench_dpo.sampled.xpo:XPO")
+    register("nash_md", sampled.NashMDConfig, "alignbench_dpo.sampled.nash_md:NashMD")

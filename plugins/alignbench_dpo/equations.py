@@ -144,7 +144,8 @@ def strangers(terms: LabelTerms) -> list[tuple[int, int]]:
 
 def online_dpo(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
     """arXiv 2402.04792, algorithm 1: the first of the best against the first of the worst of each prompt; equal scores give no pair."""
-    ratios, scores = log_ratio(terms.responses), shaped(config, terms)
+    ratios = log_ratio(terms.responses)
+    scores = shaped(config.missing_eos, config.missing_eos_penalty, terms)
     losses = []
     for first in range(0, len(scores), config.samples_per_prompt):
         group = range(first, first + config.samples_per_prompt)
@@ -157,12 +158,12 @@ def online_dpo(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def shaped(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
+def shaped(rule: str, penalty: float, terms: RolloutTerms) -> Tensor:
     """Lowered or replaced where a response was cut off."""
-    if config.missing_eos == "keep":
+    if rule == "keep":
         return terms.scores
-    start = terms.scores if config.missing_eos == "subtract" else torch.zeros_like(terms.scores)
-    return torch.where(terms.finished, terms.scores, start - config.missing_eos_penalty)
+    start = terms.scores if rule == "subtract" else torch.zeros_like(terms.scores)
+    return torch.where(terms.finished, terms.scores, start - penalty)
 
 
 def log_ratio(side: ResponseTerms) -> Tensor:

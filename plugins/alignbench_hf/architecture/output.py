@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,17 @@ from torch import Tensor, nn
 from alignbench import UserError
 
 NEVER = -1e9  # not minus infinity: times a probability of 0 that would be NaN
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one pass tells of some rows: scores of their tokens (see TokenScores), and the values [B, R + 1] of a role that
+    reads the same states."""
+
+    logprobs: Tensor
+    entropy: Tensor | None = None
+    greedy: Tensor | None = None
+    values: Tensor | None = None
 
 
 class OutputLayer(nn.Module):
