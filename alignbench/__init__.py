@@ -81,6 +81,7 @@ from alignbench.records import (
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.records.decoding import Decoded, Request
 from alignbench.records.memory_plan import Does, Part, Work
+from alignbench.records.source import Source
 from alignbench.records.stages import StagePlace, StageResult
 from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
@@ -165,6 +166,7 @@ __all__ = [
     "Seeds",
     "Selected",
     "Sequences",
+    "Source",
     "Split",
     "Stage",
     "StagePlace",

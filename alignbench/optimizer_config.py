@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from alignbench.bounds import bounded, check_bounds
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import POLICY, Consumes
+from alignbench.records.source import Source
 from alignbench.selection import Selected, select
 
 PAIRS = ("all", "best_worst")
@@ -146,7 +147,8 @@ class RolloutConfig(OptimizerConfig):
 
     consumes: ClassVar[Consumes] = Consumes.ROLLOUTS
     samples_from: ClassVar[str] = POLICY
-    """Who is sampled: POLICY as it stands, or the frozen REFERENCE. A config may make it a field or a property."""
+    """Who is sampled: POLICY as it stands, or the frozen REFERENCE. A config may make it a field or a property. Where more than one draws,
+    or a mixture, a config says so by `sources`."""
 
     samples_per_prompt: int = bounded(1, least=1, most=1e4)
     """Responses sampled for each prompt of a rollout, neighbours in it; batch_size must be a multiple of it."""
@@ -159,6 +161,15 @@ class RolloutConfig(OptimizerConfig):
             raise UserError(
                 f"batch_size={self.batch_size} must be a multiple of samples_per_prompt={self.samples_per_prompt}."
             )
+        if self.samples_per_prompt % (drawn_by := len(self.sources)):
+            raise UserError(
+                f"samples_per_prompt={self.samples_per_prompt} must be a multiple of {drawn_by}: as many draw in turn."
+            )
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Who draws the responses to a prompt, in turn: the first from the first of them, the next from the next, and round again."""
+        return (Source(self.samples_from),)
 
     @property
     def asks_annotator(self) -> bool:

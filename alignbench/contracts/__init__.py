@@ -88,6 +88,7 @@ class Policy(ABC):
     pretrained: bool  # False: weights are random and the data source's lessons are learnt first
     max_prompt_tokens: int
     max_response_tokens: int
+    mixes_reference: bool = False  # whether `generate` heeds `Sampling.reference_share`
 
     @property
     def window(self) -> int:

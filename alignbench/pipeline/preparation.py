@@ -197,6 +197,17 @@ def refuse_overlap(config: RunConfig) -> None:
         )
 
 
+def refuse_mixture(config: RunConfig, policy: Policy) -> None:
+    """Refuses, before anything is trained, an algorithm that samples a mixture which this model cannot draw from."""
+    chosen = config.algo.config
+    mixes = isinstance(chosen, RolloutConfig) and any(source.reference_share for source in chosen.sources)
+    if mixes and not policy.mixes_reference:
+        raise UserError(
+            f"algo={config.algo.label} samples a mixture of the policy and its reference, from which model={config.model.label} as it is set "
+            "cannot draw: choose another model or sampler (model.sampler=loop can), or algo.reference_share=0."
+        )
+
+
 def refuse_unmeasured(config: RunConfig, evaluations: Sequence[Evaluation], data: DataSource, policy: Policy) -> None:
     """Refuses, before anything is trained, a run none of whose evaluations can measure anything, or that is about a metric that none
     of them has."""

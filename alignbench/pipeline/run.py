@@ -41,6 +41,7 @@ from alignbench.pipeline.preparation import (
     needs_reward,
     read_data,
     read_prompts,
+    refuse_mixture,
     refuse_unmeasured,
 )
 from alignbench.pipeline.shared_stages import Scorer
@@ -131,6 +132,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
     prompts = read_prompts(config, data, policy, display)
     evaluations = [chosen.build() for chosen in config.evaluations]
     refuse_unmeasured(config, evaluations, data.source, policy)
+    refuse_mixture(config, policy)
 
     with keeping_last_good(policy, directory):
         bench = workbench(config, directory, display, tracker, policy.device)

@@ -2,6 +2,7 @@
 
 from alignbench import Register, hookimpl
 from alignbench_dpo import config, config_further
+from alignbench_dpo.sampled import config as sampled
 
 
 @hookimpl
@@ -22,3 +23,6 @@ def register_algorithms(register: Register) -> None:
     register("bco", config.BCOConfig, "alignbench_dpo.bco:BCO")
     register("online_dpo", config.OnlineDPOConfig, "alignbench_dpo.online:OnlineDPO")
     register("iterative_dpo", config_further.IterativeDPOConfig, "alignbench_dpo.iterative:IterativeDPO")
+    register("online_ipo", sampled.OnlineIPOConfig, "alignbench_dpo.sampled.online_ipo:OnlineIPO")
+    register("xpo", sampled.XPOConfig, "alignbench_dpo.sampled.xpo:XPO")
+    register("nash_md", sampled.NashMDConfig, "alignbench_dpo.sampled.nash_md:NashMD")

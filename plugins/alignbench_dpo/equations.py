@@ -176,7 +176,8 @@ def strangers(terms: LabelTerms) -> list[tuple[int, int]]:
 
 def online_dpo(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
     """arXiv 2402.04792, algorithm 1: the first of the best against the first of the worst of each prompt; equal scores give no pair."""
-    ratios, scores = log_ratio(terms.responses), shaped(config, terms)
+    ratios = log_ratio(terms.responses)
+    scores = shaped(config.missing_eos, config.missing_eos_penalty, terms)
     losses = []
     for first in range(0, len(scores), config.samples_per_prompt):
         group = range(first, first + config.samples_per_prompt)
@@ -191,7 +192,8 @@ def online_dpo(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
 
 def iterative_dpo(config: IterativeDPOConfig, terms: RolloutTerms) -> Tensor:
     """arXiv 2312.11456 (reference=sft), 2401.10020 (reference=round): DPO on the step's prompts, by its pairs."""
-    own, scores, size = terms.responses.logprobs.sum(1), shaped(config, terms), config.samples_per_prompt
+    own, size = terms.responses.logprobs.sum(1), config.samples_per_prompt
+    scores = shaped(config.missing_eos, config.missing_eos_penalty, terms)
     known = terms.responses.before if config.reference == "round" else terms.responses.reference
     ratios, losses = own - known.sum(1), []
     for prompt in sorted({row // size for row in terms.rows.tolist()}):
@@ -207,12 +209,12 @@ def iterative_dpo(config: IterativeDPOConfig, terms: RolloutTerms) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def shaped(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
+def shaped(rule: str, penalty: float, terms: RolloutTerms) -> Tensor:
     """Lowered or replaced where a response was cut off."""
-    if config.missing_eos == "keep":
+    if rule == "keep":
         return terms.scores
-    start = terms.scores if config.missing_eos == "subtract" else torch.zeros_like(terms.scores)
-    return torch.where(terms.finished, terms.scores, start - config.missing_eos_penalty)
+    start = terms.scores if rule == "subtract" else torch.zeros_like(terms.scores)
+    return torch.where(terms.finished, terms.scores, start - penalty)
 
 
 def log_ratio(side: ResponseTerms) -> Tensor:

@@ -36,6 +36,7 @@ from alignbench_hf.architecture.trunk import text_config, window
 from alignbench_hf.chat.tokens import Chat, pad, token_ids
 from alignbench_hf.checkpoint.base_file import check_base, write_base
 from alignbench_hf.config import PolicyConfig
+from alignbench_hf.decoding.mixed import mixed
 from alignbench_hf.engine.contract import Engine
 from alignbench_hf.engine.sampler import EngineSampler
 from alignbench_hf.export import (
@@ -81,6 +82,7 @@ class HFPolicy(Policy):
         self.decode = "eager" if getattr(config, "shard", False) else config.decode
         self._engine = EngineSampler(engine, roles, self._suppressed) if engine else None
         self._sampler: Sampler = config.uses()[0].build(policy=self)
+        self.mixes_reference = self._engine is None and self._sampler.reads_model
 
     # --- tokens ---
 
@@ -187,7 +189,7 @@ class HFPolicy(Policy):
                 f"sampling {size} responses at once", half("model.generation_batch_size", size), MERGE
             ),
             torch.no_grad(),
-            self._sampling(role) as sample,
+            self._sampling(role, mixes=sampling.reference_share > 0) as sample,
         ):
             for piece in functional.passes(order, size):
                 width = int(prompt_mask[piece].sum(1).max())
@@ -218,8 +220,16 @@ class HFPolicy(Policy):
         return self._engine.rollout(rollout, sampling, partial(self.logprobs, role=role)) if self._engine else rollout
 
     @contextlib.contextmanager
-    def _sampling(self, role: str) -> Iterator[Callable[[Request], Decoded]]:
-        """The one place where it is decided who samples. Adapters are merged where the sampler reads the model."""
+    def _sampling(self, role: str, *, mixes: bool) -> Iterator[Callable[[Request], Decoded]]:
+        """The one place where it is decided who samples. Adapters are merged where one role alone is sampled from the model."""
+        if mixes:
+            if not self.mixes_reference:
+                raise UserError(
+                    f"model.sampler={self._config.sampler} has no mixture of two roles: use model.sampler=loop."
+                )
+            with self._roles.computing():
+                yield partial(mixed, self._roles.use, self._output)
+            return
         if self._engine or not self._sampler.reads_model:
             yield self._engine or partial(self._sampler.sample, None, None)
             return

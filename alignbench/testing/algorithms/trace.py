@@ -158,9 +158,9 @@ def _rollout(trial: Trial, config: RolloutConfig, rng: torch.Generator) -> Score
     scores = world.rewards_of(samples).reshape(groups, n)
     scores[0] = scores[0, 0]
     scores[1:2] = scores[1:2].round()
-    with torch.no_grad():
-        known = trial.policy.logprobs(samples.sequences, role=config.samples_from, temperature=config.temperature)
-    sampled, corrects = known.logprobs, isinstance(config, CorrectedConfig)
+    by = [trial.policy.drawn_logprobs(samples.sequences, source, config.temperature) for source in config.sources]
+    turn = torch.arange(len(samples))
+    sampled, corrects = torch.stack(by)[turn % len(by), turn], isinstance(config, CorrectedConfig)
     if corrects:
         noise = SAMPLER_OFF * torch.randn(sampled.shape, generator=rng)
         sampled = torch.where(samples.sequences.response_mask.bool(), sampled + noise, 0.0)
