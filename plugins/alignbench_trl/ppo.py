@@ -4,6 +4,7 @@ docs/trl.md states the files of the exchange; `ppo_process.py` is the other side
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         if (bias := self._model.get_output_embeddings().bias) is not None and not bias.requires_grad:
             self._write(OUTPUT_BIAS, {"bias": bias})
         settings = {
-            "base": self._model.name_or_path,
+            "base": self._model.name_or_path or str(write_base(self._model, self._folder / "base")),
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "eos": policy.eos_token_ids[0],
             "seed": seeds.integer("trainer") % 2**32,
@@ -153,6 +154,15 @@ def tensors(model: Any) -> dict[str, Tensor]:
     return {own.sub("", name): p for name, p in model.named_parameters() if own.search(name)}
 
 
+def write_base(model: Any, folder: Path) -> Path:
+    """What adapters stand beside, of a model that was read from no checkpoint."""
+    model.config.save_pretrained(folder)
+    own = {n: p for n, p in model.named_parameters() if "lora_" not in n and not is_output_bias(model, p)}
+    plain = {name.replace(".base_layer", ""): p.detach().cpu().contiguous() for name, p in own.items()}
+    save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 def is_output_bias(model: Any, parameter: Tensor) -> bool:
     """What a lent model keeps suppressed tokens away by: no weight of the policy."""
     return parameter is model.get_output_embeddings().bias and not parameter.requires_grad
@@ -170,4 +180,6 @@ def take_over(own: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> None:
 
 
 def figures(told: Mapping[str, float]) -> dict[str, float]:
-    return {NAMES.get(name, f"trl/{name}"): float(x) for name, x in told.items() if name not in LEFT_OUT}
+    """TRL says NaN of what an update did not have, as the variance of one ratio; what is named here must be a number."""
+    kept = {name: float(x) for name, x in told.items() if name not in LEFT_OUT and (name in NAMES or math.isfinite(x))}
+    return {NAMES.get(name, f"trl/{name}"): x for name, x in kept.items()}

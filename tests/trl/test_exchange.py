@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 from alignbench_trl.config import PPOConfig
-from alignbench_trl.ppo import tensors
+from alignbench_trl.ppo import figures, tensors, write_base
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from alignbench import POLICY, REFERENCE, AlignbenchError, UserError
 from tests import tiny
@@ -45,7 +47,7 @@ def test_weights_go_there_with_prompts_responses_and_scores_and_come_back_traine
     assert abs(mean) > 0.01
     expected = {"reward": mean, "kl": 0.25, "trl/val/ratio": mean, "learning_rate": 0.5}
     assert {name: report.metrics[name] for name in expected} == pytest.approx(expected)
-    assert "eps" not in " ".join(report.metrics)
+    assert not {"trl/eps", "trl/x"} & set(report.metrics)
     samples = batch.rollout.samples
     assert report.metrics["length"] == pytest.approx(float(samples.sequences.response_mask.sum(1).float().mean()))
     assert report.metrics["eos_rate"] == pytest.approx(float(samples.finished.float().mean()))
@@ -99,6 +101,24 @@ def test_of_adapters_those_of_the_role_travel_under_the_same_names(role: str) ->
     assert set(found) == names and sum(t.numel() for t in found.values()) == sum(p.numel() for p in policy.trainable())
     mine = {id(p) for p in policy.trainable()}
     assert {id(t) in mine for t in found.values()} == {role == POLICY}
+
+
+def test_a_reward_or_a_loss_that_is_no_number_is_told() -> None:
+    told = figures({"objective/scores": float("nan"), "loss/value_avg": float("inf"), "x": float("nan")})
+    assert sorted(told) == ["reward", "value_loss"], "the run ends there"
+
+
+def test_a_base_that_has_no_folder_goes_along(tmp_path: Path) -> None:
+    """Loaded again with the adapter, it is the policy."""
+    policy = tiny.adapters()
+    policy.freeze_reference()
+    tiny.move(policy)
+    model, sequences = policy.as_transformers(), tiny.sequences(policy)
+    base = AutoModelForCausalLM.from_pretrained(write_base(model, tmp_path / "base"))
+    loaded = PeftModel.from_pretrained(base, policy.save(tmp_path))
+    ids = sequences.response_ids
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits, atol=1e-5, rtol=1e-4)
 
 
 def test_a_new_process_goes_on_from_a_state(tmp_path: Path) -> None:
