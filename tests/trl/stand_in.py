@@ -31,7 +31,14 @@ def main() -> None:
             if fault == "renames":
                 trained["another"] = trained.pop(next(iter(trained)))
             save_file(trained, folder / "trained.safetensors")
-            told = {"objective/scores": float(mean), "objective/kl": 0.25, "eps": 9, "val/ratio": total, "lr": rate, "x": float("nan")}
+            told = {
+                "objective/scores": float(mean),
+                "objective/kl": 0.25,
+                "eps": 9,
+                "val/ratio": total,
+                "lr": rate,
+                "x": float("nan"),
+            }
             (folder / "figures.json").write_text(json.dumps(told))
         elif what == "state":
             save_file({"value.total": batch["scores"][:1] * 0 + total}, folder / "state.safetensors")
