@@ -36,7 +36,7 @@ from alignbench.records import (
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.records.source import Source
-from alignbench.scoring import checked_scores
+from alignbench.scoring import scored
 from alignbench.seeds import Seeds
 
 Batch = DemonstrationBatch | ScoredRollout | PreferenceBatch | LabelledBatch
@@ -83,8 +83,7 @@ def rollout_batches(
     """Batches `start` to `updates`, sampled from the policy as it stands when the batch is asked for, unless the config
     asks for the reference. Each batch has a generator of its own: what it draws depends on its number alone."""
     for asked in asked_prompts(prompts, config, updates=updates, seeds=seeds, start=start):
-        rollout = sampled(policy, asked, config)
-        yield ScoredRollout(rollout, checked_scores(reward, rollout.samples))
+        yield scored(reward, sampled(policy, asked, config))
 
 
 @dataclass(frozen=True)
@@ -154,27 +153,26 @@ class Overlapped:
         first = next(asked, None)
         if first is None:
             return
-        present = self._next or sampled(self._policy, first, self._config)
         pool, ended = ThreadPoolExecutor(1), threading.Event()
 
-        def score(samples: Samples) -> Tensor:
+        def score(rollout: Rollout) -> ScoredRollout:
             if ended.is_set():
                 raise CancelledError
             try:
-                return checked_scores(self._reward, samples)
+                return scored(self._reward, rollout)
             except BaseException:
                 ended.set()  # nobody will learn from the next batch
                 raise
 
         try:
-            scores = pool.submit(score, present.samples)
+            present = pool.submit(score, self._next or sampled(self._policy, first, self._config))
             for following in asked:
                 self._next = replace(sampled(self._policy, following, self._config), off_policy=True)
-                waiting = pool.submit(score, self._next.samples)
-                yield ScoredRollout(present, scores.result())
-                present, scores = self._next, waiting
+                waiting = pool.submit(score, self._next)
+                yield present.result()
+                present = waiting
             self._next = None
-            yield ScoredRollout(present, scores.result())
+            yield present.result()
         finally:
             ended.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from alignbench.records.scores import RewardParts as RewardParts
+from alignbench.records.scores import ScoredRollout as ScoredRollout
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -244,14 +247,6 @@ class Rollout:
     logprobs: Tensor
     temperature: float
     off_policy: bool = False
-
-
-@dataclass(frozen=True)
-class ScoredRollout:
-    """A rollout and one raw score a response, [B] float32: no KL penalty, no whitening (those belong to an optimizer)."""
-
-    rollout: Rollout
-    scores: Tensor
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,8 @@ class Trial:
     def update(self, batch: Batch | None = None) -> UpdateReport:
         batch = self.batch() if batch is None else batch
         self.updates += 1
-        return self.optimizer.update(batch)
+        with _quietly():
+            return self.optimizer.update(batch)
 
     def weights(self) -> Tensor:
         return torch.cat([parameter.detach().flatten() for parameter in self.policy.trainable()])
@@ -203,7 +204,7 @@ def permuted(batch: Batch, rng: torch.Generator, *, group: int = 1, turns: int =
         width = samples.sequences.response_ids.shape[1]
         old = batch.rollout
         rollout = Rollout(samples, old.logprobs[rows, :width], old.temperature, old.off_policy)
-        return ScoredRollout(rollout, batch.scores[rows])
+        return ScoredRollout(rollout, batch.scores[rows], batch.parts and batch.parts.select(rows))
     if isinstance(batch, DemonstrationBatch):
         return DemonstrationBatch(batch.sequences.select(rows))
     return batch.select(rows)

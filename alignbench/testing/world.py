@@ -196,14 +196,20 @@ class World:
         return self._start.tokenizer.decode(ids, skip_special_tokens=True), EOS in ids
 
     def rankings(self, count: int, responses: int, rng: torch.Generator, annotator: BradleyTerry) -> list[Ranking]:
-        """Responses drawn from the reference, ranked by the annotator."""
+        """Responses drawn from the reference, ranked by the annotator, with ratings that say the same."""
         asked = self.asked(count)
-        return collect_rankings(self._start, annotator, asked, responses=responses, temperature=1.0, rng=rng)
+        found = collect_rankings(self._start, annotator, asked, responses=responses, temperature=1.0, rng=rng)
+        return [dataclasses.replace(ranking, scores=ratings(ranking.ranks)) for ranking in found]
 
     def reward(self, prompt: Prompt, response: str, finished: bool) -> float:
         """The known reward of one response given as text."""
         ids = (*self._start.tokenizer(response, add_special_tokens=False)["input_ids"], *[EOS] * finished)
         return float(self.problem.rewards[self._row[prompt.id], self._index[ids[: self._start.max_response_tokens]]])
+
+
+def ratings(ranks: Sequence[int]) -> tuple[float, ...]:
+    """The better by 0.4 for each rank."""
+    return tuple(-0.4 * rank for rank in ranks)
 
 
 class WorldData(DataSource):
