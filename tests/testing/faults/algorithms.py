@@ -169,7 +169,7 @@ ALGORITHMS = (
     Fault("all prompts in pairs", "algo=kto", 'batches = functional.shuffled_batches(len(data.rows) // data.together, size, seeds.torch("order"))', "batches = functional.shuffled_batches(len(data.rows) // data.together, size, torch.default_generator)", "batches_are_drawn_anew", EXPERIENCE),
     # The weight of bad responses does nothing.
     Fault("undesirable_weight ignored", KTO, "torch.where(good, desirable, undesirable)", "torch.where(good, desirable, 1.0)", "steps_follow_the_stated_loss", LOSSES),
-    Fault("the policy sampled in place of the reference", "algo=rejection_sampling", "role=config.samples_from, rng=asked.rng", "rng=asked.rng", "rollouts_are_of_whom_it_asks", EXPERIENCE),
+    Fault("the policy sampled in place of the reference", "algo=rejection_sampling", "role=source.role,", "", "rollouts_are_of_whom_it_asks", EXPERIENCE),
     # Batches of long winners weigh less, and the optimum is no longer best-of-n.
     Fault("loss divided by the winners' tokens", REJECTION, "part.response_mask) / len(chosen)", "part.response_mask) / chosen.response_mask.sum()", "metrics_are_what_they_are_called"),
     # Winners are taken from the first prompt's responses alone.
