@@ -22,9 +22,11 @@ from alignbench.contracts import (
     Tracker,
     Watch,
 )
+from alignbench.contracts.format import Format
 from alignbench.contracts.known import Case, Known
 from alignbench.contracts.report import ReportRow, Section
 from alignbench.contracts.sampler import Sampler
+from alignbench.contracts.stage import PolicyReader, Stage, StageView
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.deprecation import Renamed, moved
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
@@ -79,6 +81,8 @@ from alignbench.records import (
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.records.decoding import Decoded, Request
 from alignbench.records.memory_plan import Does, Part, Work
+from alignbench.records.source import Source
+from alignbench.records.stages import StagePlace, StageResult
 from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
@@ -110,6 +114,7 @@ __all__ = [
     "Exported",
     "FitReport",
     "FittableRewardSource",
+    "Format",
     "Generation",
     "ImplicitReward",
     "Judge",
@@ -130,6 +135,7 @@ __all__ = [
     "Part",
     "Policy",
     "PolicyOptimizer",
+    "PolicyReader",
     "PreferenceBatch",
     "PreferenceConfig",
     "PreferencePair",
@@ -160,7 +166,12 @@ __all__ = [
     "Seeds",
     "Selected",
     "Sequences",
+    "Source",
     "Split",
+    "Stage",
+    "StagePlace",
+    "StageResult",
+    "StageView",
     "Subject",
     "Terms",
     "TokenScores",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from alignbench import functional
-from alignbench.contracts import RewardSource
+from alignbench.contracts import Annotator, RewardSource
 from alignbench.errors import UserError
 from alignbench.records import RewardParts, Rollout, Samples, ScoredRollout
+from alignbench.selection import digest
 
 HINT = "Check the reward source."
 
@@ -45,3 +49,31 @@ def checked_parts(reward: RewardSource, samples: Samples) -> RewardParts | None:
         )
     values = functional.require_finite("a part of the reward", parts.values.detach().float(), hint=HINT)
     return RewardParts(names, parts.weights, values)
+
+
+class AnnotatorRanks(RewardSource):
+    """An annotator in the place of a reward source: of each `together` neighbours, which answer one prompt, minus the ranks that it
+    gives them. It is shown equal responses once: they have one rank, and no more chances than others.
+
+    `annotator` makes it anew for each batch, by a name that depends on the responses alone: what it draws is then the same in a run that
+    goes on after a pause, and whoever ranked before."""
+
+    def __init__(self, annotator: Callable[[str], Annotator], together: int) -> None:
+        self._annotator, self._together = annotator, together
+
+    def score(self, samples: Samples) -> Tensor:
+        answers = list(zip(samples.texts, samples.finished.tolist(), strict=True))
+        groups = [answers[start : start + self._together] for start in range(0, len(answers), self._together)]
+        different = [list(dict.fromkeys(group)) for group in groups]
+        asked = [place for place, shown in enumerate(different) if len(shown) > 1]
+        prompts = [samples.prompts[place * self._together] for place in asked]
+        texts = [[text for text, _ in different[place]] for place in asked]
+        finished = [[ended for _, ended in different[place]] for place in asked]
+        annotator = self._annotator(digest([prompt.id for prompt in samples.prompts], answers))
+        found = functional.asked_once(lambda: annotator.rank_all(prompts, texts, finished=finished)) if asked else []
+        ranks = dict(zip(asked, found, strict=True))
+        scores = []
+        for place, (group, shown) in enumerate(zip(groups, different, strict=True)):
+            rank = dict(zip(shown, ranks.get(place, (0,)), strict=True))
+            scores += [-float(rank[answer]) for answer in group]
+        return torch.tensor(scores, device=samples.finished.device)

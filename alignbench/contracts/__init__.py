@@ -88,6 +88,7 @@ class Policy(ABC):
     pretrained: bool  # False: weights are random and the data source's lessons are learnt first
     max_prompt_tokens: int
     max_response_tokens: int
+    mixes_reference: bool = False  # whether `generate` heeds `Sampling.reference_share`
 
     @property
     def window(self) -> int:
@@ -178,6 +179,14 @@ class Policy(ABC):
         """`logprobs` of the policy and the role's `values`; in one pass where the role reads the policy's own states."""
         scores = self.logprobs(sequences, temperature=temperature, entropy=entropy)
         return scores, value.values(sequences)
+
+    def logprobs_and_reference_kl(
+        self, sequences: Sequences, *, temperature: float = 1.0
+    ) -> tuple[TokenScores, Tensor]:
+        """`logprobs` of the policy and, of the same pass, KL(pi_ref || pi) over all tokens before each response token: [B, R] float32, in
+        nats, 0 outside the mask, differentiable. For policies that know their whole distributions; an algorithm that asks says so
+        (`reads_distributions`), and is refused where this is not overridden."""
+        raise UserError("This model does not tell its probabilities of all tokens: choose another model or algorithm.")
 
     @abstractmethod
     def freeze_reference(self) -> None:

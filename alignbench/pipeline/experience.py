@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import islice
 from typing import Any
 
@@ -33,6 +35,7 @@ from alignbench.records import (
     expand,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.source import Source
 from alignbench.scoring import scored
 from alignbench.seeds import Seeds
 
@@ -101,10 +104,35 @@ def asked_prompts(
 
 
 def sampled(policy: Policy, asked: Asked, config: RolloutConfig) -> Rollout:
-    sampling = Sampling(temperature=config.temperature)
-    return policy.generate(
-        asked.prompts, sampling, n=config.samples_per_prompt, role=config.samples_from, rng=asked.rng
-    )
+    return drawn(policy, asked, config.sources, n=config.samples_per_prompt, temperature=config.temperature)
+
+
+def drawn(policy: Policy, asked: Asked, sources: Sequence[Source], *, n: int, temperature: float) -> Rollout:
+    """n responses to each prompt, from the sources in turn."""
+    parts = [
+        policy.generate(
+            asked.prompts,
+            Sampling(temperature=temperature, reference_share=source.reference_share),
+            n=n // len(sources),
+            role=source.role,
+            rng=asked.rng,
+        )
+        for source in sources
+    ]
+    return parts[0] if len(parts) == 1 else in_turn(parts)
+
+
+def in_turn(parts: Sequence[Rollout]) -> Rollout:
+    """The first row of each part, then the second of each, and so on."""
+    samples = [part.samples for part in parts]
+    shown = reduce(functional.stacked, (each.sequences for each in samples))
+    rows = torch.arange(len(shown), device=shown.response_ids.device).reshape(len(parts), -1).T.flatten()
+    prompts = tuple(itertools.chain(*zip(*(each.prompts for each in samples), strict=True)))
+    texts = tuple(itertools.chain(*zip(*(each.texts for each in samples), strict=True)))
+    width = shown.response_ids.shape[1]
+    logprobs = [torch.nn.functional.pad(part.logprobs, (0, width - part.logprobs.shape[1])) for part in parts]
+    turned = Samples(prompts, texts, shown.select(rows), torch.cat([each.finished for each in samples])[rows])
+    return Rollout(turned, torch.cat(logprobs)[rows], parts[0].temperature, any(part.off_policy for part in parts))
 
 
 class Overlapped:

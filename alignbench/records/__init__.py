@@ -272,12 +272,13 @@ class Sampling:
     """How to sample. Training uses top_p = 1 and top_k = 0: otherwise log-probabilities are not those of the sampler.
 
     top_k = 1 is greedy decoding. `max_new_tokens`: None is the policy's limit of training; it may go beyond that, as far as
-    the model's window."""
+    the model's window. `reference_share`: as of a `Source`; other than 0 where the policy `mixes_reference` alone."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     max_new_tokens: int | None = None
+    reference_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ResponseTerms:
     """Log-probabilities of the tokens of B responses, [B, R]: under the policy at this step (`logprobs`) and before the first step
-    of its update (`before`), and under the reference. `mask` [B, R] bool is True at response tokens."""
+    of its update (`before`), and under the reference. `mask` [B, R] bool is True at response tokens. `reference_kl` [B, R]:
+    KL(pi_ref || pi) over all tokens before each of them, at this step; None where only the tokens' own are known."""
 
     logprobs: Tensor
     before: Tensor
     reference: Tensor
     mask: Tensor
+    reference_kl: Tensor | None = None
 
 
 @dataclass(frozen=True)

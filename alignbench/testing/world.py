@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alignbench import functional
 from alignbench.contracts import Annotator, DataSource, RewardSource
-from alignbench.pipeline.experience import collect_rankings, reference_logprobs
+from alignbench.pipeline.experience import Asked, collect_rankings, drawn, reference_logprobs
 from alignbench.records import (
     POLICY,
     Demonstration,
@@ -27,13 +27,13 @@ from alignbench.records import (
     Ranking,
     Reference,
     Samples,
-    Sampling,
     ScoredRollout,
     Sequences,
     Split,
     Verdict,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.source import Source
 from alignbench.seeds import Seeds
 from alignbench.testing.tabular import EOS, LETTERS, TabularPolicy
 
@@ -141,10 +141,11 @@ class World:
         n: int = 1,
         temperature: float = 1.0,
         role: str = POLICY,
+        sources: Sequence[Source] = (),
     ) -> ScoredRollout:
-        """`rows` responses, n to a prompt, scored by the known reward."""
-        sampling = Sampling(temperature=temperature)
-        rollout = policy.generate(self.asked(rows // n), sampling, n=n, role=role, rng=rng)
+        """`rows` responses, n to a prompt, scored by the known reward. `sources`, where there are any, draw in turn in the role's place."""
+        asked = Asked(self.asked(rows // n), rng)
+        rollout = drawn(policy, asked, sources or (Source(role),), n=n, temperature=temperature)
         return ScoredRollout(rollout, self.rewards_of(rollout.samples))
 
     def pairs(self, rows: int, rng: torch.Generator, *, reference: bool = True) -> PreferenceBatch:

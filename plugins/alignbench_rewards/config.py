@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from alignbench import OptimizerConfig, UserError, bounded, check_there, unknown_name
+from alignbench import OptimizerConfig, StagePlace, UserError, bounded, check_there, unknown_name
 
 LOSS_NAMES = ("bradley_terry", "plackett_luce")
 ENSEMBLES = ("mean", "worst", "uncertainty", "weights")
@@ -260,3 +260,14 @@ class MixConfig:
     def __post_init__(self) -> None:
         if odd := [name for name in self.options if name not in self.parts]:
             raise unknown_name("part", odd[0], self.parts, where="reward.options")
+
+
+@dataclass
+class HeldOutConfig:
+    """How often the reward source prefers what was ranked higher, on held-out rankings; after the reward."""
+
+    place: ClassVar[StagePlace] = StagePlace.AFTER_REWARD
+    needs: ClassVar[tuple[str, ...]] = ("held_out", "score")
+
+    batch_size: int = bounded(64, least=1, most=1e6)
+    """Responses that are scored at once: memory only."""

@@ -20,7 +20,7 @@ from alignbench.plugins import Component
 from alignbench.records import Samples, Sequences
 from alignbench.scoring import checked_parts
 from alignbench.selection import with_defaults
-from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
+from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken, alike
 from alignbench.testing.known import stated, with_settings
 from alignbench.testing.rewards import base as reward
 from alignbench.testing.world import World
@@ -162,7 +162,7 @@ def _acts(component: Component, name: str, seed: int, plain: Callable[[], list[f
     old = getattr(component.config(), name)
     for value in [not old] if isinstance(old, bool) else [0.5 * old or 0.1, 1.5 * old or -0.1]:
         if (before := plain()) is not None and (found := _outcome(component, seed, {name: value})) is not None:
-            return found != before
+            return not alike(found, before)
     return None
 
 
