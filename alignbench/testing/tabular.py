@@ -74,6 +74,8 @@ class TabularScalar(ScalarRole):
         undefined = GARBAGE * (1.0 + columns) * torch.where(prompts % 2 == 0, 1.0, -1.0)[:, None]
         table = self.table + trunk_values(self._policy.logits, self.table) if self.reads_policy else self.table
         values = torch.where(columns <= lengths, table[prompts[:, None], states], undefined)
+        if self._policy._value_listener is not None and values.requires_grad:
+            self._policy._value_listener(sequences)
         return self._policy.watched(self.name, values)
 
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -116,6 +118,7 @@ class TabularPolicy(Policy):
     """Whether scalar roles that are made from now on read the policy's own states."""
     listener: Callable[[Sequences], None] | None = None
     """Is told which responses the policy's log-probabilities are asked of with gradients."""
+    _value_listener: Callable[[Sequences], None] | None = None  # the same of its scalar roles
 
     def __init__(
         self, prompts: Sequence[Prompt], *, seeds: Seeds, max_response_tokens: int = 3, spread: float = 0.7

@@ -65,6 +65,7 @@ def settings(component: Component, *, rows: int = ROWS, updates: int = 6, **chan
         "adam_eps": 1.0,
         "lr_schedule": "constant",
         "warmup_updates": 0,
+        "value_warmup": 0,  # updates that leave the policy alone; what they do, `steps_follow_the_stated_loss` tries
         "weight_decay": 0.0,
         "temperature": TEMPERATURE,
         "samples_per_prompt": group,

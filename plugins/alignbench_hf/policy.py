@@ -31,7 +31,7 @@ from alignbench import (
     expand,
     functional,
 )
-from alignbench_hf.architecture.output import Measured, OutputLayer, measured_kl, without
+from alignbench_hf.architecture.output import Measured, OutputLayer, measured, measured_kl, without
 from alignbench_hf.architecture.trunk import text_config, window
 from alignbench_hf.chat.tokens import Chat, pad, token_ids
 from alignbench_hf.checkpoint.base_file import check_base, write_base
@@ -276,7 +276,7 @@ class HFPolicy(Policy):
         greedy: bool = False,
     ) -> TokenScores:
         fields = ["logprobs"] + ["entropy"] * entropy + ["greedy"] * greedy
-        measure = partial(self._measure, fields, role=role, temperature=temperature)
+        measure = partial(measured, self._states, fields, role=role, temperature=temperature)
         found = self._whole(sequences, measure, fields, learns=role == POLICY)
         return TokenScores(found.logprobs, found.entropy, found.greedy)
 
@@ -286,7 +286,7 @@ class HFPolicy(Policy):
         if not (value.reads_policy and isinstance(value, HFScalarRole)):
             return super().logprobs_and_values(sequences, value, temperature=temperature, entropy=entropy)
         fields = ["logprobs"] + ["entropy"] * entropy + ["values"]
-        measure = partial(self._measure, fields, role=POLICY, temperature=temperature, value=value)
+        measure = partial(measured, self._states, fields, role=POLICY, temperature=temperature, value=value)
         found = self._whole(sequences, measure, fields, learns=True)
         assert found.values is not None, "asked for"
         return TokenScores(found.logprobs, found.entropy), found.values
@@ -315,33 +315,6 @@ class HFPolicy(Policy):
                     tensor[piece, : own.shape[1]] = own.float() * (not functional.idles(rows))
         functional.add_up(*whole.values())
         return Measured(**{name: tensor.bool() if name == "greedy" else tensor for name, tensor in whole.items()})
-
-    def _measure(
-        self,
-        fields: Sequence[str],
-        sequences: Sequences,
-        *,
-        role: str,
-        temperature: float,
-        value: HFScalarRole | None = None,
-    ) -> Measured:
-        """What is asked about some rows, by one pass."""
-        hidden, output = self._states(role, sequences)
-        found = functional.token_logprobs(
-            hidden[:, :-1],
-            output,
-            sequences.response_ids,
-            temperature=temperature,
-            entropy="entropy" in fields,
-            greedy="greedy" in fields,
-        )
-        outside = ~sequences.response_mask.bool()
-        return Measured(
-            found.logprobs.masked_fill(outside, 0.0),
-            None if found.entropy is None else found.entropy.masked_fill(outside, 0.0),
-            None if found.greedy is None else found.greedy & ~outside,
-            None if value is None else value.head(hidden, output, sequences),
-        )
 
     # --- roles ---
 

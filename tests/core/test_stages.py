@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -186,16 +187,30 @@ def test_stages_are_part_of_who_a_run_is() -> None:
     assert late.sft_hash == plain.sft_hash, "it comes after the SFT model"
 
 
-def test_demonstrations_are_kept_whole() -> None:
+def test_demonstrations_are_kept_of_prompts_that_are_there_and_of_others() -> None:
+    """A data source's own prompts may hold what JSON does not, as a set."""
     reference = Reference("4", ("3", "4"), (Constraint("words", {"n": 2}),), "assert x")
-    asked = Prompt(
-        "p", (Message("system", "s"), Message("user", "2+2?")), Opinion.WRONG, "c", {"k": [1]}, reference, "sums"
+    turns = (Message("system", "s"), Message("user", "2+2?"))
+    new = Prompt("p", turns, Opinion.WRONG, "c", {"k": [1]}, reference, "sums")
+    there = {"q": Prompt("q", (Message("user", "é"),), info={"k": frozenset({1})})}
+    other = dataclasses.replace(there["q"], info={})
+    given = tuple(
+        Demonstration(prompt, text) for prompt, text in ((new, "4"), (there["q"], "x"), (other, "y"), (new, "5"))
     )
-    given = (
-        Demonstration(asked, "4"),
-        Demonstration(Prompt("q", (Message("user", "é"),)), "x"),
-        Demonstration(asked, "5"),
-    )
-    found = kept.read(kept.as_json(given))
+    found = kept.read(kept.as_json(given, there), there)
     assert found == given
-    assert found[0].prompt is found[2].prompt
+    assert found[0].prompt is found[3].prompt and found[1].prompt is there["q"]
+    with pytest.raises(TypeError, match="frozenset"):
+        kept.as_json(given, {})
+
+
+@pytest.mark.parametrize("world", ["experiment=exact", "data=world"])
+def test_every_world_lets_its_demonstrations_be_filtered(world: str, command: Command, tmp_path: Path) -> None:
+    chosen = ("stages=[filter_demonstrations]", "stage_options.filter_demonstrations.per_prompt=1", "sft.updates=1")
+    sizes = ("algo=sft", "algo.updates=1", "algo.batch_size=8", "pretrain.updates=1", "data.demonstrations=60")
+    done = command(world, *chosen, *sizes, "eval=quick", "eval.questions=2", "eval.samples=1")
+    assert done.code == 0, done.err
+    (run,) = runs(tmp_path)
+    reports = records(run)[0]["reports"]
+    left_out = (run / "stages" / "filter_demonstrations" / "left_out.jsonl").read_text().splitlines()
+    assert reports["stage/filter_demonstrations/kept"] == 60 - len(left_out) > 0

@@ -38,7 +38,7 @@ def result_of(bench: Workbench, chosen: Selected, view: StageView, key: str) -> 
                 stage: Stage = chosen.build(seeds=bench.seeds.child(shown))
                 found = stage.run(dataclasses.replace(view, folder=folder))
                 _check(chosen, view, found)
-                content = None if found.demonstrations is None else kept.as_json(found.demonstrations)
+                content = None if found.demonstrations is None else kept.as_json(found.demonstrations, kept.known(view))
                 line.text = found.summary or ", ".join(f"{k} {v:.4g}" for k, v in list(found.figures.items())[:_SHOWN])
 
             def write(into: Path) -> None:
@@ -53,7 +53,8 @@ def result_of(bench: Workbench, chosen: Selected, view: StageView, key: str) -> 
                 if any((made / FILES).glob("*")):
                     bench.directory.copy(made / FILES, f"{FOLDER}/{name}")
             file = made / DEMONSTRATIONS
-            return StageResult(note.figures, note.text, kept.read(file.read_bytes()) if file.exists() else None)
+            demonstrations = kept.read(file.read_bytes(), kept.known(view)) if file.exists() else None
+            return StageResult(note.figures, note.text, demonstrations)
 
         return bench.once(f"stage_{name}", key, stages=(shown,), make=make, load=load)
 

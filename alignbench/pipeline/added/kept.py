@@ -1,30 +1,37 @@
-"""Demonstrations as JSON, prompts whole: what a stage gives may be of prompts that the data does not have."""
+"""Demonstrations as JSON: of prompts that the data has, and of others that a stage brings."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alignbench.contracts.stage import StageView
 from alignbench.records import Constraint, Demonstration, Message, Opinion, Prompt, Reference
 
 
-def as_json(demonstrations: Sequence[Demonstration]) -> bytes:
-    """Each prompt once. Raises TypeError where a prompt's `info` holds what JSON does not."""
+def known(view: StageView) -> dict[str, Prompt]:
+    """Prompts that need no words: whoever reads has been given them too."""
+    given = [*view.prompts, *(one.prompt for one in view.demonstrations)]
+    return {prompt.id: prompt for prompt in given}
+
+
+def as_json(demonstrations: Sequence[Demonstration], there: Mapping[str, Prompt]) -> bytes:
+    """Prompts that are `there` by their ids, others whole, each once. Raises TypeError where the `info` of these holds what JSON does not."""
     prompts = {id(one.prompt): one.prompt for one in demonstrations}
     place = {key: i for i, key in enumerate(prompts)}
     parts = {
-        "prompts": [_plain(prompt) for prompt in prompts.values()],
+        "prompts": [prompt.id if there.get(prompt.id) == prompt else _plain(prompt) for prompt in prompts.values()],
         "responses": [[place[id(one.prompt)], one.response] for one in demonstrations],
     }
     return json.dumps(parts).encode()
 
 
-def read(content: bytes) -> tuple[Demonstration, ...]:
+def read(content: bytes, there: Mapping[str, Prompt]) -> tuple[Demonstration, ...]:
     """What `as_json` wrote."""
     parts = json.loads(content)
-    prompts = [_prompt(given) for given in parts["prompts"]]
+    prompts = [there[given] if isinstance(given, str) else _prompt(given) for given in parts["prompts"]]
     return tuple(Demonstration(prompts[place], response) for place, response in parts["responses"])
 
 

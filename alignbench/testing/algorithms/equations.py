@@ -138,8 +138,9 @@ def told(trial: Trial) -> str:
 
 
 def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor], kls: tuple[float, ...]) -> Terms:
-    """The terms of a step, from the weights in `leaves`."""
+    """The terms of a step, from the weights in `leaves`; a role that the step leaves alone is as it was before the update."""
     batch, start = update.batch, {name: table.double() for name, table in update.start.items()}
+    policy = leaves.get(POLICY, start[POLICY])
     heat = trial.config.temperature if has(trial.component, "temperature") else 1.0
     shown = sequences_of(batch)
 
@@ -147,7 +148,7 @@ def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor]
         kept = sequences.response_mask.bool()
         now, before, reference = (
             logprobs(trial.policy, table, sequences, temperature)
-            for table in (leaves[POLICY], start[POLICY], trial.policy._table(REFERENCE).double())
+            for table in (policy, start[POLICY], trial.policy._table(REFERENCE).double())
         )
         spent = reference_kl(trial.policy, leaves[POLICY], sequences, temperature)
         return ResponseTerms(now, before, reference, kept, spent)
@@ -169,7 +170,7 @@ def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor]
         scores=batch.scores.double(),
         finished=batch.rollout.samples.finished,
         rows=step.rows,
-        values=None if role is None else values(trial.policy, leaves[role], leaves[POLICY], shown, shared=shared),
+        values=None if role is None else values(trial.policy, leaves[role], policy, shown, shared=shared),
         values_before=None if role is None else values(trial.policy, start[role], start[POLICY], shown, shared=shared),
         shared=shared,
         earlier_kl=kls,

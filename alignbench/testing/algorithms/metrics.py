@@ -25,6 +25,7 @@ UPDATES = 6
 UNDISCOUNTED: dict[str, Any] = {
     "gamma": 1.0,
     "gae_lambda": 1.0,
+    "gae_lambda_value": None,
     "kl_coef": 0.0,
     "missing_eos": "keep",
     "whiten_rewards": False,

@@ -38,7 +38,7 @@ class RoleStep:
 
 @dataclass(frozen=True)
 class Step:
-    """`rows` of the batch that were asked for with gradients, `most` of them at a time."""
+    """`rows` of the batch that were asked for with gradients, of the policy or else of a scalar role, `most` of them at a time."""
 
     rows: Tensor
     most: int
@@ -80,6 +80,7 @@ def traced(trial: Trial, batch: Batch) -> Update:
     keys = {int(key): row for row, key in enumerate(_keys(policy, sequences_of(batch)))}
     start = {name: table.detach().clone() for name, table in tables.items()}
     asked: list[Sequences] = []
+    valued: list[Sequences] = []
     pending: list[list[Any]] = []
     steps: list[Step] = []
 
@@ -98,17 +99,19 @@ def traced(trial: Trial, batch: Batch) -> Update:
             RoleStep(name, old, gradient, p.detach().clone(), float(group["lr"]), group.get("betas"))
             for name, p, old, gradient, group in pending.pop()
         )
-        passes = [[keys.get(int(key), -1) for key in _keys(policy, part)] for part in asked]
+        # A step of a value network alone asks the policy nothing.
+        passes = [[keys.get(int(key), -1) for key in _keys(policy, part)] for part in asked or valued]
         asked.clear()
+        valued.clear()
         rows = torch.tensor([row for part in passes for row in part], dtype=torch.long)
         steps.append(Step(rows, max(map(len, passes), default=0), roles))
 
     hooks = register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)
-    policy.listener = asked.append
+    policy.listener, policy._value_listener = asked.append, valued.append
     try:
         report = trial.update(batch)
     finally:
-        policy.listener = None
+        policy.listener = policy._value_listener = None
         for hook in hooks:
             hook.remove()
     return Update(batch, start, tuple(steps), report)

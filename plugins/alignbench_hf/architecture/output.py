@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from alignbench import POLICY, REFERENCE, Sequences, UserError, functional
+
+if TYPE_CHECKING:
+    from alignbench_hf.scalar import HFScalarRole
 
 NEVER = -1e9  # not minus infinity: times a probability of 0 that would be NaN
 
@@ -49,6 +52,34 @@ class OutputLayer(nn.Module):
             self._stand_in.states = None
         logits = logits.view(*states.shape[:-1], logits.shape[-1])
         return logits.index_fill(-1, self.suppressed, NEVER) if len(self.suppressed) else logits
+
+
+def measured(
+    states: Callable[[str, Sequences], tuple[Tensor, nn.Module]],
+    fields: Sequence[str],
+    sequences: Sequences,
+    *,
+    role: str,
+    temperature: float,
+    value: HFScalarRole | None = None,
+) -> Measured:
+    """What is asked about some rows, by one pass."""
+    hidden, output = states(role, sequences)
+    found = functional.token_logprobs(
+        hidden[:, :-1],
+        output,
+        sequences.response_ids,
+        temperature=temperature,
+        entropy="entropy" in fields,
+        greedy="greedy" in fields,
+    )
+    outside = ~sequences.response_mask.bool()
+    return Measured(
+        found.logprobs.masked_fill(outside, 0.0),
+        None if found.entropy is None else found.entropy.masked_fill(outside, 0.0),
+        None if found.greedy is None else found.greedy & ~outside,
+        None if value is None else value.head(hidden, output, sequences),
+    )
 
 
 def measured_kl(

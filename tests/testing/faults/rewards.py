@@ -34,7 +34,7 @@ REWARDS = (
     Fault("learning rate of a fit never scheduled", LEARNED, "            optimizer.next_update()\n", "            optimizer.next_update() if update == 1 else None\n", "fitting_follows_its_loss"),
     Fault("the same rankings in each update", LEARNED, "for update, rows in enumerate(islice(batches, done, updates), done + 1):", "first = next(batches)\n        for update, rows in enumerate([first] * (updates - done), done + 1):", "every_ranking_is_learnt_from_once_a_pass"),
     Fault("batches begun anew after a pause", LEARNED, "islice(batches, done, updates)", "islice(batches, 0, updates - done)", "fitting_goes_on_from_its_state"),
-    Fault("moments left out of a fit's state", LEARNED, "        optimizer.load_state_dict(state[\"optimizer\"])\n", "", "fitting_goes_on_from_its_state"),
+    Fault("moments left out of a fit's state", LEARNED, "            optimizer.load_state_dict(state[\"optimizer\"])\n", "", "fitting_goes_on_from_its_state"),
     Fault("rankings without a pair that count", LEARNED, "usable, held_out = with_pairs(rankings), with_pairs(held_out)", "usable, held_out = list(rankings), with_pairs(held_out)", "what_says_nothing_teaches_nothing"),
     Fault("figures of normalised scores", LEARNED, "        with torch.no_grad():\n            raw = self._together(self._encode(held_out).sequences)\n", "        with torch.no_grad():\n            raw = 0.5 * self._together(self._encode(held_out).sequences)\n", "fitting_figures_are_as_stated"),
     # Each place is chosen among those above it.
