@@ -191,7 +191,8 @@ class RoundedScore(Multiplied):
     """Its further option does nothing but round."""
 
     def score(self, samples: Any) -> torch.Tensor:
-        return super().score(samples) / self._config.more
+        found: torch.Tensor = super().score(samples) / self._config.more
+        return (found + self._config.more) - self._config.more
 
 
 class Weighed(resolve("mild").load()):  # type: ignore[misc]
