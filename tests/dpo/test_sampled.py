@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from alignbench_dpo.optimum import identity_optimum
+from alignbench_dpo.pairs import Side
 from alignbench_dpo.sampled.config import NashMDConfig, OnlineIPOConfig, SampledConfig, XPOConfig
 from alignbench_dpo.sampled.equilibrium import Paths, equilibrium
 from alignbench_dpo.sampled.nash_md import NashMD, nash_md_loss
@@ -198,6 +199,29 @@ def set_to(policy: TabularPolicy, world: World, distribution: Tensor) -> None:
         mass.index_put_(where, distribution.flatten()[kept], accumulate=True)
     with torch.no_grad():
         policy.logits.copy_(mass.log())
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.0])
+def test_optimism_is_about_the_references_responses(alpha: float) -> None:
+    """The loss and its gradient in float64, by the formula that TRL's trainer has too; of the size that the default has, the kit sees
+    nothing of it."""
+    config = XPOConfig(beta=0.7, alpha=alpha)
+    algorithm = XPO(config, policy=tiny.scratch(), updates=1, seeds=Seeds(0))
+    rng = torch.Generator().manual_seed(0)
+    own, ref, base_own, base_ref = torch.randn(4, 6, generator=rng, dtype=torch.float64)
+    wins = torch.tensor([1.0, 0.0, 0.5, 0.3, 0.9, 1.0], dtype=torch.float64)
+    tokens, losses = torch.full((6,), 3), []
+    for stated in (False, True):
+        mine, theirs = own.clone().requires_grad_(), ref.clone().requires_grad_()
+        if stated:
+            h = config.beta * ((mine - base_own) - (theirs - base_ref))
+            loss = wins * torch.log1p(torch.exp(-h)) + (1 - wins) * torch.log1p(torch.exp(h)) + alpha * theirs
+        else:
+            loss = algorithm._judge(Side(mine, tokens, base_own), Side(theirs, tokens, base_ref), wins).loss
+        loss.sum().backward()
+        assert mine.grad is not None and theirs.grad is not None
+        losses.append(torch.stack([loss.detach(), mine.grad, theirs.grad]))
+    torch.testing.assert_close(losses[0], losses[1])
 
 
 # Who draws
