@@ -25,6 +25,7 @@ from alignbench_hf.architecture.targets import adapt, excluded, targets
 from alignbench_hf.architecture.trunk import require_decoder, text_config
 from alignbench_hf.base import attention, base_dtype
 from alignbench_hf.checkpoint.resolve import resolve
+from alignbench_hf.decoding.fixed import LEAST_TOKENS
 from alignbench_hf.quantization import adapted_name
 from alignbench_hf.roles import VALUE
 
@@ -249,8 +250,12 @@ def _sampling(shape: Shape, held: Held, config: PolicyConfig, work: Work, device
     prompts = min(work.prompts, rows) if held.shares_prompts else rows
     cached = rows * (config.max_prompt_tokens + config.max_response_tokens)
     keys = cached * shape.keys * held.compute  # of one layer
+    # A step that is compiled or captured goes on in a copy of the cache that the prompts were read into; to check that it may, both are
+    # there until a token has been read.
+    prefilled = 2 * shape.layers * rows * (config.max_prompt_tokens + 1) * shape.keys * held.compute
     decoding = [
         Part("KV cache", 2 * shape.layers * keys),
+        Part("cache of fixed size", prefilled if keeps_in_place(config, device) else 0),
         Part("copy of a cache", keys),  # when a token is added, or finished rows leave: made anew, layer by layer
         Part("activations", prompts * config.max_prompt_tokens * bytes_of_layer(shape, held, config)),
         Part("logits", rows * shape.vocabulary * DRAW),
@@ -262,6 +267,15 @@ def _sampling(shape: Shape, held: Held, config: PolicyConfig, work: Work, device
         *decoding,
         Part("merging", max(before, 0)),
     ]
+
+
+def keeps_in_place(config: PolicyConfig, device: str) -> bool:
+    """Whether decoding takes a cache of fixed size."""
+    captures = (
+        config.decode == "auto" and torch.device(device).type == "cuda" and config.max_response_tokens >= LEAST_TOKENS
+    )
+    mine = config.sampler == "loop" and not getattr(config, "shard", False)
+    return mine and (captures or config.decode == "compiled")
 
 
 PASSES = {Does.TRAIN: _training, Does.SCORE: _scoring, Does.SAMPLE: _sampling}

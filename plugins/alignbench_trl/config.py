@@ -233,7 +233,7 @@ class OnlineDPOConfig(SampledConfig):
 
 @dataclass
 class PPOConfig(StepsConfig):
-    """TRL 1.12's PPOTrainer (arXiv 1909.08593, 2203.02155), in a process and an environment of its own; later versions have none."""
+    """PPOTrainer of TRL 1.12 (arXiv 1909.08593, 2203.02155), the last there is, in an environment of its own."""
 
     inert: ClassVar[Mapping[str, str]] = {"environment": "it says where TRL is"}
     declines: ClassVar[Mapping[str, str]] = MICRO

@@ -132,7 +132,9 @@ class Exchange:
         """A token that the batch has not."""
         taken = {i for side in ("prompt", "response") for i in self.given[f"{side}_ids"][self.mask(side)].tolist()}
         size = self.trainer.policy_model.get_output_embeddings().weight.shape[0]
-        return next(i for i in range(size) if i not in taken)
+        if (found := next((i for i in range(size) if i not in taken), None)) is None:
+            sys.exit("TRL pads with a token that no row has, and this batch has all: model.suppress_tokens=[<pad>].")
+        return found
 
     def mask(self, side: str) -> Tensor:
         return self.given[f"{side}_mask"].bool()
@@ -175,7 +177,7 @@ class Exchange:
 
 
 def start(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """The policy, and the reference without adapters: the same checkpoint with weights of its own."""
+    """The policy and the reference: the same checkpoint with weights of its own."""
     there, dtype = folder / "start", getattr(torch, settings["dtype"])
     adapted = (there / "adapter").is_dir()
     policy: Any = AutoModelForCausalLM.from_pretrained(
@@ -190,7 +192,7 @@ def start(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
     with torch.no_grad():
         for name, tensor in load_file(folder / "reference.safetensors").items():
             held[name].copy_(tensor)
-    reference = (reference.merge_and_unload() if adapted else reference).requires_grad_(False).eval()
+    reference = reference.requires_grad_(False).eval()
     if (bias := folder / "output_bias.safetensors").exists():
         for model in (policy, reference):
             head = model.get_output_embeddings()
@@ -206,11 +208,12 @@ def own(policy: Any) -> dict[str, nn.Parameter]:
 
 def value(reference: Any, seed: int) -> Any:
     """A value network that starts from the reference, with a head that says 0. In float32: it is trained in full."""
-    config = copy.deepcopy(reference.config)
-    config.num_labels = 1
+    plain = copy.deepcopy(reference).float()
+    plain = plain.merge_and_unload() if hasattr(plain, "peft_config") else plain
+    plain.config.num_labels = 1
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    trunk = getattr(reference, reference.base_model_prefix)
+    model = AutoModelForSequenceClassification.from_config(plain.config, dtype=torch.float32)
+    trunk = getattr(plain, plain.base_model_prefix)
     getattr(model, model.base_model_prefix).load_state_dict(trunk.state_dict())
     nn.init.zeros_(model.score.weight)
     return model

@@ -13,6 +13,8 @@ import torch
 from alignbench_hf.base import scratch_shape
 from alignbench_hf.build import build_pretrained
 from alignbench_hf.config import PretrainedConfig, ScratchConfig
+from alignbench_hf.decoding.compiled import Compiled, Step
+from alignbench_hf.decoding.samplers import begin
 from alignbench_hf.footprint import Held, pretrained_shape
 from alignbench_hf.policy import HFPolicy
 from alignbench_hf.prompts import prefill
@@ -22,7 +24,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
 
-from alignbench import POLICY, REFERENCE, Does, OptimizerConfig, Seeds, Sequences, UserError, Work, functional
+from alignbench import (
+    POLICY,
+    REFERENCE,
+    Does,
+    OptimizerConfig,
+    Request,
+    Sampling,
+    Seeds,
+    Sequences,
+    UserError,
+    Work,
+    functional,
+)
 from alignbench.app.compose import load_config
 from alignbench.pipeline.memory import GIB, Machine, estimate
 from tests import tiny
@@ -208,6 +222,45 @@ def test_the_copy_of_a_layers_cache_is_counted_to_the_byte(checkpoint: Path) -> 
             trunk(input_ids=ids[:, -1:], attention_mask=mask.long(), past_key_values=cache, use_cache=True)
             cache.batch_select_indices(torch.tensor([0, 2, 3]))
     assert max(made.most["cat"], made.most["index"]) == made.most["cat"] == found
+
+
+def test_the_second_cache_of_a_compiled_step_is_counted_to_the_byte(checkpoint: Path) -> None:
+    """One that grew, of the prompts and the token that is read to compare both, beside the one of fixed size that decoding goes on in."""
+    config = PretrainedConfig(path=str(checkpoint), generation_batch_size=5, decode="compiled", **LIMITS)
+    work = Work("rollouts", Does.SAMPLE, 40, 40, ROLES)
+    found = planned(config, work)
+    policy = build(config)
+    rows = full(policy, 5)
+    request = Request(
+        rows.prompt_ids, rows.prompt_mask, Sampling(), max_new_tokens=24, eos=torch.tensor([tiny.EOS]), pad=tiny.PAD,
+        chances=torch.full((5, 24), 0.5, dtype=torch.float64), share_prompts=True, start_within=10**6, watch=None, role=POLICY,
+    )  # fmt: skip
+    with torch.no_grad(), policy._roles.sampling(POLICY) as model:
+        output = policy._output(model)
+        begun = begin(model, output, request)
+        step = Step.first(model, output, request, begun)
+        Compiled("compiled", tiny.CPU)._check(step, begun)
+    caches = [
+        size(part for layer in held.layers for part in (layer.keys, layer.values)) for held in (step.cache, begun.cache)
+    ]
+    assert caches == [found["KV cache"], found["cache of fixed size"]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "second"),
+    [
+        ({}, "cpu", False), ({}, "cuda", True), ({"decode": "eager"}, "cuda", False), ({"decode": "compiled"}, "cpu", True),
+        ({"max_response_tokens": 4}, "cuda", False), ({"sampler": "generate"}, "cuda", False), ({"shard": True}, "cuda", False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_second_cache_is_counted_where_there_is_one(
+    checkpoint: Path, settings: dict[str, Any], device: str, second: bool
+) -> None:
+    config = PretrainedConfig(path=str(checkpoint), **(LIMITS | settings))
+    (parts,) = config.plan([Work("rollouts", Does.SAMPLE, 40, 40, ROLES)], device=device, tokenizer=tiny.letters)
+    (found,) = (part.size for part in parts if part.name == "cache of fixed size")
+    assert (found > 0) == second
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

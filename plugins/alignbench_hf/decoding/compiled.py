@@ -15,7 +15,7 @@ from alignbench import AlignbenchError, Decoded, Policy, Request, Sampler, Sampl
 from alignbench.functional import draw
 from alignbench_hf.architecture.trunk import read
 from alignbench_hf.config import LoopConfig
-from alignbench_hf.decoding.fixed import FixedLayer, UnfitError, fixed_cache
+from alignbench_hf.decoding.fixed import LEAST_TOKENS, FixedLayer, UnfitError, fixed_cache
 from alignbench_hf.decoding.samplers import LOOK_EVERY, Begun, begin, first_going, loop, still_going
 from alignbench_hf.probe import FAR
 from alignbench_hf.prompts import positions
@@ -23,7 +23,6 @@ from alignbench_hf.prompts import positions
 EVICT_AT = 0.5
 """Share of unfinished rows at which finished ones leave a batch that is captured: it is then captured anew, which takes about as long
 as two tokens do without."""
-LEAST_TOKENS = 8  # fewer are sampled before a graph has paid for itself
 
 log = logging.getLogger(__name__)
 

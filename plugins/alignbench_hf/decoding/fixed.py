@@ -9,6 +9,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
+LEAST_TOKENS = 8  # fewer are sampled before a graph has paid for itself
+
 
 class UnfitError(Exception):
     """Why a model cannot be decoded so."""
