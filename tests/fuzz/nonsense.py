@@ -72,7 +72,7 @@ NONSENSE: dict[str, str] = {
         algo.value_learning_rate=-1 algo.value_learning_rate=nan algo.value_learning_rate=1e300
         algo.value_coef=-1 algo.value_coef=nan algo.value_coef=inf algo.value_init=nope
         algo.gamma=1.5 algo.gamma=-0.1 algo.gamma=nan algo.gae_lambda=1.5 algo.gae_lambda=-1 algo.gae_lambda=nan
-        algo.value_warmup=-1 algo.value_warmup=50 algo.value_warmup=1e300 algo.gae_lambda_value=1.5 algo.gae_lambda_value=nan
+        algo.value_warmup=-1 algo.updates=50+algo.value_warmup=50 algo.value_warmup=1e300 algo.gae_lambda_value=1.5 algo.gae_lambda_value=nan
         algo.length_adaptive_lambda=-1 algo.length_adaptive_lambda=nan algo.kl_in=nope algo.kl_estimator=k1
         algo.kl_in=loss+algo.whiten_rewards=true algo.whiten_rewards=perhaps algo.missing_eos=nope algo.missing_eos_penalty=nan algo.missing_eos_penalty=-1 algo.missing_eos_penalty=inf
         sft.passes=-1 sft.passes=nan sft.passes=inf sft.passes=1e300 sft.updates=-1 sft.passes=0+sft.updates=0 sft.learning_rate=nan
