@@ -65,6 +65,11 @@ def new_cache(trunk: Any) -> DynamicCache:
     return kind(config=trunk.config)
 
 
+def ends(cache: DynamicCache) -> None:
+    """Says that the next pass is the last to read this cache: what it would add, nobody asks for."""
+    cache.is_ending = True  # type: ignore[attr-defined]
+
+
 def select_rows(cache: DynamicCache, rows: Tensor) -> None:
     """Leaves these rows, in this order, each as often as it is named. (`batch_select_indices` knows attention alone.)"""
     cache.reorder_cache(rows)
