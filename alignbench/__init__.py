@@ -22,9 +22,11 @@ from alignbench.contracts import (
     Tracker,
     Watch,
 )
+from alignbench.contracts.format import Format
 from alignbench.contracts.known import Case, Known
 from alignbench.contracts.report import ReportRow, Section
 from alignbench.contracts.sampler import Sampler
+from alignbench.contracts.stage import PolicyReader, Stage, StageView
 from alignbench.contracts.subject import Judge, MeasuredRanking, Subject
 from alignbench.deprecation import Renamed, moved
 from alignbench.errors import AlignbenchError, NonFiniteError, UserError, unknown_name
@@ -63,6 +65,7 @@ from alignbench.records import (
     Prompt,
     Ranking,
     Reference,
+    RewardParts,
     Rollout,
     Samples,
     Sampling,
@@ -78,6 +81,8 @@ from alignbench.records import (
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.records.decoding import Decoded, Request
 from alignbench.records.memory_plan import Does, Part, Work
+from alignbench.records.source import Source
+from alignbench.records.stages import StagePlace, StageResult
 from alignbench.records.terms import LabelTerms, PairTerms, ResponseTerms, RolloutTerms, Terms
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected, select
@@ -109,6 +114,7 @@ __all__ = [
     "Exported",
     "FitReport",
     "FittableRewardSource",
+    "Format",
     "Generation",
     "ImplicitReward",
     "Judge",
@@ -129,6 +135,7 @@ __all__ = [
     "Part",
     "Policy",
     "PolicyOptimizer",
+    "PolicyReader",
     "PreferenceBatch",
     "PreferenceConfig",
     "PreferencePair",
@@ -142,6 +149,7 @@ __all__ = [
     "ReportRow",
     "Request",
     "ResponseTerms",
+    "RewardParts",
     "RewardSource",
     "Rollout",
     "RolloutConfig",
@@ -158,7 +166,12 @@ __all__ = [
     "Seeds",
     "Selected",
     "Sequences",
+    "Source",
     "Split",
+    "Stage",
+    "StagePlace",
+    "StageResult",
+    "StageView",
     "Subject",
     "Terms",
     "TokenScores",

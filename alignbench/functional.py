@@ -33,6 +33,7 @@ from alignbench.records.rankings import ranks_of as ranks_of
 from alignbench.selection import select
 from alignbench.tokens.logprobs import most_logits as most_logits
 from alignbench.tokens.logprobs import token_logprobs as token_logprobs
+from alignbench.tokens.logprobs import token_logprobs_and_kl as token_logprobs_and_kl
 from alignbench.tokens.sampling import draw as draw
 
 T = TypeVar("T")

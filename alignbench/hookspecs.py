@@ -115,6 +115,16 @@ def register_samplers(register: Register) -> None:
 
 
 @hookspec
+def register_stages(register: Register) -> None:
+    """Register stages between those of a run (named in `stages`); the config declares `place`."""
+
+
+@hookspec
+def register_formats(register: Register) -> None:
+    """Register layouts of rows (named in `data.format`)."""
+
+
+@hookspec
 def register_commands(register: RegisterFunction) -> None:
     """Register commands (`alignbench <name>`): `function(arguments)` returns the exit code."""
 

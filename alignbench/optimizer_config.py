@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from alignbench.bounds import bounded, check_bounds
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import POLICY, Consumes
+from alignbench.records.source import Source
 from alignbench.selection import Selected, select
 
 PAIRS = ("all", "best_worst")
@@ -41,11 +42,15 @@ class AlgorithmConfig:
     consumes: ClassVar[Consumes]
 
     scalar_roles: ClassVar[tuple[str, ...]] = ()
-    """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory."""
+    """Scalar roles that it trains beside the policy, as a value network: they count in estimates of memory. Of a reward that is fitted,
+    those that it scores by, of which one is trained at a time; ("reward",) where it names none."""
 
     kl_price: ClassVar[str | None] = None
     """The option that is the price of one nat of KL, in units of the reward; empty where it has none. None: `kl_coef`, `beta` or `tau`, where
     it has one of them. Data that knows the price, as the exact world, gives its own in place of the option's default."""
+
+    reads_distributions: ClassVar[bool] = False
+    """Whether it asks the policy for `logprobs_and_reference_kl`. A model that cannot tell is refused before anything is trained."""
 
     inert: ClassVar[Mapping[str, str]] = {}
     """Options that change nothing in an update, each with the reason: the conformance kit holds all others to have an effect."""
@@ -142,7 +147,8 @@ class RolloutConfig(OptimizerConfig):
 
     consumes: ClassVar[Consumes] = Consumes.ROLLOUTS
     samples_from: ClassVar[str] = POLICY
-    """Who is sampled: POLICY as it stands, or the frozen REFERENCE. A config may make it a field or a property."""
+    """Who is sampled: POLICY as it stands, or the frozen REFERENCE. A config may make it a field or a property. Where more than one draws,
+    or a mixture, a config says so by `sources`."""
 
     samples_per_prompt: int = bounded(1, least=1, most=1e4)
     """Responses sampled for each prompt of a rollout, neighbours in it; batch_size must be a multiple of it."""
@@ -155,6 +161,24 @@ class RolloutConfig(OptimizerConfig):
             raise UserError(
                 f"batch_size={self.batch_size} must be a multiple of samples_per_prompt={self.samples_per_prompt}."
             )
+        if self.samples_per_prompt % (drawn_by := len(self.sources)):
+            raise UserError(
+                f"samples_per_prompt={self.samples_per_prompt} must be a multiple of {drawn_by}: as many draw in turn."
+            )
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Who draws the responses to a prompt, in turn: the first from the first of them, the next from the next, and round again."""
+        return (Source(self.samples_from),)
+
+    @property
+    def asks_annotator(self) -> bool:
+        """Whether the annotator ranks its samples and no reward source is there: their scores are then minus the ranks, 0 the best."""
+        return False
+
+    @property
+    def needs_scores(self) -> bool:
+        return not self.asks_annotator or self.candidates > 1
 
 
 @dataclass

@@ -26,6 +26,7 @@ from alignbench import hookspecs
 from alignbench.deprecation import former_names, warn
 from alignbench.errors import UserError, unknown_name
 from alignbench.hookspecs import RunFinished, RunStarted, RunStep
+from alignbench.records.stages import STAGE_NEEDS, StagePlace
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +52,14 @@ class Kind(enum.Enum):
     OPTIMIZER = "optimizer"
     SCHEDULE = "schedule"
     SAMPLER = "sampler"
+    STAGE = "stage"
+    FORMAT = "format"
 
     @property
     def is_group(self) -> bool:
         """Whether one is chosen by `<kind>=` at the command line; others are named in an option of those that use them."""
-        return self not in (Kind.EVALUATION, Kind.OPTIMIZER, Kind.SCHEDULE, Kind.SAMPLER)
+        named = (Kind.EVALUATION, Kind.OPTIMIZER, Kind.SCHEDULE, Kind.SAMPLER, Kind.STAGE, Kind.FORMAT)
+        return self not in named
 
     @property
     def hook(self) -> str:
@@ -339,6 +343,11 @@ def _check(component: Component) -> None:
         raise UserError(
             f"{where}: the config must declare `consumes` (demonstrations, rollouts, preferences or labels)."
         )
+    if component.kind is Kind.STAGE:
+        if not isinstance(getattr(component.config, "place", None), StagePlace):
+            raise UserError(f"{where}: the config must declare `place`, one of {', '.join(map(str, StagePlace))}.")
+        if odd := [str(need) for need in getattr(component.config, "needs", ()) if need not in STAGE_NEEDS]:
+            raise unknown_name("need", odd[0], STAGE_NEEDS, where=f"{where}: `needs`")
 
 
 def _hints(schema: type, where: str) -> dict[str, Any]:

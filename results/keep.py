@@ -3,8 +3,8 @@
     python results/keep.py TABLE RUNS... [--primary]
 
 Of each run its record, its configuration, the scores of its evaluation examples (of all metrics, or with --primary of those that are
-tested, the two rewards and the KL) and, where it was evaluated along its training, its points and what it said there; no models, no other
-responses. The folders stay run directories: `alignbench compare results/records/TABLE` prints the table. The SFT model's row, of which
+tested, the two rewards and the KL) and, where it was evaluated along its training, its points and, without --primary, what it said
+there; no models, no other responses. The folders stay run directories: `alignbench compare results/records/TABLE` prints the table. The SFT model's row, of which
 every run has a copy, is kept once. Paths of this machine are taken out. What is kept already stays, and is skipped, as is a
 cell that was made twice.
 """
@@ -40,7 +40,7 @@ def pack(run: StoredRun, target: Path, *, primary: bool) -> None:
     for name in (EXAMPLES, SCORES):
         if (run.path / name).is_file():
             (target / name).write_bytes(_packed((run.path / name).read_bytes(), wanted))
-    for name in (LINES, GENERATIONS):
+    for name in (LINES, *(() if primary else (GENERATIONS,))):
         if (run.path / name).is_file():
             shutil.copyfile(run.path / name, target / name)
     record = json.loads((run.path / RESULT).read_text(encoding="utf-8"))

@@ -27,9 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 import alignbench
 from alignbench import distributed
-from alignbench.app import annotators, price, sweeps, tuning
+from alignbench.app import annotators, price, stages, sweeps, tuning
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS, RunConfig, Settings
-from alignbench.app.overrides import expanded, keep_former, present_name, settle
+from alignbench.app.overrides import expanded, keep_former, of_jobs, present_name, settle
 from alignbench.app.ready import check_ready, check_tuned
 from alignbench.app.refusals import explain, is_complaint, refuse_missing
 from alignbench.app.telling import Verbosity
@@ -93,6 +93,7 @@ def _register(known: Registry) -> None:
         for component in known.of(Kind.EVALUATION):
             settings.eval.options[component.name] = OmegaConf.structured(component.config)
             keep_former(settings.eval.options[component.name], component.config)
+        stages.add_options(settings)
     store.store(name="settings", node=settings, provider="alignbench")
     Plugins.instance().register(PresetPath)
 
@@ -143,9 +144,12 @@ def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
                 "that asks them (`alignbench plugins` lists it)."
             )
     cfg.eval.options = {chosen.label: cfg.eval.options.get(chosen.label, {}) for chosen in evaluations}
+    added = stages.selected(settings)
+    stages.keep_chosen(cfg, added)
     start = slots["algo"] if slots["algo"].config.consumes.value == "demonstrations" else slots["sft"]
     shared = {key: cfg[key] for key in ("pretrain", "model", "data", "eval", "judge")} | {
-        "sft": dataclasses.asdict(start.config)
+        "sft": dataclasses.asdict(start.config),
+        **stages.before_sft(added),
     }
     return RunConfig(
         seed=settings.seed,
@@ -160,6 +164,7 @@ def _typed(cfg: DictConfig, choices: Mapping[str, str]) -> RunConfig:
         eval=settings.eval,
         budget=settings.budget,
         evaluations=evaluations,
+        stages=added,
         yaml=OmegaConf.to_yaml(cfg),
         hash=config_hash(OmegaConf.to_container(cfg)),  # type: ignore[arg-type]
         sft_hash=config_hash(OmegaConf.to_container(OmegaConf.create(shared))),  # type: ignore[arg-type]
@@ -293,7 +298,9 @@ def main(task: Task, arguments: Sequence[str], verbosity: Verbosity = Verbosity.
     """Runs `task` on the overrides of a command line: once, or once per job of a sweep."""
     register_configs()
     # Options first: argparse takes the overrides in one piece, and people write -m anywhere among them.
-    arguments = sorted(expanded(arguments), key=lambda argument: "=" in argument and not argument.startswith("-"))
+    arguments = sorted(
+        of_jobs(expanded(arguments)), key=lambda argument: "=" in argument and not argument.startswith("-")
+    )
     _parse(arguments)
     sweep = sweeps.Sweep()
     job, ended = Job(task, sweep, verbosity), None

@@ -9,6 +9,7 @@ from alignbench.bounds import bounded
 from alignbench.errors import UserError, unknown_name
 from alignbench.plugins import Kind
 from alignbench.records import Consumes
+from alignbench.records.stages import StagePlace
 from alignbench.results.compared.primary import PRIMARY
 from alignbench.selection import Selected
 
@@ -154,6 +155,10 @@ class Settings:
     judge: Any = None
     annotator: Any = None
     tracker: Any = None
+    stages: list[str] = field(default_factory=list)
+    """Stages of plugins between the run's own, in this order; `alignbench plugins` lists them, and each says where it stands."""
+    stage_options: dict[str, Any] = field(default_factory=dict)
+    """Options of each of them: stage_options.<stage>.<field>."""
     rankings: RankingsSettings = field(default_factory=RankingsSettings)
     eval: EvalSettings = field(default_factory=EvalSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
@@ -192,6 +197,7 @@ class RunConfig:
     eval: EvalSettings
     budget: BudgetSettings
     evaluations: tuple[Selected, ...]
+    stages: tuple[Selected, ...]
     yaml: str
     hash: str
     sft_hash: str
@@ -207,3 +213,7 @@ class RunConfig:
     def start(self) -> Selected:
         """What fine-tunes the model that the algorithm starts from, or is the algorithm."""
         return self.algo if self.imitates else self.sft
+
+    def stages_at(self, *places: StagePlace) -> tuple[Selected, ...]:
+        """The stages of one's own that stand there."""
+        return tuple(chosen for chosen in self.stages if chosen.component.config.place in places)  # type: ignore[attr-defined]

@@ -50,6 +50,8 @@ def options(cfg: DictConfig) -> Iterator[Option]:
             found += sections(registry().get(kind, str(name)).config, slot)
     for component in registry().of(Kind.EVALUATION):
         found += sections(component.config, f"eval.options.{component.name}")
+    for component in registry().of(Kind.STAGE):
+        found += sections(component.config, f"stage_options.{component.name}")
     for where, schema in found:
         said, hints, known = docstrings(schema), typing.get_type_hints(schema), ranges(schema)
         for field in dataclasses.fields(schema):

@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -79,6 +80,39 @@ def _for_shell(key: str, value: str) -> str:
     """To be typed: Hydra's quotes inside those of a shell."""
     argument = f"{key}={quoted(value)}"
     return shlex.quote(argument) if set(argument) & set(_OF_A_SHELL) else f'"{argument}"'
+
+
+# Sweeps
+
+
+def of_jobs(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a sweep, in which an option of a part that the sweep chooses, as `algo.alpha=0` beside `algo=cpo,simpo`, is a list of one
+    value. Hydra sets what is no list in the configuration that the sweep starts from too, where the default stands for that part and may
+    have no such option."""
+    known = [(argument, _parsed(argument)) for argument in arguments]
+    swept = {one.package or one.key_or_group for _, one in known if one and one.is_sweep_override()}
+    slots = {*SLOTS, JUDGE}
+    chosen = slots if "experiment" in swept else slots & swept
+    return [_of_one(text) if one and _in_part(one, chosen) else text for text, one in known]
+
+
+def _parsed(argument: str) -> Override | None:
+    """None for what Hydra's grammar does not take: Hydra says so."""
+    try:
+        return OverridesParser.create().parse_override(argument) if "=" in argument else None
+    except OverrideParseException:
+        return None
+
+
+def _in_part(override: Override, parts: Collection[str]) -> bool:
+    part, dot, _ = override.key_or_group.partition(".")
+    return bool(dot) and part in parts and override.type is not OverrideType.DEL and not override.is_sweep_override()
+
+
+def _of_one(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    found = f"{key}=choice({value})"
+    return found if _parsed(found) else argument
 
 
 # Old names

@@ -12,7 +12,9 @@ from alignbench.app.config import JUDGE, SLOTS, RunConfig
 from alignbench.app.price import check_price
 from alignbench.bounds import shown
 from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, PolicyOptimizer, RewardSource, Tracker
+from alignbench.contracts.format import Format
 from alignbench.contracts.sampler import Sampler
+from alignbench.contracts.stage import Stage
 from alignbench.errors import UserError
 from alignbench.paths import check_may_be_folder, user_path
 from alignbench.plugins import Component, Kind
@@ -27,6 +29,8 @@ CONTRACTS: dict[Kind, type] = {
     Kind.EVALUATION: Evaluation,
     Kind.TRACKER: Tracker,
     Kind.SAMPLER: Sampler,
+    Kind.STAGE: Stage,
+    Kind.FORMAT: Format,
 }
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _METRIC = re.compile(r"[^/|\s]+/[^/|\s]+")
@@ -43,6 +47,8 @@ def check_ready(config: RunConfig) -> None:
     for slot in (*SLOTS, JUDGE):
         if chosen := getattr(config, slot):
             check_selected(chosen, slot)
+    for chosen in config.stages:
+        check_selected(chosen, f"stage_options.{chosen.label}")
     check_price(config.algo, config.data)
     check_evaluations(config)
 

@@ -92,8 +92,9 @@ def _unknown_choice(text: str, group: str, name: str) -> UserError:
 def _unknown_key(text: str, key: str, schema: str) -> UserError:
     full = re.search(r"full_key: (\S+)", text)
     where = full.group(1).rpartition(".")[0] if full else ""
-    if where == "eval.options":
-        return unknown_name("evaluation", key, [c.name for c in registry().of(Kind.EVALUATION)], where=where)
+    if where in (listed := {"eval.options": Kind.EVALUATION, "stage_options": Kind.STAGE}):
+        kind = listed[where]
+        return unknown_name(kind.value, key, [c.name for c in registry().of(kind)], where=where)
     if where == JUDGE and schema == "struct":
         return UserError(f"{where}.{key}: no judge is chosen; choose one with {Kind.REWARD.value}@{where}=<name>.")
     schemas = [c.config for c in registry().components.values()] + [inner for _, inner in sections(Settings)]

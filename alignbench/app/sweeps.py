@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -99,11 +99,17 @@ class Sweep:
         texts = [f"{key}={value}" for key, value in params.items()] + list(its.overrides.task)
         given = {override.get_key_element(): override for override in OverridesParser.create().parse_overrides(texts)}
         swept = {key: override for key, override in given.items() if override.is_sweep_override()}
-        self.varied = tuple(swept)
+        counts = {key: _values(override) for key, override in swept.items()}
+        self.varied = tuple(key for key, count in counts.items() if count != 1)
         self.jobs = its.sweeper.get("n_trials")
-        counted = all(o.is_discrete_sweep() and o.value_type is not ValueType.GLOB_CHOICE_SWEEP for o in swept.values())
-        if self.jobs is None and counted:
-            self.jobs = math.prod(len(list(override.sweep_string_iterator())) for override in swept.values())
+        if self.jobs is None and None not in counts.values():
+            self.jobs = math.prod(count for count in counts.values() if count is not None)
+
+
+def _values(override: Override) -> int | None:
+    """How many values a sweep gives an option; None where that is not written down."""
+    written = override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP
+    return len(list(override.sweep_string_iterator())) if written else None
 
 
 def read_reports(folder: Path) -> list[Report]:

@@ -25,6 +25,7 @@ from alignbench.records import (
     FitReport,
     Prompt,
     Ranking,
+    RewardParts,
     Rollout,
     Samples,
     Sampling,
@@ -87,6 +88,7 @@ class Policy(ABC):
     pretrained: bool  # False: weights are random and the data source's lessons are learnt first
     max_prompt_tokens: int
     max_response_tokens: int
+    mixes_reference: bool = False  # whether `generate` heeds `Sampling.reference_share`
 
     @property
     def window(self) -> int:
@@ -178,6 +180,14 @@ class Policy(ABC):
         scores = self.logprobs(sequences, temperature=temperature, entropy=entropy)
         return scores, value.values(sequences)
 
+    def logprobs_and_reference_kl(
+        self, sequences: Sequences, *, temperature: float = 1.0
+    ) -> tuple[TokenScores, Tensor]:
+        """`logprobs` of the policy and, of the same pass, KL(pi_ref || pi) over all tokens before each response token: [B, R] float32, in
+        nats, 0 outside the mask, differentiable. For policies that know their whole distributions; an algorithm that asks says so
+        (`reads_distributions`), and is refused where this is not overridden."""
+        raise UserError("This model does not tell its probabilities of all tokens: choose another model or algorithm.")
+
     @abstractmethod
     def freeze_reference(self) -> None:
         """Makes the policy as it stands now the frozen reference. Before the first call the reference is undefined."""
@@ -243,8 +253,9 @@ class RewardSource(ABC):
 
     @classmethod
     def asks_elsewhere(cls, config: Any) -> bool:
-        """Whether, with these settings, `score` does nothing but ask another program and wait: it reads samples alone and touches no
-        model, device or generator of this process. It may then be called from another thread than the one that trains."""
+        """Whether, with these settings, `score` and `score_parts` do nothing but ask another program and wait: they read samples
+        alone and touch no model, device or generator of this process. They may then be called from another thread than the one that
+        trains."""
         return False
 
     def fingerprint(self) -> str:
@@ -259,6 +270,11 @@ class RewardSource(ABC):
     @abstractmethod
     def score(self, samples: Samples) -> Tensor:
         """[B] float32 on the device of `samples`; no gradient. Raises NonFiniteError rather than return NaN or infinity."""
+
+    def score_parts(self, samples: Samples) -> RewardParts | None:
+        """What `score` is the weighted sum of, for an algorithm that weighs parts by themselves, and for the log; None where it is one
+        number. A run asks this first, and `score` only where there are no parts."""
+        return None
 
     def compare(self, first: Samples, second: Samples) -> Tensor:
         """[B] float32: how far row i of `first` is preferred to row i of `second`, which answers the same prompt: 1, 0, or .5

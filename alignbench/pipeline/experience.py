@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import islice
 from typing import Any
 
@@ -33,7 +35,8 @@ from alignbench.records import (
     expand,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
-from alignbench.scoring import checked_scores
+from alignbench.records.source import Source
+from alignbench.scoring import scored
 from alignbench.seeds import Seeds
 
 Batch = DemonstrationBatch | ScoredRollout | PreferenceBatch | LabelledBatch
@@ -80,8 +83,7 @@ def rollout_batches(
     """Batches `start` to `updates`, sampled from the policy as it stands when the batch is asked for, unless the config
     asks for the reference. Each batch has a generator of its own: what it draws depends on its number alone."""
     for asked in asked_prompts(prompts, config, updates=updates, seeds=seeds, start=start):
-        rollout = sampled(policy, asked, config)
-        yield ScoredRollout(rollout, checked_scores(reward, rollout.samples))
+        yield scored(reward, sampled(policy, asked, config))
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,35 @@ def asked_prompts(
 
 
 def sampled(policy: Policy, asked: Asked, config: RolloutConfig) -> Rollout:
-    sampling = Sampling(temperature=config.temperature)
-    return policy.generate(
-        asked.prompts, sampling, n=config.samples_per_prompt, role=config.samples_from, rng=asked.rng
-    )
+    return drawn(policy, asked, config.sources, n=config.samples_per_prompt, temperature=config.temperature)
+
+
+def drawn(policy: Policy, asked: Asked, sources: Sequence[Source], *, n: int, temperature: float) -> Rollout:
+    """n responses to each prompt, from the sources in turn."""
+    parts = [
+        policy.generate(
+            asked.prompts,
+            Sampling(temperature=temperature, reference_share=source.reference_share),
+            n=n // len(sources),
+            role=source.role,
+            rng=asked.rng,
+        )
+        for source in sources
+    ]
+    return parts[0] if len(parts) == 1 else in_turn(parts)
+
+
+def in_turn(parts: Sequence[Rollout]) -> Rollout:
+    """The first row of each part, then the second of each, and so on."""
+    samples = [part.samples for part in parts]
+    shown = reduce(functional.stacked, (each.sequences for each in samples))
+    rows = torch.arange(len(shown), device=shown.response_ids.device).reshape(len(parts), -1).T.flatten()
+    prompts = tuple(itertools.chain(*zip(*(each.prompts for each in samples), strict=True)))
+    texts = tuple(itertools.chain(*zip(*(each.texts for each in samples), strict=True)))
+    width = shown.response_ids.shape[1]
+    logprobs = [torch.nn.functional.pad(part.logprobs, (0, width - part.logprobs.shape[1])) for part in parts]
+    turned = Samples(prompts, texts, shown.select(rows), torch.cat([each.finished for each in samples])[rows])
+    return Rollout(turned, torch.cat(logprobs)[rows], parts[0].temperature, any(part.off_policy for part in parts))
 
 
 class Overlapped:
@@ -126,27 +153,26 @@ class Overlapped:
         first = next(asked, None)
         if first is None:
             return
-        present = self._next or sampled(self._policy, first, self._config)
         pool, ended = ThreadPoolExecutor(1), threading.Event()
 
-        def score(samples: Samples) -> Tensor:
+        def score(rollout: Rollout) -> ScoredRollout:
             if ended.is_set():
                 raise CancelledError
             try:
-                return checked_scores(self._reward, samples)
+                return scored(self._reward, rollout)
             except BaseException:
                 ended.set()  # nobody will learn from the next batch
                 raise
 
         try:
-            scores = pool.submit(score, present.samples)
+            present = pool.submit(score, self._next or sampled(self._policy, first, self._config))
             for following in asked:
                 self._next = replace(sampled(self._policy, following, self._config), off_policy=True)
-                waiting = pool.submit(score, self._next.samples)
-                yield ScoredRollout(present, scores.result())
-                present, scores = self._next, waiting
+                waiting = pool.submit(score, self._next)
+                yield present.result()
+                present = waiting
             self._next = None
-            yield ScoredRollout(present, scores.result())
+            yield present.result()
         finally:
             ended.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -109,9 +109,10 @@ def workload(config: RunConfig) -> list[Work]:
             asked = config.rankings.prompts
             works.append(Work("rankings", Does.SAMPLE, asked * responses, asked, roles))
         if needs_reward(config):
-            roles = (*roles, REWARD)
+            own = getattr(config.reward.config, "scalar_roles", ()) or (REWARD,)
+            roles = (*roles, *own)
             if isinstance(config.reward.config, OptimizerConfig):
-                works.append(_train(config.reward, REWARD, roles, (REWARD,), responses))
+                works.append(_train(config.reward, REWARD, roles, own[:1], responses))
     if algo.consumes is Consumes.NOTHING:
         return [*works, Work("responses", Does.SAMPLE, MANY * config.eval.samples * algo.candidates, MANY, roles)]
     trained = (POLICY, *algo.scalar_roles)

@@ -14,7 +14,7 @@ from alignbench.contracts import Annotator, DataSource, Evaluation, Policy, Rewa
 from alignbench.errors import UserError, unknown_name
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import evaluation_prompts, reads_ordinary_text
-from alignbench.optimizer_config import CorrectedConfig, LabelConfig, OfflineConfig, PreferenceConfig
+from alignbench.optimizer_config import CorrectedConfig, LabelConfig, OfflineConfig, PreferenceConfig, RolloutConfig
 from alignbench.pipeline.display import Display
 from alignbench.pipeline.experience import fitting
 from alignbench.plugins import Kind, registry
@@ -65,6 +65,12 @@ def load_model(config: RunConfig, data: DataSource, seeds: Seeds, display: Displ
     with display.stage("model") as note:
         policy: Policy = config.model.build(tokenizer=data.tokenizer(), device=device, seeds=seeds.child("model"))
         note.text = f"{sum(p.numel() for p in policy.trainable()):,} trainable parameters on {device}"
+    tells = type(policy).logprobs_and_reference_kl is not Policy.logprobs_and_reference_kl
+    if config.algo.config.reads_distributions and not tells:
+        raise UserError(
+            f"algo={config.algo.label} needs the probabilities of all tokens, and model={config.model.label} tells those of given tokens "
+            "alone: choose another model or algorithm."
+        )
     return policy
 
 
@@ -110,10 +116,16 @@ def pick_device(name: str) -> torch.device:
 
 
 def needs_rankings(config: RunConfig) -> bool:
-    """Whether this run's algorithm or its reward source learns from rankings."""
+    """Whether this run's algorithm or its reward source learns from rankings. One that asks the annotator itself, round by round, is
+    judged by the held-out ones too."""
     if needs_reward(config):
         return bool(config.reward.load().needs_rankings(config.reward.config))
-    return isinstance(config.algo.config, OfflineConfig)
+    return isinstance(config.algo.config, OfflineConfig) or asks_annotator(config)
+
+
+def asks_annotator(config: RunConfig) -> bool:
+    """Whether the annotator ranks what the algorithm samples."""
+    return isinstance(config.algo.config, RolloutConfig) and config.algo.config.asks_annotator
 
 
 def learns_labels(config: RunConfig, data: DataSource) -> bool:
@@ -160,6 +172,11 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
             f"{algo} is to learn from the annotator's own probabilities ({asks}), and annotator={config.annotator.label} "
             f"knows none: {without}, or choose an annotator that does."
         )
+    if annotator and asks_annotator(config) and not annotator.samples_responses:
+        raise UserError(
+            f"{algo} has fresh responses ranked, and annotator={config.annotator.label} brings rankings of its own: choose an annotator "
+            "that ranks sampled responses."
+        )
     if annotator and not annotator.samples_responses and not annotator.recorded():
         raise UserError(without_rankings(config, data))
 
@@ -177,6 +194,17 @@ def refuse_overlap(config: RunConfig) -> None:
     if distributed.world_size() > 1:
         raise UserError(
             f"algo.overlap=1 runs in one process, and here are {distributed.world_size()}: choose algo.overlap=0."
+        )
+
+
+def refuse_mixture(config: RunConfig, policy: Policy) -> None:
+    """Refuses, before anything is trained, an algorithm that samples a mixture which this model cannot draw from."""
+    chosen = config.algo.config
+    mixes = isinstance(chosen, RolloutConfig) and any(source.reference_share for source in chosen.sources)
+    if mixes and not policy.mixes_reference:
+        raise UserError(
+            f"algo={config.algo.label} samples a mixture of the policy and its reference, from which model={config.model.label} as it is set "
+            "cannot draw: choose another model or sampler (model.sampler=loop can), or algo.reference_share=0."
         )
 
 

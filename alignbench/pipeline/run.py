@@ -15,13 +15,13 @@ from rich.console import Console
 from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.app.telling import Verbosity
-from alignbench.contracts import Annotator, Policy, RewardSource, Tracker
+from alignbench.contracts import Policy, RewardSource, Tracker
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.evaluation import stored
 from alignbench.evaluation.judge import SourceJudge
 from alignbench.evaluation.suite import Evaluated, Suite
 from alignbench.optimizer_config import OfflineConfig
-from alignbench.pipeline import curves, lifecycle, shared_stages
+from alignbench.pipeline import added, curves, lifecycle, shared_stages
 from alignbench.pipeline.along_training import AlongTraining
 from alignbench.pipeline.data import set_aside
 from alignbench.pipeline.data.agreement import Agreement, agreement
@@ -30,7 +30,9 @@ from alignbench.pipeline.experience import Reference, labelled_pairs
 from alignbench.pipeline.lifecycle import Begun
 from alignbench.pipeline.memory import refuse_over_limit
 from alignbench.pipeline.preparation import (
+    Data,
     Prompts,
+    asks_annotator,
     build_judge,
     labels_to_learn,
     load_model,
@@ -39,6 +41,7 @@ from alignbench.pipeline.preparation import (
     needs_reward,
     read_data,
     read_prompts,
+    refuse_mixture,
     refuse_unmeasured,
 )
 from alignbench.pipeline.shared_stages import Scorer
@@ -49,7 +52,9 @@ from alignbench.records import Labelled, Metric, PreferencePair
 from alignbench.results.disk import environment
 from alignbench.results.disk.directory import LAST_GOOD, RunDirectory
 from alignbench.results.shown.render import print_table
+from alignbench.scoring import AnnotatorRanks
 from alignbench.seeds import Seeds
+from alignbench.selection import digest
 
 COUNTED = ("updates", "optimizer_steps", "samples", "tokens")
 """What a run's record reports of the algorithm's training."""
@@ -121,11 +126,13 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
     torch.use_deterministic_algorithms(True, warn_only=True)
     seeds = Seeds(config.seed)
     data = read_data(config, seeds, display)
+    added.refuse_unserved(config, data.source, ranked=data.annotator is not None, scored=needs_reward(config))
     refuse_over_limit(config, data.source.tokenizer)
     policy = load_model(config, data.source, seeds, display)
     prompts = read_prompts(config, data, policy, display)
     evaluations = [chosen.build() for chosen in config.evaluations]
     refuse_unmeasured(config, evaluations, data.source, policy)
+    refuse_mixture(config, policy)
 
     with keeping_last_good(policy, directory):
         bench = workbench(config, directory, display, tracker, policy.device)
@@ -152,6 +159,9 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
 
         # 3. The SFT model's own row: the baseline of every comparison.
         policy.load(start)
+        view = added.later_view(data.source, policy, prompts.train, rankings, reward.source if reward else None)
+        looked = added.after_reward(bench, config, view, before=digest(sft.key, reward.key if reward else ""))
+        sft = dataclasses.replace(sft, key=digest(sft.key, looked.key) if looked.key else sft.key)
         suite = Suite(
             policy=policy,
             data=data.source,
@@ -173,12 +183,13 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
             saved=start,
             home=home,
         )
+        figures = {**sft.figures, **looked.figures}
         if config.imitates:
+            figures |= added.after_algorithm(bench, config, view).figures
             bench.curves.evaluated(baseline.metrics, baseline.generations, sft.trained.updates)
             bench.curves.ended(sft.trained.updates, speed(sft.trained))
-            return outcome(
-                counts, baseline, sft.trained, reported(reward, judge, rankings, agreed), ranked=rankings is not None
-            )
+            figures |= reported(reward, judge, rankings, agreed)
+            return outcome(counts, baseline, sft.trained, figures, ranked=rankings is not None)
 
         frontier = shared_stages.frontier(bench, suite=suite, questions=prompts.questions, sft=sft, reward=reward)
 
@@ -191,7 +202,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
         aligned = run_algorithm(
             bench,
             config=config,
-            annotator=data.annotator,
+            data=data,
             policy=policy,
             prompts=prompts,
             rankings=rankings,
@@ -204,6 +215,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
         # 5. What it did to the model: the saved checkpoint, on the same prompts, against the SFT model.
         end = saved(policy, directory)
         policy.load(end)
+        figures |= added.after_algorithm(bench, config, view).figures
         candidates = config.algo.config.candidates
         suite = dataclasses.replace(suite, frontier=frontier)
         with display.stage(f"evaluate {config.algo.component.name}"):
@@ -215,7 +227,7 @@ def pipeline(config: RunConfig, directory: RunDirectory, display: Display, track
             {**counts, **set_aside.for_record(aligned.counts)},
             evaluated,
             aligned.trained,
-            reported(reward, judge, rankings, agreed) | counted(config, aligned),
+            reported(reward, judge, rankings, agreed) | counted(config, aligned) | figures,
             ranked=rankings is not None,
         )
 
@@ -224,7 +236,7 @@ def run_algorithm(
     bench: Workbench,
     *,
     config: RunConfig,
-    annotator: Annotator | None,
+    data: Data,
     policy: Policy,
     prompts: Prompts,
     rankings: Rankings | None,
@@ -233,12 +245,16 @@ def run_algorithm(
     reference: Reference,
     point: Point,
 ) -> Aligned:
-    """It learns from scores of what it samples, from pairs of the rankings, or from labels."""
+    """It learns from scores or ranks of what it samples, from pairs of the rankings, or from labels."""
     name, algo = config.algo.component.name, config.algo.config
     with bench.display.stage(name) as note:
         pairs: list[PreferencePair] = []
-        if isinstance(algo, OfflineConfig) and rankings and annotator:
-            pairs = labelled_pairs(rankings.train, annotator, algo.pairs)
+        if isinstance(algo, OfflineConfig) and rankings and data.annotator:
+            pairs = labelled_pairs(rankings.train, data.annotator, algo.pairs)
+        if asks_annotator(config):
+            seeds = bench.seeds.child("rounds")
+            anew = lambda batch: config.annotator.build(data=data.source, seeds=seeds.child(batch))  # noqa: E731
+            reward = AnnotatorRanks(anew, algo.samples_per_prompt)
         aligned = align(
             config.algo,
             policy,

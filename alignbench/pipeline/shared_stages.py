@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from alignbench.evaluation import frontier as frontiers
 from alignbench.evaluation import stored
 from alignbench.evaluation.frontier import Frontier
 from alignbench.evaluation.suite import Evaluated, Suite
-from alignbench.pipeline import lifecycle
+from alignbench.pipeline import added, lifecycle
 from alignbench.pipeline.display import closing_figures
 from alignbench.pipeline.experience import Reference, ReferenceScores, ask_reference
 from alignbench.pipeline.preparation import Data, Prompts, needs_reward
@@ -40,6 +40,8 @@ class Start:
 
     key: str
     trained: Trained
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Of the user's own stages before it."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,19 @@ class Scorer:
 
 
 def sft(bench: Workbench, *, config: RunConfig, data: DataSource, policy: Policy) -> Start:
-    """The policy after pretraining (a model that knows nothing learns its lessons) and supervised fine-tuning."""
+    """The policy after the user's own stages, pretraining (a model that knows nothing learns its lessons) and supervised fine-tuning."""
+    before = added.before_sft(bench, config=config, data=data, policy=policy)
+    demonstrations = before.demonstrations
     budget = config.budget if config.imitates else NO_BUDGET
     lessons = () if policy.pretrained else data.lessons()
-    key = keys.of_sft(config, data, policy)
+    key = keys.of_sft(config, data, policy, demonstrations, stages=before.key)
 
     def make() -> Made:
         done, trained = Trained(), Trained()
         if lessons and bench.checkpoints.restore("sft") is None:
             done = _imitated(bench, "pretrain", config.pretrain, lessons, policy, NO_BUDGET)
-        if data.demonstrations():
-            done = trained = _imitated(bench, "sft", config.start, data.demonstrations(), policy, budget)
+        if demonstrations:
+            done = trained = _imitated(bench, "sft", config.start, demonstrations, policy, budget)
         return Made(
             write=lambda folder: policy.save(folder / WEIGHTS),
             text=closing_figures(done.metrics),
@@ -74,7 +78,8 @@ def sft(bench: Workbench, *, config: RunConfig, data: DataSource, policy: Policy
         policy.load(weights)
         return Trained(**note.figures)
 
-    return Start(key, bench.once("sft", key, stages=("pretrain", "sft"), make=make, load=load))
+    trained = bench.once("sft", key, stages=("pretrain", "sft"), make=make, load=load)
+    return Start(key, trained, before.figures)
 
 
 def _imitated(

@@ -115,7 +115,7 @@ def train(
                 done.samples + samples(batch),
                 done.tokens + tokens(batch),
                 before + time.perf_counter() - start,
-                dict(report.metrics),
+                {**report.metrics, **part_means(batch)},
             )
             # Clocks differ: processes that share a run must stop at the same update.
             stopped = distributed.agreed(partial(_why_stop, report, budget, done))
@@ -178,6 +178,14 @@ def _undone_unless_finite(policy: Policy) -> Iterator[None]:
             for parameter, good in zip(policy.trainable(), before, strict=True):
                 parameter.copy_(good)
         raise
+
+
+def part_means(batch: Batch) -> dict[str, float]:
+    """`reward/<part>`: the mean over the batch of each part that its scores are sums of, before it is weighed."""
+    if not isinstance(batch, ScoredRollout) or batch.parts is None:
+        return {}
+    means = batch.parts.values.mean(0).tolist()
+    return {f"reward/{name}": mean for name, mean in zip(batch.parts.names, means, strict=True)}
 
 
 def samples(batch: Batch) -> int:

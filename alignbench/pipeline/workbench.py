@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from alignbench.app.config import RunConfig
 from alignbench.contracts import Policy, Tracker
 from alignbench.pipeline.curves import Curves
 from alignbench.pipeline.display import Display
+from alignbench.records.stages import StagePlace
 from alignbench.results.disk.directory import CHECKPOINTS, RunDirectory
 from alignbench.seeds import Seeds
 from alignbench.selection import digest
@@ -23,7 +25,7 @@ from alignbench.store.artifacts import Store, Write, cache_root
 from alignbench.store.checkpoints import Checkpoints
 
 T = TypeVar("T")
-STAGE = "stage.json"
+STAGE, STAGES = "stage.json", "stages"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Workbench:
     curves: Curves
     directory: RunDirectory
     seeds: Seeds
+    key: str
+    """Names this run's own training: what its checkpoints are kept under."""
 
     def once(
         self,
@@ -89,6 +93,11 @@ class Workbench:
 
         return self.store.once(artifact, key, timed, read)
 
+    def own(self) -> Workbench:
+        """The same, for what no other run can share: kept beside the checkpoints, for as long as the run is unfinished."""
+        root = self.directory.path / CHECKPOINTS / STAGES
+        return dataclasses.replace(self, store=dataclasses.replace(self.store, root=root))
+
     def _reused(self, stage: str, note: Note, made_by: str) -> None:
         """A stage that another run has paid for costs what it cost there: rows of one table stay comparable."""
         self.display.seconds.update(note.seconds)
@@ -103,8 +112,11 @@ def workbench(
     """Without a cache, a run keeps its finished stages beside its checkpoints, for as long as it is unfinished."""
     unfinished = directory.path / CHECKPOINTS
     chosen = [config.algo, config.sft, config.pretrain, config.model, config.data, config.reward, config.annotator]
+    chosen += config.stages_at(
+        StagePlace.BEFORE_SFT, StagePlace.AFTER_REWARD
+    )  # training does not depend on what comes after it
     key = digest(keys.environment(device), config.hash, config.seed, [part.identity() for part in chosen])
-    root = cache_root(config.cache_dir) if config.cache else unfinished / "stages"
+    root = cache_root(config.cache_dir) if config.cache else unfinished / STAGES
     store = Store(root, directory.run_id, display.say)
     if distributed.is_main():
         store.sweep()
@@ -115,6 +127,7 @@ def workbench(
         curves=Curves(directory, tracker, display, config.algo.component.name),
         directory=directory,
         seeds=Seeds(config.seed),
+        key=key,
     )
 
 

@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from alignbench.records.scores import RewardParts as RewardParts
+from alignbench.records.scores import ScoredRollout as ScoredRollout
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -247,14 +250,6 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class ScoredRollout:
-    """A rollout and one raw score a response, [B] float32: no KL penalty, no whitening (those belong to an optimizer)."""
-
-    rollout: Rollout
-    scores: Tensor
-
-
-@dataclass(frozen=True)
 class TokenScores:
     """Log-probabilities of response tokens in nats, [B, R] float32, 0 where masked; `entropy` alike where asked for, and
     `greedy` [B, R] bool: whether no token is more likely, False where masked."""
@@ -277,12 +272,13 @@ class Sampling:
     """How to sample. Training uses top_p = 1 and top_k = 0: otherwise log-probabilities are not those of the sampler.
 
     top_k = 1 is greedy decoding. `max_new_tokens`: None is the policy's limit of training; it may go beyond that, as far as
-    the model's window."""
+    the model's window. `reference_share`: as of a `Source`; other than 0 where the policy `mixes_reference` alone."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     max_new_tokens: int | None = None
+    reference_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from alignbench.records.scores import RewardParts
+
 
 @dataclass(frozen=True)
 class ResponseTerms:
     """Log-probabilities of the tokens of B responses, [B, R]: under the policy at this step (`logprobs`) and before the first step
-    of its update (`before`), and under the reference. `mask` [B, R] bool is True at response tokens."""
+    of its update (`before`), and under the reference. `mask` [B, R] bool is True at response tokens. `reference_kl` [B, R]:
+    KL(pi_ref || pi) over all tokens before each of them, at this step; None where only the tokens' own are known."""
 
     logprobs: Tensor
     before: Tensor
     reference: Tensor
     mask: Tensor
+    reference_kl: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class RolloutTerms:
     the column after a row's last token, at the end; 0 beyond it, None where there is none. `shared`: whether it is read from the
     policy's own states. `earlier_kl`: mean log pi / pi_ref of a response in each update before this one. `sampled` [B, R]: what the
     sampler says of each token, where it was not the policy itself; else None. `max_response_tokens`: the policy's, which none of the
-    responses need reach."""
+    responses need reach. `parts`: what the scores are sums of; None where they are one number each."""
 
     responses: ResponseTerms
     untempered: ResponseTerms
@@ -66,6 +70,7 @@ class RolloutTerms:
     earlier_kl: tuple[float, ...]
     sampled: Tensor | None = None
     max_response_tokens: int = 0
+    parts: RewardParts | None = None
 
 
 Terms = ResponseTerms | PairTerms | LabelTerms | RolloutTerms

@@ -54,6 +54,8 @@ TEMPLATES: Mapping[str, Template] = {
     "schedule": Template(
         Kind.SCHEDULE, "schedule", "schedule", "", "experiment=exact algo.lr_schedule={name}", function=True
     ),
+    "stage": Template(Kind.STAGE, "stage", "stage", "Stage", "experiment=exact 'stages=[{name}]'"),
+    "format": Template(Kind.FORMAT, "format", "layout", "Format", "data rows.jsonl data.format={name}"),
     "tracker": Template(Kind.TRACKER, "tracker", "tracker", "Tracker", "experiment=exact tracker={name}"),
 }
 

@@ -20,6 +20,7 @@ from alignbench.app.config import RunConfig
 from alignbench.contracts import DataSource, Evaluation, Policy
 from alignbench.plugins import registry
 from alignbench.records import Demonstration, Prompt, Ranking, Sequences
+from alignbench.records.stages import StagePlace
 from alignbench.results.disk.environment import package_versions
 from alignbench.selection import Selected, digest, package_digest, source_digest
 from alignbench.store.artifacts import FORMAT
@@ -71,7 +72,7 @@ def core_digest(root: Path = Path(alignbench.__file__).parent) -> str:
 def of_code(config: RunConfig) -> str:
     """Of the source of the core, of every component that a run chose, and of those that its options name, as the parts of a mixed
     reward: what decides its numbers beside its settings."""
-    return _of_sources([config.algo, *_of_start(config), config.reward, config.annotator])
+    return _of_sources([config.algo, *_of_start(config), config.reward, config.annotator, *config.stages])
 
 
 def of_baseline_code(config: RunConfig, *, annotator: bool, reward: bool) -> str:
@@ -83,7 +84,8 @@ def of_baseline_code(config: RunConfig, *, annotator: bool, reward: bool) -> str
 
 def _of_start(config: RunConfig) -> list[Selected]:
     judge = [config.judge] if config.judge else []
-    return [config.sft, config.pretrain, config.model, config.data, *judge, *config.evaluations]
+    before = config.stages_at(StagePlace.BEFORE_SFT)
+    return [config.sft, config.pretrain, config.model, config.data, *before, *judge, *config.evaluations]
 
 
 def _of_sources(chosen: Sequence[Selected]) -> str:
@@ -115,7 +117,9 @@ def of_demonstrations(demonstrations: Iterable[Demonstration]) -> str:
 
 
 def of_rankings(rankings: Iterable[Ranking]) -> str:
-    return digest(*((_prompt(r.prompt), r.responses, r.ranks, r.finished) for r in rankings))
+    # The ratings behind the ranks are margins of a reward model's loss; without any, keys are what they were before they counted.
+    rows = ((_prompt(r.prompt), r.responses, r.ranks, r.finished, *([r.scores] if r.scores else [])) for r in rankings)
+    return digest(*rows)
 
 
 def of_tokens(sequences: Sequences) -> str:
@@ -142,7 +146,28 @@ def _prompt(prompt: Prompt) -> Sequence[Any]:
 # The artifacts of a run; each key holds those of the stages before it
 
 
-def of_sft(config: RunConfig, data: DataSource, policy: Policy) -> str:
+def of_stage(chosen: Selected, *, before: str) -> str:
+    """Of a stage of one's own: its settings, its package's source, and all that went before it."""
+    return digest("stage", before, chosen.identity())
+
+
+def of_beginning(config: RunConfig, data: DataSource, policy: Policy, prompts: Sequence[Prompt]) -> str:
+    """All that there is before SFT."""
+    return digest(
+        environment(policy.device),
+        config.seed,
+        config.model.identity(),
+        policy.fingerprint(),
+        config.data.identity(),
+        of_prompts(prompts),
+        of_demonstrations(data.demonstrations()),
+    )
+
+
+def of_sft(
+    config: RunConfig, data: DataSource, policy: Policy, demonstrations: Sequence[Demonstration], *, stages: str = ""
+) -> str:
+    """`stages`: the key of those of one's own before it, where there are some."""
     return digest(
         "sft",
         environment(policy.device),
@@ -154,7 +179,8 @@ def of_sft(config: RunConfig, data: DataSource, policy: Policy) -> str:
         config.start.identity(),
         dataclasses.asdict(config.budget) if config.imitates else None,
         "" if policy.pretrained else of_demonstrations(data.lessons()),
-        of_demonstrations(data.demonstrations()),
+        of_demonstrations(demonstrations),
+        stages,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import re
 import time
 import traceback
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alignbench.errors import UserError
 from alignbench.plugins import Component
@@ -151,3 +153,18 @@ def _place(error: BaseException, component: Component, *, else_any: bool = True)
     frame, line = found[-1]
     path, here = Path(frame.f_code.co_filename), Path.cwd()
     return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{line} in {frame.f_code.co_name}"
+
+
+ROUNDING, NOTHING = 1e-6, 1e-12
+"""How far apart, relative to the larger and at all, two numbers may be that are the same but for the order of their sums, in float32
+too."""
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two outcomes are the same up to the rounding of the numbers in them."""
+    if isinstance(one, float) and isinstance(other, float):
+        nan = math.isnan(one) and math.isnan(other)
+        return nan or math.isclose(one, other, rel_tol=ROUNDING, abs_tol=NOTHING)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return bool(one == other)

@@ -35,6 +35,8 @@ WIRING: dict[Kind, tuple[str, ...]] = {
     Kind.OPTIMIZER: ("groups", "settings"),
     Kind.SCHEDULE: ("progress",),
     Kind.SAMPLER: ("policy",),
+    Kind.STAGE: ("seeds",),
+    Kind.FORMAT: (),
 }
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "scipy", "sklearn", "pandas", "polars", "lm_eval")
 

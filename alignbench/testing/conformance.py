@@ -14,7 +14,7 @@ from alignbench.testing.checks import Check, NotApplicable, Result, declined, ru
 from alignbench.testing.evaluations import base as evaluation
 from alignbench.testing.evaluations import stated
 from alignbench.testing.models import base as model
-from alignbench.testing.models import limits, roles, sampling
+from alignbench.testing.models import limits, mixtures, roles, sampling
 from alignbench.testing.rewards import base as reward
 from alignbench.testing.rewards import fitting, values
 from alignbench.testing.training import optimizers, samplers, schedules
@@ -25,7 +25,13 @@ ALGORITHM_CHECKS = (*DECLARATION_CHECKS, *experience.check.checks, *algorithms.C
 REWARD_CHECKS = (*reward.check.checks, *values.check.checks, *fitting.check.checks)
 EVALUATION_CHECKS = (*evaluation.check.checks, *stated.check.checks)
 ANNOTATOR_CHECKS = (*annotator.check.checks, *probability.check.checks)
-MODEL_CHECKS = (*model.check.checks, *sampling.check.checks, *limits.check.checks, *roles.check.checks)
+MODEL_CHECKS = (
+    *model.check.checks,
+    *sampling.check.checks,
+    *mixtures.check.checks,
+    *limits.check.checks,
+    *roles.check.checks,
+)
 DATA_CHECKS = tuple(data.check.checks)
 OPTIMIZER_CHECKS = tuple(optimizers.check.checks)
 SCHEDULE_CHECKS = tuple(schedules.check.checks)

@@ -200,10 +200,9 @@ def rollouts_are_of_whom_it_asks(component: Component, seed: int) -> None:
             raise PropertyBroken(
                 f"{len(names)} responses of batch_size={config.batch_size}, {n} to a prompt: {names[: 2 * n]}."
             )
-        with torch.no_grad():
-            wanted = policy.logprobs(
-                rollout.samples.sequences, role=config.samples_from, temperature=config.temperature
-            ).logprobs
+        turn, shown = torch.arange(len(names)), rollout.samples.sequences
+        by = [policy.drawn_logprobs(shown, source, config.temperature) for source in config.sources]
+        wanted = torch.stack(by)[turn % len(by), turn]
         _close(rollout.logprobs, wanted, "A token's log-probability")
         _close(batch.scores, world.rewards_of(rollout.samples), "A score")
 

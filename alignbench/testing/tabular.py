@@ -19,6 +19,7 @@ from torch import Tensor
 from alignbench.contracts import Policy, ScalarRole
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import POLICY, REFERENCE, Prompt, Rollout, Samples, Sampling, Sequences, TokenScores, expand
+from alignbench.records.source import Source
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import NotApplicable
 
@@ -73,6 +74,8 @@ class TabularScalar(ScalarRole):
         undefined = GARBAGE * (1.0 + columns) * torch.where(prompts % 2 == 0, 1.0, -1.0)[:, None]
         table = self.table + trunk_values(self._policy.logits, self.table) if self.reads_policy else self.table
         values = torch.where(columns <= lengths, table[prompts[:, None], states], undefined)
+        if self._policy._value_listener is not None and values.requires_grad:
+            self._policy._value_listener(sequences)
         return self._policy.watched(self.name, values)
 
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -108,12 +111,14 @@ class TabularPolicy(Policy):
     of the logits, drawn from `seeds`."""
 
     pretrained = True
+    mixes_reference = True
     device = torch.device("cpu")
     max_prompt_tokens = 8
     shares_trunk = False
     """Whether scalar roles that are made from now on read the policy's own states."""
     listener: Callable[[Sequences], None] | None = None
     """Is told which responses the policy's log-probabilities are asked of with gradients."""
+    _value_listener: Callable[[Sequences], None] | None = None  # the same of its scalar roles
 
     def __init__(
         self, prompts: Sequence[Prompt], *, seeds: Seeds, max_response_tokens: int = 3, spread: float = 0.7
@@ -226,7 +231,8 @@ class TabularPolicy(Policy):
             raise UserError("A tabular policy samples with top_p=1 and top_k=0.")
         asked = expand(prompts, n)
         rows, prompt_ids, prompt_mask = self._shown(asked)
-        probabilities = torch.softmax(self._table(role).detach() / sampling.temperature, -1)[rows]
+        table = self.mixture(Source(role, sampling.reference_share), sampling.temperature)
+        probabilities = table.exp()[rows]
         state = torch.zeros(len(asked), dtype=torch.long)
         ended = torch.zeros(len(asked), dtype=torch.bool)
         drawn = []
@@ -241,9 +247,23 @@ class TabularPolicy(Policy):
         sequences = Sequences(prompt_ids, prompt_mask, response_ids[:, :width], response_mask[:, :width])
         texts = tuple(_text(tuple(row)) for row in response_ids.tolist())
         samples = Samples(asked, texts, sequences, ended)
-        with torch.no_grad():
-            logprobs = self.logprobs(samples.sequences, role=role, temperature=sampling.temperature).logprobs
-        return Rollout(samples, logprobs, sampling.temperature)
+        return Rollout(samples, self._read(table, samples.sequences), sampling.temperature)
+
+    def mixture(self, source: Source, temperature: float) -> Tensor:
+        """Log-probabilities like `logits`, without gradient: of whom the source names."""
+        own, share = self._table(source.role).detach(), source.reference_share
+        logits = (1 - share) * own + share * self._table(REFERENCE) if share else own
+        return torch.log_softmax(logits / temperature, -1)
+
+    def drawn_logprobs(self, sequences: Sequences, source: Source, temperature: float) -> Tensor:
+        """[B, R]: of the response tokens as the source draws them, 0 beyond them."""
+        return self._read(self.mixture(source, temperature), sequences)
+
+    def _read(self, table: Tensor, sequences: Sequences) -> Tensor:
+        prompts, states = self.states(sequences)
+        inside = sequences.response_mask.bool()
+        where = (prompts[:, None], torch.where(inside, states[:, :-1], 0), self.actions(sequences))
+        return torch.where(inside, table[where], 0.0)
 
     def logprobs(
         self,
@@ -265,6 +285,17 @@ class TabularPolicy(Policy):
             spread = -(table.exp() * table).sum(-1)[where] * inside
             likeliest = (chosen == table.max(-1).values[where]) & inside
         return TokenScores(chosen, spread if entropy else None, likeliest if greedy else None)
+
+    def logprobs_and_reference_kl(
+        self, sequences: Sequences, *, temperature: float = 1.0
+    ) -> tuple[TokenScores, Tensor]:
+        scores = self.logprobs(sequences, temperature=temperature)
+        prompts, states = self.states(sequences)
+        inside = sequences.response_mask.bool()
+        reference, own = (torch.log_softmax(self._table(role) / temperature, -1) for role in (REFERENCE, POLICY))
+        spent = (reference.exp() * (reference - own)).sum(-1)
+        kl = torch.where(inside, spent[prompts[:, None], torch.where(inside, states[:, :-1], 0)], 0.0)
+        return scores, self.watched(POLICY, kl)
 
     def watched(self, role: str, result: Tensor) -> Tensor:
         """Notes in `out_of_turn` where another role was asked for with gradients before this result's backward pass:

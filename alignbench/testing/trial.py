@@ -19,6 +19,7 @@ from alignbench.optimizer_config import LabelConfig, OptimizerConfig, Preference
 from alignbench.pipeline.experience import Batch
 from alignbench.plugins import Component
 from alignbench.records import (
+    POLICY,
     REFERENCE,
     Consumes,
     Rollout,
@@ -28,6 +29,7 @@ from alignbench.records import (
     UpdateReport,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.source import Source
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import PropertyBroken
 from alignbench.testing.tabular import TabularPolicy, disguise
@@ -63,6 +65,7 @@ def settings(component: Component, *, rows: int = ROWS, updates: int = 6, **chan
         "adam_eps": 1.0,
         "lr_schedule": "constant",
         "warmup_updates": 0,
+        "value_warmup": 0,  # updates that leave the policy alone; what they do, `steps_follow_the_stated_loss` tries
         "weight_decay": 0.0,
         "temperature": TEMPERATURE,
         "samples_per_prompt": group,
@@ -120,13 +123,14 @@ class Trial:
             rng,
             n=self.config.samples_per_prompt,
             temperature=self.config.temperature,
-            role=self.config.samples_from,
+            sources=self.config.sources,
         )
 
     def update(self, batch: Batch | None = None) -> UpdateReport:
         batch = self.batch() if batch is None else batch
         self.updates += 1
-        return self.optimizer.update(batch)
+        with _quietly():
+            return self.optimizer.update(batch)
 
     def weights(self) -> Tensor:
         return torch.cat([parameter.detach().flatten() for parameter in self.policy.trainable()])
@@ -185,24 +189,32 @@ def disguised(batch: Batch, *, left: int = 0, right: int = 0, rng: torch.Generat
     return dataclasses.replace(batch, chosen=chosen, rejected=disguise(batch.rejected, right=2 * right, rng=rng))
 
 
-def permuted(batch: Batch, rng: torch.Generator, *, group: int = 1) -> Batch:
-    """The same rows in another order; `group` neighbours stay together, in another order among themselves."""
+def permuted(batch: Batch, rng: torch.Generator, *, group: int = 1, turns: int = 1) -> Batch:
+    """The same rows in another order; `group` neighbours stay together, in another order among themselves. Where `turns` draw in turn,
+    what each of them drew keeps its place."""
     size = (
         len(batch.rollout.samples)
         if isinstance(batch, ScoredRollout)
         else len(batch.sequences if isinstance(batch, DemonstrationBatch) else batch)
     )
     order = torch.randperm(size // group, generator=rng)
-    rows = (order[:, None] * group + torch.randperm(group, generator=rng)[None]).flatten()
+    within = torch.randperm(group // turns, generator=rng)[:, None] * turns + torch.arange(turns)
+    rows = (order[:, None] * group + within.flatten()[None]).flatten()
     if isinstance(batch, ScoredRollout):
         samples: Samples = batch.rollout.samples.select(rows)
         width = samples.sequences.response_ids.shape[1]
         old = batch.rollout
         rollout = Rollout(samples, old.logprobs[rows, :width], old.temperature, old.off_policy)
-        return ScoredRollout(rollout, batch.scores[rows])
+        return ScoredRollout(rollout, batch.scores[rows], batch.parts and batch.parts.select(rows))
     if isinstance(batch, DemonstrationBatch):
         return DemonstrationBatch(batch.sequences.select(rows))
     return batch.select(rows)
+
+
+def own_rows(config: RolloutConfig, rows: int) -> Tensor:
+    """[rows] bool: whether the policy itself drew the response, and not the reference or a mixture."""
+    own = torch.tensor([source == Source(POLICY) for source in config.sources])
+    return own.repeat(rows // len(own))
 
 
 def unknown_reference(batch: Batch) -> Batch | None:

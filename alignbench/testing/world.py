@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alignbench import functional
 from alignbench.contracts import Annotator, DataSource, RewardSource
-from alignbench.pipeline.experience import collect_rankings, reference_logprobs
+from alignbench.pipeline.experience import Asked, collect_rankings, drawn, reference_logprobs
 from alignbench.records import (
     POLICY,
     Demonstration,
@@ -27,13 +27,13 @@ from alignbench.records import (
     Ranking,
     Reference,
     Samples,
-    Sampling,
     ScoredRollout,
     Sequences,
     Split,
     Verdict,
 )
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
+from alignbench.records.source import Source
 from alignbench.seeds import Seeds
 from alignbench.testing.tabular import EOS, LETTERS, TabularPolicy
 
@@ -141,10 +141,11 @@ class World:
         n: int = 1,
         temperature: float = 1.0,
         role: str = POLICY,
+        sources: Sequence[Source] = (),
     ) -> ScoredRollout:
-        """`rows` responses, n to a prompt, scored by the known reward."""
-        sampling = Sampling(temperature=temperature)
-        rollout = policy.generate(self.asked(rows // n), sampling, n=n, role=role, rng=rng)
+        """`rows` responses, n to a prompt, scored by the known reward. `sources`, where there are any, draw in turn in the role's place."""
+        asked = Asked(self.asked(rows // n), rng)
+        rollout = drawn(policy, asked, sources or (Source(role),), n=n, temperature=temperature)
         return ScoredRollout(rollout, self.rewards_of(rollout.samples))
 
     def pairs(self, rows: int, rng: torch.Generator, *, reference: bool = True) -> PreferenceBatch:
@@ -195,14 +196,20 @@ class World:
         return self._start.tokenizer.decode(ids, skip_special_tokens=True), EOS in ids
 
     def rankings(self, count: int, responses: int, rng: torch.Generator, annotator: BradleyTerry) -> list[Ranking]:
-        """Responses drawn from the reference, ranked by the annotator."""
+        """Responses drawn from the reference, ranked by the annotator, with ratings that say the same."""
         asked = self.asked(count)
-        return collect_rankings(self._start, annotator, asked, responses=responses, temperature=1.0, rng=rng)
+        found = collect_rankings(self._start, annotator, asked, responses=responses, temperature=1.0, rng=rng)
+        return [dataclasses.replace(ranking, scores=ratings(ranking.ranks)) for ranking in found]
 
     def reward(self, prompt: Prompt, response: str, finished: bool) -> float:
         """The known reward of one response given as text."""
         ids = (*self._start.tokenizer(response, add_special_tokens=False)["input_ids"], *[EOS] * finished)
         return float(self.problem.rewards[self._row[prompt.id], self._index[ids[: self._start.max_response_tokens]]])
+
+
+def ratings(ranks: Sequence[int]) -> tuple[float, ...]:
+    """The better by 0.4 for each rank."""
+    return tuple(-0.4 * rank for rank in ranks)
 
 
 class WorldData(DataSource):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,8 +64,42 @@ def token_logprobs(
     )
 
 
-def _logits(states: Tensor, head: Module, temperature: float) -> Tensor:
-    logits: Tensor = head(states).float()
+def token_logprobs_and_kl(
+    hidden: Tensor,
+    head: Module,
+    reference: Tensor,
+    reference_head: Callable[[Tensor], Tensor],
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    max_logits: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Two of [...], float32: log-probabilities as of `token_logprobs`, and KL(p_ref || p) of the whole distributions that the states
+    `hidden` and `reference` [..., H] give, in nats. Differentiable by `hidden`.
+
+    At most `max_logits` logits of both together are held at a time; with gradients they are made again in the backward pass."""
+    chunk = max((max_logits or most_logits(hidden.device.type)) // (2 * head.get_parameter("weight").shape[0]), 1)
+    flat = hidden.reshape(-1, hidden.shape[-1]), reference.reshape(-1, reference.shape[-1]), targets.reshape(-1)
+
+    def block(states: Tensor, known: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            log_ref = torch.log_softmax(_logits(known, reference_head, temperature), -1)
+        log_p = torch.log_softmax(_logits(states, head, temperature), -1)
+        spent = torch.where(log_ref > -torch.inf, log_ref.exp() * (log_ref - log_p), 0.0).sum(-1)
+        return log_p.gather(-1, wanted[:, None]).squeeze(-1), spent
+
+    found = []
+    for part in zip(*(each.split(chunk) for each in flat), strict=True):
+        if torch.is_grad_enabled() and hidden.requires_grad:
+            found.append(torch.utils.checkpoint.checkpoint(block, *part, use_reentrant=False))
+        else:
+            found.append(block(*part))
+    logprobs, kl = (torch.cat(parts).reshape(targets.shape) for parts in zip(*found, strict=True))
+    return logprobs, kl
+
+
+def _logits(states: Tensor, head: Callable[[Tensor], Tensor], temperature: float) -> Tensor:
+    logits = head(states).float()
     return logits if temperature == 1.0 else logits / temperature
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from alignbench import UserError, bounded, check_there, unknown_name
+from alignbench import Selected, StagePlace, UserError, bounded, check_there, select, unknown_name
 
 PATHS = ("path", "prompts_path", "demonstrations_path")
 """The first that is given is split; the others stand beside it."""
@@ -41,6 +41,10 @@ class PreferencesConfig:
     """Demonstrations for SFT, as `path`; empty: the best responses of `path`."""
     prompts_path: str = ""
     """Prompts to train on by sampling, as `path`; empty: those of `path`."""
+    format: str = ""
+    """The layout of the rows of `path`, by name (docs/data.md, `alignbench plugins`); empty: each row's, as it is recognised."""
+    format_options: dict[str, Any] = field(default_factory=dict)
+    """Options of that layout, where it has some."""
     columns: dict[str, Any] = field(default_factory=dict)
     """What a column is, where its name does not say: data.columns.prompt=<column>. The names to the left are those of
     docs/data.md; a value is a column, a path into one (reply.text), or a list of columns."""
@@ -76,6 +80,15 @@ class PreferencesConfig:
             raise UserError(
                 f"data.train_split and data.test_split are both {self.train_split}: hold out another split."
             )
+        if self.format_options and not self.format:
+            raise UserError("data.format_options are of no format: give data.format=<name>.")
+        self.uses()  # an unknown name is refused here
+
+    def uses(self) -> tuple[Selected, ...]:
+        """The layout that was chosen by name."""
+        if not self.format:
+            return ()
+        return (select("format", self.format, self.format_options, where="data.format_options"),)
 
     def ready(self) -> None:
         """As `ready` of any component's config."""
@@ -113,3 +126,30 @@ class RecordedConfig:
         """As `ready` of any component's config."""
         if self.path:
             check_there(self.path, "annotator.path", hub=True)
+
+
+@dataclass
+class FilterConfig:
+    """Leaves out demonstrations that say the same again, are too short or too long, or hold given words; before SFT."""
+
+    place: ClassVar[StagePlace] = StagePlace.BEFORE_SFT
+    needs: ClassVar[tuple[str, ...]] = ("demonstrations",)
+
+    duplicates: bool = True
+    """Whether one is left out whose prompt and response have the words of an earlier one, whatever their capitals and spaces."""
+    per_prompt: int = bounded(0, least=0, most=1e9)
+    """Most demonstrations of one prompt, the first ones; 0: no limit."""
+    min_words: int = bounded(1, least=0, most=1e9)
+    """Fewest words of a response."""
+    max_words: int = bounded(0, least=0, most=1e9)
+    """Most words of a response; 0: no limit."""
+    without: list[str] = field(default_factory=list)
+    """Texts that no response may hold, in any case, as ["as an ai language model"]."""
+
+    def __post_init__(self) -> None:
+        if self.max_words and self.max_words < self.min_words:
+            raise UserError(
+                f"max_words={self.max_words} is less than min_words={self.min_words}: nothing would be left."
+            )
+        if not all(text.strip() for text in self.without):
+            raise UserError("without holds an empty text, which is in every response: leave it out.")

@@ -7,19 +7,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from alignbench import UserError
+from alignbench import Format, UserError
 from alignbench_data.columns import Columns, Fields
 from alignbench_data.config import PreferencesConfig
 from alignbench_data.content import kind
-from alignbench_data.formats import form_of, nearest
+from alignbench_data.formats import form_of, nearest, own
 from alignbench_data.formats.comparisons import check_values
-from alignbench_data.formats.form import Record, Settings
-from alignbench_data.formats.trees import is_flat, trees
+from alignbench_data.formats.form import Form, Record, Settings
+from alignbench_data.formats.trees import Trees, is_flat, trees
 from alignbench_data.reading.rows import Row, plain
 from alignbench_data.reasons import Reason, Unusable
 
 _ENOUGH_TO_JUDGE = 1000
 """Damaged rows after which a file that holds too many of them is read no further."""
+_OF_FORMS = ("columns", "rating", "rating_weights", "winner_values", "system")
+"""Options that a layout of another plugin is not told."""
 
 
 class Reader:
@@ -32,6 +34,8 @@ class Reader:
 
         `columns` are those whose values were read, by their roles; `unused` those that are known and were not."""
         check_values(config.winner_values)
+        self._format = _chosen(config)
+        self._name = config.format
         self.counts: Counter[str] = Counter()
         self.forms: Counter[str] = Counter()
         self.columns: dict[str, str] = {}
@@ -49,13 +53,17 @@ class Reader:
         """What the rows say. Raises UserError where too many of them are damaged."""
         messages: list[Row] = []
         for row in rows:
-            if row.problem is None and is_flat(row.values):
+            if self._joins_messages and row.problem is None and is_flat(row.values):
                 messages.append(row)
             else:
                 yield from self._read(row)
         for row in trees(messages):
             yield from self._read(row)
         self._judge()
+
+    @property
+    def _joins_messages(self) -> bool:
+        return self._format is None or isinstance(self._format, Trees)
 
     def _read(self, row: Row) -> Iterator[Record]:
         self.counts["read"] += 1
@@ -82,6 +90,10 @@ class Reader:
 
     def _parsed(self, values: Mapping[str, Any], file: str) -> Iterable[Record]:
         self._some = self._some or values
+        if self._format and not isinstance(self._format, Form):
+            found: Iterable[Record] = own.read(self._format, self._name, values)
+            self.forms[self._name] += 1
+            return found
         fields = self._columns.fields(values)
         if "prompt" in fields:
             self._asking.setdefault(file, fields.name("prompt"))
@@ -89,9 +101,7 @@ class Reader:
             fields = dataclasses.replace(fields, asks=self._asking[file])
         if self._system and "system" not in fields:
             fields = dataclasses.replace(fields, values={**fields.values, "system": self._system})
-        form = form_of(fields, self._settings)
-        if form is None:
-            raise Unusable(Reason.UNKNOWN_FORM, _unknown(self._columns.missing(values), fields))
+        form = self._form(values, fields)
         fields.used.clear()  # what was looked at to tell the form
         found = form.parse(fields, self._settings)
         self.forms[form.name] += 1
@@ -100,6 +110,17 @@ class Reader:
             if role in fields:
                 (self.columns if role in fields.used else self._idle).setdefault(role, fields.name(role))
         return found
+
+    def _form(self, values: Mapping[str, Any], fields: Fields) -> Form:
+        """The one that was chosen, or else the first that recognises the row."""
+        if not isinstance(self._format, Form):
+            if (form := form_of(fields, self._settings)) is None:
+                raise Unusable(Reason.UNKNOWN_FORM, _unknown(self._columns.missing(values), fields))
+            return form
+        if not self._format.recognises(fields, self._settings):
+            lacking = " and ".join(self._format.lacks(fields)) or "what tells it from others"
+            raise Unusable(Reason.UNKNOWN_FORM, f"no row of data.format={self._name}, which needs {lacking}")
+        return self._format
 
     @property
     def unused(self) -> dict[str, str]:
@@ -135,6 +156,18 @@ class Reader:
             raise UserError(
                 f"{self._worst} {self._damaged} of {self.counts['read']} rows cannot be read, more than {share} allows."
             )
+
+
+def _chosen(config: PreferencesConfig) -> Format | None:
+    """The layout that was chosen by name, where one was."""
+    found: Format | None = next((chosen.build() for chosen in config.uses()), None)
+    if found is not None and not isinstance(found, Form):
+        for name in _OF_FORMS:
+            if getattr(config, name):
+                raise UserError(
+                    f"data.{name} is for the formats of data=preferences itself: data.format={config.format} reads rows as they are."
+                )
+    return found
 
 
 def _names(values: Mapping[str, Any]) -> str:

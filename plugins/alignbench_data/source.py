@@ -51,7 +51,7 @@ class PreferencesData(DataSource):
         self._notes: list[str] = []
         self._set = _Set(Reader(config))
         # What is said of the rows of `path` is not said of those beside it.
-        others = dataclasses.replace(config, rating="", rating_weights={}, where={})
+        others = dataclasses.replace(config, rating="", rating_weights={}, where={}, format="", format_options={})
         self._beside = _Set(Reader(others, lenient=True))
         held_out, train = self._shares()
         self._train, self._held_out = whole(rows_of(train)), whole(rows_of(held_out))

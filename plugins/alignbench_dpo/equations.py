@@ -24,6 +24,7 @@ from alignbench_dpo.config import (
     SPPOConfig,
     WPOConfig,
 )
+from alignbench_dpo.config_further import AOTConfig, IterativeDPOConfig, TDPOConfig
 
 
 def dpo(config: DPOConfig, terms: PairTerms) -> Tensor:
@@ -114,6 +115,37 @@ def wpo(config: WPOConfig, terms: PairTerms) -> Tensor:
     return (weights[0] * weights[1] * (-p * won.log() - (1 - p) * (1 - won).log())).mean()
 
 
+def aot(config: AOTConfig, terms: PairTerms) -> Tensor:
+    """arXiv 2406.05882: quantile against quantile. Paired, of log pi(y_w) / pi(y_l) under the policy and under the reference; unpaired, of
+    log pi / pi_ref of the chosen and of the rejected responses."""
+    above, below = log_ratio(terms.chosen), log_ratio(terms.rejected)
+    if config.form == "paired":
+        above, below = (
+            getattr(terms.chosen, who).sum(1) - getattr(terms.rejected, who).sum(1) for who in ("logprobs", "reference")
+        )
+    gap = above.sort().values - below.sort().values
+    if config.loss == "hinge":
+        return torch.maximum(1 - config.beta * gap, torch.zeros_like(gap)).mean()
+    if config.loss == "ipo":
+        return ((gap - 1 / (2 * config.beta)) ** 2).mean()
+    return -torch.sigmoid(config.beta * gap).log().mean()
+
+
+def tdpo(config: TDPOConfig, terms: PairTerms) -> Tensor:
+    """arXiv 2404.11999: u - delta of TDPO1, u - alpha delta_2 of TDPO2, times beta."""
+    p = terms.probability if config.soft_labels else torch.ones_like(terms.probability)
+    spent = [sequential_kl(side) for side in (terms.chosen, terms.rejected)]
+    delta = spent[1] - spent[0] if config.variant == "tdpo1" else config.alpha * (spent[1] - spent[0].detach())
+    won = torch.sigmoid(config.beta * (log_ratio(terms.chosen) - log_ratio(terms.rejected) - delta))
+    return (-p * won.log() - (1 - p) * (1 - won).log()).mean()
+
+
+def sequential_kl(side: ResponseTerms) -> Tensor:
+    """D(x, y; pi_ref || pi), [B]: the sum over a response's tokens of KL(pi_ref || pi) before each."""
+    assert side.reference_kl is not None, "of terms that are made from weights"
+    return side.reference_kl.sum(1)
+
+
 def bco(config: BCOConfig, terms: LabelTerms) -> Tensor:
     """arXiv 2404.04656, delta from the batch: half the sum of the mean rewards of both sides."""
     reward = config.beta * log_ratio(terms.responses)
@@ -144,7 +176,8 @@ def strangers(terms: LabelTerms) -> list[tuple[int, int]]:
 
 def online_dpo(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
     """arXiv 2402.04792, algorithm 1: the first of the best against the first of the worst of each prompt; equal scores give no pair."""
-    ratios, scores = log_ratio(terms.responses), shaped(config, terms)
+    ratios = log_ratio(terms.responses)
+    scores = shaped(config.missing_eos, config.missing_eos_penalty, terms)
     losses = []
     for first in range(0, len(scores), config.samples_per_prompt):
         group = range(first, first + config.samples_per_prompt)
@@ -157,12 +190,31 @@ def online_dpo(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def shaped(config: OnlineDPOConfig, terms: RolloutTerms) -> Tensor:
+def iterative_dpo(config: IterativeDPOConfig, terms: RolloutTerms) -> Tensor:
+    """arXiv 2312.11456 (reference=sft), 2401.10020 (reference=round): DPO on the step's prompts, by its pairs."""
+    own, size = terms.responses.logprobs.sum(1), config.samples_per_prompt
+    scores = shaped(config.missing_eos, config.missing_eos_penalty, terms)
+    known = terms.responses.before if config.reference == "round" else terms.responses.reference
+    ratios, losses = own - known.sum(1), []
+    for prompt in sorted({row // size for row in terms.rows.tolist()}):
+        group = sorted(range(prompt * size, prompt * size + size), key=lambda row: (-float(scores[row]), row))
+        ordered = [(a, b) for place, a in enumerate(group) for b in group[place + 1 :] if scores[a] > scores[b]]
+        if config.pairs == "best_worst":
+            last = min(group, key=lambda row: (float(scores[row]), row))
+            ordered = [(group[0], last)]
+        for better, worse in ordered:
+            gap = scores[better] - scores[worse]
+            label = torch.sigmoid(gap) if config.labels == "soft" else torch.ones_like(gap)
+            losses.append(pairwise(config, ratios[better] - ratios[worse], label))
+    return torch.stack(losses).mean()
+
+
+def shaped(rule: str, penalty: float, terms: RolloutTerms) -> Tensor:
     """Lowered or replaced where a response was cut off."""
-    if config.missing_eos == "keep":
+    if rule == "keep":
         return terms.scores
-    start = terms.scores if config.missing_eos == "subtract" else torch.zeros_like(terms.scores)
-    return torch.where(terms.finished, terms.scores, start - config.missing_eos_penalty)
+    start = terms.scores if rule == "subtract" else torch.zeros_like(terms.scores)
+    return torch.where(terms.finished, terms.scores, start - penalty)
 
 
 def log_ratio(side: ResponseTerms) -> Tensor:

@@ -110,3 +110,9 @@ def bco_loss(log_ratio: Tensor, good: Tensor, shift: Tensor, beta: float) -> Ten
     """-log s(beta r - delta) of the good and -log s(-(beta r - delta)) of the bad responses (arXiv 2404.04656); delta: `shift`."""
     reward = beta * log_ratio - shift
     return -logsigmoid(torch.where(good, reward, -reward))
+
+
+def tdpo_margin(margin: Tensor, chosen_kl: Tensor, rejected_kl: Tensor, share: float, *, one_sided: bool) -> Tensor:
+    """h - share (D(y_l) - D(y_w)), D the sum of KL(pi_ref || pi) at a response's tokens (arXiv 2404.11999). `one_sided`: D(y_w) gets
+    no gradient, as in TDPO2."""
+    return margin - share * (rejected_kl - (chosen_kl.detach() if one_sided else chosen_kl))

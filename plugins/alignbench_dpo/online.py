@@ -72,17 +72,17 @@ class OnlineDPO(PairLearner):
         config, samples = self._config, batch.rollout.samples
         sequences, mask = samples.sequences, samples.sequences.response_mask.bool()
 
-        # 1. Scores, lowered where a response was cut off; the best and the worst of each prompt.
+        # 1. Scores, lowered where a response was cut off; the pairs that they make.
         functional.require_finite("the reward", batch.scores, hint="Check the reward source.")
         scores = functional.shape_scores(batch.scores, samples.finished, config.missing_eos, config.missing_eos_penalty)
-        pairs = best_and_worst(scores, config.samples_per_prompt)
+        pairs = self._pairs(scores)
 
         # 2. The reference's log-probabilities, and the KL of the sampled responses in nats per response. The policy's are
         #    recomputed: a sampler's rounding, summed over a response, would pass for a KL.
         with torch.no_grad():
             own = self._policy.logprobs(sequences, temperature=config.temperature).logprobs
             ref = self._policy.logprobs(sequences, role=REFERENCE, temperature=config.temperature).logprobs
-        ref_logprobs = functional.masked_sum(ref, mask, dim=1)
+        held_at = functional.masked_sum(self._held_at(own, ref), mask, dim=1)
         metrics = {
             "reward": float(batch.scores.mean()),
             "kl": float(functional.sequence_kl(own, ref, mask).mean()),
@@ -100,11 +100,24 @@ class OnlineDPO(PairLearner):
             sequences.select(pairs.best),
             sequences.select(pairs.worst),
             torch.sigmoid(scores[pairs.best] - scores[pairs.worst]) if config.labels == "soft" else None,
-            ref_logprobs[pairs.best],
-            ref_logprobs[pairs.worst],
+            held_at[pairs.best],
+            held_at[pairs.worst],
         )
         gap = float((scores[pairs.best] - scores[pairs.worst]).mean())
-        return UpdateReport({**metrics, "score_gap": gap, **self._step(preferences, self._judge)}, optimizer_steps=1)
+        learnt = self._learn(preferences, pairs.best // config.samples_per_prompt)
+        return UpdateReport({**metrics, "score_gap": gap, **learnt.metrics}, learnt.optimizer_steps)
+
+    def _pairs(self, scores: Tensor) -> Pairs:
+        """Of each prompt, the best and the worst."""
+        return best_and_worst(scores, self._config.samples_per_prompt)
+
+    def _held_at(self, own: Tensor, reference: Tensor) -> Tensor:
+        """Which log-probabilities of the tokens, [B, R], the loss takes for its reference's."""
+        return reference
+
+    def _learn(self, preferences: PreferenceBatch, prompts: Tensor) -> UpdateReport:
+        """One step on all pairs; `prompts` numbers those that they answer."""
+        return UpdateReport(self._step(preferences, self._judge), optimizer_steps=1)
 
     def _judge(self, chosen: Side, rejected: Side, probability: Tensor | None) -> Objective:
         config = self._config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -51,6 +52,32 @@ def regression_optimum(problem: ExactProblem, beta: float) -> Tensor:
     # Jensen's inequality makes k positive but for a hair; the policy's mass falls as it grows, and no log-ratio is above 0 where k is a (1 - pi_ref).
     low = -(others * aim.clamp(min=0)).amax(1, keepdim=True)
     return bisected(log_policy, low, torch.zeros(len(aim), 1)).softmax(1)
+
+
+def token_optimum(problem: ExactProblem, beta: float, share: float) -> Tensor:
+    """pi_ref(z|s) exp(phi(s z)) / E_ref[exp(phi(s z))] at each beginning s of a response, where phi is r / beta of a whole response and
+    phi(s) = (1 - share) log E_ref[exp(phi(s z))] + share E_ref[phi(s z)].
+
+    There beta (log pi / pi_ref of a response + share times the sum of KL(pi_ref || pi) at its tokens) is r(x, y) + c(x), which is what TDPO's
+    margins ask of all pairs (arXiv 2404.11999). With share 1 phi is what the reference will be worth, as the paper's Q; with 0 it is
+    DPO's optimum."""
+    starts = sorted({y[:end] for y in problem.completions for end in range(len(y))}, key=len, reverse=True)
+    nodes = {y: column for column, y in enumerate(problem.completions)} | {
+        start: len(problem.completions) + place for place, start in enumerate(starts)
+    }
+    mass, worth = (torch.full((len(problem.rewards), len(nodes)), math.nan, dtype=torch.float64) for _ in range(2))
+    mass[:, : len(problem.completions)] = problem.reference
+    worth[:, : len(problem.completions)] = problem.rewards / beta
+    optimum = torch.zeros_like(mass)  # log pi of a node, given the one before
+    for start in starts:  # the longest first: those that go on from it are known
+        after = [nodes[other] for other in nodes if len(other) == len(start) + 1 and other[:-1] == start]
+        mass[:, nodes[start]] = mass[:, after].sum(1)
+        odds, phi = mass[:, after] / mass[:, [nodes[start]]], worth[:, after]
+        expected = (odds.log() + phi).logsumexp(1)
+        worth[:, nodes[start]] = (1 - share) * expected + share * (odds * phi).sum(1)
+        optimum[:, after] = odds.log() + phi - expected[:, None]
+    steps = [[nodes[y[:end]] for end in range(1, len(y) + 1)] for y in problem.completions]
+    return torch.stack([optimum[:, path].sum(1) for path in steps], 1).exp()
 
 
 def bisected(log_policy: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:

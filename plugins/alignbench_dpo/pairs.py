@@ -26,11 +26,13 @@ from alignbench import (
 
 @dataclass(frozen=True)
 class Side:
-    """One response of each pair, [b]: its summed log-probabilities under the policy and, where it is used, the reference."""
+    """One response of each pair, [b]: its summed log-probabilities under the policy and, where it is used, the reference; and, where it
+    is asked for, the sum of KL(pi_ref || pi) at its tokens."""
 
     logprob: Tensor
     tokens: Tensor
     ref_logprob: Tensor | None
+    reference_kl: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -135,6 +137,8 @@ def measure(chosen: Side, rejected: Side, objective: Objective) -> dict[str, flo
     }
     if chosen.ref_logprob is not None:
         figures |= {"log_ratio_chosen": chosen.log_ratio, "log_ratio_rejected": rejected.log_ratio}
+    if chosen.reference_kl is not None and rejected.reference_kl is not None:
+        figures |= {"reference_kl_chosen": chosen.reference_kl, "reference_kl_rejected": rejected.reference_kl}
     return {name: float(values.detach().sum()) for name, values in figures.items()}
 
 

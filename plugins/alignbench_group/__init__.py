@@ -4,6 +4,7 @@ from alignbench import Register, hookimpl
 from alignbench_group.config import (
     CISPOConfig,
     DAPOConfig,
+    GDPOConfig,
     GRPOConfig,
     GSPOConfig,
     MaxRLConfig,
@@ -19,6 +20,7 @@ def register_algorithms(register: Register) -> None:
     register("rloo", RLOOConfig, "alignbench_group.rloo:RLOO")
     register("grpo", GRPOConfig, "alignbench_group.grpo:GRPO")
     register("dapo", DAPOConfig, "alignbench_group.grpo:DAPO")
+    register("gdpo", GDPOConfig, "alignbench_group.gdpo:GDPO")
     register("gspo", GSPOConfig, "alignbench_group.sequence:GSPO")
     register("cispo", CISPOConfig, "alignbench_group.soft:CISPO")
     register("sapo", SAPOConfig, "alignbench_group.soft:SAPO")

@@ -143,6 +143,22 @@ class DAPOConfig(GRPOConfig):
 
 
 @dataclass
+class GDPOConfig(GRPOConfig):
+    """GRPO on a reward of several parts, each normalised by itself within the group (GDPO, arXiv 2601.05242)."""
+
+    scale_by_std: bool = True
+    """Divide each part within a group by its own standard deviation there; False: parts keep their sizes."""
+    std_eps: float = 1e-4
+    """Added to those standard deviations, in the part's unit, and to that of the batch."""
+    scale_by_batch: bool = True
+    """Divide what the parts add up to by its standard deviation over the batch, so that more parts do not make larger steps."""
+    missing_eos: str = "subtract"
+    """As in GroupConfig, in a part of its own: -1 for a response that was cut off, which with `replace` gets 0 of all others."""
+    missing_eos_penalty: float = 1.0
+    """The weight of that part."""
+
+
+@dataclass
 class GSPOConfig(RelativeConfig):
     """Group sequence policy optimisation: the probability ratio of a response, a mean over its tokens (arXiv 2507.18071)."""
 

@@ -14,6 +14,7 @@ from alignbench import RolloutTerms
 from alignbench_group.config import (
     CISPOConfig,
     DAPOConfig,
+    GDPOConfig,
     GroupConfig,
     GRPOConfig,
     GSPOConfig,
@@ -64,6 +65,32 @@ def dapo(config: DAPOConfig, terms: RolloutTerms) -> Tensor:
     return relative(config, terms, torch.stack(shaped), clipped_ratio(config), kept)
 
 
+def gdpo(config: GDPOConfig, terms: RolloutTerms) -> Tensor:
+    """Liu et al. (arXiv 2601.05242): within the group each part less its mean, by its deviation; their weighted sum, less its mean over
+    the batch, by its deviation there. What a response pays for its KL, where it stands in the reward, is taken off that sum."""
+    columns = [(1.0, terms.scores)]
+    if terms.parts is not None:
+        columns = list(zip(terms.parts.weights, terms.parts.values.T, strict=True))
+    if config.missing_eos == "replace":
+        columns = [(weight, torch.where(terms.finished, column, 0.0)) for weight, column in columns]
+    if config.missing_eos != "keep":
+        columns.append((config.missing_eos_penalty, torch.where(terms.finished, 0.0, -1.0).double()))
+    sums = torch.zeros_like(terms.scores)
+    for weight, column in columns:
+        for row in range(len(sums)):
+            group = torch.stack([column[i] for i in group_of(config, row)])
+            deviation = group.std(correction=0) + config.std_eps if config.scale_by_std else 1.0
+            sums[row] += weight * (column[row] - group.mean()) / deviation
+    t = terms.responses
+    if config.kl_in == "reward":
+        sums = sums - config.kl_coef * (t.before.sum(1) - t.reference.sum(1))
+        means = [torch.stack([sums[i] for i in group_of(config, row)]).mean() for row in range(len(sums))]
+        sums = sums - torch.stack(means)
+    if config.scale_by_batch:
+        sums = (sums - sums.mean()) / (sums.std(correction=0) + config.std_eps)
+    return of_tokens(config, terms, sums, clipped_ratio(config))
+
+
 def clipped_ratio(config: GRPOConfig) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     def loss(new: Tensor, old: Tensor, advantage: Tensor, weights: Tensor) -> Tensor:
         return -weights * clipped((new - old).exp(), advantage, config.clip_ratio, config.clip_ratio_high)
@@ -110,21 +137,34 @@ def relative(
     loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
     kept: Sequence[bool] = (),
 ) -> Tensor:
-    """A loss of every token by its response's advantage in the group, and by equation 4 of GRPO the KL; then means over the responses
-    that are `kept`."""
+    """`of_tokens` by each response's advantage in its group."""
+    t = terms.responses
+    rewards = raw if config.kl_in == "loss" else raw - config.kl_coef * (t.before.sum(1) - t.reference.sum(1))
+    advantages = []
+    for row in range(len(rewards)):
+        group = torch.stack([rewards[i] for i in group_of(config, row)])
+        divisor = group.std(correction=0) + config.std_eps if config.scale_by_std else 1.0
+        advantages.append((rewards[row] - group.mean()) / divisor)
+    return of_tokens(config, terms, torch.stack(advantages), loss, kept)
+
+
+def of_tokens(
+    config: RelativeConfig,
+    terms: RolloutTerms,
+    advantages: Tensor,
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    kept: Sequence[bool] = (),
+) -> Tensor:
+    """A loss of every token by its response's advantage, and by equation 4 of GRPO the KL; then means over the responses that are
+    `kept`."""
     t, in_loss = terms.responses, config.kl_in == "loss"
-    rewards = raw if in_loss else raw - config.kl_coef * (t.before.sum(1) - t.reference.sum(1))
     responses = []
     for row in terms.rows.tolist():
         if kept and not kept[row]:
             continue
-        group = torch.stack([rewards[i] for i in group_of(config, row)])
-        advantage = rewards[row] - group.mean()
-        if config.scale_by_std:
-            advantage = advantage / (group.std(correction=0) + config.std_eps)
         new, old, reference = (part[row][t.mask[row]] for part in (t.logprobs, t.before, t.reference))
         weights = importance(config, terms, row)[t.mask[row]]
-        tokens = loss(new, old, advantage, weights)
+        tokens = loss(new, old, advantages[row], weights)
         if in_loss:
             # Equation 4 is k3: pi_ref / pi - log(pi_ref / pi) - 1.
             k3 = (reference - new).exp() - (reference - new) - 1

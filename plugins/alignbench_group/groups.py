@@ -79,6 +79,10 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
         self._optimizer = functional.ScheduledAdamW(config, {"policy": policy.trainable()}, updates)
         self._shuffle = seeds.torch("minibatches")
 
+    def _rewards(self, batch: ScoredRollout, scores: Tensor) -> Tensor:
+        """[B]: what responses are compared by, `scores` unless an algorithm weighs the parts that they are sums of."""
+        return scores
+
     @abstractmethod
     def _compared(self, scores: Tensor, log_ratios: Tensor, mask: Tensor) -> Compared:
         """From the scores [B], log pi / pi_ref of the tokens [B, R] and the mask of the responses."""
@@ -111,7 +115,7 @@ class GroupOptimizer(PolicyOptimizer[ScoredRollout]):
         scores = functional.shape_scores(batch.scores, samples.finished, config.missing_eos, config.missing_eos_penalty)
 
         # 3. Advantages: each response beside the others to its prompt, which are its neighbours.
-        worth = self._compared(scores, old.logprobs - ref.logprobs, mask)
+        worth = self._compared(self._rewards(batch, scores), old.logprobs - ref.logprobs, mask)
         counted = self._counted(worth.flat).repeat_interleave(config.samples_per_prompt)
 
         # 4. Steps. Where an engine sampled, a token counts as the policy would have drawn it.

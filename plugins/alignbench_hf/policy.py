@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,11 +31,12 @@ from alignbench import (
     expand,
     functional,
 )
-from alignbench_hf.architecture.output import OutputLayer, without
+from alignbench_hf.architecture.output import Measured, OutputLayer, measured, measured_kl, without
 from alignbench_hf.architecture.trunk import text_config, window
 from alignbench_hf.chat.tokens import Chat, pad, token_ids
 from alignbench_hf.checkpoint.base_file import check_base, write_base
 from alignbench_hf.config import PolicyConfig
+from alignbench_hf.decoding.mixed import mixed
 from alignbench_hf.engine.contract import Engine
 from alignbench_hf.engine.sampler import EngineSampler
 from alignbench_hf.export import (
@@ -54,17 +54,6 @@ from alignbench_hf.scalar import HEADS, HFScalarRole
 from alignbench_hf.sharding import gather_output
 
 MERGE = "model.merge_adapters=false"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one pass tells of some rows: scores of their tokens (see TokenScores), and the values [B, R + 1] of a role that
-    reads the same states."""
-
-    logprobs: Tensor
-    entropy: Tensor | None = None
-    greedy: Tensor | None = None
-    values: Tensor | None = None
 
 
 class HFPolicy(Policy):
@@ -93,6 +82,7 @@ class HFPolicy(Policy):
         self.decode = "eager" if getattr(config, "shard", False) else config.decode
         self._engine = EngineSampler(engine, roles, self._suppressed) if engine else None
         self._sampler: Sampler = config.uses()[0].build(policy=self)
+        self.mixes_reference = self._engine is None and self._sampler.reads_model
 
     # --- tokens ---
 
@@ -199,7 +189,7 @@ class HFPolicy(Policy):
                 f"sampling {size} responses at once", half("model.generation_batch_size", size), MERGE
             ),
             torch.no_grad(),
-            self._sampling(role) as sample,
+            self._sampling(role, mixes=sampling.reference_share > 0) as sample,
         ):
             for piece in functional.passes(order, size):
                 width = int(prompt_mask[piece].sum(1).max())
@@ -230,8 +220,16 @@ class HFPolicy(Policy):
         return self._engine.rollout(rollout, sampling, partial(self.logprobs, role=role)) if self._engine else rollout
 
     @contextlib.contextmanager
-    def _sampling(self, role: str) -> Iterator[Callable[[Request], Decoded]]:
-        """The one place where it is decided who samples. Adapters are merged where the sampler reads the model."""
+    def _sampling(self, role: str, *, mixes: bool) -> Iterator[Callable[[Request], Decoded]]:
+        """The one place where it is decided who samples. Adapters are merged where one role alone is sampled from the model."""
+        if mixes:
+            if not self.mixes_reference:
+                raise UserError(
+                    f"model.sampler={self._config.sampler} has no mixture of two roles: use model.sampler=loop."
+                )
+            with self._roles.computing():
+                yield partial(mixed, self._roles.use, self._output)
+            return
         if self._engine or not self._sampler.reads_model:
             yield self._engine or partial(self._sampler.sample, None, None)
             return
@@ -278,7 +276,7 @@ class HFPolicy(Policy):
         greedy: bool = False,
     ) -> TokenScores:
         fields = ["logprobs"] + ["entropy"] * entropy + ["greedy"] * greedy
-        measure = partial(self._measure, fields, role=role, temperature=temperature)
+        measure = partial(measured, self._states, fields, role=role, temperature=temperature)
         found = self._whole(sequences, measure, fields, learns=role == POLICY)
         return TokenScores(found.logprobs, found.entropy, found.greedy)
 
@@ -288,10 +286,18 @@ class HFPolicy(Policy):
         if not (value.reads_policy and isinstance(value, HFScalarRole)):
             return super().logprobs_and_values(sequences, value, temperature=temperature, entropy=entropy)
         fields = ["logprobs"] + ["entropy"] * entropy + ["values"]
-        measure = partial(self._measure, fields, role=POLICY, temperature=temperature, value=value)
+        measure = partial(measured, self._states, fields, role=POLICY, temperature=temperature, value=value)
         found = self._whole(sequences, measure, fields, learns=True)
         assert found.values is not None, "asked for"
         return TokenScores(found.logprobs, found.entropy), found.values
+
+    def logprobs_and_reference_kl(
+        self, sequences: Sequences, *, temperature: float = 1.0
+    ) -> tuple[TokenScores, Tensor]:
+        measure = partial(measured_kl, self._roles.use, self._states, temperature=temperature)
+        found = self._whole(sequences, measure, ["logprobs", "reference_kl"], learns=True)
+        assert found.reference_kl is not None, "asked for"
+        return TokenScores(found.logprobs), found.reference_kl
 
     def _whole(
         self, sequences: Sequences, measure: Callable[[Sequences], Measured], fields: Sequence[str], *, learns: bool
@@ -309,33 +315,6 @@ class HFPolicy(Policy):
                     tensor[piece, : own.shape[1]] = own.float() * (not functional.idles(rows))
         functional.add_up(*whole.values())
         return Measured(**{name: tensor.bool() if name == "greedy" else tensor for name, tensor in whole.items()})
-
-    def _measure(
-        self,
-        fields: Sequence[str],
-        sequences: Sequences,
-        *,
-        role: str,
-        temperature: float,
-        value: HFScalarRole | None = None,
-    ) -> Measured:
-        """What is asked about some rows, by one pass."""
-        hidden, output = self._states(role, sequences)
-        found = functional.token_logprobs(
-            hidden[:, :-1],
-            output,
-            sequences.response_ids,
-            temperature=temperature,
-            entropy="entropy" in fields,
-            greedy="greedy" in fields,
-        )
-        outside = ~sequences.response_mask.bool()
-        return Measured(
-            found.logprobs.masked_fill(outside, 0.0),
-            None if found.entropy is None else found.entropy.masked_fill(outside, 0.0),
-            None if found.greedy is None else found.greedy & ~outside,
-            None if value is None else value.head(hidden, output, sequences),
-        )
 
     # --- roles ---
 

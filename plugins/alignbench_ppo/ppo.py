@@ -32,27 +32,30 @@ from alignbench import (
 )
 from alignbench.functional import ClippedLoss, masked_mean, masked_sum, policy_loss, require_finite, shape_scores
 from alignbench_ppo import equations
-from alignbench_ppo.config import PPOConfig, check
+from alignbench_ppo.config import PPOConfig, check, check_warmup
+from alignbench_ppo.kl_loss import LossKL
+from alignbench_ppo.value_warmup import ValueWarmup
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Experience:
-    """What the optimisation phase holds fixed. Tensors are [B, R], 0 outside the response."""
+    """What the optimisation phase holds fixed. Tensors are [B, R], 0 outside the response. `kl`: None where it is in the reward."""
 
     sequences: Sequences
     logprobs: Tensor
     values: Tensor
     advantages: Tensor
     returns: Tensor
+    kl: LossKL | None = None
 
     def select(self, rows: Tensor) -> Experience:
         """The given rows, trimmed as Sequences.select does."""
         sequences = self.sequences.select(rows)
         width = sequences.response_ids.shape[1]
         kept = (part[rows, :width] for part in (self.logprobs, self.values, self.advantages, self.returns))
-        return Experience(sequences, *kept)
+        return Experience(sequences, *kept, None if self.kl is None else self.kl.select(rows, width))
 
 
 class PPO(PolicyOptimizer[ScoredRollout]):
@@ -62,6 +65,8 @@ class PPO(PolicyOptimizer[ScoredRollout]):
 
     def __init__(self, config: PPOConfig, *, policy: Policy, updates: int, seeds: Seeds) -> None:
         check(config)
+        check_warmup(config, updates)
+        own_updates = updates - config.value_warmup
         self._config, self._policy = config, policy
         from_reward = config.value_init == "reward" and "reward" in policy.scalars()
         self._value = policy.scalar("value", init_from="reward" if from_reward else POLICY)
@@ -69,10 +74,11 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         self._value_coef = config.value_coef if self._value.reads_policy else 1.0
         own = {} if config.value_learning_rate is None else {"value": config.value_learning_rate}
         reaches = {"value": "policy"} if self._value.reads_policy else {}
-        self._optimizer = functional.ScheduledAdamW(config, roles, updates, learning_rates=own, reaches=reaches)
+        self._optimizer = functional.ScheduledAdamW(config, roles, own_updates, learning_rates=own, reaches=reaches)
+        self._warmup = ValueWarmup(config, self._value) if config.value_warmup else None
         self._shuffle = seeds.torch("minibatches")
         self._kl_coef = config.kl_coef
-        if config.kl_target > 0 and config.horizon > (responses := updates * config.batch_size):
+        if config.kl_target > 0 and config.horizon > (responses := own_updates * config.batch_size):
             log.warning(
                 "algo.kl_horizon=%g is more than the %d responses of this run: kl_coef moves by at most %.0f%% and may not "
                 "reach algo.kl_target. Lower it (ten batches are %d).",
@@ -82,8 +88,10 @@ class PPO(PolicyOptimizer[ScoredRollout]):
     @classmethod
     def optimum(cls, config: PPOConfig, problem: ExactProblem) -> Tensor | None:
         """pi_ref exp(r / kl_coef) / Z, the optimum of E[r] - kl_coef KL. None where the objective is another (discounting,
-        rewards whitened by the batch, a moving coefficient, another temperature) or has no finite optimum (kl_coef=0)."""
+        rewards whitened by the batch, a moving coefficient, another temperature, a KL in the loss by which a token does not pay for
+        what it leads to) or has no finite optimum (kl_coef=0)."""
         plain = config.gamma == 1 and not config.whiten_rewards and config.temperature == 1
+        plain = plain and (config.kl_in == "reward" or config.kl_estimator == "unbiased")
         if not plain or config.kl_target > 0 or config.kl_coef == 0:
             return None
         scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
@@ -101,8 +109,12 @@ class PPO(PolicyOptimizer[ScoredRollout]):
 
     @classmethod
     def exact_variants(cls) -> Sequence[Mapping[str, object]]:
-        """Where a response that is cut off has a score of its own."""
-        return ({"missing_eos": "replace", "missing_eos_penalty": 0.5},)
+        """Where a response that is cut off has a score of its own; with the KL in the loss; and with all that VAPO does to values."""
+        return (
+            {"missing_eos": "replace", "missing_eos_penalty": 0.5},
+            {"kl_in": "loss"},
+            {"value_warmup": 10, "gae_lambda_value": 1.0, "length_adaptive_lambda": 1.0},
+        )
 
     @classmethod
     def stated_loss(cls, config: PPOConfig, terms: RolloutTerms) -> Tensor:
@@ -121,16 +133,22 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             ref = self._policy.logprobs(sequences, role=REFERENCE, temperature=config.temperature)
             values = values[:, :-1].masked_fill(~mask, 0.0)
 
-        # 2. Rewards: -beta (log pi - log pi_ref) at every token, and the score once, at the last response token.
+        # 2. Rewards: -beta (log pi - log pi_ref) at every token, unless the loss has it, and the score once, at the last one.
         require_finite("the reward", batch.scores, hint="Check the reward source.")
+        kl_coef = self._kl_coef if config.kl_in == "reward" else 0.0
         scores = shape_scores(batch.scores, samples.finished, config.missing_eos, config.missing_eos_penalty)
-        rewards = token_rewards(scores, old.logprobs, ref.logprobs, mask, self._kl_coef)
+        rewards = token_rewards(scores, old.logprobs, ref.logprobs, mask, kl_coef)
         if config.whiten_rewards:
             rewards = functional.masked_whiten(rewards, mask, shift_mean=False)
 
         # 3. Advantages and returns.
-        advantages, returns = gae(rewards, values, mask, gamma=config.gamma, lam=config.gae_lambda)
+        warmup = self._warmup if self._warmup is not None and self._warmup.goes_on else None
+        lam, lam_value = policy_lambda(config, mask), 1.0 if warmup else config.lambda_of_returns
+        advantages, returns = gae(rewards, values, mask, gamma=config.gamma, lam=lam)
+        if isinstance(lam, Tensor) or lam != lam_value:
+            _, returns = gae(rewards, values, mask, gamma=config.gamma, lam=lam_value)
         explained = explained_variance(values, returns, mask)
+        unscaled = advantages
         if config.whiten_advantages:
             advantages = functional.masked_whiten(advantages, mask)
         # Where an engine sampled, a token counts as the policy would have drawn it. A weight above 0 passes through the minimum of
@@ -138,9 +156,18 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         correction = functional.correction(batch.rollout, old.logprobs, config)
         advantages = advantages * correction.weights
 
-        # 4. Clipped steps.
-        steps_before, learning_rate = self._optimizer.steps, self._optimizer.next_update()
-        measured = self._optimise(Experience(sequences, old.logprobs, values, advantages, returns))
+        # 4. Clipped steps; before the policy's first ones, those of the value network alone.
+        learning_rate = 0.0
+        if warmup:
+            measured = warmup.update(sequences, returns, self._shuffle)
+        else:
+            in_loss = LossKL.of(
+                old.logprobs, ref.logprobs, mask, correction.weights,
+                kl_coef=0.0 if config.kl_in == "reward" else self._kl_coef, estimator=config.kl_estimator,
+                advantages=unscaled if config.whiten_advantages else None,
+            )  # fmt: skip
+            steps_before, learning_rate = self._optimizer.steps, self._optimizer.next_update()
+            measured = self._optimise(Experience(sequences, old.logprobs, values, advantages, returns, in_loss))
 
         # 5. What happened, in nats per response; then the KL controller, and the stop.
         kl = functional.sequence_kl(old.logprobs, ref.logprobs, mask)
@@ -157,6 +184,8 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             **correction.figures,
             **measured,
         }
+        if warmup:
+            return UpdateReport(metrics, config.epochs * config.minibatches)
         if config.kl_target > 0:
             self._kl_coef = adapt_kl_coef(
                 self._kl_coef, metrics["kl"], len(sequences), config.kl_target, config.horizon
@@ -206,6 +235,8 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         """These rows' share of the clipped loss; adds to `sums` what is logged."""
         mask = part.sequences.response_mask.bool()
         loss = policy_loss(new, part.logprobs, part.advantages, mask, self._config.clip_ratio)
+        if part.kl:
+            loss = ClippedLoss(loss.total + part.kl.total(new, mask), loss.clipped)
         require_finite("the policy loss", loss.total.detach(), hint="Lower the learning rate.")
         sums["policy_loss"] += float(loss.total.detach() / tokens)
         sums["clip_fraction"] += float(loss.clipped / tokens)
@@ -227,6 +258,7 @@ class PPO(PolicyOptimizer[ScoredRollout]):
             "value": [parameter.detach() for parameter in self._value.parameters()],
             "kl_coef": self._kl_coef,
             "shuffle": self._shuffle.get_state(),
+            **({} if self._warmup is None else {"warmup": self._warmup.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -236,6 +268,8 @@ class PPO(PolicyOptimizer[ScoredRollout]):
                 parameter.copy_(saved)
         self._kl_coef = state["kl_coef"]
         self._shuffle.set_state(state["shuffle"])
+        if self._warmup is not None:
+            self._warmup.load_state_dict(state["warmup"])
 
 
 def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
@@ -246,8 +280,8 @@ def token_rewards(scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: 
     return rewards
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation (arXiv 1506.02438): advantages and returns, [B, R], 0 outside the mask.
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (arXiv 1506.02438): advantages and returns, [B, R], 0 outside the mask. `lam`: of all, or [B].
 
     delta_t = r_t + gamma V(s_{t+1}) - V(s_t); A_t = delta_t + gamma lam A_{t+1}; both next terms are 0 at the end."""
     inside = mask.to(values.dtype)
@@ -261,6 +295,14 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: flo
         advantages[:, t] = following
         next_value = values[:, t]
     return advantages, advantages + values
+
+
+def policy_lambda(config: PPOConfig, mask: Tensor) -> float | Tensor:
+    """Lambda of the advantages: one for all, or [B] by the length of each response (arXiv 2504.05118): the share of a
+    delta that lies l tokens ahead is then about the same whatever l is."""
+    if config.length_adaptive_lambda == 0:
+        return config.gae_lambda
+    return (1 - 1 / (config.length_adaptive_lambda * mask.sum(1).clamp(min=1))).clamp(min=0)
 
 
 def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_value: float) -> ClippedLoss:

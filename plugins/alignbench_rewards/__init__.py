@@ -4,6 +4,7 @@ from alignbench import Register, hookimpl
 from alignbench_rewards.config import (
     FunctionConfig,
     GoldConfig,
+    HeldOutConfig,
     HFConfig,
     JudgeAnnotatorConfig,
     JudgeConfig,
@@ -27,3 +28,8 @@ def register_rewards(register: Register) -> None:
     register("hf", HFConfig, "alignbench_rewards.classifier:HFReward")
     register("judge", JudgeConfig, "alignbench_rewards.judge:JudgeReward")
     register("mix", MixConfig, "alignbench_rewards.mix:MixReward")
+
+
+@hookimpl
+def register_stages(register: Register) -> None:
+    register("held_out_accuracy", HeldOutConfig, "alignbench_rewards.held_out:HeldOut")

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class HFReward(RewardSource):
     """The output of the reward model. It tokenises prompts and responses itself: the policy's token ids mean nothing to it."""
 
-    known = "alignbench_rewards.known_model:hf"
+    known = "alignbench_rewards.known.model:hf"
 
     def __init__(self, config: HFConfig, *, policy: Policy, data: DataSource, seeds: Seeds) -> None:
         from transformers import AutoModelForSequenceClassification

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from alignbench import OptimizerConfig, UserError, bounded, check_there, unknown_name
+from alignbench import OptimizerConfig, StagePlace, UserError, bounded, check_there, unknown_name
 
 LOSS_NAMES = ("bradley_terry", "plackett_luce")
+ENSEMBLES = ("mean", "worst", "uncertainty", "weights")
 PROMPT_FORMS = ("text", "messages", "record")
 INPUT_FORMATS = ("chat", "pair")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -34,13 +35,39 @@ class LearnedConfig(OptimizerConfig):
     """As in OptimizerConfig."""
     loss: str = "bradley_terry"
     """bradley_terry (all pairs of a ranking, averaged within the prompt; arXiv 2203.02155, equation 1) or plackett_luce."""
+    margin: float = bounded(0.0, least=0, most=1e4)
+    """Of Bradley-Terry: how far the scores of a pair are to be apart, log-odds per unit by which the data's ratings of the two differ
+    (arXiv 2307.09288, equation 2). 0: no margin; with one, data without ratings is refused."""
+    members: int = bounded(1, least=1, most=64)
+    """Reward models, each fitted to the same rankings in an order of its own; 1: no ensemble."""
+    ensemble: str = "mean"
+    """What several members score: mean, worst (the lowest of them), uncertainty (their mean less `uncertainty` times their variance; both
+    arXiv 2310.02743) or weights (one model of the mean of their weights, WARM, arXiv 2401.12187: no more memory than one)."""
+    uncertainty: float = bounded(0.1, least=0, most=1e4)
+    """The price of the members' variance where ensemble=uncertainty, in scores per squared score, of deviation 1 each with `normalise`."""
     normalise: bool = True
     """Shift and scale the scores to mean 0 and standard deviation 1 on samples of the SFT model."""
+
+    @property
+    def averages_weights(self) -> bool:
+        """Whether the members become one model."""
+        return self.ensemble == "weights" and self.members > 1
+
+    @property
+    def scalar_roles(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of the members that score; a value network starts from the first."""
+        return ("reward", *(() if self.averages_weights else (f"reward_{n}" for n in range(2, self.members + 1))))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss not in LOSS_NAMES:
             raise unknown_name("reward.loss", self.loss, LOSS_NAMES)
+        if self.ensemble not in ENSEMBLES:
+            raise unknown_name("reward.ensemble", self.ensemble, ENSEMBLES)
+        if self.margin and self.loss != "bradley_terry":
+            raise UserError(
+                f"reward.margin={self.margin:g} is one of pairs: choose reward.loss=bradley_terry, or reward.margin=0."
+            )
 
 
 @dataclass
@@ -151,6 +178,11 @@ class JudgeConfig:
     response is always a rating from 1 to 10."""
     rubric: str = RUBRIC
     """What a good answer is: words, or a text file with them, as a constitution (a name that ends in .txt or .md)."""
+    rubrics: dict[str, str] = field(default_factory=dict)
+    """Several rubrics by name, in place of that one: each is asked for by itself, and what is said by it is a part of the score, which is
+    their weighted mean."""
+    weights: dict[str, float] = bounded({}, above=0, most=1e4)
+    """The weight of each of those rubrics by its name, above 0; 1 where it is left out."""
     max_tokens: int = bounded(512, least=1)
     """Most tokens of a judge's answer."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -179,6 +211,8 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS:
             raise unknown_name(f"{self.slot}.comparison", self.comparison, COMPARISONS)
+        if odd := [name for name in self.weights if name not in self.rubrics]:
+            raise unknown_name("rubric", odd[0], self.rubrics, where=f"{self.slot}.weights")
         if self.key_variable and not re.fullmatch(r"[A-Za-z_]\w*", self.key_variable):
             raise UserError(
                 f"{self.slot}.key_variable={self.key_variable!r} is no name of an environment variable, as OPENAI_API_KEY."
@@ -226,3 +260,14 @@ class MixConfig:
     def __post_init__(self) -> None:
         if odd := [name for name in self.options if name not in self.parts]:
             raise unknown_name("part", odd[0], self.parts, where="reward.options")
+
+
+@dataclass
+class HeldOutConfig:
+    """How often the reward source prefers what was ranked higher, on held-out rankings; after the reward."""
+
+    place: ClassVar[StagePlace] = StagePlace.AFTER_REWARD
+    needs: ClassVar[tuple[str, ...]] = ("held_out", "score")
+
+    batch_size: int = bounded(64, least=1, most=1e6)
+    """Responses that are scored at once: memory only."""

@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from alignbench import (
     DataSource,
     Policy,
     Prompt,
+    RewardParts,
     RewardSource,
     Samples,
     Seeds,
@@ -56,11 +58,21 @@ Row = tuple[Prompt, str, bool]
 """A prompt, a response to it, and whether that ended by itself."""
 
 
+@dataclass(frozen=True)
+class Rubric:
+    """What a good answer is, in words. `name` is empty where there is no other."""
+
+    name: str
+    text: str
+    weight: float = 1.0
+
+
 class Judge:
-    """Asks the language model about responses. None stands for what it gave no answer to, however often it was asked."""
+    """Asks the language model about responses, by each rubric for itself. None stands for what it gave no answer to, however often it was
+    asked."""
 
     def __init__(self, config: JudgeConfig, seeds: Seeds) -> None:
-        self.config, self.rubric = config, read_rubric(config)
+        self.config, self.rubrics = config, read_rubrics(config)
         self._client = ChatClient(config, seeds.child("jitter"))
         self._pairs = self._disagreeing = 0
 
@@ -69,25 +81,47 @@ class Judge:
         return self._client.figures() | (compared if self._pairs else {})
 
     def fingerprint(self) -> str:
-        """Of the rubric, where it stands in a file."""
-        return "" if self.rubric == self.config.rubric else hashlib.sha256(self.rubric.encode()).hexdigest()
+        """Of the rubrics, where one stands in a file."""
+        config, texts = self.config, [rubric.text for rubric in self.rubrics]
+        if texts == list(config.rubrics.values() or [config.rubric]):
+            return ""
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+    def ratings(self, rows: Sequence[Row]) -> list[list[float]]:
+        """1 to 10 each, by each rubric in turn. Raises UserError where it gave none."""
+        found = [self._rate(rubric, rows) for rubric in self.rubrics]
+        for replies in found:
+            for (prompt, _, _), reply in zip(rows, replies, strict=True):
+                if reply.value is None:
+                    raise UserError(self._nonsense(prompt, reply))
+        return [[reply.value for reply in replies if reply.value is not None] for replies in found]
 
     def rate(self, rows: Sequence[Row]) -> list[float]:
-        """1 to 10 each. Raises UserError where it gave none."""
-        replies = self._rate(rows)
-        for (prompt, _, _), reply in zip(rows, replies, strict=True):
-            if reply.value is None:
-                raise UserError(self._nonsense(prompt, reply))
-        return [reply.value for reply in replies if reply.value is not None]
+        """1 to 10 each, the weighted mean over the rubrics. Raises UserError where it gave none."""
+        return [value for value in self._mean(self.ratings(rows)) if value is not None]
 
     def rate_where_it_can(self, rows: Sequence[Row]) -> list[float | None]:
-        return [reply.value for reply in self._rate(rows)]
+        return self._mean([[reply.value for reply in self._rate(rubric, rows)] for rubric in self.rubrics])
 
     def compare(self, pairs: Sequence[tuple[Row, Row]]) -> list[float | None]:
         """How far the first of each is better, 1 to 0: the mean of the verdicts of both orders, so that a judge that always takes the
-        one shown first says nothing."""
+        one shown first says nothing; and of those by each rubric."""
+        return self._mean([self._compare(rubric, pairs) for rubric in self.rubrics])
+
+    def _mean(self, found: Sequence[Sequence[float | None]]) -> list[float | None]:
+        """Over the rubrics, by their weights; None where it gave no answer by one of them."""
+        weights = [rubric.weight for rubric in self.rubrics]
+        means: list[float | None] = []
+        for answers in zip(*found, strict=True):
+            known = [weight * value for weight, value in zip(weights, answers, strict=True) if value is not None]
+            means.append(sum(known) / sum(weights) if len(known) == len(weights) else None)
+        return means
+
+    def _compare(self, rubric: Rubric, pairs: Sequence[tuple[Row, Row]]) -> list[float | None]:
         asked = [i for i, (one, other) in enumerate(pairs) if one != other]  # the same text twice is a tie
-        questions = [self._versus(*pairs[i]) for i in asked] + [self._versus(*pairs[i][::-1]) for i in asked]
+        questions = [self._versus(rubric, *pairs[i]) for i in asked] + [
+            self._versus(rubric, *pairs[i][::-1]) for i in asked
+        ]
         values = [reply.value for reply in self._client.ask(questions, read_verdict)]
         found: list[float | None] = [0.5] * len(pairs)
         for i, forward, backward in zip(asked, values[: len(asked)], values[len(asked) :], strict=True):
@@ -99,20 +133,21 @@ class Judge:
             found[i] = (forward + 1 - backward) / 2
         return found
 
-    def _rate(self, rows: Sequence[Row]) -> list[Reply]:
-        questions = [self._question(prompt, {"answer": _ended(text, end)}, RATE) for prompt, text, end in rows]
+    def _rate(self, rubric: Rubric, rows: Sequence[Row]) -> list[Reply]:
+        questions = [self._question(rubric, prompt, {"answer": _ended(text, end)}, RATE) for prompt, text, end in rows]
         return self._client.ask(questions, read_rating)
 
-    def _versus(self, one: Row, other: Row) -> Messages:
-        return self._question(one[0], {"answer-A": _ended(*one[1:]), "answer-B": _ended(*other[1:])}, COMPARE)
+    def _versus(self, rubric: Rubric, one: Row, other: Row) -> Messages:
+        answers = {"answer-A": _ended(*one[1:]), "answer-B": _ended(*other[1:])}
+        return self._question(rubric, one[0], answers, COMPARE)
 
-    def _question(self, prompt: Prompt, answers: Mapping[str, str], task: str) -> Messages:
+    def _question(self, rubric: Rubric, prompt: Prompt, answers: Mapping[str, str], task: str) -> Messages:
         """What is judged stands between tags that it cannot close: they carry a digest of all of it."""
         talk = "\n".join(f"{message.role}: {message.content}" for message in prompt.messages)
         parts = {"conversation": talk, **answers}
         number = hashlib.sha256("\0".join(parts.values()).encode(errors="backslashreplace")).hexdigest()[:12]
         shown = [f"<{name}-{number}>\n{text}\n</{name}-{number}>" for name, text in parts.items()]
-        return (("system", SYSTEM.format(rubric=self.rubric)), ("user", "\n\n".join([*shown, task])))
+        return (("system", SYSTEM.format(rubric=rubric.text)), ("user", "\n\n".join([*shown, task])))
 
     def _nonsense(self, prompt: Prompt, reply: Reply) -> str:
         text, config = " ".join(reply.text.split()), self.config
@@ -124,7 +159,8 @@ class Judge:
 
 
 class JudgeReward(RewardSource):
-    """The judge's rating, 1 to 10. It reads texts and knows nothing of how they were made."""
+    """The judge's rating, 1 to 10, or the weighted mean of its ratings by several rubrics. It reads texts and knows nothing of how they
+    were made."""
 
     known = "alignbench_rewards.known:judge"
 
@@ -134,7 +170,7 @@ class JudgeReward(RewardSource):
     @classmethod
     def check_data(cls, config: JudgeConfig, data: DataSource) -> None:
         read_key(config)
-        read_rubric(config)
+        read_rubrics(config)
 
     @classmethod
     def asks_elsewhere(cls, config: JudgeConfig) -> bool:
@@ -147,7 +183,17 @@ class JudgeReward(RewardSource):
         return self._judge.report()
 
     def score(self, samples: Samples) -> Tensor:
-        return _numbers(self._judge.rate(_rows(samples)), samples)
+        parts = self.score_parts(samples)
+        return _numbers(self._judge.rate(_rows(samples)), samples) if parts is None else parts.total()
+
+    def score_parts(self, samples: Samples) -> RewardParts | None:
+        """The rating by each rubric, where there are several."""
+        rubrics = self._judge.rubrics
+        if not self._judge.config.rubrics:
+            return None
+        ratings = torch.stack([_numbers(values, samples) for values in self._judge.ratings(_rows(samples))], 1)
+        whole = sum(rubric.weight for rubric in rubrics)
+        return RewardParts(tuple(r.name for r in rubrics), tuple(r.weight / whole for r in rubrics), ratings)
 
     def compare(self, first: Samples, second: Samples) -> Tensor:
         """As Judge.compare, or by ratings. NaN where it gave no verdict."""
@@ -158,20 +204,27 @@ class JudgeReward(RewardSource):
         return _numbers(self._judge.compare(list(zip(one, other, strict=True))), first)
 
 
-def read_rubric(config: JudgeConfig) -> str:
-    """The rubric itself, or what stands in the file that it names."""
-    given = config.rubric.strip()
+def read_rubrics(config: JudgeConfig) -> tuple[Rubric, ...]:
+    """What is asked for: the one rubric, or several by their names; each itself, or what stands in the file that it names."""
+    if not config.rubrics:
+        return (Rubric("", _read(config.rubric, f"{config.slot}.rubric")),)
+    return tuple(
+        Rubric(name, _read(given, f"{config.slot}.rubrics.{name}"), config.weights.get(name, 1.0))
+        for name, given in config.rubrics.items()
+    )
+
+
+def _read(rubric: str, option: str) -> str:
+    given = rubric.strip()
     if "\n" in given or not given.endswith(RUBRIC_FILES):
-        return config.rubric
+        return rubric
     try:
-        text = user_path(given, f"{config.slot}.rubric").read_text(encoding="utf-8").strip()
+        text = user_path(given, option).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UserError(
-            f"{config.slot}.rubric={given}: the file cannot be read ({why}): give a file, or words."
-        ) from error
+        raise UserError(f"{option}={given}: the file cannot be read ({why}): give a file, or words.") from error
     if not text:
-        raise UserError(f"{config.slot}.rubric={given} is empty: it is to say what a good answer is.")
+        raise UserError(f"{option}={given} is empty: it is to say what a good answer is.")
     return text
 
 
@@ -211,7 +264,9 @@ def ready(config: JudgeConfig) -> None:
     """As `ready` of any component's config."""
     slot = config.slot
     require_model(config)
-    if not read_rubric(config).strip():
-        raise UserError(f"{slot}.rubric is empty: it is to say what a good answer is.")
+    for rubric in read_rubrics(config):
+        if not rubric.text.strip():
+            option = f"rubrics.{rubric.name}" if config.rubrics else "rubric"
+            raise UserError(f"{slot}.{option} is empty: it is to say what a good answer is.")
     if config.cache:
         check_may_be_folder(config.cache_dir, f"{slot}.cache_dir")

@@ -11,16 +11,19 @@ from torch import Tensor, nn
 
 from alignbench import Annotator, Ranking
 from alignbench.functional import calibration_shares, ranking_to_pairs
+from alignbench_rewards.config import LearnedConfig
 
 
 @dataclass(frozen=True)
 class PairIndex:
-    """Pairs of rows: row `better[i]` is preferred to `worse[i]`, both of ranking `owner[i]`; `weight` sums to 1 in each."""
+    """Pairs of rows: row `better[i]` is preferred to `worse[i]`, both of ranking `owner[i]`; `weight` sums to 1 in each. `rated` is the
+    difference of their ratings, 0 in a ranking that brings none."""
 
     better: Tensor
     worse: Tensor
     owner: Tensor
     weight: Tensor
+    rated: Tensor
 
 
 def index_pairs(rankings: Sequence[Ranking]) -> PairIndex:
@@ -29,6 +32,7 @@ def index_pairs(rankings: Sequence[Ranking]) -> PairIndex:
     worse: list[int] = []
     owner: list[int] = []
     weight: list[float] = []
+    rated: list[float] = []
     first = 0
     for number, ranking in enumerate(rankings):
         size = len(ranking.ranks)
@@ -42,20 +46,23 @@ def index_pairs(rankings: Sequence[Ranking]) -> PairIndex:
         worse += [first + b for _, b in pairs]
         owner += [number] * len(pairs)
         weight += [1.0 / len(pairs) for _ in pairs]
+        rated += [ranking.scores[a] - ranking.scores[b] if ranking.scores else 0.0 for a, b in pairs]
         first += size
     return PairIndex(
         torch.tensor(better, dtype=torch.long),
         torch.tensor(worse, dtype=torch.long),
         torch.tensor(owner, dtype=torch.long),
         torch.tensor(weight),
+        torch.tensor(rated),
     )
 
 
-def bradley_terry(scores: Tensor, rankings: Sequence[Ranking]) -> Tensor:
-    """Sum over prompts of the mean over pairs of -log sigmoid(r_better - r_worse) (arXiv 2203.02155, equation 1)."""
+def bradley_terry(scores: Tensor, rankings: Sequence[Ranking], margin: float = 0.0) -> Tensor:
+    """Sum over prompts of the mean over pairs of -log sigmoid(r_better - r_worse - m) (arXiv 2203.02155, equation 1). m is `margin` times
+    the difference of the two ratings: the better by as much, the further apart (arXiv 2307.09288, equation 2)."""
     pairs = index_pairs(rankings)
-    margin = scores[pairs.better] - scores[pairs.worse]
-    return -(nn.functional.logsigmoid(margin) * pairs.weight.to(margin)).sum()
+    gap = scores[pairs.better] - scores[pairs.worse]
+    return -(nn.functional.logsigmoid(gap - margin * pairs.rated.to(gap)) * pairs.weight.to(gap)).sum()
 
 
 def plackett_luce(scores: Tensor, rankings: Sequence[Ranking]) -> Tensor:
@@ -75,7 +82,11 @@ def plackett_luce(scores: Tensor, rankings: Sequence[Ranking]) -> Tensor:
     return total
 
 
-LOSSES = {"bradley_terry": bradley_terry, "plackett_luce": plackett_luce}
+def loss_of(config: LearnedConfig, scores: Tensor, rankings: Sequence[Ranking]) -> Tensor:
+    """The loss that is chosen, summed over prompts."""
+    if config.loss == "plackett_luce":
+        return plackett_luce(scores, rankings)
+    return bradley_terry(scores, rankings, config.margin)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from alignbench import (
     Policy,
     Progress,
     Ranking,
+    RewardParts,
     RewardSource,
     Samples,
     Sampling,
@@ -66,16 +67,23 @@ class MixReward(FittableRewardSource):
         return {f"{name}/{what}": value for name, part in self._parts.items() for what, value in part.report().items()}
 
     def score(self, samples: Samples) -> Tensor:
+        return self.score_parts(samples).total()
+
+    def score_parts(self, samples: Samples) -> RewardParts:
         if self._config.standardise and not self._standard:
             self._standard = self._measured()
-        total = torch.zeros(len(samples), dtype=torch.float32, device=samples.finished.device)
+        values = []
         for name, part in self._parts.items():
             shift, scale = self._standard.get(name, (0.0, 1.0))
             scores = (part.score(samples) - shift) / scale
             if self._config.clip:
                 scores = scores.clamp(-self._config.clip, self._config.clip)
-            total += self._config.parts[name] * scores
-        return functional.require_finite("the mixed reward", total, hint="Check its parts and their weights.")
+            values.append(scores.float())
+        found = RewardParts(
+            tuple(self._parts), tuple(self._config.parts[name] for name in self._parts), torch.stack(values, 1)
+        )
+        functional.require_finite("the mixed reward", found.total(), hint="Check its parts and their weights.")
+        return found
 
     def _measured(self) -> dict[str, tuple[float, float]]:
         """Mean and deviation of each part on responses of the SFT model."""

@@ -16,10 +16,13 @@ from alignbench import (
     bounded,
     unknown_name,
 )
+from alignbench_trl.environment import python_of
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """Schedules by the names that transformers has for them."""
+ONLINE_LOSSES = ("sigmoid", "ipo")
 GRPO_LOSSES = ("dapo", "grpo", "bnpo", "dr_grpo")
+LEAST_WHITENED = 8
 SCALES = ("group", "batch", "none")
 MICRO = {
     "micro_batches_change_memory_alone": "TRL takes the mean of a micro-batch's own tokens or pairs, and then that of means"
@@ -126,25 +129,29 @@ class KTOConfig(TRLConfig, LabelConfig):
 
 
 @dataclass
-class GroupConfig(TRLConfig, RolloutConfig):
-    """What GRPO and RLOO have in common. TRL has no penalty for a response that was cut off: scores are taken as they are."""
+class SampledConfig(TRLConfig, RolloutConfig):
+    """What those that learn from scored samples have in common. Scores are taken as they are, of a response that was cut off too."""
 
     updates: int = 50
     """As in OptimizerConfig."""
     learning_rate: float = 3e-5
     """As in OptimizerConfig."""
-    samples_per_prompt: int = bounded(4, least=2, most=1e4)
-    """Responses in a group (TRL's num_generations); batch_size must be a multiple of it."""
+
+
+@dataclass
+class StepsConfig(SampledConfig):
+    """What GRPO, RLOO and PPO have in common: several clipped steps on each batch, and a price of KL."""
+
     micro_batch_size: int = 64
     """Responses per backward pass: the largest divisor of a step's responses that is not above it is taken."""
     kl_coef: float = bounded(0.1, least=0, most=1e4)
-    """Weight of the KL penalty (TRL's beta), reward units per nat."""
+    """Weight of the KL penalty (TRL's beta, PPO's kl_coef), reward units per nat."""
     epochs: int = bounded(1, least=1, most=1000)
-    """Passes over each batch of rollouts (TRL's num_iterations)."""
+    """Passes over each batch of rollouts (TRL's num_iterations, PPO's num_ppo_epochs)."""
     minibatches: int = bounded(1, least=1)
     """Optimizer steps per epoch; batch_size must be a multiple of it."""
     clip_ratio: float = bounded(0.2, above=0, most=1e6)
-    """Clipping of the probability ratio (TRL's epsilon)."""
+    """Clipping of the probability ratio (TRL's epsilon, PPO's cliprange)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,6 +160,14 @@ class GroupConfig(TRLConfig, RolloutConfig):
                 f"algo.batch_size={self.batch_size} is not a multiple of algo.minibatches={self.minibatches}: every "
                 "minibatch must have the same size."
             )
+
+
+@dataclass
+class GroupConfig(StepsConfig):
+    """What GRPO and RLOO have in common."""
+
+    samples_per_prompt: int = bounded(4, least=2, most=1e4)
+    """Responses in a group (TRL's num_generations); batch_size must be a multiple of it."""
 
 
 @dataclass
@@ -181,3 +196,80 @@ class GRPOConfig(GroupConfig):
 @dataclass
 class RLOOConfig(GroupConfig):
     """TRL's RLOOTrainer (arXiv 2402.14740), its KL in the reward of the response."""
+
+
+@dataclass
+class OnlineDPOConfig(SampledConfig):
+    """TRL's OnlineDPOTrainer (arXiv 2402.04792), from trl.experimental: the better of two samples is preferred for certain."""
+
+    declines: ClassVar[Mapping[str, str]] = {
+        "micro_batches_change_memory_alone": "TRL takes no notice of how many micro-batches a step has: its gradient is their sum"
+    }
+
+    batch_size: int = 64
+    """Responses per update, two to a prompt: half as many pairs."""
+    samples_per_prompt: int = bounded(2, least=2, most=2)
+    """Two, which TRL makes a pair."""
+    micro_batch_size: int = 32
+    """Pairs per backward pass, twice as many responses: the largest divisor of an update's pairs that is not above it is taken."""
+    beta: float = bounded(0.1, least=1e-6, most=1e4)
+    """Price of one nat of KL, in reward units per nat, as in DPO."""
+    loss: str = "sigmoid"
+    """sigmoid or ipo (TRL's loss_type)."""
+
+    @property
+    def rows_with_gradients(self) -> int:
+        """Both responses of each pair."""
+        return min(2 * self.micro_batch_size, self.batch_size)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in ONLINE_LOSSES:
+            raise unknown_name("algo.loss", self.loss, ONLINE_LOSSES)
+
+    def implicit_reward(self) -> ImplicitReward:
+        return ImplicitReward(beta=self.beta if self.loss == "sigmoid" else None)
+
+
+@dataclass
+class PPOConfig(StepsConfig):
+    """PPOTrainer of TRL 1.12 (arXiv 1909.08593, 2203.02155), the last there is, in an environment of its own."""
+
+    inert: ClassVar[Mapping[str, str]] = {"environment": "it says where TRL is"}
+    declines: ClassVar[Mapping[str, str]] = MICRO
+
+    environment: str = "~/.cache/alignbench/trl-1.12"
+    """Folder of a virtual environment with TRL 1.12; the error that says that it is missing says how to make it."""
+    epochs: int = 4
+    """Passes over each batch of rollouts (TRL's num_ppo_epochs)."""
+    max_grad_norm: float = 0.0
+    """0: TRL's PPO clips no gradient."""
+    clip_value: float = bounded(0.2, least=0)
+    """Clipping of the value update around the old value (TRL's cliprange_value), in reward units; 0: none."""
+    value_coef: float = bounded(0.1, least=0, most=1e4)
+    """Weight of the value loss (TRL's vf_coef), no unit. AdamW takes hardly any notice of a factor on the loss of a network of its own."""
+    gamma: float = bounded(1.0, above=0, most=1)
+    """Discount, as in PPO."""
+    gae_lambda: float = bounded(0.95, least=0, most=1)
+    """Lambda of generalised advantage estimation (TRL's lam)."""
+    whiten_rewards: bool = False
+    """Scale the per-token rewards of a batch to variance 1 (their mean stays)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_grad_norm:
+            raise UserError(f"algo.max_grad_norm={self.max_grad_norm:g}: TRL's PPO clips no gradient: leave it at 0.")
+        if self.whiten_rewards and self.batch_size // self.minibatches < LEAST_WHITENED:
+            raise UserError(
+                f"algo.whiten_rewards: TRL's PPO wants minibatches of {LEAST_WHITENED} responses or more, and algo.batch_size={self.batch_size} "
+                f"with algo.minibatches={self.minibatches} gives {self.batch_size // self.minibatches}."
+            )
+        if self.minibatches > 1 and self.micro_batch_size * self.minibatches < self.batch_size:
+            raise UserError(
+                f"algo.micro_batch_size={self.micro_batch_size} divides the minibatches of algo.minibatches={self.minibatches}, and TRL's PPO "
+                f"would then make one step an epoch: give {-(-self.batch_size // self.minibatches)} or more, or algo.minibatches=1."
+            )
+
+    def ready(self) -> None:
+        super().ready()
+        python_of(self.environment)

@@ -35,6 +35,8 @@ from trl import RLOOConfig as RLOOConfig
 from trl import RLOOTrainer as RLOOTrainer
 from trl.experimental.cpo import CPOConfig as CPOConfig
 from trl.experimental.cpo import CPOTrainer as CPOTrainer
+from trl.experimental.online_dpo import OnlineDPOConfig as OnlineDPOConfig
+from trl.experimental.online_dpo import OnlineDPOTrainer as OnlineDPOTrainer
 from trl.experimental.orpo import ORPOConfig as ORPOConfig
 from trl.experimental.orpo import ORPOTrainer as ORPOTrainer
 from trl.trainer import grpo_trainer as grpo_trainer

@@ -107,13 +107,19 @@ class Groups(TRLOptimizer):
 
     def _figures(self, batch: ScoredRollout) -> Mapping[str, float]:
         """KL in nats per response, of the responses as they were sampled."""
-        rollout = batch.rollout
-        sequences, ref = rollout.samples.sequences, self._trainer.ref_logprobs
-        if ref is None:  # kl_coef=0: TRL has none
-            with torch.no_grad():
-                ref = self._policy.logprobs(sequences, role=REFERENCE, temperature=rollout.temperature).logprobs
-        kl = functional.sequence_kl(rollout.logprobs, ref, sequences.response_mask)
-        return {"kl": float(kl.mean()), "eos_rate": float(rollout.samples.finished.float().mean())}
+        return sampled_figures(self._policy, batch, self._trainer.ref_logprobs)
+
+
+def sampled_figures(policy: Policy, batch: ScoredRollout, ref: Tensor | None) -> dict[str, float]:
+    """Of responses as they were sampled: KL in nats per response, and the share that ended by itself. `ref` [B, R]: the reference's
+    log-probabilities; None where they are not known yet."""
+    rollout = batch.rollout
+    sequences = rollout.samples.sequences
+    if ref is None:
+        with torch.no_grad():
+            ref = policy.logprobs(sequences, role=REFERENCE, temperature=rollout.temperature).logprobs
+    kl = functional.sequence_kl(rollout.logprobs, ref, sequences.response_mask)
+    return {"kl": float(kl.mean()), "eos_rate": float(rollout.samples.finished.float().mean())}
 
 
 def _reward(trainer: list[Sampled], **_: Any) -> list[float]:

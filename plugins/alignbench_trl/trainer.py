@@ -94,28 +94,35 @@ def arguments(kind: Any, config: TRLConfig, model: Any, plan: Plan, *, folder: s
     made = kind(
         output_dir=folder,
         max_steps=plan.updates * plan.each,
-        per_device_train_batch_size=plan.rows,
-        gradient_accumulation_steps=plan.pieces,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=SCHEDULES[config.lr_schedule],
         warmup_steps=config.warmup_updates * plan.each,
-        weight_decay=config.weight_decay,
-        adam_epsilon=config.adam_eps,
         max_grad_norm=config.max_grad_norm,
-        bf16=model.dtype is torch.bfloat16,
         disable_dropout=True,
-        gradient_checkpointing=False,
         remove_unused_columns=False,
-        seed=seed % 2**32,
-        use_cpu=model.device.type == "cpu",
-        logging_steps=1,
-        disable_tqdm=True,
-        report_to="none",
-        save_strategy="no",
+        **common(config, model, plan, seed),
         **own,
     )
     made._n_gpu = min(made.n_gpu, 1)  # this process's own: transformers would copy the model to all that it sees
     return made
+
+
+def common(config: TRLConfig, model: Any, plan: Plan, seed: int) -> dict[str, Any]:
+    """Arguments that a trainer of any version has."""
+    return {
+        "per_device_train_batch_size": plan.rows,
+        "gradient_accumulation_steps": plan.pieces,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": SCHEDULES[config.lr_schedule],
+        "weight_decay": config.weight_decay,
+        "adam_epsilon": config.adam_eps,
+        "bf16": model.dtype is torch.bfloat16,
+        "gradient_checkpointing": False,
+        "seed": seed % 2**32,
+        "use_cpu": model.device.type == "cpu",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "no",
+    }
 
 
 def lent(policy: Policy, role: str) -> Any:

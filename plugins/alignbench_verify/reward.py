@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from alignbench import DataSource, Policy, RewardSource, Samples, Seeds
+from alignbench import DataSource, Policy, RewardParts, RewardSource, Samples, Seeds
 from alignbench_verify.config import VerifyConfig
 from alignbench_verify.verifier import Answer, Verifier
 
@@ -35,7 +35,12 @@ class VerifyReward(RewardSource):
         return self._verifier.report()
 
     def score(self, samples: Samples) -> Tensor:
+        return self.score_parts(samples).total()
+
+    def score_parts(self, samples: Samples) -> RewardParts:
+        """One part for each check; 0 also where a row holds nothing for it."""
         rows = zip(samples.prompts, samples.texts, samples.finished.tolist(), strict=True)
         passed = self._verifier.passed([Answer(*row) for row in rows])
-        scores = [sum(self._weights[name] for name, right in checks.items() if right) for checks in passed]
-        return torch.tensor(scores, dtype=torch.float32, device=samples.finished.device)
+        values = [[float(checks.get(name, False)) for name in self._weights] for checks in passed]
+        found = torch.tensor(values, dtype=torch.float32, device=samples.finished.device)
+        return RewardParts(tuple(self._weights), tuple(self._weights.values()), found.reshape(len(samples), -1))

@@ -41,6 +41,7 @@ from alignbench import (
 )
 from alignbench.commands.cli import run_command
 from tests import tiny
+from tests.core import added
 
 # Every stage of a run, in about two seconds. Nothing is asserted about what it learns.
 SMALL = (
@@ -201,6 +202,16 @@ class Plugin:
     @hookimpl
     def register_data(self, register: Register) -> None:
         register("people", PeopleConfig, "tests.core.harness:People")
+
+    @hookimpl
+    def register_stages(self, register: Register) -> None:
+        register("early", added.EarlyConfig, "tests.core.added:Look")
+        register("middle", added.MiddleConfig, "tests.core.added:Look")
+        register("late", added.LateConfig, "tests.core.added:Look")
+
+    @hookimpl
+    def register_formats(self, register: Register) -> None:
+        register("dashes", added.DashesConfig, "tests.core.added:Dashes")
 
     @hookimpl
     def run_started(self, event: RunStarted) -> None:

@@ -32,6 +32,8 @@ KEYS = {
     Kind.OPTIMIZER: "algo.optimizer={} (algo.optimizer_options)",
     Kind.SAMPLER: "model.sampler={} (model.sampler_options)",
     Kind.SCHEDULE: "algo.lr_schedule={} (algo.lr_schedule_options)",
+    Kind.STAGE: "stages=[{0}] (stage_options.{0})",
+    Kind.FORMAT: "data.format={} (data.format_options)",
 }
 """Where the options of a kind stand, where that is not its own name."""
 

@@ -54,7 +54,12 @@ def test_every_group_has_a_default(default: RunConfig) -> None:
     assert (default.seed, default.device, default.results_dir) == (0, "auto", "results/runs")
 
 
-INSIDE = {Kind.OPTIMIZER: "algo.optimizer", Kind.SCHEDULE: "algo.lr_schedule", Kind.SAMPLER: "model.sampler"}
+INSIDE = {
+    Kind.OPTIMIZER: "algo.optimizer",
+    Kind.SCHEDULE: "algo.lr_schedule",
+    Kind.SAMPLER: "model.sampler",
+    Kind.FORMAT: "data.format",
+}
 """Kinds that another component's options name."""
 
 
@@ -62,9 +67,12 @@ INSIDE = {Kind.OPTIMIZER: "algo.optimizer", Kind.SCHEDULE: "algo.lr_schedule", K
 def test_every_component_can_be_chosen(component: Component) -> None:
     if component.kind is Kind.EVALUATION:
         (found,) = load_config([f"eval.families=[{component.name}]"]).evaluations
+    elif component.kind is Kind.STAGE:
+        (found,) = typed(*composed([f"stages=[{component.name}]"])).stages
     elif component.kind in INSIDE:
         slot, _, option = INSIDE[component.kind].partition(".")
-        holder = getattr(typed(*composed([f"{slot}.{option}={component.name}"])), slot).config
+        of = ["data=preferences"] if slot == "data" else []
+        holder = getattr(typed(*composed([*of, f"{slot}.{option}={component.name}"])), slot).config
         (found,) = [used for used in holder.uses() if used.component.kind is component.kind]
     else:
         slot = next(slot for slot, kind in SLOTS.items() if kind is component.kind)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from alignbench import (
+    AlignbenchError,
     Annotator,
     Demonstration,
     NonFiniteError,
@@ -19,6 +23,7 @@ from alignbench import (
     PreferencePair,
     Prompt,
     Ranking,
+    RewardParts,
     RewardSource,
     RolloutConfig,
     Samples,
@@ -29,7 +34,6 @@ from alignbench import (
 from alignbench.app.config import RankingsSettings
 from alignbench.pipeline.data import set_aside
 from alignbench.pipeline.experience import (
-    checked_scores,
     collect_rankings,
     demonstration_batches,
     fitting,
@@ -40,6 +44,8 @@ from alignbench.pipeline.experience import (
     rollout_batches,
 )
 from alignbench.pipeline.stages import Rankings, gather_rankings
+from alignbench.pipeline.training import part_means
+from alignbench.scoring import checked_scores, scored
 from tests import tiny
 
 SEEDS = Seeds(0).child("test")
@@ -80,9 +86,11 @@ class Recorded(Annotator):
         return self.rankings
 
 
-def rollouts(policy: tiny.HFPolicy, *, updates: int = 3, seeds: Seeds = SEEDS, **options: object):
+def rollouts(
+    policy: tiny.HFPolicy, *, reward: RewardSource = LENGTH, updates: int = 3, seeds: Seeds = SEEDS, **options: object
+):
     config = RolloutConfig(**{"batch_size": 4, **options})
-    return rollout_batches(policy, LENGTH, tiny.PROMPTS, config, updates=updates, seeds=seeds)
+    return rollout_batches(policy, reward, tiny.PROMPTS, config, updates=updates, seeds=seeds)
 
 
 # How many
@@ -217,6 +225,51 @@ def test_scores_that_are_not_finite_are_refused(value: str) -> None:
     samples = tiny.scratch().generate(tiny.PROMPTS, Sampling(), rng=torch.Generator()).samples
     with pytest.raises(NonFiniteError, match=r"the reward .*1 of 6"):
         checked_scores(Scores(lambda s: torch.tensor([float(value)] + [0.0] * (len(s) - 1))), samples)
+
+
+class Sums(Scores):
+    """Its score is a sum of parts; asked for the sum itself it would do its work twice."""
+
+    def __init__(self, parts: Callable[[Samples], RewardParts]) -> None:
+        super().__init__(lambda samples: pytest.fail("asked for its scores beside their parts"))
+        self.parts = parts
+
+    def score_parts(self, samples: Samples) -> RewardParts:
+        return self.parts(samples)
+
+
+def two(samples: Samples) -> RewardParts:
+    rows = torch.arange(len(samples), dtype=torch.float64, requires_grad=True)
+    return RewardParts(("row", "one"), (2.0, -0.5), torch.stack([rows, torch.ones_like(rows)], 1))
+
+
+def test_parts_of_a_score_come_with_the_rollout_and_add_up_to_it() -> None:
+    (batch,) = rollouts(tiny.scratch(), reward=Sums(two), updates=1, batch_size=6)
+    assert batch.parts is not None
+    assert (batch.parts.values.dtype, batch.parts.values.requires_grad) == (torch.float32, False)
+    assert batch.scores.tolist() == [2 * row - 0.5 for row in range(6)]
+    assert part_means(batch) == {"reward/row": 2.5, "reward/one": 1.0}
+    chosen = batch.parts.select(torch.tensor([4, 1]))
+    assert chosen.total().tolist() == [7.5, 1.5]
+    (plain,) = rollouts(tiny.scratch(), updates=1, batch_size=6)
+    assert plain.parts is None and part_means(plain) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"names": ("row", "row")}, "2 weights for the parts row, row"),
+        ({"names": (), "weights": ()}, r"0 weights for the parts \(none\)"),
+        ({"weights": (1.0,)}, "1 weights for the parts row, one"),
+        ({"values": torch.zeros(6, 3)}, r"shape \(6, 3\) for 6 responses and 2 parts"),
+        ({"values": torch.zeros(2, 6)}, r"shape \(2, 6\) for 6 responses and 2 parts"),
+        ({"values": torch.full((6, 2), math.nan)}, r"a part of the reward .*12 of 12"),
+    ],
+)
+def test_parts_that_are_not_parts_are_refused(change: dict[str, Any], told: str) -> None:
+    rollout = tiny.scratch().generate(tiny.PROMPTS, Sampling(), rng=torch.Generator())
+    with pytest.raises(AlignbenchError, match=told):
+        scored(Sums(lambda samples: dataclasses.replace(two(samples), **change)), rollout)
 
 
 # Preferences

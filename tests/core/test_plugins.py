@@ -151,6 +151,36 @@ def test_hook_register_samplers(install: Install) -> None:
     registers(install, "register_samplers", Kind.SAMPLER)
 
 
+STAGE = "place: ClassVar[StagePlace] = StagePlace.AFTER_REWARD\n    strength: float = 1.0"
+"""What a stage declares, in the place of a plain option."""
+
+
+def stage(declared: str) -> str:
+    body = source("register('thing', Config, 'pack.age:Thing')", "register_stages")
+    return body.replace("strength: float = 1.0", declared).replace("Consumes,", "Consumes, StagePlace,")
+
+
+def test_hook_register_stages(install: Install) -> None:
+    (component,) = plugins.load(install("fake-dist", stage(STAGE))).components.values()
+    assert (component.kind, component.name, component.kind.hook) == (Kind.STAGE, "thing", "register_stages")
+
+
+@pytest.mark.parametrize(
+    ("declared", "word"),
+    [
+        ("strength: float = 1.0", "declare `place`"),
+        (STAGE.replace("StagePlace.AFTER_REWARD", "'after_reward'"), "declare `place`"),
+        (f"needs = ('rankins',)\n    {STAGE}", "Did you mean 'rankings'?"),
+    ],
+)
+def test_stage_that_is_badly_declared(install: Install, declared: str, word: str) -> None:
+    refused(install("sloppy-dist", stage(declared)), word, "sloppy-dist", "ALIGNBENCH_BLOCK=fake")
+
+
+def test_hook_register_formats(install: Install) -> None:
+    registers(install, "register_formats", Kind.FORMAT)
+
+
 def adds(install: Install, hook: str, place: Place) -> None:
     body = source("register('word-count', 'Counts words.', 'json:loads')", hook)
     registry = plugins.load(install("fake-dist", body, version="2.5"))

@@ -20,6 +20,7 @@ from alignbench import (
     PolicyOptimizer,
     PreferenceBatch,
     Seeds,
+    UserError,
     functional,
 )
 from alignbench.pipeline.experience import Batch, reference_logprobs
@@ -84,6 +85,11 @@ class Trial:
         self.policy = tiny.adapters() if adapters else tiny.scratch()
         self.policy.freeze_reference()
         self.config = small(component, **changes)
+        if hasattr(self.config, "environment"):  # it trains in one of its own, which is not everywhere
+            try:
+                self.config.ready()
+            except UserError as missing:
+                pytest.skip(str(missing))
         self.optimizer: PolicyOptimizer[Any] = component.load()(
             self.config, policy=self.policy, updates=4, seeds=Seeds(seed)
         )

@@ -47,7 +47,9 @@ def test_the_notebook_is_the_tutorial() -> None:
 
 def test_the_notebook_is_a_valid_one() -> None:
     nbformat = pytest.importorskip("nbformat")
-    nbformat.validate(nbformat.reads(read("docs/tutorial.ipynb"), as_version=4))
+    book = nbformat.reads(read("docs/tutorial.ipynb"), as_version=4)
+    nbformat.validate(book)
+    assert all(cell.source.strip() for cell in book.cells), "a picture alone leaves nothing to say"
 
 
 def test_the_container_has_all_that_is_built_from() -> None:

@@ -25,8 +25,8 @@ def cells(text: str) -> Iterator[tuple[str, str]]:
             commands = [line.strip() for line in part.splitlines()]
             if i % 2:
                 yield "code", "\n".join(f"!{command}" for command in commands)
-            elif part.strip():
-                yield "markdown", prose(part)
+            elif text := prose(part):
+                yield "markdown", text
 
 
 def prose(text: str) -> str:

@@ -6,6 +6,7 @@ Alone (without torchrun) it does the same in one process. What came out is writt
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from alignbench import DemonstrationBatch, Sampling, Seeds, distributed, functional
+from alignbench import DemonstrationBatch, RewardSource, Samples, Sampling, Seeds, UserError, distributed, functional
 from alignbench.optimizer_config import LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.pipeline.experience import labels_of_pairs, pair_data, rollout_batches
 from alignbench.pipeline.training import tokens
@@ -40,18 +41,20 @@ def algorithms() -> list[Component]:
 def configured(component: Component) -> OptimizerConfig:
     known = set(component.config.__dataclass_fields__)
     sizes = {name: value for name, value in SIZES.items() if name in known}
-    more = {"samples_per_prompt": 4} if component.config().__dict__.get("samples_per_prompt", 1) > 1 else {}
-    return component.config(**{**sizes, **more})
+    if component.config().__dict__.get("samples_per_prompt", 1) > 1:
+        with contextlib.suppress(UserError):  # of an algorithm that makes pairs of two
+            return component.config(**sizes, samples_per_prompt=4)
+    return component.config(**sizes)
 
 
-class Length:
-    def score(self, samples):  # type: ignore[no-untyped-def]
+class Length(RewardSource):
+    def score(self, samples: Samples) -> Tensor:
         return samples.sequences.response_mask.sum(1).float() + samples.sequences.response_ids[:, 0].float() / 10
 
 
 def batches(policy: tiny.HFPolicy, config: OptimizerConfig) -> Iterator[object]:
     if isinstance(config, RolloutConfig):
-        yield from rollout_batches(policy, Length(), tiny.PROMPTS, config, updates=2, seeds=Seeds(3))  # type: ignore[arg-type]
+        yield from rollout_batches(policy, Length(), tiny.PROMPTS, config, updates=2, seeds=Seeds(3))
     elif isinstance(config, PreferenceConfig | LabelConfig):
         words = [("a b", "c"), ("b", "d d d"), ("e f", "a a"), ("f", "b c d")]
         pairs = [PreferencePair(p, *pair, probability=0.8) for p in tiny.PROMPTS for pair in words][

@@ -1,42 +1,26 @@
-"""Every command that a page shows is one that this code takes. Those that need nothing but this machine are run, at the smallest size, by
-`python -m pytest -m slow tests/docs`; all others are composed: options by the command's own parser, overrides by Hydra."""
+"""Every command that a page shows is one that this code takes: options are held to the command's own parser, overrides to Hydra. What needs
+nothing but this machine is run too, by test_run.py."""
 
 from __future__ import annotations
 
 import ast
 import functools
-import glob
 import importlib.util
-import json
 import re
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
 
-from alignbench import plugins
 from alignbench.app.compose import composed, conf_dir
-from alignbench.commands.cli import run_command
-from tests.core.harness import SMALL
 from tests.docs import commands_page
 from tests.docs.commands import BLANK, ROOT, Shown, shown
+from tests.docs.example import with_example
 
 SHOWN = shown()
-EXAMPLE = ROOT / "tests" / "third_party" / "alignbench_example"
-SMALLER = (
-    "algo.updates=2",
-    "algo.passes=0",
-    "reward.passes=1",
-    "algo.epochs=1",
-    "eval=quick",
-    "eval.questions=12",
-    "eval.frontier_prompts=4",
-)
 SETTINGS = ("data", "evaluate", "evaluate-reward", "plan", "rank", "tutorial")
 """Commands that take settings of a run."""
 FILLED = {"RUN": "run", "MODEL": "model", "[RESULTS]": "results/runs"}
@@ -45,15 +29,8 @@ FILLED = {"RUN": "run", "MODEL": "model", "[RESULTS]": "results/runs"}
 
 @pytest.fixture(autouse=True, scope="module")
 def example() -> Iterator[None]:
-    """The plugin that docs/plugins.md writes, as if it were installed."""
-    point = EntryPoint("example", "alignbench_example", "alignbench")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXAMPLE))
-        if not any(one.name == "example" for one in entry_points(group="alignbench")):
-            patch.setattr(plugins, "entry_points", lambda group: [*entry_points(group=group), point])
-        plugins.registry.cache_clear()
+    with with_example():
         yield
-        plugins.registry.cache_clear()
 
 
 def overrides_of(arguments: tuple[str, ...]) -> list[str]:
@@ -232,81 +209,3 @@ def test_the_page_of_commands_is_the_commands_own() -> None:
     assert commands_page.PAGE.read_text(encoding="utf-8") == commands_page.written(), (
         "docs/reference/commands.md is behind: python tests/docs/commands_page.py"
     )
-
-
-# What needs nothing but this machine, by page: a page's later commands look at what its earlier ones have made.
-HERE = [one for one in OURS if not one.blank and not needs(one)]
-STAYS = ("page", "rank", "check", "tutorial", "evaluate")
-"""Commands that serve for ever, want people, or are run whole by tests of their own."""
-UNUSED = ("hydra/", "torchrun")
-
-
-def trains(arguments: tuple[str, ...]) -> bool:
-    return not arguments or arguments[0] not in commands_page.commands()
-
-
-def can_run(one: Shown) -> bool:
-    arguments = one.alignbench or ()
-    words = " ".join(one.words)
-    mine = re.search(
-        r"instruction-data|data\.path|model\.path|annotator\.path|config-dir|reward\.target|comparisons|keyword|seed=\$s|\[RESULTS\]",
-        words,
-    )
-    return not (
-        mine
-        or any(word in words for word in UNUSED)
-        or (arguments and arguments[0] in STAYS)
-        or arguments == ("resume",)
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", sorted({one.page for one in HERE if can_run(one)}), ids=lambda page: page.name)
-def test_a_page_s_commands_run(
-    page: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    if "slow" not in (request.config.option.markexpr or ""):
-        pytest.skip("takes minutes: python -m pytest -m slow tests/docs")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pairs.jsonl").write_text(
-        "".join(
-            json.dumps({"prompt": f"What is {i} + 1?", "chosen": str(i + 1), "rejected": "I do not know."}) + "\n"
-            for i in range(40)
-        )
-    )
-    ran = 0
-    for one in HERE:
-        if one.page != page or not can_run(one):
-            continue
-        arguments = one.alignbench or ()
-        if trains(arguments):
-            arguments = tuple("seed=0" if word.startswith("seed=") else word for word in arguments)
-            arguments = tuple(word.replace(",best_of_n", "") for word in arguments)  # which has no updates to cut down
-            arguments += smallest(arguments)
-        else:
-            arguments = tuple(name for word in arguments for name in (sorted(glob.glob(word)) or [word]))
-        if arguments[:1] == ("compare",) and not ran:
-            continue  # of runs that the reader has
-        assert run_command(list(arguments)) == 0, f"{one}\n{capsys.readouterr().err}"
-        ran += trains(one.alignbench or ())
-
-
-def smallest(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """Settings that make a run take seconds, of those that every combination of the command has."""
-    configs = [composed(overrides)[0] for overrides in of_a_run(arguments)]
-    given = {word.split("=")[0] for word in arguments}
-    small = [word for word in (*SMALL, *SMALLER) if word.split("=")[0] not in given]
-    return tuple(word for word in small if all(has(config, word.split("=")[0]) for config in configs))
-
-
-def has(config: DictConfig, key: str) -> bool:
-    node: object = config
-    for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in node:
-            return False
-        node = node[part]
-    return True

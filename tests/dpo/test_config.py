@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 from alignbench_dpo.config import DPOConfig, IPOConfig, KTOConfig, OnlineDPOConfig, ORPOConfig, SimPOConfig
+from alignbench_dpo.config_further import AOTConfig, IterativeDPOConfig, TDPOConfig
 
 from alignbench import PreferenceConfig, UserError
 
-OFFLINE = (DPOConfig, IPOConfig, KTOConfig, ORPOConfig, SimPOConfig)
+OFFLINE = (DPOConfig, IPOConfig, KTOConfig, ORPOConfig, SimPOConfig, AOTConfig, TDPOConfig)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,13 @@ OFFLINE = (DPOConfig, IPOConfig, KTOConfig, ORPOConfig, SimPOConfig)
         (lambda: OnlineDPOConfig(labels="soft", loss="hinge"), "algo.labels=soft"),
         (lambda: OnlineDPOConfig(labels="soft", label_smoothing=0.1), "algo.labels=soft"),
         (lambda: OnlineDPOConfig(missing_eos="subtrac"), "Did you mean 'subtract'"),
+        (lambda: AOTConfig(form="pair"), "Did you mean 'paired'"),
+        (lambda: AOTConfig(loss="robust"), "algo.loss"),
+        (lambda: TDPOConfig(variant="tdpo"), "algo.variant"),
+        (lambda: IterativeDPOConfig(labels="soft"), "algo.ranked_by=reward"),
+        (lambda: IterativeDPOConfig(ranked_by="rewards"), "Did you mean 'reward'"),
+        (lambda: IterativeDPOConfig(reference="rounds"), "Did you mean 'round'"),
+        (lambda: IterativeDPOConfig(pairs="every"), "algo.pairs"),
     ],
 )
 def test_refused(make: Callable[[], object], says: str) -> None:
@@ -49,6 +57,7 @@ def test_refused(make: Callable[[], object], says: str) -> None:
         lambda: KTOConfig(undesirable_weight=0.0),
         lambda: OnlineDPOConfig(loss="ipo", labels="soft"),
         lambda: OnlineDPOConfig(samples_per_prompt=4),
+        lambda: IterativeDPOConfig(ranked_by="reward", labels="soft"),
     ],
 )
 def test_accepted(make: Callable[[], object]) -> None:

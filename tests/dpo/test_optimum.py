@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from alignbench_dpo import losses
+from alignbench_dpo.aot import AOT
 from alignbench_dpo.bco import BCO
 from alignbench_dpo.config import (
     APOConfig,
@@ -26,9 +27,12 @@ from alignbench_dpo.config import (
     SPPOConfig,
     WPOConfig,
 )
+from alignbench_dpo.config_further import AOTConfig, IterativeDPOConfig, TDPOConfig
+from alignbench_dpo.iterative import IterativeDPO
 from alignbench_dpo.kto import KTO
 from alignbench_dpo.offline import CPO, DPO, IPO, ORPO, SimPO
 from alignbench_dpo.online import OnlineDPO
+from alignbench_dpo.tdpo import TDPO
 from alignbench_dpo.weighed import APO, EXO, SPPO, WPO, LengthNormalisedDPO
 from torch import Tensor
 
@@ -221,6 +225,16 @@ def test_robust_loss_undoes_flipped_labels() -> None:
         (SPPO, SPPOConfig(pairs="best_worst")),
         (WPO, WPOConfig(pairs="best_worst")),
         (LengthNormalisedDPO, LengthNormalisedDPOConfig(pairs="best_worst")),
+        (AOT, AOTConfig()),
+        (AOT, AOTConfig(form="unpaired")),
+        (TDPO, TDPOConfig()),
+        (TDPO, TDPOConfig(variant="tdpo1", pairs="best_worst")),
+        (IterativeDPO, IterativeDPOConfig()),
+        (IterativeDPO, IterativeDPOConfig(pairs="all", reference="round")),
+        (IterativeDPO, IterativeDPOConfig(pairs="all", label_smoothing=0.1)),
+        (IterativeDPO, IterativeDPOConfig(pairs="all", loss="ipo")),
+        (IterativeDPO, IterativeDPOConfig(pairs="all", temperature=0.5)),
+        (IterativeDPO, IterativeDPOConfig(pairs="all", ranked_by="reward")),
     ],
 )
 def test_no_optimum_is_claimed_where_theory_gives_none(algorithm: type[PolicyOptimizer[Any]], config: object) -> None:

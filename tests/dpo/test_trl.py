@@ -11,11 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from alignbench_dpo import losses
+from alignbench_dpo.aot import of_equal_rank, sides_of_equal_rank
 from torch import Tensor
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.kto_trainer import KTOTrainer
+
+from alignbench import PreferenceBatch, Sequences
 
 PAIRS, TOKENS, VOCABULARY = 5, 4, 7
 LENGTHS = torch.tensor([4, 1, 3, 2, 4, 2, 4, 1, 3, 4])  # chosen, then rejected
@@ -132,6 +135,29 @@ def test_what_weighs_the_two_sides(loss: str) -> None:
         return OURS[loss](*((logprobs * MASK).sum(1) - reference()).chunk(2)).mean()
 
     same(ours, lambda x: trl_dpo(x * MASK, loss, 0.1), token_logprobs)
+
+
+def aot(logprobs: Tensor, form: str) -> Tensor:
+    """The pairs that are made of the batch, as the update makes them; TRL's `aot` is the paired form."""
+    won, lost = (logprobs * MASK).sum(1).chunk(2)
+    ref = reference().chunk(2)
+    empty = torch.zeros(PAIRS, 1, dtype=torch.long)
+    shown = Sequences(empty, empty, torch.arange(PAIRS)[:, None], torch.ones_like(empty))
+    batch = PreferenceBatch(shown, shown, None, *ref)
+    with torch.no_grad():
+        if form == "paired":
+            made = of_equal_rank(batch, won - lost)
+        else:
+            made = sides_of_equal_rank(batch, won - ref[0], lost - ref[1])
+    assert made.ref_chosen is not None and made.ref_rejected is not None
+    rows = [side.response_ids.squeeze(1) for side in (made.chosen, made.rejected)]
+    gap = (won[rows[0]] - made.ref_chosen) - (lost[rows[1]] - made.ref_rejected)
+    return losses.dpo_loss(gap, BETA, loss="sigmoid").mean()
+
+
+@pytest.mark.parametrize(("form", "theirs"), [("paired", "aot"), ("unpaired", "aot_unpaired")])
+def test_aot(form: str, theirs: str) -> None:
+    same(lambda x: aot(x, form), lambda x: trl_dpo(x * MASK, theirs), token_logprobs)
 
 
 def test_cpo() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from alignbench_dpo.aot import AOT
 from alignbench_dpo.bco import BCO
 from alignbench_dpo.config import (
     APOConfig,
@@ -25,10 +26,12 @@ from alignbench_dpo.config import (
     SPPOConfig,
     WPOConfig,
 )
+from alignbench_dpo.config_further import AOTConfig, TDPOConfig
 from alignbench_dpo.kto import KTO, mismatch
 from alignbench_dpo.losses import kto_loss, log_odds, orpo_loss
 from alignbench_dpo.offline import CPO, DPO, IPO, ORPO, SimPO
 from alignbench_dpo.online import OnlineDPO, best_and_worst
+from alignbench_dpo.tdpo import TDPO
 from alignbench_dpo.weighed import APO, EXO, SPPO, WPO, LengthNormalisedDPO
 from alignbench_hf.policy import HFPolicy
 from torch import Tensor
@@ -62,6 +65,8 @@ KINDS = {
     "sppo": (SPPO, SPPOConfig),
     "ln_dpo": (LengthNormalisedDPO, LengthNormalisedDPOConfig),
     "wpo": (WPO, WPOConfig),
+    "aot": (AOT, AOTConfig),
+    "tdpo": (TDPO, TDPOConfig),
 }
 WORDS = ("a b c", "h", "c h c d", "b", "g", "a h e")
 every_kind = pytest.mark.parametrize("kind", KINDS)

@@ -60,7 +60,9 @@ NONSENSE: dict[str, str] = {
         algo.value_learning_rate=-1 algo.value_learning_rate=nan algo.value_learning_rate=1e300
         algo.value_coef=-1 algo.value_coef=nan algo.value_coef=inf algo.value_init=nope
         algo.gamma=1.5 algo.gamma=-0.1 algo.gamma=nan algo.gae_lambda=1.5 algo.gae_lambda=-1 algo.gae_lambda=nan
-        algo.whiten_rewards=perhaps algo.missing_eos=nope algo.missing_eos_penalty=nan algo.missing_eos_penalty=-1 algo.missing_eos_penalty=inf
+        algo.value_warmup=-1 algo.value_warmup=50 algo.value_warmup=1e300 algo.gae_lambda_value=1.5 algo.gae_lambda_value=nan
+        algo.length_adaptive_lambda=-1 algo.length_adaptive_lambda=nan algo.kl_in=nope algo.kl_estimator=k1
+        algo.kl_in=loss+algo.whiten_rewards=true algo.whiten_rewards=perhaps algo.missing_eos=nope algo.missing_eos_penalty=nan algo.missing_eos_penalty=-1 algo.missing_eos_penalty=inf
         sft.passes=-1 sft.passes=nan sft.passes=inf sft.passes=1e300 sft.updates=-1 sft.passes=0+sft.updates=0 sft.learning_rate=nan
         sft.learning_rate=-1 sft.batch_size=0 sft.lr_schedule=sine sft.warmup_updates=-1 pretrain.updates=-1 pretrain.learning_rate=1e300
         pretrain.batch_size=-1 pretrain.micro_batch_size=0
@@ -71,6 +73,7 @@ NONSENSE: dict[str, str] = {
         algo.kl_estimator=k9 algo.kl_estimator=k1 algo.length_normalisation=nope algo.missing_eos_penalty=nan
         """,
     "algo=dapo": "algo.clip_ratio_high=0 algo.overlong_buffer=0 algo.overlong_buffer=1.5 algo.overlong_penalty=-1 algo.leave_out_flat=perhaps",
+    "algo=gdpo": "algo.scale_by_batch=perhaps algo.std_eps=0 algo.missing_eos=nope algo.missing_eos_penalty=-1 algo.kl_estimator=k1",
     "algo=gspo": "algo.clip_ratio_high=nan algo.kl_estimator=k1",
     "algo=cispo": "algo.ratio_limit=0 algo.ratio_limit=nan",
     "algo=sapo": "algo.gate_positive=0 algo.gate_negative=-1 algo.gate_negative=inf",
@@ -152,6 +155,8 @@ NONSENSE: dict[str, str] = {
     "reward=learned": """
         reward.passes=0 reward.passes=-1 reward.passes=nan reward.updates=-1 reward.batch_size=0 reward.micro_batch_size=0
         reward.learning_rate=nan reward.learning_rate=-1 reward.loss=nope reward.normalise=perhaps reward.adam_eps=-1
+        reward.margin=-1 reward.margin=nan reward.margin=1+reward.loss=plackett_luce reward.members=0 reward.members=1.5
+        reward.ensemble=nope reward.uncertainty=-1 reward.uncertainty=inf
         """,
     "reward=length": "reward.scale=nan reward.scale=inf reward.scale=1e300 reward.scale=0 reward.scale=abc",
     "reward=function": "reward.target='' reward.target=nocolon reward.target=:f reward.target=math: reward.target=no_such_module_x:f",
@@ -166,7 +171,8 @@ NONSENSE: dict[str, str] = {
         reward.rubric='' reward.rubric={absent}.md reward.max_tokens=0 reward.max_tokens=-1 reward.timeout=0 reward.timeout=-1
         reward.timeout=nan reward.retries=-1 reward.reasks=-1 reward.backoff=-1 reward.backoff=nan reward.max_backoff=-1
         reward.concurrency=0 reward.concurrency=-4 reward.cache_dir=/dev/null/x reward.price_in=-1 reward.price_in=nan
-        reward.price_out=-1 reward.price_out=inf reward.extra=3
+        reward.price_out=-1 reward.price_out=inf reward.extra=3 reward.rubrics=3 reward.rubrics={a:''} reward.rubrics={a:{absent}.md}
+        reward.weights={a:1} reward.rubrics={a:x}+reward.weights={a:0} reward.rubrics={a:x}+reward.weights={b:1}
         """,
     "reward=mix": "reward.parts={} reward.parts.length=0 reward.clip=-1",
     "reward=mix reward.parts.length=1": """

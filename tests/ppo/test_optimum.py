@@ -96,10 +96,14 @@ def test_ppo_reaches_the_exact_optimum(seed: int = 0) -> None:
         ({"kl_target": 6.0}, False),
         ({"kl_coef": 0.0}, False),
         ({"temperature": 0.5}, False),
+        ({"kl_in": "loss"}, True),
+        ({"kl_in": "loss", "kl_estimator": "k3"}, False),
+        ({"kl_estimator": "k3"}, True),
+        ({"value_warmup": 5, "gae_lambda_value": 1.0, "length_adaptive_lambda": 0.05}, True),
     ],
 )
 @pytest.mark.parametrize("rule", ["keep", "subtract", "replace"])
-def test_its_optimum_is_that_of_the_penalised_reward(changes: dict[str, float], known: bool, rule: str) -> None:
+def test_its_optimum_is_that_of_the_penalised_reward(changes: dict[str, object], known: bool, rule: str) -> None:
     generator = torch.Generator().manual_seed(0)
     reference = torch.softmax(torch.randn(2, len(RESPONSES), generator=generator, dtype=torch.float64), 1)
     rewards = torch.randn(reference.shape, generator=generator, dtype=torch.float64)

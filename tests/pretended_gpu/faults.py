@@ -126,7 +126,7 @@ FAULTS = (
     ),
     Fault("numpy", "alignbench_hf.policy.HFPolicy._texts", read_by_numpy, "can't convert cuda:0 device type tensor to numpy"),
     Fault("a mask made on the host", "alignbench_hf.policy.pad", mask_of_the_host, TWO_DEVICES),
-    Fault("scores left on the CPU in a batch", "alignbench.pipeline.experience.checked_scores", result_of(Tensor.cpu), TWO_DEVICES),
+    Fault("scores left on the CPU in a batch", "alignbench.scoring.checked_scores", result_of(Tensor.cpu), TWO_DEVICES),
     Fault("positions counted on the CPU", "alignbench_hf.decoding.samplers.positions", result_of(Tensor.cpu), TWO_DEVICES),
     Fault(
         "a head left on the CPU", "alignbench_hf.scalar.LinearHead.to", lambda original: lambda head, device: head, TWO_DEVICES

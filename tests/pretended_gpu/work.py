@@ -48,9 +48,10 @@ TWO_UPDATES = 2
 
 
 def algorithms() -> list[Component]:
-    """All that are registered and learn from something."""
+    """All that are registered, learn from something, and do it in this environment."""
     own = [c for c in registry().of(Kind.ALGORITHM) if c.distribution == "alignbench"]
-    return [c for c in own if c.config.consumes is not Consumes.NOTHING]
+    elsewhere = {c.name for c in own if hasattr(c.config, "environment")}
+    return [c for c in own if c.config.consumes is not Consumes.NOTHING and c.name not in elsewhere]
 
 
 def configured(component: Component) -> OptimizerConfig:

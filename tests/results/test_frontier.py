@@ -69,6 +69,16 @@ def test_nothing_is_extrapolated_and_that_is_said(tmp_path, capsys):
     assert "-m algo=ppo algo.kl_coef=0.02,0.067 seed=0" in out
 
 
+@pytest.mark.parametrize("form", ["text", "markdown", "latex"])
+def test_a_frontier_that_reaches_the_target_nowhere_is_what_is_missing_and_not_runs(tmp_path, capsys, form):
+    point(tmp_path, ppo(0.4), 1.0, 1.0)
+    assert main([str(tmp_path), "--at-kl", "2", "--format", form]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "No finished run" not in out
+    lacking = "Nothing can be compared at KL 2: no algorithm has runs of one seed on both sides of it."
+    assert 0 <= out.index(lacking) < out.index("ppo at KL 2 is not known") < out.index("A sweep that may reach it")
+
+
 def test_what_is_no_option_of_the_algorithm_is_no_frontier(tmp_path):
     for name, kl in (("honest", 1.0), ("mild", 3.0)):
         point(tmp_path, ppo(annotator={"b": name}), kl, 1.0, annotator=name)
@@ -79,7 +89,7 @@ def test_what_is_no_option_of_the_algorithm_is_no_frontier(tmp_path):
 def test_a_run_without_a_kl_has_no_place_on_the_frontier(tmp_path):
     write(tmp_path, ppo(0.1))
     table, _ = at(tmp_path, AT_KL, 2.0)
-    assert table.rows == () and "seed 0: no KL" in table.notes[0]
+    assert table.rows == () and "seed 0: no KL" in table.notes[1]
 
 
 def test_differences_at_a_matched_kl_are_tested_on_the_same_examples(tmp_path):

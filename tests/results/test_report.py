@@ -166,7 +166,10 @@ class TestContent:
     def test_what_is_not_in_the_table_is_said(self, tmp_path):
         write_run(tmp_path, "ppo", updates=1)
         write_run(tmp_path, "dpo", status=Status.FAILED, error="the loss is NaN", updates=1)
-        assert "failed, the loss is NaN" in Parsed(make(tmp_path)).text()
+        text = Parsed(make(tmp_path)).text()
+        assert "failed, the loss is NaN" in text
+        assert "from 2 evaluated models; 3 were found" in text, "PPO and two copies of the SFT model"
+        assert "; 1 more did not finish." in text
 
     def test_settings_that_all_rows_share_stand_once(self, tmp_path):
         for settings in ({}, {"kl_coef": 0.5}):

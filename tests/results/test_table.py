@@ -127,7 +127,7 @@ class TestRows:
         one = row(table, "dpo").cells["helpfulness/accuracy"]
         assert (one.low, one.high, one.over_seeds) == (pytest.approx(0.4), pytest.approx(0.6), False)
         text = terminal(table)
-        assert "0.50 ±0.10*" in text and "0.70 ±0.66 " in text.replace("\n", " \n")
+        assert "0.50 ±0.10*" in text and "0.70 −0.66 +0.30 " in text.replace("\n", " \n")
         assert "one seed, marked *" in " ".join(text.split())
 
     def test_a_repeated_seed_counts_once_and_is_said(self, tmp_path):
@@ -249,6 +249,27 @@ class TestDrawing:
             assert f"kl_coef={kl}" in text and text.count(f"{10 + i}.00 ±0.10") == 1
         blocks = text.count("helpfulness")
         assert blocks == {60: 5, 80: 3, 120: 2}[width] and text.count("0.50 ±0.10") == blocks  # the SFT model in each
+
+    def test_an_interval_ends_where_its_metric_does(self, tmp_path):
+        for seed, (distance, accuracy, gold) in enumerate([(0.0, 0.9, -0.1), (0.02, 1.0, 0.1)]):
+            values = {
+                "exact/total_variation": distance,
+                "exact/kl": distance,
+                "x/accuracy": accuracy,
+                "x/gold_reward": gold,
+            }
+            metrics = {name: Metric(value, math.nan, 9, NEITHER) for name, value in values.items()}
+            write(tmp_path, ppo(seed=seed), metrics={**metrics, "y/accuracy": Metric(85.0 + seed, 1.0, 9, NEITHER)})
+        table = table_of(tmp_path)
+        half = interval_over_seeds([0.0, 0.02])
+        said = dict(line.strip("| ").split(" | ") for line in render.markdown(table).splitlines() if "/" in line)
+        assert said["exact/total_variation"] == said["exact/kl"] == f"0.01 −0.01 +{half:.2f}"
+        assert said["x/accuracy"] == "0.95 −0.64 +0.05"
+        assert said["x/gold_reward"] == "0.00 ±1.27", "it may be negative"
+        assert said["y/accuracy"] == "85.50 ±6.35", "in percent"
+        assert table.rows[0].cells["exact/kl"].low == pytest.approx(0.01 - half), (
+            "whoever computes with it has it whole"
+        )
 
     def test_negative_zero_is_zero(self, tmp_path):
         write(tmp_path, ppo(), -0.0004)

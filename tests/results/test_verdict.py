@@ -7,9 +7,11 @@ import subprocess
 import numpy as np
 import pytest
 
+from alignbench.results.compared import verdict
 from alignbench.results.compared.paired import Estimate
 from alignbench.results.compared.verdict import words
 from tests.results.on_disk import compare, dpo, ppo, write, write_scores
+from tests.results.synthetic import difference
 
 GOLD, AGREEMENT = "helpfulness/gold_reward", "sycophancy/agreement"
 
@@ -64,6 +66,24 @@ def test_rows_that_are_shown_by_force_are_not_judged(tmp_path, capsys):
     runs(tmp_path)
     write(tmp_path, {**ppo(), "data": {"world_seed": 7}}, data="hh", config_hash="other")
     assert "against" not in shown(capsys, tmp_path, "--force", "--format", "markdown").partition("| metric")[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "significant", "expected"),
+    [
+        (0.08, 0.03, True, "higher KL by 0.08 (0.05 to 0.11)"),
+        (-0.08, 0.075, True, "lower KL by 0.080 (0.005 to 0.155)"),  # the near end is not 0.00
+        (0.0003, 0.00012, True, "higher KL by 0.0003 (0.0002 to 0.0004)"),
+        (-0.0035, 0.0103, False, "KL (0.00, -0.01 to +0.01)"),
+        (-0.0035, 0.0083, False, "KL (-0.004, -0.012 to +0.005)"),
+    ],
+)
+def test_a_difference_and_its_interval_have_as_many_decimals(value, half, significant, expected):
+    ends = {"low": value - half, "high": value + half}
+    said = verdict._sentence(
+        [difference(("ppo",), metric="optimization/kl", value=value, significant=significant, **ends)]
+    )
+    assert expected in said
 
 
 def test_seeds_needed_are_those_of_a_simulation():

@@ -71,6 +71,18 @@ def test_it_may_rate_each_response_by_itself() -> None:
     assert ranks == (0, 1, 0) and len(server.asked) == 3
 
 
+def test_by_several_rubrics_a_pair_is_won_where_all_say_so() -> None:
+    def answer(number: int, body: dict[str, Any]) -> Answer:
+        if "polite" in body["messages"][0]["content"]:
+            wins = [shown(body, f"answer-{side}").count("c") for side in "AB"]
+            return Answer(f"Verdict: {'A' if wins[0] > wins[1] else 'B' if wins[0] < wins[1] else 'tie'}")
+        return by_length(number, body)
+
+    with stub(answer) as server:
+        judge = build(server, rubrics={"long": "Long is good.", "polite": "Be polite."}, weights={"polite": 2.0})
+        assert judge.rank(tiny.PROMPTS[0], ("a b", "c", "c c"), finished=(True,) * 3) == (1, 2, 0)
+
+
 def test_a_constitution_from_a_file(tmp_path: Path) -> None:
     """Its words are what the judge is told; other words are another annotator, whose rankings are not shared."""
     path = tmp_path / "constitution.md"

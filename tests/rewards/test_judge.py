@@ -117,6 +117,51 @@ def test_an_answer_cannot_close_its_tags_or_pass_for_the_judge() -> None:
     assert attack not in body["messages"][0]["content"]
 
 
+RUBRICS = {"rubrics": {"many": "Many letters.", "few": "Few letters."}, "weights": {"many": 3.0}}
+
+
+def by_rubric(number: int, body: dict[str, Any]) -> Answer:
+    """By its letters, as `by_length`; by the rubric of few letters the other way round."""
+    answer = by_length(number, body)
+    if "Few letters." not in body["messages"][0]["content"]:
+        return answer
+    if "Rating: N" in body["messages"][1]["content"]:
+        return Answer(f"Rating: {10 - len(shown(body).split())}")
+    return Answer(answer.text.translate(str.maketrans("AB", "BA")) if "tie" not in answer.text else answer.text)
+
+
+def test_several_rubrics_are_asked_one_by_one_and_are_parts_of_the_score() -> None:
+    with stub(by_rubric) as server:
+        source = build(server, None, **RUBRICS)
+        parts = source.score_parts(samples("a b", "h"))
+        assert parts is not None
+        assert (parts.names, parts.weights) == (("many", "few"), (0.75, 0.25))
+        assert parts.values.tolist() == [[3.0, 8.0], [2.0, 9.0]]
+        scores = source.score(samples("a b", "h"))
+        assert scores.tolist() == [0.75 * 3 + 0.25 * 8, 0.75 * 2 + 0.25 * 9]
+        assert source.compare(samples("a b", "h"), samples("h", "h")).tolist() == [0.75, 0.5], (
+            "by each, and then the mean"
+        )
+    told = {body["messages"][0]["content"].partition(". ")[2].partition("\n")[0] for body in server.asked}
+    assert told == {"Many letters.", "Few letters."}
+    with stub(by_length) as server:
+        assert build(server, None).score_parts(samples("a")) is None
+
+
+def test_a_rubric_of_several_may_stand_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "few.txt"
+    path.write_text("Few letters.")
+    with stub(by_rubric) as server:
+        source = build(server, None, rubrics={"many": "Many letters.", "few": str(path)})
+        assert source.score(samples("a b")).tolist() == [5.5], "weights are 1 where none is given"
+    assert source.fingerprint()
+    path.write_text("")
+    with pytest.raises(UserError, match=r"reward\.rubrics\.few=.*few\.txt is empty"):
+        build("http://localhost:1/v1", None, rubrics={"few": str(path)})
+    with pytest.raises(UserError, match=r"Unknown rubric 'fw' in reward\.weights\. Did you mean 'few'"):
+        build("http://localhost:1/v1", None, rubrics={"few": "x"}, weights={"fw": 1.0})
+
+
 @pytest.mark.parametrize(
     ("text", "rating"),
     [

@@ -25,6 +25,7 @@ from alignbench import (
     Split,
     UserError,
 )
+from alignbench.store import keys
 from tests import tiny
 
 WORDS = ("a b", "h", "c h c", "b", "h h h", "d e f a", "g a h", "")
@@ -108,7 +109,7 @@ def test_without_normalisation_scores_are_raw() -> None:
     samples, reward = baseline(policy), build(policy, normalise=False, updates=5)
     fit(reward, loving_h(0, 20), [], samples)
     last = samples.sequences.response_mask.sum(1)
-    values = reward._role.values(samples.sequences).detach()
+    values = reward._roles[0].values(samples.sequences).detach()
     torch.testing.assert_close(reward.score(samples), values[torch.arange(len(samples)), last])
     assert abs(float(reward.score(samples).mean())) > 1e-3
 
@@ -215,7 +216,7 @@ def test_figures_that_are_not_finite_stop_it() -> None:
     policy = tiny.scratch()
     samples, reward = baseline(policy), build(policy, updates=2)
     with torch.no_grad():
-        next(iter(reward._role.parameters())).fill_(math.nan)
+        next(iter(reward._roles[0].parameters())).fill_(math.nan)
     with pytest.raises(NonFiniteError, match="the learned reward"):
         reward.score(samples)
     with pytest.raises(NonFiniteError, match="the reward model's loss"):
@@ -257,3 +258,37 @@ def test_a_value_network_starts_in_the_unit_of_the_scores(make, head: str) -> No
     assert abs(float(unscaled.std(correction=0)) - 1) > 0.1, "or the unit would not show"
     same = {name: value for name, value in figures.metrics.items() if name != "length_correlation"}
     assert {name: report.metrics[name] for name in same} == same, "calibration is that of the raw margins"
+
+
+def rated(rankings: list[Ranking], by: float) -> list[Ranking]:
+    return [dataclasses.replace(r, scores=tuple(-by * rank for rank in r.ranks)) for r in rankings]
+
+
+def test_the_margin_is_in_the_loss_that_is_fitted() -> None:
+    """A fresh head scores 0: the first loss is log(1 + exp(m)) of each pair, averaged within rankings and over them."""
+    policy = tiny.scratch()
+    rankings = rated([r for r in loving_h(0, 20) if len(set(r.ranks)) > 1][:12], 0.5)
+    _, lines = fit(build(policy, margin=2.0, updates=1, batch_size=12), rankings, [], baseline(policy))
+    losses = []
+    for r in rankings:
+        pairs = [(a, b) for a in range(4) for b in range(4) if r.ranks[a] < r.ranks[b]]
+        losses.append(sum(math.log1p(math.exp(2.0 * 0.5 * (r.ranks[b] - r.ranks[a]))) for a, b in pairs) / len(pairs))
+    assert lines[0][2]["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_a_margin_needs_ratings() -> None:
+    policy = tiny.scratch()
+    samples, some = baseline(policy), [*loving_h(0, 6), *rated(loving_h(1, 2), 1.0)]
+    report, _ = fit(build(policy, margin=1.0, updates=1), some, [], samples)
+    assert report.metrics["rankings_without_ratings"] == 6
+    with pytest.raises(UserError, match=r"reward\.margin=0\.5 asks for a difference of ratings, and none of these"):
+        fit(build(tiny.scratch(), margin=0.5), loving_h(0, 6), [], samples)
+    with pytest.raises(UserError, match=r"reward\.margin=0\.5 is one of pairs: choose reward\.loss=bradley_terry"):
+        build(tiny.scratch(), margin=0.5, loss="plackett_luce")
+
+
+def test_other_ratings_are_another_reward_model() -> None:
+    """They are margins, so that a fit is not shared where the ranks alone are the same."""
+    plain, one, other = loving_h(0, 3), rated(loving_h(0, 3), 1.0), rated(loving_h(0, 3), 2.0)
+    assert len({keys.of_rankings(rankings) for rankings in (plain, one, other)}) == 3
+    assert keys.of_rankings(one) == keys.of_rankings(rated(loving_h(0, 3), 1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -88,6 +89,26 @@ def test_bradley_terry_gradient_pulls_apart_and_saturates() -> None:
     assert float(loss.detach()) == 4000
     assert extreme.grad is not None
     assert extreme.grad.tolist() == [-1, 1]
+
+
+@given(scored_rankings(), st.floats(0, 3))
+@property_test
+def test_a_margin_grows_with_the_difference_of_the_ratings(sample: tuple[Tensor, list[Ranking]], margin: float) -> None:
+    """Equation 2 of arXiv 2307.09288, pair by pair; a ranking without ratings has none."""
+    scores, plain = sample
+    rated = [
+        dataclasses.replace(r, scores=tuple(-0.3 * rank for rank in r.ranks)) if i % 3 else r
+        for i, r in enumerate(plain)
+    ]
+    total = 0.0
+    for own, r in by_prompt(scores, rated):
+        apart = [margin * (r.scores[a] - r.scores[b]) if r.scores else 0.0 for a, b in preferred_pairs(r)]
+        losses = [
+            math.log(1 + math.exp(own[b] - own[a] + m)) for (a, b), m in zip(preferred_pairs(r), apart, strict=True)
+        ]
+        total += sum(losses) / len(losses) if losses else 0.0
+    assert float(bradley_terry(scores, rated, margin)) == pytest.approx(total, rel=1e-6, abs=1e-9)
+    assert float(bradley_terry(scores, rated)) == float(bradley_terry(scores, plain))
 
 
 def sequential_choice(scores: list[float], order: tuple[int, ...]) -> float:

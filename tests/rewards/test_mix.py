@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,27 @@ def test_without_standardising_it_is_the_weighted_sum() -> None:
     torch.testing.assert_close(mix.score(given(model)), 0.5 * GOLD - 2 * LENGTH)
     clipped = build(model, parts={"gold": 0.5, "length": -2.0}, standardise=False, clip=0.3)
     torch.testing.assert_close(clipped.score(given(model)), 0.5 * GOLD.clamp(max=0.3) - 2 * LENGTH.clamp(max=0.3))
+
+
+def test_it_gives_its_parts_by_name_before_they_are_weighed() -> None:
+    model = policy()
+    mix = build(model, parts={"gold": 0.5, "length": -2.0}, standardise=False, clip=15.0)
+    parts = mix.score_parts(given(model))
+    assert (parts.names, parts.weights) == (("gold", "length"), (0.5, -2.0))
+    torch.testing.assert_close(parts.values, torch.stack([GOLD.clamp(max=15.0), LENGTH], 1))
+    assert torch.equal(parts.total(), mix.score(given(model)))
+
+
+def test_a_run_logs_each_part_and_gdpo_learns_from_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    done = command(
+        capfd, "algo=gdpo", "algo.updates=1", "reward=mix", "reward.parts={gold:1,length:-0.2}", "reward.standardise=false",
+        f"results_dir={tmp_path}", "cache=false", *SMALL,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "no parts" not in done.err + done.out
+    (log,) = [path for path in tmp_path.rglob("train.jsonl") if "sft" not in path.parent.name]
+    line = json.loads(log.read_text().splitlines()[-1])
+    assert line["reward"] == pytest.approx(line["reward/gold"] - 0.2 * line["reward/length"], rel=1e-4)
 
 
 def test_each_part_is_standardised_on_the_sft_model_and_not_on_the_batch() -> None:

@@ -29,7 +29,7 @@ IN_THE_EXACT_WORLD = [
     *("experiment=exact", "algo=own_algorithm_rollouts", "reward=own_reward", "algo.optimizer=own_optimizer"),
     *("algo.lr_schedule=own_schedule", "model.sampler=own_sampler", "tracker=own_tracker"),
     *("eval.families=[exact,own_evaluation]", "sft.updates=2", "algo.updates=2", "algo.batch_size=32"),
-    *("algo.micro_batch_size=32", "data.demonstrations=100"),
+    *("algo.micro_batch_size=32", "data.demonstrations=100", "stages=[own_stage]"),
 ]
 ON_ITS_OWN_DATA = [
     *("data=own_data", "model=own_model", "algo=own_algorithm_pairs", "annotator=own_annotator", "reward=gold"),
@@ -131,16 +131,18 @@ def test_its_own_tests_pass(site: Path, written: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_passes_check_and_runs(site: Path, tmp_path: Path) -> None:
+def test_passes_check_and_runs(site: Path, written: Path, tmp_path: Path) -> None:
     """The algorithms' checks, which take seconds, are those of their tests."""
     quick = [COMPONENTS[kind] for kind, template in TEMPLATES.items() if template.kind is not Kind.ALGORITHM]
     results = f"results_dir={tmp_path / 'runs'}"
-    commands = [["check", *quick], [*IN_THE_EXACT_WORLD, results], [*ON_ITS_OWN_DATA, results]]
+    looked = ["data", str(written / NAMES["format"] / "rows.jsonl"), f"data.format={NAMES['format']}"]
+    commands = [["check", *quick], looked, [*IN_THE_EXACT_WORLD, results], [*ON_ITS_OWN_DATA, results]]
     done = python(site, tmp_path, "-c", RUNS, json.dumps(commands))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert all(f"{component}: " in done.stdout for component in quick)
     chosen = "".join(path.read_text() for path in (tmp_path / "runs").glob("*/config.yaml"))
-    assert [name for name in NAMES.values() if name not in chosen] == []
+    assert [name for kind, name in NAMES.items() if name not in chosen and kind != "format"] == []
+    assert f"Read as: 6 {NAMES['format']}" in done.stdout
     (curves,) = (tmp_path / "runs").glob("*/curves.tsv")
     assert "\ttrain/reward\t" in curves.read_text()
 

@@ -20,6 +20,7 @@ from alignbench.errors import AlignbenchError
 from alignbench.hookspecs import RunStep
 from alignbench.plugins import registry
 from alignbench.results.disk.record import Status
+from alignbench.selection import Selected
 from tests.sweeps.pretend import pretend
 
 TITLE = "helpfulness"  # the family of the one metric: it stands once in every table
@@ -30,9 +31,11 @@ class Sweep:
     folder: Path
     seeds: list[int] = dataclasses.field(default_factory=list)
     raises: dict[int, BaseException] = dataclasses.field(default_factory=dict)
+    algorithms: list[Selected] = dataclasses.field(default_factory=list)
 
     def task(self, config: RunConfig) -> None:
         self.seeds.append(config.seed)
+        self.algorithms.append(config.algo)
         if config.seed in self.raises:
             raise self.raises[config.seed]
         pretend(config)
@@ -58,6 +61,34 @@ def test_one_table_at_the_end(sweep: Sweep, capsys: pytest.CaptureFixture[str]) 
         f"run {i + 1} of 4, seed={seed} algo.updates={updates}"
         for i, (seed, updates) in enumerate([(0, 2), (0, 3), (1, 2), (1, 3)])
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "option", "found"),
+    [
+        (("algo=cpo,simpo", "algo.alpha=0.5"), "alpha", {"cpo": 0.5, "simpo": 0.5}),
+        (("algo=cpo,simpo", "algo.optimizer=muon", "algo.optimizer_options={momentum: 0.9}"), "optimizer_options",
+         {"cpo": {"momentum": 0.9}, "simpo": {"momentum": 0.9}}),
+        (("experiment=exact,arithmetic", "algo=cpo", "algo.alpha=0"), "alpha", {"cpo": 0.0}),
+    ],
+    ids=["the default has no such option", "a table", "an experiment"],
+)  # fmt: skip
+def test_an_option_of_what_a_sweep_chooses_is_set_in_its_jobs(
+    given: tuple[str, ...], option: str, found: dict[str, object], sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep.run(*given)
+    assert {one.label: getattr(one.config, option) for one in sweep.algorithms} == found
+    assert len(sweep.algorithms) == 2
+    varied = given[0].partition("=")
+    assert [line.split(", ")[1] for line in capsys.readouterr().err.splitlines() if line.startswith("run ")] == [
+        f"{varied[0]}={value}" for value in varied[2].split(",")
+    ]
+
+
+def test_an_option_that_one_of_them_lacks_is_refused_before_the_first_job(sweep: Sweep) -> None:
+    with pytest.raises(UserError, match="alpha"):
+        sweep.run("algo=cpo,ppo", "algo.alpha=0.5")
+    assert not sweep.algorithms
 
 
 def test_settings_that_cannot_be_compared_have_a_table_each(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,9 @@ import torch
 from alignbench import RolloutConfig
 from alignbench.plugins import resolve
 from alignbench.records import POLICY
+from alignbench.selection import with_defaults
 from alignbench.testing import PropertyBroken
-from alignbench.testing.algorithms import effects, equations
+from alignbench.testing.algorithms import effects, equations, metrics, updates
 from alignbench.testing.algorithms.options import NO_NAME, choices, values_of
 from alignbench.testing.algorithms.trace import sequences_of, traced, varied_batch
 from alignbench.testing.trial import Trial
@@ -34,6 +35,15 @@ def test_choices_are_those_that_a_config_names_when_it_refuses() -> None:
     config = resolve("ppo").config()
     assert set(choices(config, "missing_eos")) == {"subtract", "replace", "keep"}
     assert NO_NAME not in choices(config, "value_init")
+
+
+def test_an_algorithm_is_held_to_its_checks_under_a_users_settings() -> None:
+    """Whose first updates leave the policy alone, and whose returns have a lambda of their own."""
+    chosen = {"value_warmup": 3, "gae_lambda_value": 0.9}
+    component = with_defaults(resolve("ppo"), chosen, where="algo")
+    assert component.config().value_warmup == 3
+    updates.policy_moves(component, 0)
+    metrics.metrics_are_what_they_are_called(component, 0)
 
 
 @pytest.mark.parametrize("name", ["ppo", "grpo"])

@@ -187,6 +187,48 @@ def test_an_option_may_refuse_its_half() -> None:
     run(with_option("length", f"{__name__}:Multiplied", default=1.0, least=0.9, most=2.0), "options_change_scores")
 
 
+class RoundedScore(Multiplied):
+    """Its further option does nothing but round."""
+
+    def score(self, samples: Any) -> torch.Tensor:
+        return super().score(samples) / self._config.more
+
+
+class Weighed(resolve("mild").load()):  # type: ignore[misc]
+    """Its further option weighs each probability, by a hundredth."""
+
+    def __init__(self, config: Any, **parts: Any) -> None:
+        super().__init__(config, **parts)
+        self._weight = 1 - config.more / 100
+
+    def preference(self, *asked: Any, **rest: Any) -> float | None:
+        found = super().preference(*asked, **rest)
+        return None if found is None else self.weighed(found)
+
+    def weighed(self, p: float) -> float:
+        return p * self._weight
+
+
+class RoundedWeight(Weighed):
+    """Its further option does nothing but round."""
+
+    def weighed(self, p: float) -> float:
+        return super().weighed(p) / self._weight
+
+
+RULES = [
+    ("mild", "options_change_its_taste", Weighed, RoundedWeight),
+    ("length", "options_change_scores", Multiplied, RoundedScore),
+]
+
+
+@pytest.mark.parametrize(("name", "check", "acts", "rounds"), RULES, ids=[check for _, check, *_ in RULES])
+def test_rounding_is_no_effect_and_a_small_effect_is_one(name: str, check: str, acts: type, rounds: type) -> None:
+    run(with_option(name, f"{__name__}:{acts.__name__}", default=0.3), check)
+    with pytest.raises(PropertyBroken, match="Another more changes nothing"):
+        run(with_option(name, f"{__name__}:{rounds.__name__}", default=0.3), check)
+
+
 # Evaluations
 
 

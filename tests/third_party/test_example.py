@@ -37,6 +37,8 @@ from alignbench.testing import (
     RewardConformance,
     SamplerConformance,
     ScheduleConformance,
+    Status,
+    check,
 )
 
 SOURCE = Path(__file__).parent / "alignbench_example"
@@ -52,6 +54,7 @@ TINY = [
         "algo.batch_size=16",
         "algo.micro_batch_size=16",
     ),
+    *("stages=[filter_demonstrations,say]", "stage_options.say.prompts=8"),
     *("reward=keyword", "pretrain.updates=1", "sft.updates=1"),
     *("data.train_prompts=64", "data.demonstrations=64", "data.evaluation_questions=8"),
     *("eval=quick", "eval.questions=4", "eval.samples=2"),
@@ -152,6 +155,8 @@ def test_listed_by_the_plugins_command(tmp_path: Path) -> None:
         ("optimizer", "lion"),
         ("schedule", "staircase"),
         ("sampler", "reread"),
+        ("stage", "say"),
+        ("format", "stars"),
         ("command", "word-share"),
         ("section", "word-share"),
     ]
@@ -214,6 +219,10 @@ def test_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert 0 <= metrics["optimization/proxy_reward"]["value"] <= 1, "the proxy is the share of keyword responses"
     assert all(math.isfinite(metric["value"]) for metric in metrics.values())
 
+    said = [json.loads(line) for line in (directory / "stages" / "say" / "responses.jsonl").read_text().splitlines()]
+    share = sum(bool(re.search(r"\byes\b", line["response"])) for line in said) / 8
+    assert len(said) == 8
+    assert result["reports"]["stage/say/share"] == share
     done = command("word-share", str(directory), cwd=tmp_path)
     assert re.fullmatch(rf"{re.escape(str(directory))}: [01]\.\d{{3}}\n", done.stdout), done.stderr
     report = tmp_path / "report.html"
@@ -251,6 +260,34 @@ def test_settings_that_a_plugin_tuned_are_used_where_model_and_algorithm_meet() 
     assert found("experiment=exact", "eval=quick", "data.beta=0.5") == (1e-5, 0, 0.5), (
         "the exact world's price of a nat"
     )
+
+
+@installed
+@pytest.mark.parametrize("component", ["stage=say", "format=stars"])
+def test_what_is_held_to_the_checks_of_every_config(component: str) -> None:
+    results = list(check(component))
+    assert results
+    assert [result.line() for result in results if result.status is Status.FAILED] == []
+
+
+@installed
+def test_its_layout_of_rows_is_read_where_it_is_chosen(tmp_path: Path) -> None:
+    rows = [
+        {"ask": f"Q{i}?", "answers": [{"says": "no", "stars": 1 + i % 2}, {"says": "yes", "stars": 4}]}
+        for i in range(40)
+    ]
+    rows[3]["answers"][0]["stars"] = 6  # type: ignore[index]
+    path = tmp_path / "stars.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = command("data", str(path), "data.format=stars", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["description"]["forms"] == {"stars": 39}
+    assert "6 stars, of at most 5" in found["description"]["set_aside"]["malformed"]
+    done = command("data", str(path), "data.format=stars", "data.format_options.most=6", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["description"]["forms"] == {"stars": 40}
+    plain = command("data", str(path), cwd=tmp_path)
+    assert plain.returncode == 2, "installing a plugin changes how no file is read"
 
 
 # The algorithm, against arithmetic

@@ -40,10 +40,11 @@ def test_reaches_its_optimum(algo: str, settings: dict[str, Any], bound: float) 
 
 
 @pytest.mark.parametrize(
-    ("algo", "settings"), [("trl_kto", {"beta": 1.0}), ("trl_orpo", {}), ("trl_cpo", {"alpha": 0.0})]
+    ("algo", "settings"),
+    [("trl_kto", {"beta": 1.0}), ("trl_orpo", {}), ("trl_cpo", {"alpha": 0.0}), ("trl_online_dpo", {"beta": 1.0})],
 )
 def test_what_has_no_optimum_here_prefers_what_is_better(algo: str, settings: dict[str, Any]) -> None:
-    """KTO and ORPO have none; CPO's is that of a uniform reference, further away than so few updates lead."""
+    """KTO, ORPO and online DPO of hard labels have none; CPO's is that of a uniform reference, further away than so few updates lead."""
     trial = Trial(algo, **SCHEDULE, **{**PAIRS, "updates": 20}, **settings)
 
     def reward() -> float:

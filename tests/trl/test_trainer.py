@@ -28,7 +28,7 @@ from alignbench import POLICY, Seeds, UserError, functional
 from alignbench.plugins import resolve
 from tests.trl.world import Trial
 
-ALGORITHMS = ("trl_dpo", "trl_orpo", "trl_cpo", "trl_kto", "trl_grpo", "trl_rloo")
+ALGORITHMS = ("trl_dpo", "trl_orpo", "trl_cpo", "trl_kto", "trl_grpo", "trl_rloo", "trl_online_dpo")
 every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)
 
 

@@ -12,7 +12,7 @@ from alignbench_verify.config import ReferenceConfig, VerifyConfig
 from alignbench_verify.reward import VerifyReward
 from alignbench_verify.verifier import Answer
 
-from alignbench import Constraint, Prompt, Reference, Seeds, UserError
+from alignbench import Constraint, Prompt, Reference, Samples, Seeds, UserError
 from alignbench.app.compose import load_config
 from tests import tiny
 from tests.verify.rows import Rows, passes, row, verifier
@@ -49,11 +49,28 @@ def test_rows_are_each_checked_by_their_own() -> None:
     assert check.passed(asked) == [{"auto": True}, {"auto": True}]
 
 
-def score(config: VerifyConfig, prompts: list[Prompt], texts: list[str], finished: list[bool]) -> torch.Tensor:
+def test_each_check_is_a_part_of_the_score() -> None:
+    """A check that reads nothing of a row gives it 0, as one that fails does."""
+    prompts = [row(answer="85"), row(answer="85"), row(answer="Paris")]
+    config = VerifyConfig(checks={"number": 2.0, "exact": -0.5})
+    source, samples = built(config, prompts, ["85", "it is 85", "paris"], [True] * 3)
+    parts = source.score_parts(samples)
+    assert (parts.names, parts.weights) == (("number", "exact"), (2.0, -0.5))
+    assert parts.values.tolist() == [[1, 1], [1, 0], [0, 1]]
+    assert source.score(samples).tolist() == [1.5, 2.0, -0.5]
+
+
+def built(
+    config: VerifyConfig, prompts: list[Prompt], texts: list[str], finished: list[bool]
+) -> tuple[VerifyReward, Samples]:
     policy = tiny.scratch()
     samples = policy.encode(tiny.PROMPTS[: len(texts)], texts, finished=finished)
     samples = dataclasses.replace(samples, prompts=tuple(prompts), texts=tuple(texts))
-    source = VerifyReward(config, policy=policy, data=Rows(*prompts), seeds=Seeds(0))
+    return VerifyReward(config, policy=policy, data=Rows(*prompts), seeds=Seeds(0)), samples
+
+
+def score(config: VerifyConfig, prompts: list[Prompt], texts: list[str], finished: list[bool]) -> torch.Tensor:
+    source, samples = built(config, prompts, texts, finished)
     scores = source.score(samples)
     assert scores.dtype == torch.float32
     assert source.report()["checked"] == len(texts)

@@ -84,6 +84,11 @@ def matched(
             rows.append(make_row(found, label))
             settings = ", ".join(" ".join(row.label[len(label) :]) or name for row in sweep)
             notes.append(f"{name} is interpolated at {axis.name} {target:g} ({axis.unit}) over {settings}.")
+    if not points:
+        lacking = (
+            f"Nothing can be compared at {axis.name} {target:g}: no algorithm has runs of one seed on both sides of it."
+        )
+        notes.insert(len(table.notes), lacking)
     scores = {metric: _extended(scores, points) for metric, scores in examples.scores.items()}
     return replace(table, rows=tuple(rows), notes=tuple(notes)), replace(examples, scores=scores)
 

@@ -11,6 +11,20 @@ from fractions import Fraction
 from alignbench.errors import NonFiniteError, UserError
 from alignbench.records import ExampleScore, Metric, MetricSpec
 
+SHARES = frozenset({
+    "accuracy", "accuracy_wrong", "agreement", "win_rate", "distinct_2", "unique", "self_bleu", "clip_fraction", "eos_rate", "finished",
+    "total_variation", "own_total_variation", "uncovered_mass",
+})  # fmt: skip
+POSITIVE = frozenset({"kl", "kl_bound", "kl_to_optimum", "objective_gap", "entropy", "length", "ead", "seconds"})
+
+
+def limits(metric: str, *, share: bool = False) -> tuple[float, float]:
+    """What a metric can be: an interval that says more is cut there where it is shown. By its name; `share`: its record says so."""
+    name = metric.rpartition("/")[2]
+    if share or name in SHARES:
+        return 0.0, 1.0
+    return (0.0 if name in POSITIVE else -math.inf), math.inf
+
 
 def summarise(scores: Sequence[ExampleScore], specs: Iterable[MetricSpec]) -> dict[str, Metric]:
     """The mean of each metric over its examples, in the order of `specs`; a metric without scores is left out.

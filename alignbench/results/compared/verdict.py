@@ -66,14 +66,16 @@ def _over(found: Iterable[Difference]) -> str:
 
 def _told(d: Difference) -> str:
     low, high = sorted((abs(d.low), abs(d.high)))
-    return f"{'higher' if d.value > 0 else 'lower'} {words(d.metric)} by {_number(abs(d.value))} ({_number(low)} to {_number(high)})"
+    value, low_told, high_told = _figures((abs(d.value), low, high), nearest=low)
+    return f"{'higher' if d.value > 0 else 'lower'} {words(d.metric)} by {value} ({low_told} to {high_told})"
 
 
 def _open(d: Difference) -> str:
     """With what it would take to tell a difference like the one that was seen."""
     if d.value == 0:
         return f"{words(d.metric)} (equal)"
-    seen = f"{_number(d.value, '+')}, {_number(d.low, '+')} to {_number(d.high, '+')}"
+    value, low, high = _figures((d.value, d.low, d.high), "+")
+    seen = f"{value}, {low} to {high}"
     seen += "" if d.low <= 0 <= d.high else " before correction"
     if math.isnan(d.seeds_needed):
         return f"{words(d.metric)} ({seen})"
@@ -90,7 +92,11 @@ def words(metric: str) -> str:
     return (name if "_" in name else f"{family} {name}").replace("_", " ").strip()
 
 
-def _number(value: float, sign: str = "") -> str:
-    """Two decimals, more where that leaves no digit."""
-    decimals = 2 if abs(value) >= 0.01 or value == 0 else min(6, 1 - math.floor(math.log10(abs(value))))
-    return f"{value:{sign}.{decimals}f}"
+def _figures(figures: tuple[float, float, float], sign: str = "", *, nearest: float = math.inf) -> Iterable[str]:
+    """A difference and the ends of its interval, all to as many decimals: two, and more where half the interval, or the end that is
+    `nearest` to no difference at all, would have no digit left."""
+    _, low, high = figures
+    finest = min((x for x in ((high - low) / 2, nearest) if x > 0), default=1.0)  # NaN is not
+    decimals = max(2, min(6, math.ceil(-math.log10(finest))))
+    texts = (f"{figure:{sign}.{decimals}f}" for figure in figures)
+    return (text if float(text) else text.lstrip("+-") for text in texts)  # 0.00 has no sign

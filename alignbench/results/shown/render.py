@@ -20,7 +20,8 @@ from rich.text import Text
 
 from alignbench.records import Direction
 from alignbench.results.compared.comparable import clashes, comparable
-from alignbench.results.compared.table import PAST_PEAK, UNANSWERED, Cell, Row, Table, build_table
+from alignbench.results.compared.statistics import limits
+from alignbench.results.compared.table import PAST_PEAK, UNANSWERED, Row, Table, build_table
 from alignbench.results.compared.training_points import has_points
 from alignbench.results.disk.runs import find_runs
 from alignbench.results.shown.grid import Grid, in_table, latex_text, markdown_text
@@ -138,9 +139,9 @@ def markdown(table: Table, differences: Sequence[Difference] = ()) -> str:
     for part in parted(differences):
         compared, amounts = amounts_of(table, part)
         lines += [markdown_text(title(part)), "", *_grid(compared, amounts, {}).markdown(), ""]
-    lines.append(" ".join(markdown_text(line) for line in caption(table, differences)))
+    lines += [" ".join(markdown_text(line) for line in said)] if (said := caption(table, differences)) else []
     if lines_below := remarks(table):
-        lines += ["", *(f"- {markdown_text(line)}" for line in lines_below)]
+        lines += [*([""] if lines else []), *(f"- {markdown_text(line)}" for line in lines_below)]
     return "\n".join(lines) + "\n"
 
 
@@ -169,7 +170,7 @@ def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
     """What the signs in the table mean: those that it uses."""
     over_seeds = {cell.over_seeds for row in table.rows for cell in row.cells.values()}
     if not over_seeds:
-        return ["No finished run."]
+        return [] if table.metrics else ["No finished run."]  # there may be some, and none at the KL that is asked for
     seeds, examples = "over seeds (Student's t)", "over evaluation examples only (clustered), training noise left out"
     interval = {(True,): seeds, (False,): examples, (False, True): f"{seeds}; one seed, marked *: {examples}"}
     cells = [text for texts in _cells(table).values() for text in texts]
@@ -290,26 +291,44 @@ def _cells(table: Table) -> dict[str, list[str]]:
     cells = [cell for row in table.rows for cell in row.cells.values()]
     mixed = len({cell.over_seeds for cell in cells}) > 1
 
-    def text(cell: Cell | None, decimals: int) -> str:
+    def text(row: Row, metric: str, decimals: int) -> str:
+        cell = row.cells.get(metric)
         if cell is None:
             return NOT_APPLICABLE
-        interval = _interval(cell, decimals)
+        interval = _interval(row, metric, decimals)
         interval += (UNANSWERED if cell.missing else "") + (PAST_PEAK if cell.past_peak else "")
         sign = "" if not mixed else " " if cell.over_seeds or not interval else "*"
         return _fixed(cell.value, decimals) + interval + sign
 
     return {
-        name: [text(row.cells.get(name), decimals) for row in table.rows]
+        name: [text(row, name, decimals) for row in table.rows]
         for name in table.metrics
         for decimals in [_decimals(row.cells[name].half_interval for row in table.rows if name in row.cells)]
     }
 
 
-def _interval(cell: Cell, decimals: int) -> str:
+def range_of(metric: str, rows: Iterable[Row]) -> tuple[float, float]:
+    """What the metric can be, by its name or by what the rows' records say of it."""
+    found = (run.record.metrics.get(metric) for row in rows for run in row.runs)
+    return limits(metric, share=any(each is not None and each.share for each in found))
+
+
+def both_sides(row: Row, metric: str) -> tuple[float, float]:
+    """Of the interval as far as the metric can be there. What lies outside itself goes by another meaning of the name: in percent, say."""
+    cell = row.cells[metric]
+    low, high = cell.low, cell.high
+    least, most = range_of(metric, [row])
+    if least <= cell.value <= most:
+        low, high = max(low, least), min(high, most)
+    return cell.value - low, high - cell.value
+
+
+def _interval(row: Row, metric: str, decimals: int) -> str:
     """±, or both ends where they are not equally far."""
+    cell = row.cells[metric]
     if math.isnan(cell.half_interval) or cell.half_interval == 0:  # known, as the KL of a model from itself
         return ""
-    below, above = (f"{end:.{decimals}f}" for end in (cell.value - cell.low, cell.high - cell.value))
+    below, above = (f"{end:.{decimals}f}" for end in both_sides(row, metric))
     return f" ±{above}" if below == above else f" −{below} +{above}"
 
 

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from alignbench.errors import UserError
 from alignbench.results.compared.paired import Difference
 from alignbench.results.compared.table import Row, Table
+from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import StoredRun
 from alignbench.results.shown import render, sections
 from alignbench.results.shown.few import few
@@ -77,7 +78,8 @@ def page(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differen
         no_verdict="" if table.verdict else _no_verdict(whole, differences),
         worlds=dict.fromkeys((row.identity.model, row.identity.data) for row in table.rows),
         evaluated=sum(len(row.runs) for row in whole.rows),
-        found=len(runs),
+        found=sum(run.record.status is Status.FINISHED for run in runs),
+        unfinished=sum(run.record.status is not Status.FINISHED for run in runs),
         several_seeds=any(len(row.seeds) > 1 for row in table.rows),
         every=list(range(len(table.rows))),
         sheets=_sheets(table),

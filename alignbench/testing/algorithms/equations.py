@@ -138,8 +138,9 @@ def told(trial: Trial) -> str:
 
 
 def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor], kls: tuple[float, ...]) -> Terms:
-    """The terms of a step, from the weights in `leaves`."""
+    """The terms of a step, from the weights in `leaves`; a role that the step leaves alone is as it was before the update."""
     batch, start = update.batch, {name: table.double() for name, table in update.start.items()}
+    policy = leaves.get(POLICY, start[POLICY])
     heat = trial.config.temperature if has(trial.component, "temperature") else 1.0
     shown = sequences_of(batch)
 
@@ -147,9 +148,10 @@ def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor]
         kept = sequences.response_mask.bool()
         now, before, reference = (
             logprobs(trial.policy, table, sequences, temperature)
-            for table in (leaves[POLICY], start[POLICY], trial.policy._table(REFERENCE).double())
+            for table in (policy, start[POLICY], trial.policy._table(REFERENCE).double())
         )
-        return ResponseTerms(now, before, reference, kept)
+        spent = reference_kl(trial.policy, leaves[POLICY], sequences, temperature)
+        return ResponseTerms(now, before, reference, kept, spent)
 
     if isinstance(batch, PreferenceBatch):
         probability = torch.ones(len(batch)) if batch.probability is None else batch.probability
@@ -168,12 +170,13 @@ def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor]
         scores=batch.scores.double(),
         finished=batch.rollout.samples.finished,
         rows=step.rows,
-        values=None if role is None else values(trial.policy, leaves[role], leaves[POLICY], shown, shared=shared),
+        values=None if role is None else values(trial.policy, leaves[role], policy, shown, shared=shared),
         values_before=None if role is None else values(trial.policy, start[role], start[POLICY], shown, shared=shared),
         shared=shared,
         earlier_kl=kls,
         sampled=batch.rollout.logprobs.double() if batch.rollout.off_policy else None,
         max_response_tokens=trial.policy.max_response_tokens,
+        parts=batch.parts and dataclasses.replace(batch.parts, values=batch.parts.values.double()),
     )
 
 
@@ -184,6 +187,15 @@ def logprobs(policy: TabularPolicy, table: Tensor, sequences: Sequences, tempera
     found = torch.log_softmax(table / temperature, -1)
     chosen = found[prompts[:, None], torch.where(kept, states[:, :-1], 0), policy.actions(sequences)]
     return torch.where(kept, chosen, torch.zeros_like(chosen))
+
+
+def reference_kl(policy: TabularPolicy, table: Tensor, sequences: Sequences, temperature: float) -> Tensor:
+    """[B, R]: KL(pi_ref || pi) over all tokens before each response token, 0 beyond them."""
+    prompts, states = policy.states(sequences)
+    kept = sequences.response_mask.bool()
+    own, base = (torch.log_softmax(t / temperature, -1) for t in (table, policy._table(REFERENCE).double()))
+    of_state = functional.kl_divergence(base.exp().flatten(0, 1), own.exp().flatten(0, 1)).reshape(own.shape[:2])
+    return torch.where(kept, of_state[prompts[:, None], torch.where(kept, states[:, :-1], 0)], 0.0)
 
 
 def values(policy: TabularPolicy, table: Tensor, logits: Tensor, sequences: Sequences, *, shared: bool) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from alignbench.optimizer_config import RolloutConfig
 from alignbench.plugins import Component
 from alignbench.seeds import Seeds
 from alignbench.testing.checks import CheckList, PropertyBroken
@@ -68,10 +69,11 @@ def order_makes_no_difference(component: Component, seed: int) -> str:
     """The rows of a batch in another order, whole groups together, make no difference where one step takes them all."""
     plain, mixed = (Trial(component, seed, minibatches=1) for _ in range(2))
     group = getattr(plain.config, "samples_per_prompt", 1)
+    turns = len(plain.config.sources) if isinstance(plain.config, RolloutConfig) else 1
     rng = Seeds(seed).torch("order of rows")
     for _ in range(2):
         plain.update()
-        mixed.update(permuted(mixed.batch(), rng, group=group))
+        mixed.update(permuted(mixed.batch(), rng, group=group, turns=turns))
     return _margin(_same(plain, mixed, "Another order of the rows"))
 
 

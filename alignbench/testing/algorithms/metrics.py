@@ -16,7 +16,7 @@ from alignbench.testing.algorithms.equations import favour, logprobs, stated_val
 from alignbench.testing.algorithms.trace import Update, sequences_of, traced, varied_batch
 from alignbench.testing.checks import CheckList, PropertyBroken
 from alignbench.testing.schedule import share_of_rate
-from alignbench.testing.trial import Trial
+from alignbench.testing.trial import Trial, own_rows
 
 CLOSE = 1e-3
 """Of a figure, or of 1 where it is smaller: float32 stays far below it."""
@@ -25,6 +25,7 @@ UPDATES = 6
 UNDISCOUNTED: dict[str, Any] = {
     "gamma": 1.0,
     "gae_lambda": 1.0,
+    "gae_lambda_value": None,
     "kl_coef": 0.0,
     "missing_eos": "keep",
     "whiten_rewards": False,
@@ -102,9 +103,11 @@ def _of_rollouts(
     mine, theirs = (
         logprobs(trial.policy, t, shown, config.temperature) for t in (table, trial.policy._table(REFERENCE).double())
     )
-    kl = float((mine - theirs).sum(1).mean())
+    own = own_rows(config, len(mask))
+    own = own if bool(own.any()) else ~own  # where it never draws itself, of those who do
+    kl = float((mine - theirs).sum(1)[own].mean())
     scores = batch.scores.double().reshape(-1, config.samples_per_prompt)
-    yield "reward", (float(scores.mean()),)
+    yield "reward", (float(batch.scores.double()[own].mean()),)
     if batch.rollout.off_policy:
         apart = torch.where(mask, mine - batch.rollout.logprobs.double(), 0.0)
         yield "sampler_gap", (float(apart.abs().sum() / mask.sum()),)

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from alignbench import functional
 from alignbench.optimizer_config import CorrectedConfig, RolloutConfig
 from alignbench.pipeline.experience import Batch
-from alignbench.records import POLICY, Rollout, Samples, ScoredRollout, Sequences, UpdateReport
+from alignbench.records import POLICY, RewardParts, Rollout, Samples, ScoredRollout, Sequences, UpdateReport
 from alignbench.records.batches import DemonstrationBatch, LabelledBatch, PreferenceBatch
 from alignbench.seeds import Seeds
 from alignbench.testing.tabular import TabularPolicy
@@ -38,7 +38,7 @@ class RoleStep:
 
 @dataclass(frozen=True)
 class Step:
-    """`rows` of the batch that were asked for with gradients, `most` of them at a time."""
+    """`rows` of the batch that were asked for with gradients, of the policy or else of a scalar role, `most` of them at a time."""
 
     rows: Tensor
     most: int
@@ -80,6 +80,7 @@ def traced(trial: Trial, batch: Batch) -> Update:
     keys = {int(key): row for row, key in enumerate(_keys(policy, sequences_of(batch)))}
     start = {name: table.detach().clone() for name, table in tables.items()}
     asked: list[Sequences] = []
+    valued: list[Sequences] = []
     pending: list[list[Any]] = []
     steps: list[Step] = []
 
@@ -98,17 +99,19 @@ def traced(trial: Trial, batch: Batch) -> Update:
             RoleStep(name, old, gradient, p.detach().clone(), float(group["lr"]), group.get("betas"))
             for name, p, old, gradient, group in pending.pop()
         )
-        passes = [[keys.get(int(key), -1) for key in _keys(policy, part)] for part in asked]
+        # A step of a value network alone asks the policy nothing.
+        passes = [[keys.get(int(key), -1) for key in _keys(policy, part)] for part in asked or valued]
         asked.clear()
+        valued.clear()
         rows = torch.tensor([row for part in passes for row in part], dtype=torch.long)
         steps.append(Step(rows, max(map(len, passes), default=0), roles))
 
     hooks = register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)
-    policy.listener = asked.append
+    policy.listener, policy._value_listener = asked.append, valued.append
     try:
         report = trial.update(batch)
     finally:
-        policy.listener = None
+        policy.listener = policy._value_listener = None
         for hook in hooks:
             hook.remove()
     return Update(batch, start, tuple(steps), report)
@@ -123,7 +126,8 @@ def _keys(policy: TabularPolicy, sequences: Sequences) -> Tensor:
 
 def varied_batch(trial: Trial) -> Batch:
     """A batch in which no response comes twice, some scores tie, one pair is a toss-up and good labels are fewer than bad ones. Where
-    the algorithm corrects for it, a sampler that is not quite the policy drew the responses."""
+    the algorithm corrects for it, a sampler that is not quite the policy drew the responses. The scores of every second batch are sums of
+    parts."""
     rng = Seeds(trial.seed).torch(f"varied batch {trial.updates}")
     if isinstance(trial.config, RolloutConfig):
         return _rollout(trial, trial.config, rng)
@@ -157,10 +161,20 @@ def _rollout(trial: Trial, config: RolloutConfig, rng: torch.Generator) -> Score
     scores = world.rewards_of(samples).reshape(groups, n)
     scores[0] = scores[0, 0]
     scores[1:2] = scores[1:2].round()
-    with torch.no_grad():
-        known = trial.policy.logprobs(samples.sequences, role=config.samples_from, temperature=config.temperature)
-    sampled, corrects = known.logprobs, isinstance(config, CorrectedConfig)
+    by = [trial.policy.drawn_logprobs(samples.sequences, source, config.temperature) for source in config.sources]
+    turn = torch.arange(len(samples))
+    sampled, corrects = torch.stack(by)[turn % len(by), turn], isinstance(config, CorrectedConfig)
     if corrects:
         noise = SAMPLER_OFF * torch.randn(sampled.shape, generator=rng)
         sampled = torch.where(samples.sequences.response_mask.bool(), sampled + noise, 0.0)
-    return ScoredRollout(Rollout(samples, sampled, config.temperature, corrects), scores.flatten())
+    rollout = Rollout(samples, sampled, config.temperature, corrects)
+    return ScoredRollout(rollout, scores.flatten(), None if trial.updates % 2 else split(scores, rng))
+
+
+def split(scores: Tensor, rng: torch.Generator) -> RewardParts:
+    """Parts that add up to the scores [N, k]: they differ where scores are all equal, and one of them is all equal in some groups."""
+    first, second = (torch.randn(scores.shape, generator=rng) for _ in range(2))
+    second[1::2] = second[1::2, :1]
+    weights = (0.5, -1.5, 2.0)
+    rest = (scores - weights[0] * first - weights[1] * second) / weights[2]
+    return RewardParts(("first", "second", "rest"), weights, torch.stack([first, second, rest], -1).flatten(0, 1))

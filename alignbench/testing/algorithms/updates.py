@@ -27,6 +27,7 @@ from alignbench.testing.trial import (
     counting_steps,
     gap,
     has,
+    own_rows,
     reference_table,
     snapshot,
     unknown_reference,
@@ -266,9 +267,11 @@ def _refuses(trial: Trial, what: str, batch: Any = None, *, poison: bool = False
     within=f"a difference of at most {KL_OFF:g} nats, or of that share of the KL where it is above 1",
 )
 def kl_is_in_nats_per_response(component: Component, seed: int) -> str:
-    """The metric `kl` is the mean over the batch of log pi - log pi_ref of a whole response, before the update."""
+    """The metric `kl` is the mean over the policy's own samples of log pi - log pi_ref of a whole response, before the update."""
     trial = Trial(component, seed)
-    if not isinstance(trial.config, RolloutConfig) or trial.config.samples_from != POLICY:
+    if not isinstance(trial.config, RolloutConfig) or not bool(
+        (own := own_rows(trial.config, trial.config.batch_size)).any()
+    ):
         raise NotApplicable("its batches are not sampled from the policy")
     batch = trial.batch()
     assert isinstance(batch, ScoredRollout)
@@ -277,7 +280,7 @@ def kl_is_in_nats_per_response(component: Component, seed: int) -> str:
         mine, theirs = (
             trial.policy.logprobs(shown, role=r, temperature=heat).logprobs for r in ("policy", "reference")
         )
-    wanted = float(torch.where(shown.response_mask.bool(), mine - theirs, 0.0).sum(1).mean())
+    wanted = float(torch.where(shown.response_mask.bool(), mine - theirs, 0.0).sum(1)[own].mean())
     batch.rollout.logprobs.add_(0.05 * shown.response_mask)  # a sampler may compute in fewer bits than a pass does
     metrics = trial.update(batch).metrics
     if "kl" not in metrics:

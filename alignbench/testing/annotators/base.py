@@ -17,7 +17,7 @@ from alignbench.plugins import Component, Kind, registry
 from alignbench.records import Prompt, Ranking, Split
 from alignbench.seeds import Seeds
 from alignbench.selection import with_defaults
-from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
+from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken, alike
 from alignbench.testing.known import known, with_settings
 from alignbench.testing.world import BradleyTerry, World, WorldData
 
@@ -241,7 +241,7 @@ def _changes(bench: Bench, name: str) -> Iterator[bool]:
     plain = _taste(bench, {})
     for other in others:
         if plain is not None and (found := _taste(bench, {name: other})) is not None:
-            yield found != plain
+            yield not alike(found, plain)
 
 
 def _taste(bench: Bench, changes: Mapping[str, Any]) -> Any:

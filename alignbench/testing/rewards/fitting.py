@@ -23,7 +23,7 @@ from alignbench.testing.known import stated, with_settings
 from alignbench.testing.rewards import base as reward
 from alignbench.testing.schedule import share_of_rate
 from alignbench.testing.tabular import TabularPolicy
-from alignbench.testing.world import BradleyTerry, World, WorldData
+from alignbench.testing.world import BradleyTerry, World, WorldData, ratings
 
 RANKED, WITHOUT_PAIRS, UPDATES = 22, 2, 6
 AWAY = 0.01
@@ -57,13 +57,17 @@ def attempt(component: Component, seed: int, **changes: Any) -> Attempt:
 
 
 def rankings(world: World) -> list[Ranking]:
-    """By Bradley-Terry; of a third the middle two are tied, of some the last two, and `WITHOUT_PAIRS` say nothing."""
+    """By Bradley-Terry; of a third the middle two are tied, of some the last two, and `WITHOUT_PAIRS` say nothing. A fifth has no
+    ratings."""
     annotator = BradleyTerry(world, seeds=world.seeds)
     found = world.rankings(4 * RANKED, 4, world.seeds.torch("few rankings"), annotator)
     found = [ranking for ranking in found if len(set(ranking.responses)) > 2][:RANKED]
-    told = [dataclasses.replace(r, ranks=tuple(_tied(i % 4, rank) for rank in r.ranks)) for i, r in enumerate(found)]
-    silent = [dataclasses.replace(r, ranks=(0,) * len(r.ranks)) for r in found[:WITHOUT_PAIRS]]
-    return [*told, *silent]
+    told = [_ranked(r, [_tied(i % 4, rank) for rank in r.ranks], rated=i % 5 < 4) for i, r in enumerate(found)]
+    return [*told, *(_ranked(r, [0] * len(r.ranks), rated=True) for r in found[:WITHOUT_PAIRS])]
+
+
+def _ranked(ranking: Ranking, ranks: Sequence[int], *, rated: bool) -> Ranking:
+    return dataclasses.replace(ranking, ranks=tuple(ranks), scores=ratings(ranks) if rated else ())
 
 
 def _tied(kind: int, rank: int) -> int:

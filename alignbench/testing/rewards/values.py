@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +18,9 @@ from alignbench.errors import UserError
 from alignbench.optimizer_config import OptimizerConfig
 from alignbench.plugins import Component
 from alignbench.records import Samples, Sequences
+from alignbench.scoring import checked_parts
 from alignbench.selection import with_defaults
-from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken
+from alignbench.testing.checks import CheckList, NotApplicable, PropertyBroken, alike
 from alignbench.testing.known import stated, with_settings
 from alignbench.testing.rewards import base as reward
 from alignbench.testing.world import World
@@ -52,6 +55,31 @@ def comparisons_are_as_stated(component: Component, seed: int) -> None:
         wanted = torch.tensor(list(one.compares(reward.config_of(tuned), first, second))).double()
         shown = [f"{a!r} against {b!r}" for a, b in zip(first.texts, second.texts, strict=True)]
         _compare(made.source.compare(first, second), wanted, shown, one)
+
+
+@check(
+    causes="a weight that is used twice or not at all, parts of other rows, or a score that is not made of its parts."
+)
+def parts_add_up_to_the_score(component: Component, seed: int) -> None:
+    """Where a score is a sum of parts, they have names of their own and add up to it, response by response."""
+    found = False
+    for tried in reward.variants(component, seed) or (component,):
+        made = reward.fitted(tried, seed)
+        fresh = reward.samples(made.world, made.policy, 24, "parts")
+        try:
+            if (parts := checked_parts(made.source, fresh)) is None:
+                continue
+            scores = made.source.score(fresh)
+        except UserError as error:
+            raise NotApplicable(f"it cannot score the kit's data: {error}") from error
+        found = True
+        wanted = parts.values.double() @ torch.tensor(parts.weights).double()
+        if not float((scores - wanted).abs().max()) <= reward.SAME * max(float(wanted.abs().max()), 1.0):
+            raise PropertyBroken(
+                f"The scores are {scores.tolist()[:3]} where the parts {', '.join(parts.names)} add up to {wanted.tolist()[:3]}."
+            )
+    if not found:
+        raise NotApplicable("its score is one number")
 
 
 @check(causes="an answer that is looked for in the wrong place, or a response that was cut off taken for a whole one.")
@@ -105,12 +133,19 @@ def options_change_scores(component: Component, seed: int) -> None:
     if not candidates:
         raise NotApplicable("it cannot be built on the kit's data")
     inert: Mapping[str, str] = getattr(component.config, "inert", {})
+    plain = functools.cache(lambda place: _outcome(candidates[place], seed))
     for name in _names(component):
         if name in inert or name in SHARED:
             continue
-        tried = [changed for each in candidates for changed in _acts(each, name, seed)]
-        if tried and not any(tried):
-            raise PropertyBroken(f"Another {name} changes nothing.")
+        tried = False
+        for place, each in enumerate(candidates):
+            acts = _acts(each, name, seed, partial(plain, place))
+            tried = tried or acts is not None
+            if acts:
+                break
+        else:
+            if tried:
+                raise PropertyBroken(f"Another {name} changes nothing.")
 
 
 def _names(component: Component) -> list[str]:
@@ -122,14 +157,13 @@ def _names(component: Component) -> list[str]:
     return found
 
 
-def _acts(component: Component, name: str, seed: int) -> Iterator[bool]:
-    """Whether another value of the option changes anything; nothing where it refuses those that are tried."""
+def _acts(component: Component, name: str, seed: int, plain: Callable[[], list[float] | None]) -> bool | None:
+    """Whether another value of the option changes anything of the `plain` outcome; None where it refuses those that are tried."""
     old = getattr(component.config(), name)
-    plain = _outcome(component, seed)
     for value in [not old] if isinstance(old, bool) else [0.5 * old or 0.1, 1.5 * old or -0.1]:
-        if plain is not None and (found := _outcome(component, seed, {name: value})) is not None:
-            yield found != plain
-            return
+        if (before := plain()) is not None and (found := _outcome(component, seed, {name: value})) is not None:
+            return not alike(found, before)
+    return None
 
 
 def _outcome(component: Component, seed: int, changes: Mapping[str, Any] | None = None) -> list[float] | None:

@@ -5,35 +5,35 @@ from __future__ import annotations
 import difflib
 
 from alignbench_data.columns import Fields
-from alignbench_data.formats.benchmarks import JUDGED_PAIRS, REWARD_BENCH_2, RM_BENCH
-from alignbench_data.formats.comparisons import COMPARISONS
-from alignbench_data.formats.demonstrations import CONVERSATIONS, DIALOGUE_TEXTS, LINES, PROMPTS, RESPONSES
+from alignbench_data.formats.benchmarks import LabelledPairs, RewardBench2, RMBench
+from alignbench_data.formats.comparisons import Comparisons
+from alignbench_data.formats.demonstrations import Conversations, Demonstrations, DialogueTexts, Lines, Prompts
 from alignbench_data.formats.form import Form, Settings, is_empty
-from alignbench_data.formats.labels import LABELS
-from alignbench_data.formats.pairs import DIALOGUES, PAIRS
-from alignbench_data.formats.ratings import RANKED, RATED
-from alignbench_data.formats.trees import TREES
+from alignbench_data.formats.labels import Labels
+from alignbench_data.formats.pairs import Dialogues, Pairs
+from alignbench_data.formats.ratings import RankedResponses, RatedResponses
+from alignbench_data.formats.trees import Trees
 from alignbench_data.reasons import Reason, Unusable
 
-FORMS = (
-    TREES,
-    REWARD_BENCH_2,
-    RM_BENCH,
-    DIALOGUES,
-    PAIRS,
-    JUDGED_PAIRS,
-    COMPARISONS,
-    RANKED,
-    LABELS,
-    RATED,
-    RESPONSES,
-    CONVERSATIONS,
-    DIALOGUE_TEXTS,
-    PROMPTS,
-    LINES,
+FORMS: tuple[Form, ...] = (
+    Trees(),
+    RewardBench2(),
+    RMBench(),
+    Dialogues(),
+    Pairs(),
+    LabelledPairs(),
+    Comparisons(),
+    RankedResponses(),
+    Labels(),
+    RatedResponses(),
+    Demonstrations(),
+    Conversations(),
+    DialogueTexts(),
+    Prompts(),
+    Lines(),
 )
 
-_BY_CONTENT = (TREES, REWARD_BENCH_2, RM_BENCH, DIALOGUES)
+_BY_CONTENT = (Trees, RewardBench2, RMBench, Dialogues)
 """Known by what their columns hold, not by which there are: none of them is what a lost column would make."""
 
 
@@ -60,7 +60,7 @@ def form_of(fields: Fields, settings: Settings) -> Form | None:
 def _emptied(fields: Fields) -> str:
     """The role whose column is empty, where all that a form is known by is there."""
     for form in FORMS:
-        if form not in _BY_CONTENT and all(any(map(fields.there, roles)) for roles in form.needs):
+        if not isinstance(form, _BY_CONTENT) and all(any(map(fields.there, roles)) for roles in form.needs):
             for roles in form.needs:
                 if all(is_empty(fields.values.get(role)) for role in roles):
                     return next(filter(fields.there, roles))
@@ -76,7 +76,9 @@ def nearest(fields: Fields) -> str:
 
     No form recognised the row: one whose columns are all there lacks the verdict that it asks for."""
     verdict_of = {form.name: [" or ".join(form.verdict)] for form in FORMS if form.verdict and not form.lacks(fields)}
-    lacking_of = [(form, verdict_of.get(form.name) or form.lacks(fields)) for form in FORMS if form not in _BY_CONTENT]
+    lacking_of = [
+        (form, verdict_of.get(form.name) or form.lacks(fields)) for form in FORMS if not isinstance(form, _BY_CONTENT)
+    ]
     partly = [(len(lacking), form, lacking) for form, lacking in lacking_of if 0 < len(lacking) < len(form.needs)]
     if not partly:
         return ""

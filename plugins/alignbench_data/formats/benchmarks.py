@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from alignbench import Ranking
 from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import is_conversation, prompt, prompt_messages, reply
-from alignbench_data.formats.form import Form, Settings
+from alignbench_data.formats.form import Form, Record, Settings
 from alignbench_data.formats.pairs import of_several
 from alignbench_data.reasons import Reason, Unusable
 
@@ -67,11 +67,34 @@ def _has_label(fields: Fields, settings: Settings) -> bool:
     return said in _VERDICTS and (numbered or ">" in said) and "winner" not in fields.columns
 
 
-REWARD_BENCH_2 = Form(
-    "RewardBench 2",
-    (("chosen",), ("rejected",)),
-    _reward_bench_2,
-    lambda fields, settings: _lists(fields) is not None and "num_correct" in fields.row,
-)
-RM_BENCH = Form("RM-Bench", (("chosen",), ("rejected",)), _rm_bench, _is_rm_bench)
-JUDGED_PAIRS = Form("labelled pairs", (("response_a",), ("response_b",), ("label",)), _pair, _has_label)
+class RewardBench2(Form):
+    name = "RewardBench 2"
+    needs = (("chosen",), ("rejected",))
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _reward_bench_2(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return _lists(fields) is not None and "num_correct" in fields.row
+
+
+class RMBench(Form):
+    name = "RM-Bench"
+    needs = (("chosen",), ("rejected",))
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _rm_bench(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return _is_rm_bench(fields, settings)
+
+
+class LabelledPairs(Form):
+    name = "labelled pairs"
+    needs = (("response_a",), ("response_b",), ("label",))
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _pair(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return _has_label(fields, settings)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from alignbench import Message, Ranking, unknown_name
 from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import conversation, is_conversation, prompt, prompt_messages, reply
-from alignbench_data.formats.form import Form, Settings, annotator, is_empty, number, number_of
+from alignbench_data.formats.form import Form, Record, Settings, annotator, is_empty, number, number_of
 from alignbench_data.reasons import Reason, Unusable
 
 A, B, TIE = (0, 1), (1, 0), (0, 0)
@@ -150,4 +151,13 @@ def _has_verdict(fields: Fields, settings: Settings) -> bool:
     return any(role in fields.columns for role in _VERDICT) or any(key in fields.row for key in _ONE_HOT)
 
 
-COMPARISONS = Form("comparisons", (("response_a",), ("response_b",)), _parse, _has_verdict, _VERDICT)
+class Comparisons(Form):
+    name = "comparisons"
+    needs = (("response_a",), ("response_b",))
+    verdict = _VERDICT
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _parse(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return _has_verdict(fields, settings)

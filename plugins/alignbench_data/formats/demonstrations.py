@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from alignbench import Demonstration, Message, Prompt
 from alignbench_data.columns import Fields, unpacked
 from alignbench_data.content import conversation, dialogue, is_dialogue, joined, prompt, prompt_messages, reply
@@ -62,15 +64,53 @@ def _says_no_more(fields: Fields, settings: Settings) -> bool:
     return not any(role in fields for role in _OF_A_PREFERENCE)
 
 
-RESPONSES = Form("demonstrations", (("prompt", "input", "messages"), ("response",)), _imitated)
-CONVERSATIONS = Form("conversations", (("messages",),), _imitated, _ends_in_reply)
-DIALOGUE_TEXTS = Form(
-    "dialogue texts", (("text",),), _dialogue, lambda fields, settings: is_dialogue(fields.get("text"))
-)
-PROMPTS = Form("prompts", (("prompt", "input", "messages"),), _asked, _says_no_more)
-LINES = Form(
-    "prompts, one a line",
-    (("text",),),
-    _line,
-    lambda fields, settings: _says_no_more(fields, settings) and not fields.there("prompt"),
-)
+class Demonstrations(Form):
+    name = "demonstrations"
+    needs = (("prompt", "input", "messages"), ("response",))
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _imitated(fields, settings)
+
+
+class Conversations(Form):
+    name = "conversations"
+    needs = (("messages",),)
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _imitated(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return _ends_in_reply(fields, settings)
+
+
+class DialogueTexts(Form):
+    name = "dialogue texts"
+    needs = (("text",),)
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _dialogue(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return is_dialogue(fields.get("text"))
+
+
+class Prompts(Form):
+    name = "prompts"
+    needs = (("prompt", "input", "messages"),)
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _asked(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return _says_no_more(fields, settings)
+
+
+class Lines(Form):
+    name = "prompts, one a line"
+    needs = (("text",),)
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _line(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return _says_no_more(fields, settings) and not fields.there("prompt")

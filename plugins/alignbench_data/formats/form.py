@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from alignbench import Demonstration, Labelled, Prompt, Ranking
-from alignbench_data.columns import Fields, unpacked
+from alignbench import Demonstration, Format, Labelled, Prompt, Ranking, UserError
+from alignbench_data.columns import Columns, Fields, unpacked
 from alignbench_data.content import kind
 from alignbench_data.reasons import Reason, Unusable
 
@@ -40,19 +41,37 @@ class Settings:
     keep_ids: bool = False
 
 
-@dataclass(frozen=True)
-class Form:
-    """`needs`: the roles that it is known by, each with what may stand in its place. `fits`: what else must hold; `verdict`: the roles
-    one of which it asks for; `empty`: roles whose column may be empty in a row, which is of this form all the same.
+class Form(Format):
+    """A layout that is known by its columns. `needs`: the roles that it is known by, each with what may stand in its place. `verdict`: the
+    roles one of which it asks for; `empty`: roles whose column may be empty in a row, which is of this form all the same."""
 
-    `parse` gives what the row says, or raises Unusable."""
+    name: ClassVar[str]
+    needs: ClassVar[tuple[tuple[str, ...], ...]]
+    verdict: ClassVar[tuple[str, ...]] = ()
+    empty: ClassVar[tuple[str, ...]] = ()
 
-    name: str
-    needs: tuple[tuple[str, ...], ...]
-    parse: Callable[[Fields, Settings], Sequence[Record]]
-    fits: Callable[[Fields, Settings], bool] = lambda fields, settings: True
-    verdict: tuple[str, ...] = ()
-    empty: tuple[str, ...] = ()
+    def __init__(self, config: object = None) -> None:
+        pass
+
+    @abstractmethod
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        """What the row says. Raises Unusable."""
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        """What else must hold."""
+        return True
+
+    def read(self, row: Mapping[str, Any]) -> Sequence[Record]:
+        """By the names of columns that are known, without further settings."""
+        fields, settings = Columns().fields(row), Settings()
+        if not self.recognises(fields, settings):
+            raise UserError(
+                f"it is no row of {self.name}: {' and '.join(self.lacks(fields)) or 'a verdict'} is missing"
+            )
+        try:
+            return self.parse(fields, settings)
+        except Unusable as problem:
+            raise UserError(str(problem)) from problem
 
     def recognises(self, fields: Fields, settings: Settings) -> bool:
         return not self.lacks(fields) and self.fits(fields, settings)

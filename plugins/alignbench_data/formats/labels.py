@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from alignbench import Labelled
 from alignbench_data.columns import Fields
 from alignbench_data.content import prompt
 from alignbench_data.formats.demonstrations import asked_and_reply
-from alignbench_data.formats.form import Form, Settings, is_empty
+from alignbench_data.formats.form import Form, Record, Settings, is_empty
 from alignbench_data.reasons import Reason, Unusable
 
 _GOOD = {"true", "1", "1.0", "good", "yes", "desirable", "chosen", "positive", "up", "thumbs_up", "+1"}
@@ -38,6 +39,13 @@ def _says_something(fields: Fields, settings: Settings) -> bool:
     return any(role in fields for role in ("response", "messages", "label"))
 
 
-LABELS = Form(
-    "labels", (("response", "messages"), ("label",)), _parse, _says_something, empty=("response", "messages", "label")
-)
+class Labels(Form):
+    name = "labels"
+    needs = (("response", "messages"), ("label",))
+    empty = ("response", "messages", "label")
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _parse(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return _says_something(fields, settings)

@@ -20,7 +20,7 @@ from alignbench_data.content import (
     reply,
     text,
 )
-from alignbench_data.formats.form import Form, Settings, annotator, number_of
+from alignbench_data.formats.form import Form, Record, Settings, annotator, number_of
 from alignbench_data.reasons import Reason, Unusable
 
 WORDS_OF_A_PROMPT = 5
@@ -158,10 +158,20 @@ def of_several(fields: Fields, settings: Settings, chosen: Sequence[Any], reject
     )
 
 
-DIALOGUES = Form(
-    "dialogues",
-    (("chosen",), ("rejected",)),
-    _dialogues,
-    lambda fields, settings: is_dialogue(fields.get("chosen")) and is_dialogue(fields.get("rejected")),
-)
-PAIRS = Form("pairs", (("chosen",), ("rejected",)), _parse)
+class Dialogues(Form):
+    name = "dialogues"
+    needs = (("chosen",), ("rejected",))
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _dialogues(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return is_dialogue(fields.get("chosen")) and is_dialogue(fields.get("rejected"))
+
+
+class Pairs(Form):
+    name = "pairs"
+    needs = (("chosen",), ("rejected",))
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _parse(fields, settings)

@@ -10,7 +10,7 @@ from alignbench import Ranking, functional
 from alignbench_data.columns import Fields
 from alignbench_data.content import prompt, prompt_messages, reply
 from alignbench_data.formats.demonstrations import asked_and_reply
-from alignbench_data.formats.form import RATING, Form, Rated, Settings, annotator, items, number
+from alignbench_data.formats.form import RATING, Form, Rated, Record, Settings, annotator, items, number
 from alignbench_data.reasons import Reason, Unusable
 
 ASPECTS = (
@@ -207,15 +207,23 @@ def _rated(fields: Fields, settings: Settings) -> list[Rated]:
     return [Rated(prompt(fields, turns, keep_id=settings.keep_ids), response, score)]
 
 
-RANKED = Form(
-    "ranked responses",
-    (("responses", "ranks"),),
-    _ranked,
-    lambda fields, settings: "responses" in fields or isinstance(fields.get("ranks"), list),
-)
-RATED = Form(
-    "rated responses",
-    (("response", "messages"),),
-    _rated,
-    lambda fields, settings: bool(_aspects(fields, settings)),
-)
+class RankedResponses(Form):
+    name = "ranked responses"
+    needs = (("responses", "ranks"),)
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _ranked(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return "responses" in fields or isinstance(fields.get("ranks"), list)
+
+
+class RatedResponses(Form):
+    name = "rated responses"
+    needs = (("response", "messages"),)
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _rated(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return bool(_aspects(fields, settings))

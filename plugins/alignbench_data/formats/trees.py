@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from alignbench import Demonstration, Message, Ranking
@@ -82,8 +82,16 @@ def _of_replies(fields: Fields, settings: Settings, turns: list[Message], replie
     return [Demonstration(asked, first)] if first else []
 
 
-TREES = Form("message trees", (("prompt",),), _parse, lambda fields, settings: _is_tree(fields.get("prompt")))
-
-
 def _is_tree(value: Any) -> bool:
     return isinstance(value, Mapping) and "replies" in value and "text" in value
+
+
+class Trees(Form):
+    name = "message trees"
+    needs = (("prompt",),)
+
+    def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:
+        return _parse(fields, settings)
+
+    def fits(self, fields: Fields, settings: Settings) -> bool:
+        return _is_tree(fields.get("prompt"))

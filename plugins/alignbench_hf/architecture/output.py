@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from alignbench import UserError
+from alignbench import POLICY, REFERENCE, Sequences, UserError, functional
+
+if TYPE_CHECKING:
+    from alignbench_hf.scalar import HFScalarRole
 
 NEVER = -1e9  # not minus infinity: times a probability of 0 that would be NaN
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one pass tells of some rows: scores of their tokens (see TokenScores), the values [B, R + 1] of a role that reads the same
+    states, and KL(reference || policy) [B, R] before each token."""
+
+    logprobs: Tensor
+    entropy: Tensor | None = None
+    greedy: Tensor | None = None
+    values: Tensor | None = None
+    reference_kl: Tensor | None = None
 
 
 class OutputLayer(nn.Module):
@@ -35,6 +52,62 @@ class OutputLayer(nn.Module):
             self._stand_in.states = None
         logits = logits.view(*states.shape[:-1], logits.shape[-1])
         return logits.index_fill(-1, self.suppressed, NEVER) if len(self.suppressed) else logits
+
+
+def measured(
+    states: Callable[[str, Sequences], tuple[Tensor, nn.Module]],
+    fields: Sequence[str],
+    sequences: Sequences,
+    *,
+    role: str,
+    temperature: float,
+    value: HFScalarRole | None = None,
+) -> Measured:
+    """What is asked about some rows, by one pass."""
+    hidden, output = states(role, sequences)
+    found = functional.token_logprobs(
+        hidden[:, :-1],
+        output,
+        sequences.response_ids,
+        temperature=temperature,
+        entropy="entropy" in fields,
+        greedy="greedy" in fields,
+    )
+    outside = ~sequences.response_mask.bool()
+    return Measured(
+        found.logprobs.masked_fill(outside, 0.0),
+        None if found.entropy is None else found.entropy.masked_fill(outside, 0.0),
+        None if found.greedy is None else found.greedy & ~outside,
+        None if value is None else value.head(hidden, output, sequences),
+    )
+
+
+def measured_kl(
+    use: Callable[[str], object],
+    states: Callable[[str, Sequences], tuple[Tensor, nn.Module]],
+    sequences: Sequences,
+    *,
+    temperature: float,
+) -> Measured:
+    """By one pass of each role; the policy's comes last, so that its gradients find the base as it left it. `use` makes the base the
+    model of a role: the reference's logits are made after the policy's states, by an output layer that may have adapters too."""
+    with torch.no_grad():
+        reference, its_output = states(REFERENCE, sequences)
+    hidden, output = states(POLICY, sequences)
+
+    def its_logits(known: Tensor) -> Tensor:
+        use(REFERENCE)
+        try:
+            logits: Tensor = its_output(known)
+        finally:
+            use(POLICY)
+        return logits
+
+    logprobs, kl = functional.token_logprobs_and_kl(
+        hidden[:, :-1], output, reference[:, :-1], its_logits, sequences.response_ids, temperature=temperature
+    )
+    outside = ~sequences.response_mask.bool()
+    return Measured(logprobs.masked_fill(outside, 0.0), reference_kl=kl.masked_fill(outside, 0.0))
 
 
 def without(model: Any, suppressed: Tensor) -> Any:

@@ -10,6 +10,7 @@ from tests.testing.faults.groups import GROUP_FAULTS
 from tests.testing.faults.models import MODELS
 from tests.testing.faults.planting import EXPERIENCE, faulty_module, original, planted
 from tests.testing.faults.rewards import REWARDS
+from tests.testing.faults.sampled import SAMPLED
 from tests.testing.faults.sampling_and_roles import MODEL_FAULTS
 from tests.testing.faults.steps import ALGORITHM_FAULTS
 from tests.testing.faults.training import TRAINING
@@ -26,5 +27,6 @@ FAULTS: tuple[Fault, ...] = (
     *DATA_SOURCES,
     *MODELS,
     *MODEL_FAULTS,
+    *SAMPLED,
     *TRAINING,
 )

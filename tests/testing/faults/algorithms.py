@@ -71,7 +71,7 @@ ALGORITHMS = (
     Fault("NaN scores turned into 0", PPO, 'require_finite("the reward", batch.scores, hint="Check the reward source.")', "batch = ScoredRollout(batch.rollout, torch.nan_to_num(batch.scores))", "refuses_what_is_not_finite"),
     Fault("one order for every batch", PPO, 'order = functional.shuffled_batches(len(prompts), size, seeds.torch("prompts"))', "order = iter([torch.arange(size) % len(prompts)] * updates)", "nothing_comes_twice_before_all_came", EXPERIENCE),
     Fault("one generator for every batch", PPO, 'seeds.torch(f"sampling {update}")', 'seeds.torch("sampling")', "batches_are_drawn_anew", EXPERIENCE),
-    Fault("sampled at another temperature", PPO, "sampling = Sampling(temperature=config.temperature)", "sampling = Sampling()", "rollouts_are_of_whom_it_asks", EXPERIENCE),
+    Fault("sampled at another temperature", PPO, "Sampling(temperature=temperature, reference_share=source.reference_share)", "Sampling()", "rollouts_are_of_whom_it_asks", EXPERIENCE),
     # Every step takes the whole value error, however far the value has moved from the old one.
     Fault("clip_value ignored", PPO, "part.returns, mask, self._config.clip_value)", "part.returns, mask, 0.0)", "steps_follow_the_stated_loss"),
     # The clipped error is taken where it is the smaller: a value far off is no longer pulled back.
@@ -142,7 +142,7 @@ ALGORITHMS = (
     # Labels much softer than the scores say.
     Fault("beta in the soft labels", ONLINE_DPO, "torch.sigmoid(scores[pairs.best] - scores[pairs.worst])", "torch.sigmoid(config.beta * (scores[pairs.best] - scores[pairs.worst]))", "steps_follow_the_stated_loss"),
     # A cut-off response may be the best.
-    Fault("pairs chosen by the raw scores", ONLINE_DPO, "pairs = best_and_worst(scores,", "pairs = best_and_worst(batch.scores,", "steps_follow_the_stated_loss"),
+    Fault("pairs chosen by the raw scores", ONLINE_DPO, "pairs = self._pairs(scores)", "pairs = self._pairs(batch.scores)", "steps_follow_the_stated_loss"),
     # A user's label_smoothing does nothing.
     Fault("label_smoothing not passed on", ONLINE_DPO, "            label_smoothing=config.label_smoothing,\n", "", "steps_follow_the_stated_loss"),
     # Groups
@@ -169,7 +169,7 @@ ALGORITHMS = (
     Fault("all prompts in pairs", "algo=kto", 'batches = functional.shuffled_batches(len(data.rows) // data.together, size, seeds.torch("order"))', "batches = functional.shuffled_batches(len(data.rows) // data.together, size, torch.default_generator)", "batches_are_drawn_anew", EXPERIENCE),
     # The weight of bad responses does nothing.
     Fault("undesirable_weight ignored", KTO, "torch.where(good, desirable, undesirable)", "torch.where(good, desirable, 1.0)", "steps_follow_the_stated_loss", LOSSES),
-    Fault("the policy sampled in place of the reference", "algo=rejection_sampling", "role=config.samples_from, rng=asked.rng", "rng=asked.rng", "rollouts_are_of_whom_it_asks", EXPERIENCE),
+    Fault("the policy sampled in place of the reference", "algo=rejection_sampling", "role=source.role,", "", "rollouts_are_of_whom_it_asks", EXPERIENCE),
     # Batches of long winners weigh less, and the optimum is no longer best-of-n.
     Fault("loss divided by the winners' tokens", REJECTION, "part.response_mask) / len(chosen)", "part.response_mask) / chosen.response_mask.sum()", "metrics_are_what_they_are_called"),
     # Winners are taken from the first prompt's responses alone.

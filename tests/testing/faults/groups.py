@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.testing.faults.fault import Fault
 
-DAPO, GSPO, CISPO, SAPO = "algo=dapo", "algo=gspo", "algo=cispo", "algo=sapo"
+DAPO, GDPO, GSPO, CISPO, SAPO = "algo=dapo", "algo=gdpo", "algo=gspo", "algo=cispo", "algo=sapo"
 PLUS, BASELINE, MAXRL = "algo=reinforce_pp", "algo=reinforce_pp_baseline", "algo=maxrl"
 RELATIVE = "alignbench_group.relative"
 STATED = "steps_follow_the_stated_loss"
@@ -22,6 +22,13 @@ GROUP_FAULTS = (
     Fault("length counted in columns", DAPO, "mask.sum(1).to(scores)", "torch.full_like(scores, mask.shape[1])", STATED),
     Fault("buffer in tokens", DAPO, "buffer = config.overlong_buffer * longest", "buffer = config.overlong_buffer", STATED),
     Fault("overlong punishment without its bound", DAPO, ".clamp(0, 1)", ".clamp(max=1)", STATED),
+    # GRPO, which is what it is not to be.
+    Fault("parts summed before they are normalised", GDPO, "parts = batch.parts or RewardParts", "parts = RewardParts", STATED),
+    Fault("weights before the deviation is taken", GDPO, "RewardParts(parts.names, parts.weights, torch.stack(worth, 1))", "RewardParts(parts.names, tuple(w / abs(w) for w in parts.weights), torch.stack(worth, 1))", STATED),
+    Fault("the batch's deviation left out", GDPO, "if not config.scale_by_batch:", "if True:", STATED),
+    Fault("the deviation of each group in place of the batch's", GDPO, "lambda groups: group_advantages(groups, None))", "lambda groups: group_advantages(groups, config.std_eps))", STATED),
+    Fault("cut responses in the largest part", GDPO, "torch.cat([values, -cut], 1)", "torch.cat([values - cut, 0 * cut], 1)", STATED),
+    Fault("KL in the reward added", GDPO, "scores - config.kl_coef * kl", "scores + config.kl_coef * kl", "reaches_its_optimum"),
     Fault("the lower clip at both ends", GSPO, "config.clip_ratio, config.clip_ratio_high)", "config.clip_ratio, None)", "every_option_acts"),
     # The ratio of RLOO: it leaves the clip with the first token.
     Fault("ratio of the whole response", GSPO, "functional.masked_mean(tokens, mask, dim=1)[:, None]", "functional.masked_sum(tokens, mask, dim=1)[:, None]", STATED),

@@ -10,7 +10,7 @@ ROLES, SCALAR = "alignbench_hf.roles", "alignbench_hf.scalar"
 
 MODEL_FAULTS = (
     # Sampling options
-    Fault("logits divided by the root of the temperature", SCRATCH, "            temperature=temperature,\n            entropy", "            temperature=temperature**0.5,\n            entropy", "temperature_divides_the_logits_of_a_model", POLICY),
+    Fault("logits divided by the root of the temperature", SCRATCH, "        temperature=temperature,\n        entropy", "        temperature=temperature**0.5,\n        entropy", "temperature_divides_the_logits_of_a_model", "alignbench_hf.architecture.output"),
     Fault("tokens drawn without the temperature that is told", SCRATCH, "reached = kept.exp()", "reached = (kept * sampling.temperature).exp()", "temperature_changes_how_often_tokens_come", DRAW),
     Fault("one token more than top_k", SCRATCH, "topk(min(sampling.top_k, kept", "topk(min(sampling.top_k + 1, kept", "top_k_keeps_the_most_likely_tokens", DRAW),
     Fault("top_k that leaves out the likely ones", SCRATCH, "kept.shape[-1]), -1).values", "kept.shape[-1]), -1, largest=False).values", "top_k_keeps_the_most_likely_tokens", DRAW),

@@ -20,10 +20,20 @@ ALGORITHM_FAULTS = (
     Fault("advantages not whitened", PPO, "            advantages = functional.masked_whiten(advantages, mask)\n", "            pass\n", "steps_follow_the_stated_loss"),
     Fault("controller of kl_coef with the wrong sign", PPO, "kl / target - 1.0", "1.0 - kl / target", "steps_follow_the_stated_loss"),
     Fault("controller of kl_coef bounded elsewhere", PPO, "-0.2), 0.2)", "-0.5), 0.5)", "steps_follow_the_stated_loss"),
-    Fault("adapted kl_coef left out of the penalty", PPO, "ref.logprobs, mask, self._kl_coef)", "ref.logprobs, mask, config.kl_coef)", "steps_follow_the_stated_loss"),
+    Fault("adapted kl_coef left out of the penalty", PPO, "kl_coef = self._kl_coef if config.kl_in", "kl_coef = config.kl_coef if config.kl_in", "steps_follow_the_stated_loss"),
     Fault("value_coef on a value network of its own", PPO, "config.value_coef if self._value.reads_policy else 1.0", "config.value_coef", "steps_follow_the_stated_loss"),
     Fault("value_coef ignored on a shared trunk", PPO, "config.value_coef if self._value.reads_policy else 1.0", "1.0", "steps_follow_the_stated_loss"),
     Fault("missing_eos_penalty overwritten by a literal", PPO, "config.missing_eos, config.missing_eos_penalty)\n        rewards", "config.missing_eos, 1.0)\n        rewards", "steps_follow_the_stated_loss"),
+    # The value network goes on learning from its own guesses.
+    Fault("returns by the lambda of the advantages", PPO, "else config.lambda_of_returns", "else config.gae_lambda", "steps_follow_the_stated_loss"),
+    Fault("pretraining on returns of another lambda", PPO, "1.0 if warmup else", "config.gae_lambda if warmup else", "steps_follow_the_stated_loss"),
+    Fault("lambda by the longest response", PPO, "mask.sum(1).clamp(min=1))).clamp", "mask.sum(1).amax())).clamp", "steps_follow_the_stated_loss"),
+    # A token pays for itself, and not for what it leads to.
+    Fault("KL in the loss of each token alone", PPO, "return ratio * own + (ratio - 1) * self.ahead", "return ratio * own", "reaches_its_other_optima", "alignbench_ppo.kl_loss"),
+    # What most libraries do.
+    Fault("k3 differentiated without its ratio", PPO, "return ratio * own +", "return own +", "reaches_its_other_optima", "alignbench_ppo.kl_loss"),
+    Fault("KL in the loss by the unscaled advantages' price", PPO, "price = price * torch.rsqrt(spread + 1e-8)", "pass", "steps_follow_the_stated_loss", "alignbench_ppo.kl_loss"),
+    Fault("the KL in the loss and in the reward too", PPO, 'kl_coef = self._kl_coef if config.kl_in == "reward" else 0.0', "kl_coef = self._kl_coef", "reaches_its_other_optima"),
     Fault("value_learning_rate ignored", PPO, "learning_rates=own,", "learning_rates={},", "every_option_acts"),
     Fault("kl_stop ignored", PPO, "over = 0 < config.kl_stop < metrics", "over = 0 > config.kl_stop < metrics", "stops_above_its_kl"),
     Fault("kl_stop compared with another figure", PPO, 'over = 0 < config.kl_stop < metrics["kl"]', 'over = 0 < config.kl_stop < metrics["approx_kl"]', "stops_above_its_kl"),

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from alignbench.results.compared.statistics import limits
 from alignbench.results.compared.table import Row, Table
 from alignbench.results.shown.plots.data import Array, Curve
 from alignbench.results.shown.plots.style import Plot, Styles, legend, new_figure
-from alignbench.results.shown.plots.text import UNITS, limits, metric_name
+from alignbench.results.shown.plots.text import UNITS, metric_name
 
 FIRST = (
     "reward",

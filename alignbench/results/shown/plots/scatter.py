@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
 from alignbench.records import Direction
 from alignbench.results.compared.statistics import interval_over_seeds
-from alignbench.results.compared.table import Row, Table
+from alignbench.results.compared.table import Table
 from alignbench.results.shown.plots.style import Plot, Style, Styles, label_axis, legend, new_figure
-from alignbench.results.shown.plots.text import limits, metric_name
+from alignbench.results.shown.plots.text import metric_name
+from alignbench.results.shown.render import both_sides
 
 GOLD = ("helpfulness/gold_reward", "optimization/gold_reward")
 INTERVALS = "Bars are 95% intervals: over seeds where a row has several, else over evaluation examples."
@@ -42,19 +43,6 @@ def draw_points(axes: Axes, points: Sequence[Point]) -> None:
 
 def _drawn(error: float) -> float:
     return error if math.isfinite(error) else 0.0
-
-
-def range_of(metric: str, rows: Iterable[Row]) -> tuple[float, float]:
-    """What the metric can be, by its name or by what the rows' records say of it."""
-    found = (run.record.metrics.get(metric) for row in rows for run in row.runs)
-    return limits(metric, share=any(each is not None and each.share for each in found))
-
-
-def both_sides(row: Row, metric: str) -> tuple[float, float]:
-    """Of the interval as far as the metric can be there."""
-    cell = row.cells[metric]
-    least, most = range_of(metric, [row])
-    return cell.value - max(cell.low, min(least, cell.value)), min(cell.high, max(most, cell.value)) - cell.value
 
 
 def trade_off(family: str, table: Table, styles: Styles) -> Plot:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 
 NAMES = {
@@ -42,20 +41,6 @@ UNITS = {
     "unique": "share of a prompt's responses",
 }
 """By the last part of a metric's name, as NAMES: an evaluation's `MetricSpec.unit` is not stored with a run."""
-
-
-SHARES = frozenset({
-    "accuracy", "accuracy_wrong", "agreement", "win_rate", "distinct_2", "unique", "self_bleu", "clip_fraction", "eos_rate", "finished",
-})  # fmt: skip
-POSITIVE = frozenset({"kl", "kl_bound", "entropy", "length", "ead", "seconds"})
-
-
-def limits(metric: str, *, share: bool = False) -> tuple[float, float]:
-    """What a metric can be: an interval that says more is cut there in a picture. By its name, as UNITS; `share`: its record says so."""
-    name = metric.rpartition("/")[2]
-    if share or name in SHARES:
-        return 0.0, 1.0
-    return (0.0 if name in POSITIVE else -math.inf), math.inf
 
 
 def shown(text: str, *, keep: str = "", limit: int = 0) -> str:

@@ -9,7 +9,9 @@ from alignbench_example.config import (
     LionConfig,
     ReinforceConfig,
     RereadConfig,
+    SayConfig,
     StaircaseConfig,
+    StarsConfig,
 )
 
 
@@ -42,6 +44,16 @@ def register_schedules(register: Register) -> None:
 @hookimpl
 def register_samplers(register: Register) -> None:
     register("reread", RereadConfig, "alignbench_example.reread:Reread")
+
+
+@hookimpl
+def register_stages(register: Register) -> None:
+    register("say", SayConfig, "alignbench_example.say:Say")
+
+
+@hookimpl
+def register_formats(register: Register) -> None:
+    register("stars", StarsConfig, "alignbench_example.stars:Stars")
 
 
 @hookimpl

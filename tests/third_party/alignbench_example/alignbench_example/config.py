@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignbench import ImplicitReward, PreferenceConfig, RolloutConfig, bounded
+from alignbench import ImplicitReward, PreferenceConfig, RolloutConfig, StagePlace, bounded
 
 
 @dataclass
@@ -76,3 +76,23 @@ class StaircaseConfig:
 @dataclass
 class RereadConfig:
     """Reads the whole text again for every token: a decoding loop without a cache."""
+
+
+@dataclass
+class SayConfig:
+    """How often the trained policy says a word."""
+
+    place: ClassVar[StagePlace] = StagePlace.AFTER_ALGORITHM
+
+    word: str = "yes"
+    """The word, whole and in either case."""
+    prompts: int = bounded(64, least=1, most=1e6)
+    """Training prompts that it responds to, once each."""
+
+
+@dataclass
+class StarsConfig:
+    """Answers to a question, each with its stars."""
+
+    most: int = bounded(5, least=1, most=100)
+    """Stars of the best answer; a row with more is damaged."""

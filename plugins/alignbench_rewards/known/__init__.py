@@ -128,12 +128,14 @@ def _pairs(ranking: Ranking) -> list[tuple[int, int]]:
 
 
 def bradley_terry(config: Any, scores: Tensor, rankings: Sequence[Ranking]) -> Tensor:
-    """-1 / (K choose 2) sum of log sigmoid(r_w - r_l) for each prompt, and the mean over prompts (arXiv 2203.02155, equation 1)."""
+    """-1 / (K choose 2) sum of log sigmoid(r_w - r_l) for each prompt, and the mean over prompts (arXiv 2203.02155, equation 1); with
+    m(r) = margin x (rating_w - rating_l) taken off each difference (arXiv 2307.09288, equation 2)."""
     total, first = scores.new_zeros(()), 0
     for ranking in rankings:
         own, pairs = scores[first : first + len(ranking.ranks)], _pairs(ranking)
         for better, worse in pairs:
-            total = total + torch.log1p(torch.exp(own[worse] - own[better])) / len(pairs)
+            apart = config.margin * (ranking.scores[better] - ranking.scores[worse]) if ranking.scores else 0.0
+            total = total + torch.log1p(torch.exp(own[worse] - own[better] + apart)) / len(pairs)
         first += len(ranking.ranks)
     return total / len(rankings)
 
@@ -181,6 +183,8 @@ def learned() -> list[Known]:
     return [
         Known({"loss": "bradley_terry"}, loss=bradley_terry, figures=figures),
         Known({"loss": "plackett_luce"}, loss=plackett_luce, figures=figures),
+        Known({"margin": 0.7}, loss=bradley_terry, figures=figures),
+        Known({"members": 2, "ensemble": "uncertainty", "uncertainty": 2.0}),
     ]
 
 
@@ -200,13 +204,18 @@ def worth(text: str, finished: bool) -> float:
     return min(2 + 0.5 * len(text), 10.0) - (not finished)
 
 
+def _values(messages: Rows) -> dict[str, float]:
+    """What the answers that it is shown are worth to it: by a rubric that wants them short, the less the longer."""
+    shown = {n: text.partition(" [the answer was cut off")[::2] for n, _, text in _BETWEEN.findall(messages[-1][1])}
+    values = {name: worth(text, not cut) for name, (text, cut) in shown.items()}
+    return {name: 11 - value for name, value in values.items()} if SHORT in messages[0][1] else values
+
+
 def reply(messages: Rows) -> str:
     """What it says, in one of the ways that models have."""
-    asked = messages[-1][1]
-    shown = {name: text.partition(" [the answer was cut off")[::2] for name, _, text in _BETWEEN.findall(asked)}
-    values = {name: worth(text, not cut) for name, (text, cut) in shown.items()}
+    values = _values(messages)
     if "answer" in values:
-        form = _FORMS[hashlib.sha256(asked.encode()).digest()[0] % len(_FORMS)]
+        form = _FORMS[hashlib.sha256(messages[-1][1].encode()).digest()[0] % len(_FORMS)]
         return form.format(f"{values['answer']:g}")
     a, b = values["answer-A"], values["answer-B"]
     return f"Both answer.\nVerdict: {'tie' if a == b else 'A' if a > b else 'B'}"
@@ -217,6 +226,8 @@ def takes_the_first(messages: Rows) -> str:
     return "Verdict: A" if "answer-A" in messages[-1][1] else "Rating: 5"
 
 
+SHORT = "Short answers are good."
+RUBRICS = {"rubrics": {"long": "Long answers are good.", "short": SHORT}, "weights": {"long": 3.0}}
 ENDPOINT = {
     "url": "{url}",
     "model": "scripted",
@@ -241,6 +252,9 @@ def judge() -> list[Known]:
     def compares(config: Any, first: Samples, second: Samples) -> list[float]:
         return [0.5 * ((a > b) + (a >= b)) for a, b in zip(_worth(first), _worth(second), strict=True)]
 
+    def by_rubrics(config: Any, policy: Policy, data: DataSource, samples: Samples) -> list[float]:
+        return [(3 * value + 11 - value) / 4 for value in _worth(samples)]
+
     def neither(config: Any, first: Samples, second: Samples) -> list[float]:
         return [0.5] * len(first)
 
@@ -248,6 +262,7 @@ def judge() -> list[Known]:
         Known({**ENDPOINT, "price_in": 1.0, "price_out": 2.0}, gives, compares, reply=reply, files=FILES),
         Known({**ENDPOINT, "comparison": "scalar"}, gives, compares, reply=reply, files=FILES),
         Known(ENDPOINT, compares=neither, reply=takes_the_first, files=FILES),
+        Known({**ENDPOINT, **RUBRICS}, by_rubrics, reply=reply, files=FILES),
     ]
 
 
