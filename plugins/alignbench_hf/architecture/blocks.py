@@ -23,8 +23,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignbench import pretrained
 from alignbench_hf.architecture.lora import handed_over, is_lean
-from alignbench_hf.probe import FAR
 
+NEAR = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""How far what a compiled block gives, and its gradients, may be from the block's own, relative to their size: rounding, with room to spare."""
 MOST_CODES = 6  # of one kind of block: with a cache or without, more to come or not
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ class Blocks:
                 into.extend([out.detach(), *torch.autograd.grad(out.float().square().sum(), there)])
         for mine, whole in zip(found, right, strict=True):
             far = float((mine - whole).float().norm() / whole.float().norm().clamp(min=1e-30))
-            if not far <= FAR.get(self._dtype, FAR[torch.bfloat16]):
+            if not far <= NEAR.get(self._dtype, NEAR[torch.bfloat16]):
                 raise _UnfitError(f"what they give is {far:.2g} apart, relative to its size")
 
 

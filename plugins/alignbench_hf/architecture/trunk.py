@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicSlidingWindowLayer, LinearAttentionC
 from alignbench import UserError, pretrained
 
 NO_LIMIT = sys.maxsize
+LEAST_TOKENS = 8  # fewer are sampled before a step that is captured over a cache of fixed size has paid for itself
 
 
 def text_config(model: Any) -> Any:
