@@ -119,9 +119,11 @@ class _FrozenHead(torch.autograd.Function):
             made = head(leaf)
         logits = made.detach().float()
         logits = logits if temperature == 1.0 else logits / temperature
-        logprobs = _chosen(logits, wanted)
-        pull = torch.softmax(logits, -1)
-        pull[torch.arange(len(wanted), device=wanted.device), wanted] -= 1.0
+        every = torch.arange(len(wanted), device=wanted.device)
+        log_p = torch.log_softmax(logits, -1)
+        logprobs = log_p[every, wanted]
+        pull = log_p.exp_()
+        pull[every, wanted] -= 1.0
         (slope,) = torch.autograd.grad(made, leaf, pull.to(made.dtype))
         ctx.save_for_backward(slope.mul_(-1.0 / temperature))
         return logprobs

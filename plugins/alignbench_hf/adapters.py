@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignbench import POLICY, AlignbenchError, UserError, pretrained
+from alignbench_hf.architecture.blocks import Blocks
 from alignbench_hf.architecture.lora import lean
 from alignbench_hf.architecture.targets import adapt, what_peft_sets_right
 from alignbench_hf.architecture.trunk import Sharing
@@ -50,6 +51,7 @@ class AdapterRoles(Roles):
         merge_while_sampling: bool = True,
         gradient_checkpointing: bool = False,
         base_name: str | None = None,
+        passes: str = "eager",
     ) -> None:
         """`base_name`: what saved adapters call their base; None: the folder that it was loaded from."""
         base.requires_grad_(False)
@@ -66,6 +68,7 @@ class AdapterRoles(Roles):
         self._freed_memory = FreedMemory()
         self._trainable = {POLICY}
         self.sharing = Sharing.of(base.base_model)
+        self._blocks = Blocks(base, self._layers.values(), passes)
         self._checkpointed = gradient_checkpointing
         if gradient_checkpointing:
             self._forget_activations(base)
@@ -102,6 +105,11 @@ class AdapterRoles(Roles):
         with torch.autocast(self._peft.device.type, self._dtype, enabled=self._dtype is not torch.float32):
             yield
 
+    @contextlib.contextmanager
+    def passing(self) -> Iterator[None]:
+        with self.computing(), self._blocks.passing():
+            yield
+
     @property
     def share_prompts(self) -> bool:
         # A layer that is computed again cannot fill a cache.
@@ -136,8 +144,8 @@ class AdapterRoles(Roles):
     def _forgetting(self, forward: Callable[..., Any], *args: Any, **rest: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **rest)
-        role = self._active
-        contexts = lambda: (contextlib.nullcontext(), _ActingAs(self, role))  # noqa: E731
+        role, compiled = self._active, self._blocks.on
+        contexts = lambda: (contextlib.nullcontext(), _ActingAs(self, role, compiled))  # noqa: E731
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **rest)
 
     def add(self, role: str, init_from: str, *, trainable: bool) -> None:
@@ -226,16 +234,18 @@ class AdapterRoles(Roles):
 
 
 class _ActingAs:
-    """Computes as a role, and then as the one before. Entered as often as a block is computed again: once for each loss that goes back
-    through it."""
+    """Computes as a role, compiled or not, and then as before. Entered as often as a block is computed again: once for each loss that goes
+    back through it."""
 
-    def __init__(self, roles: AdapterRoles, role: str) -> None:
-        self._roles, self._role = roles, role
-        self._before: list[str] = []
+    def __init__(self, roles: AdapterRoles, role: str, compiled: bool) -> None:
+        self._roles, self._role, self._compiled = roles, role, compiled
+        self._before: list[tuple[str, bool]] = []
 
     def __enter__(self) -> None:
-        self._before.append(self._roles._active)
+        self._before.append((self._roles._active, self._roles._blocks.on))
         self._roles.use(self._role)
+        self._roles._blocks.on = self._compiled
 
     def __exit__(self, *_: object) -> None:
-        self._roles.use(self._before.pop())
+        role, self._roles._blocks.on = self._before.pop()
+        self._roles.use(role)

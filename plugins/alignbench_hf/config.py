@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VALUE_TRUNKS = ("own", "shared")
 DECODES = ("auto", "eager", "compiled")
+PASSES = ("eager", "compiled")
 ENGINE = "vllm"
 HEADS = ("linear", "evidence")
 DTYPES = ("auto", "float32", "bfloat16")
@@ -173,6 +174,9 @@ class PretrainedConfig(PolicyConfig):
     attention: str = "auto"
     """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where sdpa has a slow
     backward pass, and elsewhere sdpa, or eager where the architecture has no other."""
+    passes: str = "eager"
+    """How passes that train and score are computed: eager (operation by operation) or compiled (each block by one compiled code, which a C++
+    compiler makes in the first pass: half a minute, for passes that are then faster; the same numbers up to rounding)."""
     sampler_url: str = ""
     """Of model.sampler=vllm: the address of a vLLM server (http://host:8000) that holds the base; empty: vLLM runs in this process."""
     sampler_patience: float = bounded(120.0, least=0, most=1e6)
@@ -200,6 +204,7 @@ class PretrainedConfig(PolicyConfig):
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("quantization", self.quantization, QUANTIZATIONS)
         _one_of("attention", self.attention, ATTENTIONS)
+        _one_of("passes", self.passes, PASSES)
         if self.shard and self.quantization != "none":
             raise UserError(
                 f"model.shard=true divides plain weights alone, and model.quantization={self.quantization} packs them: use one of the two."

@@ -22,10 +22,9 @@ from transformers.pytorch_utils import Conv1D
 
 from alignbench import POLICY, Does, Part, UserError, Work, functional, pretrained
 from alignbench_hf.architecture.targets import adapt, excluded, targets
-from alignbench_hf.architecture.trunk import require_decoder, text_config
+from alignbench_hf.architecture.trunk import LEAST_TOKENS, require_decoder, text_config
 from alignbench_hf.base import attention, base_dtype
 from alignbench_hf.checkpoint.resolve import resolve
-from alignbench_hf.decoding.fixed import LEAST_TOKENS
 from alignbench_hf.quantization import adapted_name
 from alignbench_hf.roles import VALUE
 

@@ -249,7 +249,7 @@ class HFPolicy(Policy):
             ways = half("micro_batch_size", rows), "model.gradient_checkpointing=true"
         else:
             ways = half("model.scoring_batch_size", rows), "model.quantization=nf4"
-        with functional.within_memory(f"the {role}'s pass over {rows} rows", *ways), self._roles.computing():
+        with functional.within_memory(f"the {role}'s pass over {rows} rows", *ways), self._roles.passing():
             hidden = states(
                 model.base_model,
                 sequences,

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from alignbench import Sequences, functional
-from alignbench_hf.architecture.trunk import NO_LIMIT, new_cache, read, select_rows
+from alignbench_hf.architecture.trunk import NO_LIMIT, ends, new_cache, read, select_rows
 
 WORTHWHILE = 0.9
 """A part is read apart where that leaves at most this share of the tokens: two passes cost more than one of the same length."""
@@ -155,10 +155,12 @@ def states(trunk: Any, sequences: Sequences, *, share: bool, start_within: int =
     cache = new_cache(trunk) if plan.start or plan.prompts else None
     if plan.prompts is not None and cache is not None:
         last = _read_prompts(trunk, rows, width, plan, cache)
+        ends(cache)
         rest = rows.read(trunk, slice(width, width + longest), slice(None), cache)
         return torch.cat([last[plan.prompts.of_row][:, None], rest], 1)
     if cache is not None:
         _read_start(trunk, rows, plan, cache)
+        ends(cache)
     hidden = rows.read(trunk, slice(plan.start, width + longest), slice(None), cache)
     return hidden[:, width - 1 - plan.start :]
 

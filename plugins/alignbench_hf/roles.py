@@ -48,6 +48,10 @@ class Roles(ABC):
         """The context that every forward pass runs in."""
         return contextlib.nullcontext()
 
+    def passing(self) -> contextlib.AbstractContextManager[object]:
+        """The same for a pass that trains or scores."""
+        return self.computing()
+
     @property
     def share_prompts(self) -> bool:
         """Whether responses to one prompt share its computation. It pays for large models alone, and moves the last bits."""

@@ -110,7 +110,7 @@ def position_made_anew(original: Any) -> Any:
 
 
 def one_cast_more(original: Any) -> Any:
-    return lambda layer, inner, x: original(layer, inner, x.double().to(x.dtype))
+    return lambda layer, x: original(layer, x.double().to(x.dtype))
 
 
 def result_of(change: Callable[[Tensor], Tensor]) -> Change:

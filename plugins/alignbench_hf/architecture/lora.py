@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import types
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,14 +20,52 @@ def lean(layer: LoraLayer) -> None:
     inner = layer.get_base_layer()
     plain = not (layer.lora_variant or (layer.lora_bias and any(layer.lora_bias.values())) or layer.disable_adapters)
     if isinstance(inner, nn.Linear) and plain:  # bitsandbytes' layers are linear layers too
-        layer.forward = functools.partial(_forward, layer, inner)
+        layer.handed_over = None
+        layer.forward = types.MethodType(
+            _forward, layer
+        )  # a method: a compiler then sees that all layers have the same
 
 
-def _forward(layer: Any, inner: nn.Module, x: Tensor) -> Tensor:
+def is_lean(layer: LoraLayer) -> bool:
+    """Whether a layer does so on plain weights, so that a compiler can see into all of it."""
+    mine = layer.__dict__.get("forward")
+    return isinstance(mine, types.MethodType) and mine.__func__ is _forward and type(layer.base_layer) is nn.Linear
+
+
+@contextlib.contextmanager
+def handed_over(layers: Iterable[Any], *, learns: bool) -> Iterator[None]:
+    """Gives code that is compiled the tensors of these layers' active adapters, whatever they are called: those that learn, or others of
+    the same kind over the same memory."""
+    for layer in layers:
+        (adapter,) = layer.active_adapters
+        down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        if not learns:
+            down, up = nn.Parameter(down.detach()), nn.Parameter(up.detach())
+        layer.handed_over = (down, up, layer.scaling[adapter])  # in a tuple no module takes them for its own
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.handed_over = None
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    if layer.handed_over is not None and torch.compiler.is_compiling():
+        return _traced(layer, x)
     (adapter,) = layer.active_adapters
     down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
     rows = x.reshape(-1, x.shape[-1])  # a layer with a bias gives a view of the product of more dimensions
-    added: Tensor = _AddAdapter.apply(inner(rows), rows, down, up, layer.scaling[adapter])  # type: ignore[no-untyped-call]
+    added: Tensor = _AddAdapter.apply(layer.base_layer(rows), rows, down, up, layer.scaling[adapter])  # type: ignore[no-untyped-call]
+    return added.view(*x.shape[:-1], added.shape[-1])
+
+
+def _traced(layer: Any, x: Tensor) -> Tensor:
+    """The same as plain operators, whose gradient the compiler makes."""
+    down, up, scale = layer.handed_over
+    rows = x.reshape(-1, x.shape[-1])
+    base = layer.base_layer(rows)
+    low = rows.to(base.dtype) @ down.to(base.dtype).T
+    added: Tensor = base + (low * scale) @ up.to(base.dtype).T
     return added.view(*x.shape[:-1], added.shape[-1])
 
 

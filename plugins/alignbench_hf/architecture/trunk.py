@@ -15,7 +15,9 @@ from transformers.cache_utils import DynamicSlidingWindowLayer, LinearAttentionC
 
 from alignbench import UserError, pretrained
 
+LEAST_TOKENS = 8  # fewer are sampled before a graph has paid for itself
 NO_LIMIT = sys.maxsize
+LEAST_TOKENS = 8  # fewer are sampled before a step that is captured over a cache of fixed size has paid for itself
 
 
 def text_config(model: Any) -> Any:
@@ -63,6 +65,11 @@ def new_cache(trunk: Any) -> DynamicCache:
     """An empty cache of the layers that this model has: attention, sliding or not, convolutions, recurrent states."""
     kind = DynamicCache if trunk.device.type == "cpu" else _UnaskedCache
     return kind(config=trunk.config)
+
+
+def ends(cache: DynamicCache) -> None:
+    """Says that the next pass is the last to read this cache: what it would add, nobody asks for."""
+    cache.is_ending = True  # type: ignore[attr-defined]
 
 
 def select_rows(cache: DynamicCache, rows: Tensor) -> None:

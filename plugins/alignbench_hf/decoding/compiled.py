@@ -13,9 +13,9 @@ from transformers import Cache
 
 from alignbench import AlignbenchError, Decoded, Policy, Request, Sampler, Sampling, pretrained
 from alignbench.functional import draw
-from alignbench_hf.architecture.trunk import read
+from alignbench_hf.architecture.trunk import LEAST_TOKENS, read
 from alignbench_hf.config import LoopConfig
-from alignbench_hf.decoding.fixed import LEAST_TOKENS, FixedLayer, UnfitError, fixed_cache
+from alignbench_hf.decoding.fixed import FixedLayer, UnfitError, fixed_cache
 from alignbench_hf.decoding.samplers import LOOK_EVERY, Begun, begin, first_going, loop, still_going
 from alignbench_hf.probe import FAR
 from alignbench_hf.prompts import positions

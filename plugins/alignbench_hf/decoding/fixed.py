@@ -9,8 +9,6 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
-LEAST_TOKENS = 8  # fewer are sampled before a graph has paid for itself
-
 
 class UnfitError(Exception):
     """Why a model cannot be decoded so."""
