@@ -99,8 +99,9 @@ class PPO(PolicyOptimizer[ScoredRollout]):
 
     @classmethod
     def exact_settings(cls) -> Mapping[str, object]:
-        """One on-policy step per batch on unbiased advantages."""
+        """One on-policy step per batch on unbiased advantages, and of a KL in the loss the gradient that is unbiased."""
         return {
+            "kl_estimator": "unbiased",
             "epochs": 1,
             "minibatches": 1,
             "gae_lambda": 1.0,

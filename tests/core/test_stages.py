@@ -63,11 +63,14 @@ def test_each_stands_in_its_place_sees_what_is_there_and_is_shared(
     assert "fault: ''" in (run / "config.yaml").read_text(), "the options of what was chosen, defaults filled in"
     assert added.CALLS == ["before_sft", "after_reward", "after_algorithm"]
 
+    shared = {path.name.partition("-")[0] for path in (tmp_path / "cache" / "stages").iterdir() if path.is_dir()}
+    assert {"stage_early", "stage_middle"} <= shared and "stage_late" not in shared, "the last is this run's alone"
+
     other = small(ALL, "reward.updates=2", "algo.kl_coef=0.2")
     assert other.code == 0, other.err
     again = records(runs(tmp_path)[1])[0]
-    shared = {"stage early", "sft", "rankings", "reward", "stage middle", "stage held_out_accuracy"}
-    assert set(again["reused"]) == shared | {"evaluate sft", "frontier"}
+    before = {"stage early", "sft", "rankings", "reward", "stage middle", "stage held_out_accuracy"}
+    assert set(again["reused"]) == before | {"evaluate sft", "frontier"}
     assert added.CALLS[3:] == ["after_algorithm"], "of another policy"
     assert (saw(runs(tmp_path)[1], "early"), saw(runs(tmp_path)[1], "middle")) == (early, middle)
     assert again["reports"]["stage/middle/prompts"] == 100

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,10 @@ from alignbench_dpo.iterative import IterativeDPO, every_pair
 from alignbench_dpo.offline import DPO
 from alignbench_dpo.optimum import token_optimum
 from alignbench_dpo.tdpo import TDPO
+from alignbench_hf.adapters import AdapterRoles
+from alignbench_hf.config import PretrainedConfig
 from alignbench_hf.policy import HFPolicy
+from peft import LoraConfig
 from torch import Tensor
 
 from alignbench import (
@@ -88,13 +91,22 @@ def test_the_order_is_that_of_the_batch_and_not_of_its_pairs() -> None:
 # TDPO
 
 
-@pytest.mark.parametrize("made", ["scratch", "adapters"])
+def adapted_head() -> HFPolicy:
+    """Adapters on the output layer too: its logits are a role's own."""
+    lora = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], lora_dropout=0.0, task_type="CAUSAL_LM")
+    limits = PretrainedConfig(max_prompt_tokens=8, max_response_tokens=6)
+    on = HFPolicy(limits, AdapterRoles(tiny.base_model(), lora), tiny.letters(), pretrained=True, device=tiny.CPU)
+    tiny.move(on)
+    return on
+
+
+@pytest.mark.parametrize("made", [tiny.scratch, tiny.adapters, adapted_head])
 @pytest.mark.parametrize("chunk", [None, 30], ids=["whole", "chunks"])
 def test_kl_of_tokens_is_that_of_whole_distributions(
-    made: str, chunk: int | None, monkeypatch: pytest.MonkeyPatch
+    made: Callable[[], HFPolicy], chunk: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Value and gradient, against plain log-softmaxes of both roles' logits, a response at a time."""
-    on: HFPolicy = getattr(tiny, made)()
+    on = made()
     on.freeze_reference()
     tiny.move(on, seed=1, scale=0.1)
     shown = tiny.sequences(on, n=1)
@@ -270,33 +282,32 @@ def test_steps_of_a_round_keep_prompts_whole() -> None:
 
 
 class Shorter(Annotator):
-    """Prefers short responses; of equal ones the first."""
+    """Prefers short responses; of equal ones the first. Notes what it is shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[str, ...]] = []
 
     def rank(self, prompt: Prompt, responses: Sequence[str], *, finished: Sequence[bool]) -> tuple[int, ...]:
+        self.shown.append(tuple(responses))
         order = sorted(range(len(responses)), key=lambda k: (len(responses[k]), k))
         return tuple(order.index(k) for k in range(len(order)))
 
 
 def test_an_annotators_ranks_are_scores_of_neighbours() -> None:
-    on = policy()
-    samples = tiny.scored(on, n=4).rollout.samples
-    names: list[str] = []
-    source = AnnotatorRanks(lambda name: names.append(name) or Shorter(), 4)  # type: ignore[func-returns-value]
-    scores = source.score(samples)
-    for start in range(0, len(samples), 4):
-        lengths = [len(text) for text in samples.texts[start : start + 4]]
-        given = scores[start : start + 4].tolist()
-        for a in range(4):
-            for b in range(4):
-                if lengths[a] < lengths[b]:
-                    assert given[a] > given[b]
-                if (samples.texts[start + a], samples.finished[start + a]) == (
-                    samples.texts[start + b],
-                    samples.finished[start + b],
-                ):
-                    assert given[a] == given[b]
-    source.score(samples)
-    source.score(tiny.scored(on, n=4, seed=1).rollout.samples)
+    """Equal responses are shown once and have one rank; a prompt whose responses are all equal is not asked about."""
+    on, annotator, names = policy(), Shorter(), list[str]()
+
+    def anew(name: str) -> Annotator:
+        names.append(name)
+        return annotator
+
+    texts = ["a b c", "a", "a", "b c", "c", "c", "c", "c", "a b", "b", "a b c d", "d d d d d"]
+    prompts = [prompt for prompt in tiny.PROMPTS[:3] for _ in range(4)]
+    source = AnnotatorRanks(anew, 4)
+    assert source.score(on.encode(prompts, texts)).tolist() == [-2, 0, 0, -1, 0, 0, 0, 0, -1, 0, -2, -3]
+    assert annotator.shown == [("a b c", "a", "b c"), ("a b", "b", "a b c d", "d d d d d")]
+    source.score(on.encode(prompts, texts))
+    source.score(on.encode(prompts, ["a", *texts[1:]]))
     assert names[0] == names[1] != names[2]
 
 

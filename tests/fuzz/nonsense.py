@@ -18,6 +18,8 @@ NONSENSE: dict[str, str] = {
         rankings.temperature=0 rankings.temperature=-1 rankings.temperature=nan rankings.temperature=1e300
         budget.samples=-1 budget.samples=inf budget.tokens=-1 budget.seconds=-1 budget.seconds=nan budget.seconds=inf
         tune.metric=gold tune.metric=/ tune.metric=helpfulness/
+        stages=[nope] stages=[''] stages=null stages=filter_demonstrations stages=[held_out_accuracy,held_out_accuracy]
+        stage_options=null stage_options=3
         """,
     "eval=standard": """
         eval.families=[nope] eval.families=[] eval.families=[''] eval.families=[diversity,diversity] eval.families=null
@@ -43,6 +45,16 @@ NONSENSE: dict[str, str] = {
         eval.options.tasks.limit=-1 eval.options.tasks.names=[''] eval.options.tasks.path={absent}
         eval.options.tasks.include_path={absent} eval.options.capability.path={absent}
         """,
+    "stages=[filter_demonstrations]": """
+        stage_options.filter_demonstrations=null stage_options.filter_demonstrations=3 stage_options.filter_demonstrations.nope=1
+        stage_options.filter_demonstrations.min_words=-1 stage_options.filter_demonstrations.max_words=1.5
+        stage_options.filter_demonstrations.max_words=1+stage_options.filter_demonstrations.min_words=2
+        stage_options.filter_demonstrations.per_prompt=-1 stage_options.filter_demonstrations.duplicates=perhaps
+        stage_options.filter_demonstrations.without=[''] stage_options.filter_demonstrations.without=null
+        """,
+    "stages=[held_out_accuracy]": """
+        stage_options.held_out_accuracy.batch_size=0 stage_options.held_out_accuracy.batch_size=nan
+        """,
     "algo=ppo": """
         algo.updates=-1 algo.updates=0 algo.updates=1.5 algo.updates=nan algo.updates=true algo.updates=[1] algo.updates=null
         algo.batch_size=0 algo.batch_size=-64 algo.micro_batch_size=0 algo.micro_batch_size=-1 algo.optimizer=sgdd algo.optimizer=''
@@ -60,7 +72,7 @@ NONSENSE: dict[str, str] = {
         algo.value_learning_rate=-1 algo.value_learning_rate=nan algo.value_learning_rate=1e300
         algo.value_coef=-1 algo.value_coef=nan algo.value_coef=inf algo.value_init=nope
         algo.gamma=1.5 algo.gamma=-0.1 algo.gamma=nan algo.gae_lambda=1.5 algo.gae_lambda=-1 algo.gae_lambda=nan
-        algo.value_warmup=-1 algo.value_warmup=50 algo.value_warmup=1e300 algo.gae_lambda_value=1.5 algo.gae_lambda_value=nan
+        algo.value_warmup=-1 algo.updates=50+algo.value_warmup=50 algo.value_warmup=1e300 algo.gae_lambda_value=1.5 algo.gae_lambda_value=nan
         algo.length_adaptive_lambda=-1 algo.length_adaptive_lambda=nan algo.kl_in=nope algo.kl_estimator=k1
         algo.kl_in=loss+algo.whiten_rewards=true algo.whiten_rewards=perhaps algo.missing_eos=nope algo.missing_eos_penalty=nan algo.missing_eos_penalty=-1 algo.missing_eos_penalty=inf
         sft.passes=-1 sft.passes=nan sft.passes=inf sft.passes=1e300 sft.updates=-1 sft.passes=0+sft.updates=0 sft.learning_rate=nan
@@ -149,7 +161,8 @@ NONSENSE: dict[str, str] = {
         data.held_out_share=-0.1 data.held_out_share=nan data.held_out_rows=-1 data.max_rows=-1 data.split_seed=-1 data.max_bad_share=1.5
         data.max_bad_share=-0.1 data.max_bad_share=nan data.streaming=true data.columns.nope=x data.columns.prompt=''
         data.rating_weights.helpfulness=nan data.rating_weights.helpfulness=abc data.winner_values.1=left data.where=3
-        data.train_split=test+data.test_split=test
+        data.train_split=test+data.test_split=test data.format=nope data.format=null data.format_options.x=1
+        data.format=pairs+data.format_options.x=1
         annotator.path={absent} annotator.max_bad_share=2 annotator.max_bad_share=-1
         """,
     "reward=learned": """

@@ -16,10 +16,11 @@ from alignbench.plugins import resolve
 from alignbench.records import POLICY
 from alignbench.selection import with_defaults
 from alignbench.testing import PropertyBroken
-from alignbench.testing.algorithms import effects, equations, metrics, updates
+from alignbench.testing.algorithms import effects, equations, exact, metrics, updates
 from alignbench.testing.algorithms.options import NO_NAME, choices, values_of
 from alignbench.testing.algorithms.trace import sequences_of, traced, varied_batch
 from alignbench.testing.trial import Trial
+from alignbench.testing.world import World
 
 
 def test_every_value_of_every_option_is_drawn() -> None:
@@ -44,6 +45,9 @@ def test_an_algorithm_is_held_to_its_checks_under_a_users_settings() -> None:
     assert component.config().value_warmup == 3
     updates.policy_moves(component, 0)
     metrics.metrics_are_what_they_are_called(component, 0)
+    biased = with_defaults(resolve("ppo"), {"kl_in": "loss", "kl_estimator": "k3"}, where="algo")
+    assert biased.load().optimum(biased.config(), World(0).problem) is None
+    assert biased.load().optimum(exact.exact_config(biased), World(0).problem) is not None
 
 
 @pytest.mark.parametrize("name", ["ppo", "grpo"])

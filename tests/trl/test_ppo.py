@@ -48,6 +48,7 @@ def test_goes_on_from_its_state() -> None:
     assert report.metrics["learning_rate"] < 1e-2 / 3, "the schedule went on"
 
 
+@pytest.mark.slow
 def test_reaches_its_optimum() -> None:
     trial = Trial(
         "trl_ppo", learning_rate=1e-2, lr_schedule="cosine", updates=80, batch_size=256, micro_batch_size=256,

@@ -150,7 +150,7 @@ def terms_of(trial: Trial, update: Update, step: Step, leaves: dict[str, Tensor]
             logprobs(trial.policy, table, sequences, temperature)
             for table in (policy, start[POLICY], trial.policy._table(REFERENCE).double())
         )
-        spent = reference_kl(trial.policy, leaves[POLICY], sequences, temperature)
+        spent = reference_kl(trial.policy, policy, sequences, temperature)
         return ResponseTerms(now, before, reference, kept, spent)
 
     if isinstance(batch, PreferenceBatch):
