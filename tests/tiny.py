@@ -105,7 +105,7 @@ def adapters(
             lora,
             merge_while_sampling=config.merge_adapters,
             gradient_checkpointing=config.gradient_checkpointing,
-            passes=config.passes,
+            passes=config.blocks,
         )
     policy = HFPolicy(config, roles, letters(), pretrained=True, device=device, engine=engine)
     move(policy, seed=seed)

@@ -144,8 +144,8 @@ class AdapterRoles(Roles):
     def _forgetting(self, forward: Callable[..., Any], *args: Any, **rest: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **rest)
-        role, compiled = self._active, self._blocks.on
-        contexts = lambda: (contextlib.nullcontext(), _ActingAs(self, role, compiled))  # noqa: E731
+        role = self._active
+        contexts = lambda: (contextlib.nullcontext(), _ActingAs(self, role))  # noqa: E731
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **rest)
 
     def add(self, role: str, init_from: str, *, trainable: bool) -> None:
@@ -234,18 +234,16 @@ class AdapterRoles(Roles):
 
 
 class _ActingAs:
-    """Computes as a role, compiled or not, and then as before. Entered as often as a block is computed again: once for each loss that goes
-    back through it."""
+    """Computes as a role, and then as the one before. Entered as often as a block is computed again: once for each loss that goes back
+    through it."""
 
-    def __init__(self, roles: AdapterRoles, role: str, compiled: bool) -> None:
-        self._roles, self._role, self._compiled = roles, role, compiled
-        self._before: list[tuple[str, bool]] = []
+    def __init__(self, roles: AdapterRoles, role: str) -> None:
+        self._roles, self._role = roles, role
+        self._before: list[str] = []
 
     def __enter__(self) -> None:
-        self._before.append((self._roles._active, self._roles._blocks.on))
+        self._before.append(self._roles._active)
         self._roles.use(self._role)
-        self._roles._blocks.on = self._compiled
 
     def __exit__(self, *_: object) -> None:
-        role, self._roles._blocks.on = self._before.pop()
-        self._roles.use(role)
+        self._roles.use(self._before.pop())

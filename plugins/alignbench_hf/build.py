@@ -101,7 +101,7 @@ def build_pretrained(
             lora,
             merge_while_sampling=config.merge_adapters and shards == 1,
             gradient_checkpointing=config.gradient_checkpointing,
-            passes=config.passes
+            passes=config.blocks
             if shards == 1
             else "eager",  # of a divided model each layer is put together as the host comes to it
             base_name=config.path if is_hub_id(config.path) else str(user_path(config.path, "model.path").resolve()),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 VALUE_TRUNKS = ("own", "shared")
 DECODES = ("auto", "eager", "compiled")
-PASSES = ("eager", "compiled")
+BLOCKS = ("eager", "compiled")
 ENGINE = "vllm"
 HEADS = ("linear", "evidence")
 DTYPES = ("auto", "float32", "bfloat16")
@@ -174,7 +174,7 @@ class PretrainedConfig(PolicyConfig):
     attention: str = "auto"
     """Attention implementation of transformers: sdpa, eager, flash_attention_2, or auto: eager on a CPU, where sdpa has a slow
     backward pass, and elsewhere sdpa, or eager where the architecture has no other."""
-    passes: str = "eager"
+    blocks: str = "eager"
     """How passes that train and score are computed: eager (operation by operation) or compiled (each block by one compiled code, which a C++
     compiler makes in the first pass: half a minute, for passes that are then faster; the same numbers up to rounding)."""
     sampler_url: str = ""
@@ -204,10 +204,14 @@ class PretrainedConfig(PolicyConfig):
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("quantization", self.quantization, QUANTIZATIONS)
         _one_of("attention", self.attention, ATTENTIONS)
-        _one_of("passes", self.passes, PASSES)
+        _one_of("blocks", self.blocks, BLOCKS)
         if self.shard and self.quantization != "none":
             raise UserError(
                 f"model.shard=true divides plain weights alone, and model.quantization={self.quantization} packs them: use one of the two."
+            )
+        if self.blocks == "compiled" and self.gradient_checkpointing:
+            raise UserError(
+                "model.blocks=compiled does not go with model.gradient_checkpointing=true, which computes blocks again: use one of the two."
             )
         if not any(name.strip() for name in self.lora_targets.split(",")):
             raise UserError("model.lora_targets names no layer: write all-linear, or names separated by commas.")
@@ -261,7 +265,7 @@ class PretrainedConfig(PolicyConfig):
     def savings(self) -> dict[str, list[Any]]:
         """As in PlanningConfig."""
         found = super().savings()
-        if not self.gradient_checkpointing:
+        if not self.gradient_checkpointing and self.blocks == "eager":
             found["gradient_checkpointing"] = [True]
         if self.merges:
             found["merge_adapters"] = [False]

@@ -88,7 +88,7 @@ class Blocks:
     def _give_up(self, why: str) -> None:
         self.works = False
         log.warning(
-            "%s is computed operation by operation, as by model.passes=eager: compiled blocks do not work (%s).",
+            "%s is computed operation by operation, as by model.blocks=eager: compiled blocks do not work (%s).",
             self._name,
             why,
         )
