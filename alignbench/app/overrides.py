@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignbench.app.config import COMPONENT, JUDGE, SLOTS
@@ -100,7 +100,7 @@ def _parsed(argument: str) -> Override | None:
     """None for what Hydra's grammar does not take: Hydra says so."""
     try:
         return OverridesParser.create().parse_override(argument) if "=" in argument else None
-    except OverrideParseException:
+    except HydraException:
         return None
 
 
