@@ -194,7 +194,9 @@ def build(chosen: Selected, rng: random.Random) -> None:
         if name in ("length", "gold", "function"):
             chosen.build(policy=policy(), data=world(), seeds=SEEDS)
     elif kind is Kind.ALGORITHM and rng.random() < 0.2:
-        chosen.build(policy=tiny.scratch(), updates=2, seeds=SEEDS)
+        model = tiny.scratch()
+        model.freeze_reference()  # as a run has it by then
+        chosen.build(policy=model, updates=2, seeds=SEEDS)
     elif kind is Kind.MODEL and hasattr(config, "hidden_size"):
         weights = config.num_layers * config.hidden_size * (4 * config.hidden_size + 3 * config.intermediate_size)
         if weights < 1e6:
