@@ -70,7 +70,8 @@ class AnnotatorRanks(RewardSource):
         texts = [[text for text, _ in different[place]] for place in asked]
         finished = [[ended for _, ended in different[place]] for place in asked]
         annotator = self._annotator(digest([prompt.id for prompt in samples.prompts], answers))
-        found = functional.asked_once(lambda: annotator.rank_all(prompts, texts, finished=finished)) if asked else []
+        # Every process asks, as for rankings: an annotator that pays for its answers asks once for all of them itself.
+        found = annotator.rank_all(prompts, texts, finished=finished) if asked else []
         ranks = dict(zip(asked, found, strict=True))
         scores = []
         for place, (group, shown) in enumerate(zip(groups, different, strict=True)):

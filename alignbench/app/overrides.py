@@ -112,7 +112,20 @@ def _in_part(override: Override, parts: Collection[str]) -> bool:
 def _of_one(argument: str) -> str:
     key, _, value = argument.partition("=")
     found = f"{key}=choice({value})"
-    return found if _parsed(found) else argument
+    return found if _means(found, argument) else argument
+
+
+def _means(choice: str, argument: str) -> bool:
+    """Whether the one job of this choice is given the value that `argument` has: Hydra takes quotes off what it chooses from."""
+    given, wanted = _parsed(choice), _parsed(argument)
+    if given is None or wanted is None:
+        return False
+    key, _, _ = choice.partition("=")
+    jobs = [_parsed(f"{key}={text}") for text in given.sweep_string_iterator()]
+    if len(jobs) != 1 or jobs[0] is None:
+        return False
+    value, right = jobs[0].value(), wanted.value()
+    return type(value) is type(right) and value == right
 
 
 # Old names

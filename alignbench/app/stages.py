@@ -28,14 +28,14 @@ def selected(settings: Settings) -> tuple[Selected, ...]:
     known = [component.name for component in registry().of(Kind.STAGE)]
     if odd := [str(name) for name in settings.stage_options if name not in known]:
         raise unknown_name("stage", odd[0], known, where=OPTIONS)
+    if odd := [name for name in settings.stages if name not in known]:
+        raise unknown_name("stage", str(odd[0]), known, where=STAGES)
     if len(set(settings.stages)) < len(settings.stages):
         raise UserError(f"{STAGES} names a stage twice: {', '.join(settings.stages)}.")
-    return tuple(_selected(settings, name, known) for name in settings.stages)
+    return tuple(_selected(settings, name) for name in settings.stages)
 
 
-def _selected(settings: Settings, name: str, known: Sequence[str]) -> Selected:
-    if name not in known:
-        raise unknown_name("stage", name, known, where=STAGES)
+def _selected(settings: Settings, name: str) -> Selected:
     component, where = registry().get(Kind.STAGE, name), f"{OPTIONS}.{name}"
     options = settings.stage_options.get(name, {})
     if not isinstance(options, Mapping):

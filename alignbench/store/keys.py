@@ -19,7 +19,7 @@ from alignbench import distributed
 from alignbench.app.config import RunConfig
 from alignbench.contracts import DataSource, Evaluation, Policy
 from alignbench.plugins import registry
-from alignbench.records import Demonstration, Prompt, Ranking, Sequences
+from alignbench.records import Demonstration, Prompt, Ranking, Sequences, Split
 from alignbench.records.stages import StagePlace
 from alignbench.results.disk.environment import package_versions
 from alignbench.selection import Selected, digest, package_digest, source_digest
@@ -122,6 +122,12 @@ def of_rankings(rankings: Iterable[Ranking]) -> str:
     return digest(*rows)
 
 
+def of_set_aside(data: DataSource) -> str:
+    """What a stage sees of the data beside what is trained on."""
+    labelled = ((_prompt(one.prompt), one.response, one.good, one.finished) for one in data.labelled())
+    return digest(of_prompts(data.prompts(Split.EVALUATION)), *labelled)
+
+
 def of_tokens(sequences: Sequences) -> str:
     rows = zip(
         *(part.tolist() for part in vars(sequences).values()),
@@ -161,6 +167,7 @@ def of_beginning(config: RunConfig, data: DataSource, policy: Policy, prompts: S
         config.data.identity(),
         of_prompts(prompts),
         of_demonstrations(data.demonstrations()),
+        of_set_aside(data),
     )
 
 

@@ -74,7 +74,7 @@ class PPO(PolicyOptimizer[ScoredRollout]):
         }
         settings["arguments"] = trls(config, self._model, policy, updates, int(settings["seed"]))
         (self._folder / "settings.json").write_text(json.dumps(settings, indent=2))
-        self._process = Process(config.environment, SCRIPT, self._folder)
+        self._process = Process(config.environment, SCRIPT, self._folder, policy.device)
 
     @classmethod
     def optimum(cls, config: PPOConfig, problem: ExactProblem) -> Tensor | None:

@@ -10,7 +10,7 @@ import pytest
 
 from alignbench import UserError
 from alignbench.app.compose import composed
-from alignbench.app.overrides import expanded, quoted
+from alignbench.app.overrides import expanded, of_jobs, quoted
 from tests.core.harness import Command
 
 
@@ -52,6 +52,26 @@ def test_the_quotes_that_the_error_shows_are_those_that_work(value: str) -> None
     config, _ = composed([*chosen, typed])
     slot, name = key.split(".")
     assert config[slot][name] == value
+
+
+@pytest.mark.parametrize(
+    ("value", "given"),
+    [
+        ("0.5", "choice(0.5)"),
+        ("null", "null"),  # of which Hydra makes no choice
+        ("[1,2]", "choice([1,2])"),
+        ("{a: 1}", "choice({a: 1})"),
+        ("plain words", "choice(plain words)"),
+        ("'null'", "'null'"),  # Hydra would take the quotes off, and a text become nothing
+        ("'1e3'", "'1e3'"),
+        ("'a;b'", "'a;b'"),
+        ("'is it clear? be fair; say why.'", "'is it clear? be fair; say why.'"),
+        ("${seed}", "choice(${seed})"),
+    ],
+)
+def test_an_option_of_one_value_stays_what_it_is(value: str, given: str) -> None:
+    swept = ["algo=ppo,dpo", f"algo.x={value}", f"reward.y={value}"]
+    assert of_jobs(swept) == ["algo=ppo,dpo", f"algo.x={given}", f"reward.y={value}"]
 
 
 def test_any_command_and_any_setting(command: Command) -> None:

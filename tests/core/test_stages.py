@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from alignbench import Constraint, Demonstration, Message, Opinion, Prompt, Reference, UserError
+from alignbench import Constraint, Demonstration, Labelled, Message, Opinion, Prompt, Reference, Seeds, Split, UserError
 from alignbench.app.compose import load_config
 from alignbench.evaluation import stored
 from alignbench.pipeline.added import kept
+from alignbench.store import keys
 from tests.core import added
 from tests.core.harness import Command, Plugin, records
 from tests.core.test_resume import stopped
@@ -85,6 +86,21 @@ def test_each_stands_in_its_place_sees_what_is_there_and_is_shared(
     }
 
 
+def test_a_stage_is_named_by_all_that_it_is_shown() -> None:
+    """What is held out and what is labelled too: it may look at them."""
+    world = load_config(["experiment=exact"]).data.build(seeds=Seeds(0))
+    prompts = world.prompts(Split.EVALUATION)
+    for changes in (
+        {"prompts": lambda split: prompts[:-1]},
+        {"labelled": lambda: (Labelled(prompts[0], "a", good=True),)},
+    ):
+        with pytest.MonkeyPatch.context() as patched:
+            before = keys.of_set_aside(world)
+            for name, found in changes.items():
+                patched.setattr(world, name, found)
+            assert keys.of_set_aside(world) != before
+
+
 def test_other_stages_share_nothing_that_comes_after_them(small: Command, plugin: Plugin) -> None:
     options = ("algo=sft", "stages=[early]")
     assert small(*options).code == 0
@@ -153,6 +169,7 @@ def test_what_goes_wrong_in_a_stage_is_one_line_that_names_it(
         (["stages=[filter]"], ["Unknown stage 'filter' in stages", "filter_demonstrations", "held_out_accuracy"]),
         (["stages=[held_out_accuracy,held_out_accuracy]"], ["twice"]),
         (["stages=filter_demonstrations"], ["stages"]),
+        (["stages=[[held_out_accuracy]]"], ["Unknown stage", "in stages", "held_out_accuracy"]),
         (["+stage_options.nope.x=1"], ["Unknown stage 'nope' in stage_options", "filter_demonstrations"]),
         (["stage_options.nope.x=1"], ["Unknown stage 'nope' in stage_options", "filter_demonstrations"]),
         (["stage_options.filter_demonstrations.minwords=1"], ["min_words"]),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alignbench_data.formats import FORMS
+from alignbench_data.formats.own import read
+from alignbench_data.reasons import Reason, Unusable
 
-from alignbench import Split, UserError, select
+from alignbench import Demonstration, Format, Message, Prompt, Ranking, Split, UserError, select
 from alignbench.plugins import Kind, registry
 from tests.core import harness
 from tests.data.test_docs import rows as of_page
@@ -161,3 +164,38 @@ def test_what_stands_beside_is_read_as_it_is_recognised(tmp_path: Path) -> None:
     beside = lines(tmp_path / "d.jsonl", [{"prompt": f"d {i}", "response": f"r {i}"} for i in range(10)])
     data = source(written(tmp_path, *answered(10)), format="dashes", demonstrations_path=str(beside))
     assert {one.response for one in data.demonstrations()} == {f"r {i}" for i in range(10)}
+
+
+PROMPT = Prompt("", (Message("user", "q"),))
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (Ranking(PROMPT, ("a", "b"), (0, math.nan)), "nan as a rank or a score"),  # type: ignore[arg-type]
+        (Ranking(PROMPT, ("a", "b"), (0, None)), "TypeError"),  # type: ignore[arg-type]
+        (Ranking(PROMPT, ("a", "b"), (0, 1), scores=(1.0,)), "1 scores of 2 responses"),
+        (Ranking(PROMPT, ("a", "b"), (0, 1), finished=(True,)), "1 finished of 2 responses"),
+        (Ranking(PROMPT, ("a", "b"), (0, 1), scores=("x", "y")), "ValueError"),  # type: ignore[arg-type]
+        (Ranking("q", ("a", "b"), (0, 1)), "AttributeError"),  # type: ignore[arg-type]
+        (Demonstration(Prompt("", ({"role": "user", "content": "q"},)), "a"), "AttributeError"),  # type: ignore[arg-type]
+        (Demonstration(Prompt("", None), "a"), "TypeError"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_record_that_is_none_sets_its_row_aside(record: Any, words: str) -> None:
+    class Gives(Format):
+        def read(self, row: Mapping[str, Any]) -> list[Any]:
+            return [record]
+
+    with pytest.raises(Unusable, match=words) as refused:
+        read(Gives(), "gives", {})
+    assert refused.value.reason is Reason.MALFORMED
+
+
+def test_the_text_of_parts_is_what_is_kept() -> None:
+    class Gives(Format):
+        def read(self, row: Mapping[str, Any]) -> list[Any]:
+            return [Demonstration(PROMPT, [{"type": "text", "text": "said"}])]  # type: ignore[arg-type]
+
+    (found,) = read(Gives(), "gives", {})
+    assert isinstance(found, Demonstration) and found.response == "said"

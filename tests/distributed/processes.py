@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,12 +18,24 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from alignbench import DemonstrationBatch, RewardSource, Samples, Sampling, Seeds, UserError, distributed, functional
+from alignbench import (
+    Annotator,
+    DemonstrationBatch,
+    Prompt,
+    RewardSource,
+    Samples,
+    Sampling,
+    Seeds,
+    UserError,
+    distributed,
+    functional,
+)
 from alignbench.optimizer_config import LabelConfig, OptimizerConfig, PreferenceConfig, RolloutConfig
 from alignbench.pipeline.experience import labels_of_pairs, pair_data, rollout_batches
 from alignbench.pipeline.training import tokens
 from alignbench.plugins import Component, Kind, registry
 from alignbench.records import Consumes, PreferencePair
+from alignbench.scoring import AnnotatorRanks
 from tests import tiny
 
 SIZES: Mapping[str, object] = {"batch_size": 12, "micro_batch_size": 5, "learning_rate": 1e-2, "updates": 2}
@@ -52,9 +64,19 @@ class Length(RewardSource):
         return samples.sequences.response_mask.sum(1).float() + samples.sequences.response_ids[:, 0].float() / 10
 
 
+class Paid(Annotator):
+    """Prefers the longer answer; the main process alone pays for what it says."""
+
+    def rank(self, prompt: Prompt, responses: Sequence[str], *, finished: Sequence[bool] = ()) -> tuple[int, ...]:
+        by_length = sorted(responses, key=lambda answer: (-len(answer), answer))
+        return functional.asked_once(lambda: tuple(map(by_length.index, responses)))
+
+
 def batches(policy: tiny.HFPolicy, config: OptimizerConfig) -> Iterator[object]:
     if isinstance(config, RolloutConfig):
-        yield from rollout_batches(policy, Length(), tiny.PROMPTS, config, updates=2, seeds=Seeds(3))
+        ranked = AnnotatorRanks(lambda name: Paid(), config.samples_per_prompt)
+        reward = ranked if config.asks_annotator else Length()
+        yield from rollout_batches(policy, reward, tiny.PROMPTS, config, updates=2, seeds=Seeds(3))
     elif isinstance(config, PreferenceConfig | LabelConfig):
         words = [("a b", "c"), ("b", "d d d"), ("e f", "a a"), ("f", "b c d")]
         pairs = [PreferencePair(p, *pair, probability=0.8) for p in tiny.PROMPTS for pair in words][

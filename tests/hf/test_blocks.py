@@ -17,7 +17,6 @@ from torch import Tensor
 from alignbench import POLICY, REFERENCE, Sampling, Sequences, UserError
 from tests import tiny
 
-TYPES = {torch.float32: 1e-5, torch.bfloat16: 0.1}
 honest = torch.compile
 Graphs = list[Any]
 
@@ -98,8 +97,8 @@ def test_losses_and_gradients_are_those_of_eager(graphs: Graphs) -> None:
     assert graphs
 
 
-def test_sixteen_bits_round_no_worse(graphs: Graphs) -> None:
-    """And scores are those of training to the bit, so that the first ratio of PPO is 1."""
+def rounds_no_worse() -> None:
+    """Than eager passes, beside those of the same weights in float32. Scores are those of training to the bit: the first ratio of PPO is 1."""
     exact = policy_of("eager", torch.bfloat16, layers=2, exact=True)
     eager, compiled = (policy_of(passes, torch.bfloat16, layers=2) for passes in ("eager", "compiled"))
     rows = rows_of(exact)
@@ -107,6 +106,11 @@ def test_sixteen_bits_round_no_worse(graphs: Graphs) -> None:
     assert torch.equal(mine["scored"], mine["logprobs"])
     by_eager, by_compiled = (sum(apart(found, right).values()) for found in (measured(eager, rows), mine))
     assert 0 < by_compiled <= 1.2 * by_eager
+    assert compiled._roles._blocks.works
+
+
+def test_sixteen_bits_round_no_worse(graphs: Graphs) -> None:
+    rounds_no_worse()
     assert graphs
 
 
@@ -123,13 +127,13 @@ def test_one_code_serves_all_blocks_roles_and_shapes(graphs: Graphs) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", TYPES)
-def test_by_the_compiler_itself(dtype: torch.dtype) -> None:
+def test_by_the_compiler_itself() -> None:
     torch._dynamo.reset()
-    right, found = (policy_of(passes, dtype) for passes in ("eager", "compiled"))
+    right, found = (policy_of(passes) for passes in ("eager", "compiled"))
     rows = rows_of(right)
-    assert_near(measured(found, rows), measured(right, rows), TYPES[dtype])
+    assert_near(measured(found, rows), measured(right, rows))
     assert found._roles._blocks.works
+    rounds_no_worse()
 
 
 # Where it is not, or cannot be

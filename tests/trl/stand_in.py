@@ -4,6 +4,8 @@ score to every weight."""
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,11 +17,15 @@ def main() -> None:
     settings = json.loads((folder / "settings.json").read_text())
     rate, seen = settings["arguments"]["learning_rate"], load_file(folder / "reference.safetensors")
     assert any((folder / "start").iterdir()), "there is a checkpoint"
+    if fault == "prints":
+        print("a library's greeting\n42", flush=True)
     print(json.dumps({"trl": version}), flush=True)
     total = 0.0
     for line in sys.stdin:
         what, number = line.split()
         if what == "batch":
+            if fault == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
             if fault == "dies":
                 print("some library's last words", file=sys.stderr)
                 sys.exit(3)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from alignbench_trl.config import PPOConfig
+from alignbench_trl.environment import only, python_of
 from alignbench_trl.ppo import figures, tensors, write_base
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -158,6 +159,27 @@ def test_an_environment_that_is_not_there_is_refused_before_anything_is_trained(
         assert "algo.environment" in said and f"python -m venv {tmp_path}/none" in said and "trl==1.12.0" in said
 
 
+def test_a_folder_with_a_space_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"venv '\S*/my own' && '\S*/my own'/bin/pip install"):
+        python_of(str(tmp_path / "my own"))
+    with pytest.raises(UserError, match=r"venv ~/'no env' && ~/'no env'/bin/pip"):
+        python_of("~/no env")
+
+
+def test_a_process_sees_the_gpu_of_the_model_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert only(torch.device("cpu")) == {}
+    assert only(torch.device("cuda", 1)) == {"CUDA_VISIBLE_DEVICES": "1"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert only(torch.device("cuda", 1)) == {"CUDA_VISIBLE_DEVICES": "6"}
+
+
+def test_what_a_library_prints_is_no_answer(tmp_path: Path) -> None:
+    before = (tried := trial(tmp_path, "1.12.0", "prints")).weights()
+    tried.update()
+    assert not torch.equal(before, tried.weights())
+
+
 def test_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
         trial(tmp_path, "1.16.0")
@@ -165,7 +187,12 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [("dies", "code 3 .* 'batch 0' .*some library's last words"), ("renames", "other weights")]
+    ("fault", "said"),
+    [
+        ("killed", "was ended by SIGKILL before 'batch 0'"),
+        ("dies", "code 3 .* 'batch 0' .*some library's last words"),
+        ("renames", "other weights"),
+    ],
 )
 def test_what_goes_wrong_over_there_is_one_line_here(tmp_path: Path, fault: str, said: str) -> None:
     tried = trial(tmp_path, "1.12.0", fault)

@@ -89,8 +89,9 @@ def after_reward(bench: Workbench, config: RunConfig, view: StageView, *, before
     """What looks at the SFT model, at the rankings and at the reward source, which `before` names."""
     if not (chosen := config.stages_at(StagePlace.AFTER_REWARD)):
         return Passed()
-    seen = keys.of_prompts(view.prompts), keys.of_rankings(view.rankings), keys.of_rankings(view.held_out)
-    return _passed(bench, chosen, view, digest(before, *seen))
+    rankings = keys.of_rankings(view.rankings), keys.of_rankings(view.held_out)
+    seen = digest(before, keys.of_prompts(view.prompts), *rankings, keys.of_set_aside(view.data))
+    return _passed(bench, chosen, view, seen)
 
 
 def after_algorithm(bench: Workbench, config: RunConfig, view: StageView) -> Passed:

@@ -14,7 +14,8 @@ from alignbench_dpo.sampled.config import SampledConfig
 @dataclass(frozen=True)
 class Compared:
     """A rollout of B responses as pairs of neighbours: `wins` [B / 2] is the probability that the first of a pair, rows 0, 2, 4, ...,
-    beats the second; `ref_logprobs` [B] are of whole responses. `figures` are of the policy's own responses, where it drew any."""
+    beats the second; `ref_logprobs` [B] are of whole responses. `kl` and `reward` of the `figures` are of the policy's own responses, where it drew
+    any; `length` and `eos_rate` of all."""
 
     batch: ScoredRollout
     wins: Tensor

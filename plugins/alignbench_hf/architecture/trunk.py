@@ -15,7 +15,6 @@ from transformers.cache_utils import DynamicSlidingWindowLayer, LinearAttentionC
 
 from alignbench import UserError, pretrained
 
-LEAST_TOKENS = 8  # fewer are sampled before a graph has paid for itself
 NO_LIMIT = sys.maxsize
 LEAST_TOKENS = 8  # fewer are sampled before a step that is captured over a cache of fixed size has paid for itself
 
