@@ -11,9 +11,10 @@ import subprocess
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 from alignbench import AlignbenchError, UserError, user_path
 

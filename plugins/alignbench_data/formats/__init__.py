@@ -15,23 +15,24 @@ from alignbench_data.formats.ratings import RankedResponses, RatedResponses
 from alignbench_data.formats.trees import Trees
 from alignbench_data.reasons import Reason, Unusable
 
-FORMS: tuple[Form, ...] = (
-    Trees(),
-    RewardBench2(),
-    RMBench(),
-    Dialogues(),
-    Pairs(),
-    LabelledPairs(),
-    Comparisons(),
-    RankedResponses(),
-    Labels(),
-    RatedResponses(),
-    Demonstrations(),
-    Conversations(),
-    DialogueTexts(),
-    Prompts(),
-    Lines(),
+_SUREST_FIRST: tuple[type[Form], ...] = (
+    Trees,
+    RewardBench2,
+    RMBench,
+    Dialogues,
+    Pairs,
+    LabelledPairs,
+    Comparisons,
+    RankedResponses,
+    Labels,
+    RatedResponses,
+    Demonstrations,
+    Conversations,
+    DialogueTexts,
+    Prompts,
+    Lines,
 )
+FORMS: tuple[Form, ...] = tuple(form(None) for form in _SUREST_FIRST)
 
 _BY_CONTENT = (Trees, RewardBench2, RMBench, Dialogues)
 """Known by what their columns hold, not by which there are: none of them is what a lost column would make."""

@@ -50,8 +50,8 @@ class Form(Format):
     verdict: ClassVar[tuple[str, ...]] = ()
     empty: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: object = None) -> None:
-        pass
+    def __init__(self, config: object) -> None:
+        """A config without options: what a form goes by stands in the data's own."""
 
     @abstractmethod
     def parse(self, fields: Fields, settings: Settings) -> Sequence[Record]:

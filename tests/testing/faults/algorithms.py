@@ -26,7 +26,7 @@ RELATIVE = "alignbench_group.relative"
 
 ALGORITHMS = (
     # Rewards
-    Fault("the sampler's weights left out", PPO, "advantages = advantages * correction.weights", "pass", "every_option_acts"),
+    Fault("the sampler's weights left out", PPO, "advantages = advantages * correction.weights", "pass", "steps_follow_the_stated_loss"),
     Fault("KL penalty with the wrong sign", PPO, "mask, -kl_coef * functional", "mask, kl_coef * functional", "reaches_its_optimum"),
     Fault("KL penalty of half its weight", PPO, "mask, -kl_coef * functional", "mask, -0.5 * kl_coef * functional", "reaches_its_optimum"),
     Fault("KL penalty left out", PPO, "mask, -kl_coef * functional.kl_k1(logprobs, ref_logprobs), ", "mask, torch.zeros_like(logprobs), ", "reaches_its_optimum"),
