@@ -230,7 +230,7 @@ def test_a_chat_model_is_watched_while_it_answers(
     assert page.inner_text("#asked") == "What is an ä?"
     assert page.locator("#answers-sft li").count() == page.locator("#answers-tilted li").count() == 2
     assert page.locator("#answers-tilted .token").count() > 4 and page.locator("#answers-sft .token").count() == 0
-    assert page.evaluate("globalThis.seen.size") > 3, "it grew"
+    assert page.evaluate("globalThis.seen.size") > 1, "it grew"
     page.evaluate(AXE_FILE_PATH.read_text())
     found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
     assert [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]] == []
