@@ -11,8 +11,7 @@ from alignbench import ExactProblem, Policy, RolloutTerms, ScoredRollout, Seeds,
 from alignbench_dpo.pairs import Learner
 from alignbench_dpo.sampled import equations
 from alignbench_dpo.sampled.config import NashMDConfig
-from alignbench_dpo.sampled.equilibrium import equilibrium
-from alignbench_dpo.sampled.pairs import compared, exact_wins
+from alignbench_dpo.sampled.pairs import compared, self_play_optimum
 
 
 class NashMD(Learner):
@@ -24,12 +23,8 @@ class NashMD(Learner):
 
     @classmethod
     def optimum(cls, config: NashMDConfig, problem: ExactProblem) -> Tensor | None:
-        """The policy that answers its own opponent best; see `equilibrium`. None where the policy is not what is sampled (a temperature
-        other than 1)."""
-        wins = exact_wins(config, problem)
-        if wins is None or config.temperature != 1:
-            return None
-        return equilibrium(problem, wins, tau=config.tau, share=config.reference_share)
+        """The policy that answers its own opponent best, see `self_play_optimum`."""
+        return self_play_optimum(config, problem)
 
     @classmethod
     def exact_settings(cls) -> Mapping[str, object]:

@@ -11,8 +11,7 @@ from alignbench_dpo.losses import ipo_loss
 from alignbench_dpo.pairs import Objective, PairLearner, Side, known
 from alignbench_dpo.sampled import equations
 from alignbench_dpo.sampled.config import OnlineIPOConfig
-from alignbench_dpo.sampled.equilibrium import equilibrium
-from alignbench_dpo.sampled.pairs import compared, exact_wins
+from alignbench_dpo.sampled.pairs import compared, self_play_optimum
 
 
 class OnlineIPO(PairLearner):
@@ -24,12 +23,8 @@ class OnlineIPO(PairLearner):
 
     @classmethod
     def optimum(cls, config: OnlineIPOConfig, problem: ExactProblem) -> Tensor | None:
-        """The policy that is IPO's optimum for pairs which itself, or its mixture with the reference, draws; see `equilibrium`. None where
-        the policy is not what is sampled (a temperature other than 1)."""
-        wins = exact_wins(config, problem)
-        if wins is None or config.temperature != 1:
-            return None
-        return equilibrium(problem, wins, tau=config.tau, share=config.reference_share)
+        """The policy that is IPO's optimum for pairs which itself, or its mixture with the reference, draws: see `self_play_optimum`."""
+        return self_play_optimum(config, problem)
 
     @classmethod
     def exact_settings(cls) -> Mapping[str, object]:

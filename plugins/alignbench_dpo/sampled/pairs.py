@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from alignbench import POLICY, REFERENCE, ExactProblem, Policy, PreferenceBatch, ScoredRollout, Source, functional
-from alignbench_dpo.sampled.config import SampledConfig
+from alignbench_dpo.sampled.config import NashMDConfig, OnlineIPOConfig, SampledConfig
+from alignbench_dpo.sampled.equilibrium import equilibrium
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,11 @@ def win_probability(gaps: Tensor, config: SampledConfig) -> Tensor:
     return torch.sigmoid(gaps) if config.labels == "soft" else 0.5 * (1 + gaps.sign())
 
 
-def exact_wins(config: SampledConfig, problem: ExactProblem) -> Tensor | None:
-    """[X, Y, Y]: P(y beats y') where everything is known; None where the missing-EOS rule cannot be told."""
+def self_play_optimum(config: OnlineIPOConfig | NashMDConfig, problem: ExactProblem) -> Tensor | None:
+    """The policy that answers its own opponent best; see `equilibrium`. None where the missing-EOS rule cannot be told, and where the policy
+    is not what is sampled (a temperature other than 1)."""
     scores = functional.exact_scores(problem, config.missing_eos, config.missing_eos_penalty)
-    return None if scores is None else win_probability(scores[:, :, None] - scores[:, None, :], config)
+    if scores is None or config.temperature != 1:
+        return None
+    wins = win_probability(scores[:, :, None] - scores[:, None, :], config)
+    return equilibrium(problem, wins, tau=config.tau, share=config.reference_share)
