@@ -3,7 +3,7 @@
     python results/keep.py TABLE RUNS... [--primary]
 
 Of each run its record, its configuration, the scores of its evaluation examples (of all metrics, or with --primary of those that are
-tested, the two rewards and the KL) and, where it was evaluated along its training, its points and, without --primary, what it said
+tested, the two rewards and the KL, to three decimals) and, where it was evaluated along its training, its points and, without --primary, what it said
 there; no models, no other responses. The folders stay run directories: `alignbench compare results/records/TABLE` prints the table. The SFT model's row, of which
 every run has a copy, is kept once. Paths of this machine are taken out. What is kept already stays, and is skipped, as is a
 cell that was made twice.
@@ -30,6 +30,8 @@ from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import StoredRun, find_runs
 
 RECORDS = Path(__file__).resolve().parent / "records"
+DECIMALS = 3
+"""Of an example's score, with --primary: half of the bytes are the digits after them, and no table shows those."""
 
 
 def pack(run: StoredRun, target: Path, *, primary: bool) -> None:
@@ -56,7 +58,7 @@ def _packed(content: bytes, wanted: set[str] | None) -> bytes:
     """The same rows, as small as Parquet can have them."""
     frame = polars.read_parquet(content)
     if wanted is not None:
-        frame = frame.filter(polars.col("metric").is_in(sorted(wanted)))
+        frame = frame.filter(polars.col("metric").is_in(sorted(wanted))).with_columns(polars.col("value").round(DECIMALS))
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression="zstd", compression_level=22, statistics=False)
     return min(buffer.getvalue(), content, key=len) if wanted is None else buffer.getvalue()

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from alignbench import UserError, bounded
+from alignbench import UserError, bounded, unknown_name
+from alignbench_verify.arithmetic.sums import WORDINGS
 
 AUTO = "auto"
 
@@ -90,6 +91,9 @@ class ReferenceConfig(CheckingConfig):
 class ArithmeticConfig:
     """An embedded world of sums whose answers can be verified, by difficulty; no download."""
 
+    wording: str = "signs"
+    """How a sum is asked: signs (27+38=, a digit a token, for models that are made here) or words (What is twenty-seven plus
+    thirty-eight? ..., for models that bring a tokenizer)."""
     world_seed: int = bounded(0, least=0, most=1e18)
     """Draws which sums are held out: the split is the same whatever the run's seed."""
     evaluation_prompts: int = bounded(300, least=6, most=3000)
@@ -101,3 +105,7 @@ class ArithmeticConfig:
     """Demonstrations for SFT, drawn from the other sums with the run's seed."""
     demonstrator_errs: float = bounded(0.5, least=0, most=1)
     """Probability that the demonstrator makes a mistake: it forgets a carry where there is one, else a digit is one off."""
+
+    def __post_init__(self) -> None:
+        if self.wording not in WORDINGS:
+            raise unknown_name("data.wording", self.wording, WORDINGS)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from alignbench_verify.arithmetic.source import ArithmeticData
-from alignbench_verify.arithmetic.sums import DIFFICULTIES, Sum, every_sum, mistaken
+from alignbench_verify.arithmetic.sums import DIFFICULTIES, WORDINGS, Sum, every_sum, in_words, mistaken
 from alignbench_verify.config import ArithmeticConfig
 from transformers import AutoTokenizer
 
-from alignbench import Seeds, Split
+from alignbench import Seeds, Split, UserError
 from tests.core.harness import SMALL, command, records
 
 
@@ -120,6 +120,35 @@ def test_tokens_are_signs(world: ArithmeticData, tmp_path: Path) -> None:
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert loaded(texts)["input_ids"] == rows
     assert loaded.batch_decode(rows, skip_special_tokens=True) == texts
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "zero"), (7, "seven"), (13, "thirteen"), (19, "nineteen"), (20, "twenty"), (30, "thirty"), (42, "forty-two")],
+)
+def test_numbers_in_words(number: int, words: str) -> None:
+    assert in_words(number) == words
+
+
+def test_sums_in_words_are_the_same_sums(world: ArithmeticData) -> None:
+    spoken = ArithmeticData(ArithmeticConfig(wording="words"), seeds=Seeds(0))
+    assert spoken.tokenizer() is None  # that of signs has no words: the model brings its own
+    assert len({asked.asked("words") for asked in every_sum()}) == len(every_sum())
+    for split in Split:
+        for plain, prompt in zip(world.prompts(split), spoken.prompts(split), strict=True):
+            assert (prompt.id, prompt.cluster, prompt.reference) == (plain.id, plain.cluster, plain.reference)
+    asked = Sum(27, 40).asked("words")
+    assert asked.startswith("What is twenty-seven plus forty? ") and set(WORDINGS) == {"signs", "words"}
+
+
+def test_an_unknown_wording_is_refused() -> None:
+    with pytest.raises(UserError, match=r"Unknown data\.wording 'word'.* Did you mean 'words'"):
+        ArithmeticConfig(wording="word")
+
+
+def test_a_model_without_a_tokenizer_cannot_read_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    done = command(capsys, "experiment=arithmetic", "data.wording=words", f"results_dir={tmp_path}")
+    assert done.code == 2 and "tokenizer" in done.err, done
 
 
 @pytest.mark.parametrize("held_out", [6, 3000])

@@ -7,16 +7,19 @@ from collections import Counter
 from typing import Any
 
 from alignbench import DataSource, Known, Split
+from alignbench_verify.arithmetic.sums import LARGEST, in_words
+
+_NUMBERS = {in_words(number): number for number in range(LARGEST + 1)}
 
 
 def arithmetic() -> list[Known]:
-    """a+b= with the sum as its reference and the only right response; a+b and b+a in one cluster; as many prompts of each difficulty; a
+    """A question for a sum, which is its reference and the only right response; a+b and b+a in one cluster; as many prompts of each difficulty; a
     demonstrator that errs as often as its option says."""
 
     def gives(config: Any, source: DataSource) -> str:
         train = source.prompts(Split.TRAIN)
         for prompt in (*train[:500], *source.prompts(Split.EVALUATION)):
-            left, right = map(int, prompt.text.removesuffix("=").split("+"))
+            left, right = _asked(prompt.text)
             total, carries = str(left + right), left % 10 + right % 10 > 9
             kind = "one_digit" if left < 10 and right < 10 else "carry" if carries else "two_digits"
             if prompt.reference is None or prompt.reference.answer != total or prompt.subset != kind:
@@ -40,4 +43,13 @@ def arithmetic() -> list[Known]:
             return f"The demonstrator errs in {sum(errs) / len(errs):.3f} of its responses, where {share:g} is stated."
         return ""
 
-    return [Known({}, gives), Known({"demonstrator_errs": 0.2, "evaluation_prompts": 60}, gives)]
+    return [Known({}, gives), Known({"demonstrator_errs": 0.2, "evaluation_prompts": 60}, gives), Known({"wording": "words"}, gives)]
+
+
+def _asked(text: str) -> tuple[int, int]:
+    """Of 27+38= or of What is twenty-seven plus thirty-eight? ..."""
+    if text.endswith("="):
+        left, right = text.removesuffix("=").split("+")
+        return int(left), int(right)
+    left, right = text.removeprefix("What is ").partition("?")[0].split(" plus ")
+    return _NUMBERS[left], _NUMBERS[right]

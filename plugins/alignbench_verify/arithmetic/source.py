@@ -27,7 +27,9 @@ class ArithmeticData(DataSource):
         self._world = Seeds(config.world_seed).child("arithmetic")
         self.held_out, self.learnt = self._split()
 
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        if self.config.wording != "signs":
+            return None  # sentences are for a model that brings its own
         from alignbench_verify.arithmetic.tokenizer import build_tokenizer  # here: transformers takes seconds to import
 
         return build_tokenizer()
@@ -108,7 +110,7 @@ class ArithmeticData(DataSource):
     def _prompt(self, kind: str, asked: Sum) -> Prompt:
         return Prompt(
             f"{kind}/{asked.left}+{asked.right}",
-            (Message("user", asked.text),),
+            (Message("user", asked.asked(self.config.wording)),),
             cluster=asked.cluster,
             info={"left": asked.left, "right": asked.right},
             reference=Reference(answer=str(asked.answer)),

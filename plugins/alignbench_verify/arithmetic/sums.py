@@ -1,11 +1,17 @@
-"""Sums of two numbers below fifty: how hard they are, and how people get them wrong."""
+"""Sums of two numbers below fifty: how they are asked, how hard they are, and how people get them wrong."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 LARGEST = 49
+BELOW_TWENTY = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen"
+).split()
+TENS = ("twenty", "thirty", "forty")
 
 
 @dataclass(frozen=True, order=True)
@@ -15,9 +21,8 @@ class Sum:
     left: int
     right: int
 
-    @property
-    def text(self) -> str:
-        return f"{self.left}+{self.right}="
+    def asked(self, wording: str) -> str:
+        return WORDINGS[wording](self)
 
     @property
     def answer(self) -> int:
@@ -40,6 +45,21 @@ class Sum:
             return "one_digit"
         return "carry" if self.carries else "two_digits"
 
+
+def in_words(number: int) -> str:
+    """Of 0 to LARGEST: thirty-four."""
+    if number < 20:
+        return BELOW_TWENTY[number]
+    ten, one = divmod(number, 10)
+    return TENS[ten - 2] + (f"-{BELOW_TWENTY[one]}" if one else "")
+
+
+WORDINGS: Mapping[str, Callable[[Sum], str]] = {
+    "signs": lambda asked: f"{asked.left}+{asked.right}=",
+    "words": lambda asked: (
+        f"What is {in_words(asked.left)} plus {in_words(asked.right)}? Answer with the number in digits, and nothing else."
+    ),
+}
 
 DIFFICULTIES = ("one_digit", "two_digits", "carry")
 
