@@ -58,7 +58,9 @@ def _packed(content: bytes, wanted: set[str] | None) -> bytes:
     """The same rows, as small as Parquet can have them."""
     frame = polars.read_parquet(content)
     if wanted is not None:
-        frame = frame.filter(polars.col("metric").is_in(sorted(wanted))).with_columns(polars.col("value").round(DECIMALS))
+        frame = frame.filter(polars.col("metric").is_in(sorted(wanted))).with_columns(
+            polars.col("value").round(DECIMALS)
+        )
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression="zstd", compression_level=22, statistics=False)
     return min(buffer.getvalue(), content, key=len) if wanted is None else buffer.getvalue()
