@@ -43,7 +43,11 @@ def arithmetic() -> list[Known]:
             return f"The demonstrator errs in {sum(errs) / len(errs):.3f} of its responses, where {share:g} is stated."
         return ""
 
-    return [Known({}, gives), Known({"demonstrator_errs": 0.2, "evaluation_prompts": 60}, gives), Known({"wording": "words"}, gives)]
+    return [
+        Known({}, gives),
+        Known({"demonstrator_errs": 0.2, "evaluation_prompts": 60}, gives),
+        Known({"wording": "words"}, gives),
+    ]
 
 
 def _asked(text: str) -> tuple[int, int]:
