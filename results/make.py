@@ -3,6 +3,7 @@
     python results/make.py                      # what the steps are, and their commands
     python results/make.py exact world          # these steps
     python results/make.py world --keep         # no run: packs what is finished into results/records, and prints the table
+    python results/make.py world --jobs 2       # two runs at a time, with the extra joblib
 
 Each step is plain commands of `python -m alignbench`, printed before they run, one thread each. Runs that are finished, with the same
 settings and code, are kept by alignbench itself, so that the same step again goes on; its last command packs them into
@@ -79,6 +80,19 @@ def exact(runs: str) -> Commands:
     return [(*RUN, "-m", "experiment=exact", "data.length=2,3", SEEDS, f"algo={','.join(ALGORITHMS)}", runs)]
 
 
+def controls(runs: str) -> Commands:
+    """Length as the reward (arXiv 2310.03716), and no KL penalty under an annotator whom agreement pleases (arXiv 2210.10760)."""
+    return [
+        (*RUN, *TUNED, SEEDS, "algo=ppo", "reward=learned,length", runs),
+        (*RUN, *TUNED, SEEDS, "algo=ppo", "algo.kl_coef=0", "annotator=sycophantic", "eval.every=5", runs),
+    ]
+
+
+def sums(runs: str) -> Commands:
+    algorithms = "algo=ppo,grpo,rejection_sampling"
+    return [(*RUN, "-m", "experiment=sums_smollm2", "seed=0,1,2", algorithms, runs)]
+
+
 def hacking(runs: str) -> Commands:
     folder = os.environ.get("HH_RLHF", NO_DATA)
     path = f"data.path={quoted(folder)}"
@@ -86,19 +100,29 @@ def hacking(runs: str) -> Commands:
 
 
 STEPS: dict[str, Callable[[str], Commands]] = {
-    step.__name__: step for step in (tune, exact, world, frontier, rankings, hacking)
+    step.__name__: step for step in (tune, exact, world, frontier, rankings, controls, hacking, sums)
 }
 # What does not belong in one table (other data, another number of rankings), or is too wide for one.
 TABLES = {
     "exact": ("data.length=2", "data.length=3"),
     "world": tuple(f"annotator={name}" for name in ANNOTATORS),
     "rankings": tuple(f"rankings.prompts={number}" for number in PROMPTS),
+    "controls": ("annotator=mild", "annotator=sycophantic"),
 }
-PRIMARY_ALONE = ("world", "frontier", "rankings")  # 900 prompts each: of examples the scores that are tested are kept
+PRIMARY_ALONE = (
+    "world",
+    "frontier",
+    "rankings",
+    "controls",
+)  # 900 prompts each: of examples the scores that are tested are kept
 
 
-def commands(step: str) -> Commands:
-    return STEPS[step](f"results_dir=results/runs/{step}")
+def commands(step: str, jobs: int = 1) -> Commands:
+    """With `jobs`, the runs of a sweep share the cores; a tuner's trials stay one after another, for each learns from those before."""
+    todo = STEPS[step](f"results_dir=results/runs/{step}")
+    if jobs == 1 or step == "tune":
+        return todo
+    return [(*command, "hydra/launcher=local_processes", f"hydra.launcher.n_jobs={jobs}") for command in todo]
 
 
 def keep(step: str) -> Commands:
@@ -158,13 +182,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("steps", nargs="*", choices=[*STEPS, []], metavar="STEP", help=", ".join(STEPS))
     parser.add_argument("--keep", action="store_true", help="pack what is finished, and run nothing")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; 1 by default")
     options = parser.parse_args(argv)
     if not options.steps:
         for step in STEPS:
             print(f"# {step}", *(shlex.join(command) for command in [*commands(step), *keep(step)]), "", sep="\n")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-    failed = [carry_out(step, [*([] if options.keep else commands(step)), *keep(step)]) for step in options.steps]
+    failed = [
+        carry_out(step, [*([] if options.keep else commands(step, options.jobs)), *keep(step)])
+        for step in options.steps
+    ]
     return int(any(failed))
 
 

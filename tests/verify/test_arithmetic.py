@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from alignbench_verify.arithmetic.source import ArithmeticData
-from alignbench_verify.arithmetic.sums import DIFFICULTIES, WORDINGS, Sum, every_sum, in_words, mistaken
+from alignbench_verify.arithmetic.sums import DIFFICULTIES, WORDINGS, Sum, every_sum, mistaken
 from alignbench_verify.config import ArithmeticConfig
 from transformers import AutoTokenizer
 
@@ -122,14 +122,6 @@ def test_tokens_are_signs(world: ArithmeticData, tmp_path: Path) -> None:
     assert loaded.batch_decode(rows, skip_special_tokens=True) == texts
 
 
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [(0, "zero"), (7, "seven"), (13, "thirteen"), (19, "nineteen"), (20, "twenty"), (30, "thirty"), (42, "forty-two")],
-)
-def test_numbers_in_words(number: int, words: str) -> None:
-    assert in_words(number) == words
-
-
 def test_sums_in_words_are_the_same_sums(world: ArithmeticData) -> None:
     spoken = ArithmeticData(ArithmeticConfig(wording="words"), seeds=Seeds(0))
     assert spoken.tokenizer() is None  # that of signs has no words: the model brings its own
@@ -138,7 +130,7 @@ def test_sums_in_words_are_the_same_sums(world: ArithmeticData) -> None:
         for plain, prompt in zip(world.prompts(split), spoken.prompts(split), strict=True):
             assert (prompt.id, prompt.cluster, prompt.reference) == (plain.id, plain.cluster, plain.reference)
     asked = Sum(27, 40).asked("words")
-    assert asked.startswith("What is twenty-seven plus forty? ") and set(WORDINGS) == {"signs", "words"}
+    assert asked.startswith("What is 27 plus 40? ") and set(WORDINGS) == {"signs", "words"}
 
 
 def test_an_unknown_wording_is_refused() -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from typing import Any
 
 from alignbench import DataSource, Known, Split
-from alignbench_verify.arithmetic.sums import LARGEST, in_words
-
-_NUMBERS = {in_words(number): number for number in range(LARGEST + 1)}
 
 
 def arithmetic() -> list[Known]:
@@ -51,9 +49,6 @@ def arithmetic() -> list[Known]:
 
 
 def _asked(text: str) -> tuple[int, int]:
-    """Of 27+38= or of What is twenty-seven plus thirty-eight? ..."""
-    if text.endswith("="):
-        left, right = text.removesuffix("=").split("+")
-        return int(left), int(right)
-    left, right = text.removeprefix("What is ").partition("?")[0].split(" plus ")
-    return _NUMBERS[left], _NUMBERS[right]
+    """Of 27+38= or of What is 27 plus 38? ..."""
+    left, right = re.findall(r"\d+", text)
+    return int(left), int(right)

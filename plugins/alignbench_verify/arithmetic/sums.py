@@ -7,11 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 LARGEST = 49
-BELOW_TWENTY = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)  # fmt: skip
-TENS = ("twenty", "thirty", "forty")
 
 
 @dataclass(frozen=True, order=True)
@@ -46,19 +41,9 @@ class Sum:
         return "carry" if self.carries else "two_digits"
 
 
-def in_words(number: int) -> str:
-    """Of 0 to LARGEST: thirty-four."""
-    if number < 20:
-        return BELOW_TWENTY[number]
-    ten, one = divmod(number, 10)
-    return TENS[ten - 2] + (f"-{BELOW_TWENTY[one]}" if one else "")
-
-
 WORDINGS: Mapping[str, Callable[[Sum], str]] = {
     "signs": lambda asked: f"{asked.left}+{asked.right}=",
-    "words": lambda asked: (
-        f"What is {in_words(asked.left)} plus {in_words(asked.right)}? Answer with the number in digits, and nothing else."
-    ),
+    "words": lambda asked: f"What is {asked.left} plus {asked.right}? Answer with the number alone.",
 }
 
 DIFFICULTIES = ("one_digit", "two_digits", "carry")
