@@ -41,7 +41,7 @@ POINTS = ("eval.every=10", "eval.points.families=[optimization]")
 # 900 prompts: what a seed's row owes to them is half of what it owes to the seed.
 TUNED = ("--config-dir", "results/tuning", "-m", f"budget.samples={BUDGET}", "eval.questions=300", *POINTS)
 # Two settings are searched for each algorithm, so that eight trials mean the same to all.
-NOT_SEARCHED = {"ppo": ("algo.epochs=2",), "dpo": ("algo.label_smoothing=0",)}
+NOT_SEARCHED = {"ppo": ("algo.epochs=2",), "dpo": ("algo=dpo", "algo.label_smoothing=0")}
 
 Commands = list[tuple[str, ...]]
 
