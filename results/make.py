@@ -31,6 +31,7 @@ RUN = ("python", "-m", "alignbench")
 SPACES = HERE.parent / "conf" / "hydra" / "sweeper"
 ALGORITHMS = sorted(path.stem.removeprefix("tune_") for path in SPACES.glob("tune_*.yaml"))
 """Every algorithm that there is a space for, to search its settings in: a new one needs that file and no change here."""
+IN_THE_WORLD = [algo for algo in ALGORITHMS if algo != "gdpo"]  # a learned reward has no parts, which it needs
 COMPARED = ("ppo", "dpo", "rloo", "best_of_n")
 ANNOTATORS = ("mild", "sycophantic", "honest")
 NO_DATA = "<folder of HH-RLHF: HH_RLHF=...>"
@@ -51,12 +52,12 @@ def tune(runs: str) -> Commands:
     less = ("eval.samples=1", "eval.families=[helpfulness,optimization]", "eval.frontier_samples=0")
     return [
         (*RUN, "-m", f"hydra/sweeper=tune_{algo}", *same, *less, *NOT_SEARCHED.get(algo, ()), runs)
-        for algo in ALGORITHMS
+        for algo in IN_THE_WORLD
     ]
 
 
 def world(runs: str) -> Commands:
-    every = f"algo={','.join(ALGORITHMS)}"
+    every = f"algo={','.join(IN_THE_WORLD)}"
     return [(*RUN, *TUNED, f"annotator={name}", SEEDS, every, runs) for name in ANNOTATORS]
 
 

@@ -1,0 +1,104 @@
+"""The tables of tuning.md:
+
+    python results/tuned.py                             # from results/records/tune/trials.csv
+    python results/tuned.py --keep results/runs/tune    # first puts the trials that lie there into it
+
+A trial's gold reward is what it was chosen by, among those within 4 nats of the SFT model. Where a learned reward scored the responses,
+its mean stands beside: by it somebody chooses who has no gold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from alignbench.results.disk.record import Status
+from alignbench.results.disk.runs import find_runs
+
+RESULTS = Path(__file__).resolve().parent
+TRIALS = RESULTS / "records" / "tune" / "trials.csv"
+KL_LIMIT = 4.0
+MEASURED = {"gold": "helpfulness/gold_reward", "kl": "optimization/kl", "proxy": "optimization/proxy_reward"}
+SETTINGS = ("learning_rate", "price", "value")
+COLUMNS = ("algo", *SETTINGS, *MEASURED)
+NOT_PRICES = {"algo.learning_rate", "algo.epochs", "algo.label_smoothing"}
+Trial = dict[str, str]
+
+
+def kept(runs: Path) -> list[Trial]:
+    """The finished trials below `runs`, by algorithm and settings; a trial that a run was begun twice for once."""
+    found: dict[tuple[str, ...], Trial] = {}
+    searched = {
+        path.stem.removeprefix("tiny-"): _searched(path)
+        for path in sorted((RESULTS / "tuning" / "trials").glob("*.csv"))
+    }
+    for run in find_runs([runs])[0]:
+        algo = run.record.identity.algo
+        if run.record.status is not Status.FINISHED or run.record.baseline or algo not in searched:
+            continue
+        metrics = run.record.metrics
+        measured = {name: f"{metrics[metric].value:.4f}" for name, metric in MEASURED.items() if metric in metrics}
+        price = searched[algo]
+        settings = (
+            f"{float(run.settings['algo.learning_rate']):.3g}" if "algo.learning_rate" in run.settings else "",
+            price,
+            f"{float(run.settings[price]):.3g}",
+        )
+        trial = dict(zip(COLUMNS, (algo, *settings, *(measured.get(name, "") for name in MEASURED)), strict=True))
+        found[algo, *settings] = trial
+    return list(found.values())
+
+
+def _searched(path: Path) -> str:
+    """The setting that was searched beside the learning rate."""
+    with path.open(encoding="utf-8") as file:
+        names = next(csv.reader(file))
+    return next((name for name in names if name.startswith("algo.") and name not in NOT_PRICES), "")
+
+
+def rows(trials: Iterable[Trial]) -> list[str]:
+    lines = []
+    for algo, group in groupby(sorted(trials, key=lambda trial: trial["algo"]), key=lambda trial: trial["algo"]):
+        every = list(group)
+        near = [trial for trial in every if not trial["kl"] or float(trial["kl"]) <= KL_LIMIT]
+        best = max(near, key=lambda trial: float(trial["gold"]))
+        scored = [trial for trial in near if trial["proxy"]]
+        blind = max(scored, key=lambda trial: float(trial["proxy"]))["gold"] if scored else ""
+        worst = min(float(trial["gold"]) for trial in every)
+        lines.append(
+            f"| `{algo}` | {float(best['gold']):.2f} | {f'{float(blind):.2f}' if blind else '–'} | {worst:.2f} | {len(near)} of {len(every)} "
+            f"| {best['learning_rate'] or '–'} | `{best['price'].removeprefix('algo.')}` {best['value']} |"
+        )
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, metavar="RUNS", help="the folder that the tuner's runs lie in")
+    options = parser.parse_args(argv)
+    trials: list[Trial] = []
+    if TRIALS.is_file():
+        with TRIALS.open(encoding="utf-8", newline="") as file:
+            trials = list(csv.DictReader(file))
+    if options.keep:
+        new = kept(options.keep)
+        again = {trial["algo"] for trial in new}
+        trials = sorted(
+            [*(trial for trial in trials if trial["algo"] not in again), *new], key=lambda trial: tuple(trial.values())
+        )
+        with TRIALS.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(trials)
+    print(
+        "| algorithm | gold of the best ↑ | gold of the best by proxy ↑ | of the worst | within 4 nats | learning_rate | price |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    print(*rows(trials), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
