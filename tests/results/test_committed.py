@@ -151,15 +151,20 @@ def test_every_command_of_a_step_is_one_that_a_run_takes(monkeypatch: pytest.Mon
     monkeypatch.setenv("HH_RLHF", str(RESULTS))
     make = script("make")
     for step in make.STEPS:
-        for command in (
-            make.commands(step)[:1] if step == "tune" else make.commands(step)
-        ):  # spaces are tested with the tuner
-            algo = [part.replace("hydra/sweeper=tune_", "algo=") for part in command if "hydra/sweeper" in part]
+        # Of the tuner those with settings of their own: its spaces are tested with it.
+        own = [command for command in make.commands(step) if step != "tune" or any("algo." in part for part in command)]
+        for command in own:
             given = [part for part in command[len(make.RUN) :] if "=" in part and not part.startswith("hydra")]
-            config = load_config(algo + [part if "[" in part else part.split(",")[0] for part in given])
+            config = load_config([part if "[" in part else part.split(",")[0] for part in given])
             assert config.results_dir == f"results/runs/{step}"
-            assert step == "hacking" or config.eval.every == 10 or step in ("tune", "exact")
-    assert len(make.commands("tune")) == len(make.ALGORITHMS) > 15
+            assert step in ("tune", "exact", "sums") or config.eval.every in (4, 5, 10)
+    assert len(make.commands("tune")) == len(make.IN_THE_WORLD) > 30
+
+
+def test_runs_side_by_side_are_asked_for_but_not_of_the_tuner() -> None:
+    make = script("make")
+    assert all("hydra.launcher.n_jobs=2" in command for command in make.commands("world", 2))
+    assert make.commands("tune", 2) == make.commands("tune")
 
 
 def test_a_step_is_carried_out_to_its_end_and_what_it_took_is_noted(
@@ -218,3 +223,15 @@ def test_a_table_or_a_setting_that_is_not_there_is_one_line(
     ):
         assert again.main(arguments) == 2
         assert said in capsys.readouterr().err
+
+
+def test_presets_are_what_the_tuner_found() -> None:
+    """To two digits, in every preset that says so."""
+    conf, found = RESULTS.parent / "conf" / "tuned", RESULTS / "tuning" / "found"
+    said = [path for path in sorted(conf.glob("tiny-*.yaml")) if "best of eight trials" in path.read_text()]
+    assert len(said) >= 20
+    for path in said:
+        preset, best = (yaml.safe_load((folder / path.name).read_text()) for folder in (conf, found))
+        for setting in set(preset) - {"updates", "batch_size", "micro_batch_size", "minibatches", "warmup_updates"}:
+            assert float(preset[setting]) == pytest.approx(float(best[setting]), rel=0.05), (path.name, setting)
+        assert len(preset.keys() & {"beta", "kl_coef", "tau"}) == 1, path.name
