@@ -37,7 +37,7 @@ One run: the whole pipeline for one algorithm on one model, ending in a table. A
 | `experiment=exact` | several settings at once, from `conf/experiment/` |
 | `-m algo=ppo,dpo seed=0,1,2` | a sweep: every combination ([Sweeps](../sweeps.md)) |
 | `--config-dir DIR` | further YAML presets |
-| `--help`, `algo=dpo --help` | the groups, their choices and every default; those of one choice |
+| `--help`, `--help all`, `algo=dpo --help`, `--help algo.kl_coef` | one screen; every group, choice and default; those of one choice; one option |
 | `--version` | the version |
 """
 
