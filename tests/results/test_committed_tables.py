@@ -1,0 +1,43 @@
+"""The tables that are shown are those that `alignbench compare` prints from the committed records."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.results.on_disk import compare
+from tests.results.test_committed import RESULTS
+
+WORLD = (
+    "helpfulness/gold_reward,helpfulness/accuracy,sycophancy/agreement,diversity/entropy,"
+    "optimization/proxy_reward,optimization/kl"
+)
+EXACT = "exact/total_variation,exact/own_total_variation,exact/objective_gap,exact/kl"
+SCORED = "best_of_n,cispo,dapo,grpo,gspo,maxrl,ppo,reinforce_pp,reinforce_pp_baseline,rejection_sampling,rloo,sapo"
+PAIRS = "aot,apo,bco,cpo,dpo,exo,ipo,kto,ln_dpo,orpo,simpo,sppo,tdpo,wpo"
+SAMPLED = "iterative_dpo,nash_md,online_dpo,online_ipo,xpo"
+
+
+def shown(printed: str) -> str:
+    """The first table of what was printed."""
+    lines = printed.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| metric |"))
+    end = next(number for number in range(start, len(lines)) if not lines[number].startswith("|"))
+    return "\n".join(lines[start:end])
+
+
+@pytest.mark.parametrize(
+    "algorithms", [SCORED, PAIRS, SAMPLED, "ppo,rloo,dpo"], ids=["scored", "pairs", "sampled", "three"]
+)
+def test_the_worlds_table(algorithms: str, capsys: pytest.CaptureFixture[str]) -> None:
+    held(capsys, "world", "algorithms.md", WORLD, algorithms)
+
+
+def held(
+    capsys: pytest.CaptureFixture[str], records: str, page: str, metrics: str, algorithms: str, *only: str
+) -> None:
+    folder = RESULTS / "records" / records
+    if not folder.is_dir():
+        pytest.skip("results/ is not part of this copy")
+    chosen = [part for one in (f"algo=sft,{algorithms}", *only) for part in ("--only", one)]
+    assert compare([str(folder), *chosen, "--metrics", metrics, "--format", "markdown"]) == 0
+    assert shown(capsys.readouterr().out) in (RESULTS / page).read_text(encoding="utf-8")
