@@ -108,7 +108,7 @@ TABLES = {
     "exact": ("data.length=2", "data.length=3"),
     "world": tuple(f"annotator={name}" for name in ANNOTATORS),
     "rankings": tuple(f"rankings.prompts={number}" for number in PROMPTS),
-    "controls": ("annotator=mild", "annotator=sycophantic"),
+    "controls": ("annotator=mild", "reward=length", "annotator=sycophantic"),
 }
 PRIMARY_ALONE = (
     "world",

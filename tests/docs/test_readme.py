@@ -60,8 +60,10 @@ def test_its_figures_are_those_of_the_table_that_it_names() -> None:
     """Each row of an algorithm is the column of that algorithm there."""
     readme = text_of(README)
     ours = [line.strip("| ").split(" | ") for line in readme.splitlines() if re.match(r"\| \w+ \|.*±", line)]
-    (page,) = re.findall(r"\[The whole table\]\(([^)]+)\)", readme)
-    lines = [line.strip("| ").split(" | ") for line in text_of(page).splitlines() if line.startswith("| ")]
+    ((page, section),) = re.findall(r"\[The whole table\]\(([^)#]+)#([^)]+)\)", readme)
+    heading = re.compile("## " + section.replace("-", r"\W+") + "\n", re.IGNORECASE)
+    _, text = heading.split(text_of(page))
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     head = lines[0]
     metrics = (
         "helpfulness/gold_reward",
