@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from alignbench import UserError, bounded, unknown_name
-from alignbench_verify.arithmetic.sums import WORDINGS
 
 AUTO = "auto"
+WORDINGS = ("signs", "words")
 
 
 @dataclass

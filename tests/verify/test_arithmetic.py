@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from alignbench_verify.arithmetic.source import ArithmeticData
-from alignbench_verify.arithmetic.sums import DIFFICULTIES, WORDINGS, Sum, every_sum, mistaken
-from alignbench_verify.config import ArithmeticConfig
+from alignbench_verify.arithmetic.sums import DIFFICULTIES, Sum, every_sum, mistaken
+from alignbench_verify.config import WORDINGS, ArithmeticConfig
 from transformers import AutoTokenizer
 
 from alignbench import Seeds, Split, UserError
@@ -125,12 +125,13 @@ def test_tokens_are_signs(world: ArithmeticData, tmp_path: Path) -> None:
 def test_sums_in_words_are_the_same_sums(world: ArithmeticData) -> None:
     spoken = ArithmeticData(ArithmeticConfig(wording="words"), seeds=Seeds(0))
     assert spoken.tokenizer() is None  # that of signs has no words: the model brings its own
-    assert len({asked.asked("words") for asked in every_sum()}) == len(every_sum())
+    for wording in WORDINGS:
+        assert len({asked.asked(wording) for asked in every_sum()}) == len(every_sum())
     for split in Split:
         for plain, prompt in zip(world.prompts(split), spoken.prompts(split), strict=True):
             assert (prompt.id, prompt.cluster, prompt.reference) == (plain.id, plain.cluster, plain.reference)
     asked = Sum(27, 40).asked("words")
-    assert asked.startswith("What is 27 plus 40? ") and set(WORDINGS) == {"signs", "words"}
+    assert asked.startswith("What is 27 plus 40? ")
 
 
 def test_an_unknown_wording_is_refused() -> None:

@@ -17,7 +17,7 @@ class Sum:
     right: int
 
     def asked(self, wording: str) -> str:
-        return WORDINGS[wording](self)
+        return _ASKED[wording](self)
 
     @property
     def answer(self) -> int:
@@ -41,7 +41,7 @@ class Sum:
         return "carry" if self.carries else "two_digits"
 
 
-WORDINGS: Mapping[str, Callable[[Sum], str]] = {
+_ASKED: Mapping[str, Callable[[Sum], str]] = {
     "signs": lambda asked: f"{asked.left}+{asked.right}=",
     "words": lambda asked: f"What is {asked.left} plus {asked.right}? Answer with the number alone.",
 }
