@@ -89,11 +89,6 @@ def controls(runs: str) -> Commands:
     ]
 
 
-def sums(runs: str) -> Commands:
-    algorithms = "algo=ppo,grpo,rejection_sampling"
-    return [(*RUN, "-m", "experiment=sums_smollm2", "seed=0,1,2", algorithms, runs)]
-
-
 def hacking(runs: str) -> Commands:
     folder = os.environ.get("HH_RLHF", NO_DATA)
     path = f"data.path={quoted(folder)}"
@@ -101,7 +96,7 @@ def hacking(runs: str) -> Commands:
 
 
 STEPS: dict[str, Callable[[str], Commands]] = {
-    step.__name__: step for step in (tune, exact, world, frontier, rankings, controls, hacking, sums)
+    step.__name__: step for step in (tune, exact, world, frontier, rankings, controls, hacking)
 }
 # What does not belong in one table (other data, another number of rankings), or is too wide for one.
 TABLES = {
@@ -110,12 +105,8 @@ TABLES = {
     "rankings": tuple(f"rankings.prompts={number}" for number in PROMPTS),
     "controls": ("annotator=mild", "reward=length", "annotator=sycophantic"),
 }
-PRIMARY_ALONE = (
-    "world",
-    "frontier",
-    "rankings",
-    "controls",
-)  # 900 prompts each: of examples the scores that are tested are kept
+# 900 prompts each: of examples the scores that are tested are kept.
+PRIMARY_ALONE = ("world", "frontier", "rankings", "controls")
 
 
 def commands(step: str, jobs: int = 1) -> Commands:

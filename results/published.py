@@ -18,7 +18,7 @@ import torch
 
 from alignbench import PreferenceBatch, Seeds
 from alignbench.plugins import Kind, registry
-from alignbench.testing.tabular import LETTERS, VOCABULARY, TabularPolicy
+from alignbench.testing.tabular import VOCABULARY, TabularPolicy
 from alignbench.testing.world import World
 
 TAUS = (0.1, 0.5, 1.0)
@@ -85,7 +85,6 @@ def shown(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    assert set("abc") == set(LETTERS)
     for bandit in BANDITS:
         print(f"\n{bandit.name} (probabilities of {', '.join(bandit.arms)})\n")
         print(

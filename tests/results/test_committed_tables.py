@@ -32,12 +32,14 @@ def test_the_worlds_table(algorithms: str, capsys: pytest.CaptureFixture[str]) -
     held(capsys, "world", "algorithms.md", WORLD, algorithms)
 
 
-def held(
-    capsys: pytest.CaptureFixture[str], records: str, page: str, metrics: str, algorithms: str, *only: str
-) -> None:
+@pytest.mark.parametrize("algorithms", [SCORED.replace("grpo", "gdpo,grpo", 1), PAIRS, SAMPLED])
+def test_the_exact_table(algorithms: str, capsys: pytest.CaptureFixture[str]) -> None:
+    held(capsys, "exact", "exact.md", EXACT, algorithms)
+
+
+def held(capsys: pytest.CaptureFixture[str], records: str, page: str, metrics: str, algorithms: str) -> None:
     folder = RESULTS / "records" / records
     if not folder.is_dir():
         pytest.skip("results/ is not part of this copy")
-    chosen = [part for one in (f"algo=sft,{algorithms}", *only) for part in ("--only", one)]
-    assert compare([str(folder), *chosen, "--metrics", metrics, "--format", "markdown"]) == 0
+    assert compare([str(folder), "--only", f"algo=sft,{algorithms}", "--metrics", metrics, "--format", "markdown"]) == 0
     assert shown(capsys.readouterr().out) in (RESULTS / page).read_text(encoding="utf-8")
