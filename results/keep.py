@@ -22,6 +22,7 @@ from pathlib import Path
 import polars
 from omegaconf import OmegaConf
 
+from alignbench.errors import UserError
 from alignbench.results.compared.primary import PRIMARY
 from alignbench.results.compared.table import GOLD, PROXY
 from alignbench.results.compared.training_points import GENERATIONS, KL, LINES, SCORES
@@ -135,7 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of them")
     parser.add_argument("--primary", action="store_true", help="keep the scores of the metrics that are tested alone")
     options = parser.parse_args(argv)
-    new, unfinished = keep(options.table, options.runs, primary=options.primary)
+    try:
+        new, unfinished = keep(options.table, options.runs, primary=options.primary)
+    except UserError as error:
+        parser.error(str(error))
     size = sum(file.stat().st_size for file in (RECORDS / options.table).rglob("*") if file.is_file())
     print(f"{new} new runs in {RECORDS / options.table}, {size / 2**20:.2f} MiB in all.")
     for run in unfinished:

@@ -176,6 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="pack what is finished, and run nothing")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; 1 by default")
     options = parser.parse_args(argv)
+    if options.jobs < 1:
+        parser.error("--jobs: 1 or more runs at a time")
     if not options.steps:
         for step in STEPS:
             print(f"# {step}", *(shlex.join(command) for command in [*commands(step), *keep(step)]), "", sep="\n")

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from alignbench.errors import UserError
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import find_runs
 
@@ -84,7 +85,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         with TRIALS.open(encoding="utf-8", newline="") as file:
             trials = list(csv.DictReader(file))
     if options.keep:
-        new = kept(options.keep)
+        try:
+            new = kept(options.keep)
+        except UserError as error:
+            parser.error(str(error))
+        if not new:
+            parser.error(f"--keep: {options.keep} has no finished trial")
         again = {trial["algo"] for trial in new}
         trials = sorted(
             [*(trial for trial in trials if trial["algo"] not in again), *new], key=lambda trial: tuple(trial.values())

@@ -235,3 +235,24 @@ def test_presets_are_what_the_tuner_found() -> None:
         for setting in set(preset) - {"updates", "batch_size", "micro_batch_size", "minibatches", "warmup_updates"}:
             assert float(preset[setting]) == pytest.approx(float(best[setting]), rel=0.05), (path.name, setting)
         assert len(preset.keys() & {"beta", "kl_coef", "tau"}) == 1, path.name
+
+
+@pytest.mark.parametrize(("folder", "said"), [("nowhere", "No folder"), ("", "has no finished trial")])
+def test_a_folder_without_trials_is_one_line(
+    folder: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        script("tuned").main(["--keep", str(tmp_path / folder)])
+    assert said in capsys.readouterr().err
+
+
+def test_runs_that_are_not_there_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("keep").main(["table", str(tmp_path / "nowhere")])
+    assert "No folder" in capsys.readouterr().err
+
+
+def test_no_runs_at_a_time_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("make").main(["world", "--jobs", "0"])
+    assert "--jobs: 1 or more" in capsys.readouterr().err
