@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from alignbench_verify.arithmetic.source import ArithmeticData
 from alignbench_verify.arithmetic.sums import DIFFICULTIES, Sum, every_sum, mistaken
-from alignbench_verify.config import WORDINGS, ArithmeticConfig
+from alignbench_verify.config import WORDINGS, ArithmeticConfig, VerifyConfig
+from alignbench_verify.verifier import Answer, Verifier
 from transformers import AutoTokenizer
 
 from alignbench import Seeds, Split, UserError
@@ -130,8 +131,33 @@ def test_sums_in_words_are_the_same_sums(world: ArithmeticData) -> None:
     for split in Split:
         for plain, prompt in zip(world.prompts(split), spoken.prompts(split), strict=True):
             assert (prompt.id, prompt.cluster, prompt.reference) == (plain.id, plain.cluster, plain.reference)
-    asked = Sum(27, 40).asked("words")
-    assert asked.startswith("What is 27 plus 40? ")
+    assert Sum(27, 40).asked("words") == "What is 27 plus 40?"
+    for plain, shown in zip(world.demonstrations(), spoken.demonstrations(), strict=True):
+        left, right = plain.prompt.info["left"], plain.prompt.info["right"]
+        assert shown.response == f"{left} + {right} = {plain.response}"  # right or wrong as in signs
+
+
+@pytest.mark.parametrize(
+    ("response", "right"),
+    [
+        ("67", True),
+        ("27 + 40 = 67", True),
+        ("The answer is 67.", True),
+        ("67 or 68", False),
+        ("27 + 40 = 57", False),
+        ("27 + 40", False),
+        ("sixty-seven", False),
+        ("", False),
+    ],
+)
+def test_in_words_the_number_counts_that_a_response_comes_to(response: str, right: bool) -> None:
+    """The truth of the world and the reward that is trained on agree."""
+    data = ArithmeticData(ArithmeticConfig(wording="words"), seeds=Seeds(0))
+    prompt = data._prompt("test", Sum(27, 40))
+    assert data.judge(prompt, response, finished=True).correct is right
+    assert data.judge(prompt, response, finished=False).correct is False
+    verifier = Verifier(VerifyConfig(), ["auto"], where="reward=verify")
+    assert verifier.passed([Answer(prompt, response, True)]) == [{"auto": right}]
 
 
 def test_an_unknown_wording_is_refused() -> None:

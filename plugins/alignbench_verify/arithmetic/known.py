@@ -24,8 +24,16 @@ def arithmetic() -> list[Known]:
                 return f"{prompt.text} has the reference {prompt.reference} and is called {prompt.subset}."
             if prompt.cluster != f"{min(left, right)}+{max(left, right)}":
                 return f"{prompt.text} is of the cluster {prompt.cluster}."
-            for response, finished in ((total, True), (total, False), (f"{total}0", True), ("", True)):
-                verdict, wanted = source.judge(prompt, response, finished=finished), response == total and finished
+            in_words, sentence = config.wording == "words", f"{left} plus {right} is {total}."
+            for response, finished in (
+                (total, True),
+                (total, False),
+                (f"{total}0", True),
+                ("", True),
+                (sentence, True),
+            ):
+                verdict = source.judge(prompt, response, finished=finished)
+                wanted = finished and (response == total or (in_words and response == sentence))
                 if verdict is None or (verdict.gold_reward, verdict.correct) != (float(wanted), wanted):
                     return f"{response!r} to {prompt.text} (finished: {finished}) gets {verdict}."
         held_out = {prompt.cluster for prompt in source.prompts(Split.EVALUATION)}
@@ -35,7 +43,11 @@ def arithmetic() -> list[Known]:
         for kind, count in kinds.items():
             if abs(count / len(train) - 1 / 3) > 5 * math.sqrt(2 / 9 / len(train)):
                 return f"{count} of {len(train)} training prompts are {kind}: a third is stated."
-        errs = [one.response != one.prompt.reference.answer for one in source.demonstrations() if one.prompt.reference]
+        errs = [
+            re.findall(r"\d+", one.response)[-1] != one.prompt.reference.answer
+            for one in source.demonstrations()
+            if one.prompt.reference
+        ]
         share, error = config.demonstrator_errs, math.sqrt(max(config.demonstrator_errs, 1e-3) / len(errs))
         if abs(sum(errs) / len(errs) - share) > 5 * error:
             return f"The demonstrator errs in {sum(errs) / len(errs):.3f} of its responses, where {share:g} is stated."
@@ -49,6 +61,6 @@ def arithmetic() -> list[Known]:
 
 
 def _asked(text: str) -> tuple[int, int]:
-    """Of 27+38= or of What is 27 plus 38? ..."""
+    """Of 27+38= or of What is 27 plus 38?"""
     left, right = re.findall(r"\d+", text)
     return int(left), int(right)

@@ -19,6 +19,10 @@ class Sum:
     def asked(self, wording: str) -> str:
         return _ASKED[wording](self)
 
+    def answered(self, wording: str, answer: int) -> str:
+        """With a right answer, or one that is not."""
+        return _ANSWERED[wording](self, answer)
+
     @property
     def answer(self) -> int:
         return self.left + self.right
@@ -43,7 +47,12 @@ class Sum:
 
 _ASKED: Mapping[str, Callable[[Sum], str]] = {
     "signs": lambda asked: f"{asked.left}+{asked.right}=",
-    "words": lambda asked: f"What is {asked.left} plus {asked.right}? Answer with the number alone.",
+    "words": lambda asked: f"What is {asked.left} plus {asked.right}?",
+}
+# In words as chat models say it: by writing the sum down, they get it right more often.
+_ANSWERED: Mapping[str, Callable[[Sum, int], str]] = {
+    "signs": lambda asked, answer: str(answer),
+    "words": lambda asked, answer: f"{asked.left} + {asked.right} = {answer}",
 }
 
 DIFFICULTIES = ("one_digit", "two_digits", "carry")
