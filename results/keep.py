@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,7 @@ from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import StoredRun, find_runs
 
 RECORDS = Path(__file__).resolve().parent / "records"
+TABLE = re.compile(r"[a-z][a-z0-9_]*")
 DECIMALS = 3
 """Of an example's score, with --primary: half of the bytes are the digits after them, and no table shows those."""
 
@@ -136,10 +138,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of them")
     parser.add_argument("--primary", action="store_true", help="keep the scores of the metrics that are tested alone")
     options = parser.parse_args(argv)
+    if not TABLE.fullmatch(options.table):
+        parser.error(f"{options.table!r} names no table: lower-case letters, digits and _, as in world.")
     try:
         new, unfinished = keep(options.table, options.runs, primary=options.primary)
     except UserError as error:
         parser.error(str(error))
+    if not new:
+        print("Nothing was packed: no finished run was there that is not kept already.")
     size = sum(file.stat().st_size for file in (RECORDS / options.table).rglob("*") if file.is_file())
     print(f"{new} new runs in {RECORDS / options.table}, {size / 2**20:.2f} MiB in all.")
     for run in unfinished:

@@ -50,7 +50,10 @@ TEMPLATES: Mapping[str, Template] = {
         presets=True,
     ),
     "sampler": Template(Kind.SAMPLER, "sampler", "sampler", "Sampler", "experiment=exact model.sampler={name}"),
-    "optimizer": Template(Kind.OPTIMIZER, "optimizer", "optimizer", "", "experiment=exact algo.optimizer={name}"),
+    # Plain gradient descent takes steps as small as the gradient: at Adam's rate it would hardly move.
+    "optimizer": Template(
+        Kind.OPTIMIZER, "optimizer", "optimizer", "", "experiment=exact algo.optimizer={name} algo.learning_rate=1"
+    ),
     "schedule": Template(
         Kind.SCHEDULE, "schedule", "schedule", "", "experiment=exact algo.lr_schedule={name}", function=True
     ),

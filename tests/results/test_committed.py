@@ -246,6 +246,24 @@ def test_a_folder_without_trials_is_one_line(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", "World", "."])
+def test_what_names_no_table_is_refused(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("keep").main([name, str(runs)])
+    assert "names no table" in capsys.readouterr().err
+
+
+def test_that_nothing_was_packed_is_said(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep = script("keep")
+    monkeypatch.setattr(keep, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(keep.keep, "__kwdefaults__", {"records": tmp_path / "records"})
+    for expected in (False, True):
+        assert keep.main(["table", str(runs)]) == 0
+        assert ("Nothing was packed" in capsys.readouterr().out) is expected
+
+
 def test_runs_that_are_not_there_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         script("keep").main(["table", str(tmp_path / "nowhere")])

@@ -96,7 +96,14 @@ def test_only_chooses_runs(tmp_path, capsys):
     assert code == 0 and "0.75" in out and "0.25" not in out
     code, out, _ = compare(capsys, tmp_path, "--only", "data=world", "--only", "sft.updates=100")
     assert code == 0 and "0.75" in out
-    for condition, message in (("data=none", "None of the runs"), ("data", "KEY=VALUE")):
+    refused = {
+        "data=none": "Unknown data 'none' in --only data=none. Choices: hh, world.",
+        "data=world,hhh": "Unknown data 'hhh' in --only data=world,hhh. Did you mean 'hh'? Choices: hh, world.",
+        "sft.updates=7": "Unknown sft.updates '7' in --only sft.updates=7. Choices: 100.",
+        "sft.update=100": "none of the runs has sft.update;",
+        "data": "KEY=VALUE",
+    }
+    for condition, message in refused.items():
         code, out, err = compare(capsys, tmp_path, "--only", condition)
         assert (code, out) == (2, "") and message in err and err.count("\n") == 1
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from alignbench.errors import UserError
+from alignbench.errors import UserError, unknown_name
 from alignbench.results.compared.table import GAP, PROXY, Row, Table
 from alignbench.results.disk.environment import counts
 from alignbench.results.disk.record import DEFINITIONS_SINCE, MEASURED_REWARD
@@ -148,16 +148,32 @@ def caveats(table: Table) -> list[str]:
 
 
 def chosen(runs: list[StoredRun], only: list[str]) -> list[StoredRun]:
-    """The runs with every KEY=VALUE of `only`: a component, as in data=world, or a setting, as in algo.kl_coef=0.1."""
+    """The runs with every KEY=VALUE of `only`: a component, as in data=world, or a setting, as in algo.kl_coef=0.1. Raises UserError for
+    a value that none of the runs has: of several, a mistyped one would be missing without a word."""
     for condition in only:
-        runs = [run for run in runs if meets(run, condition)]
-    return runs
+        _check(condition, runs)
+    return [run for run in runs if all(meets(run, condition) for condition in only)]
 
 
 def meets(run: StoredRun, condition: str) -> bool:
     """Whether the run has this KEY=VALUE, or one of several: KEY=VALUE,VALUE."""
+    key, _, value = condition.partition("=")
+    found = _value(run, key)
+    return found == value or found in value.split(",")
+
+
+def _check(condition: str, runs: list[StoredRun]) -> None:
     key, equals, value = condition.partition("=")
     if not equals:
         raise UserError(f"--only {condition}: write KEY=VALUE, as in --only data=world.")
-    found = str(getattr(run.record.identity, key, run.settings.get(key)))
-    return found == value or found in value.split(",")
+    known = {_value(run, key) for run in runs}
+    if known == {str(None)}:
+        raise UserError(f"--only {condition}: none of the runs has {key}; their config.yaml has the names of settings.")
+    wanted = [value] if value in known else value.split(",")
+    for one in wanted:
+        if runs and one not in known:
+            raise unknown_name(key, one, known - {str(None)}, where=f"--only {condition}")
+
+
+def _value(run: StoredRun, key: str) -> str:
+    return str(getattr(run.record.identity, key, run.settings.get(key)))
