@@ -33,7 +33,7 @@ DATA_SOURCES = (
     Fault("twins of a sum on both sides", "data=arithmetic", 'return f"{low}+{high}"', 'return f"{self.left}+{self.right}"', "data_are_as_stated", "alignbench_verify.arithmetic.sums"),
     Fault("the demonstrator errs half as often", "data=arithmetic", "errs = rng.random() < self.config.demonstrator_errs", "errs = rng.random() < self.config.demonstrator_errs / 2", "data_are_as_stated"),
     # A response that was cut off is right.
-    Fault("truth that does not see the end", ARITHMETIC, "right = finished and response ==", "right = response ==", "data_are_as_stated"),
+    Fault("truth that does not see the end", ARITHMETIC, "right = finished and says_it(", "right = says_it(", "data_are_as_stated"),
     Fault("uncovered responses in rankings", "data=exact", 'everything = [r for r in self.responses() if r not in prompt.info["uncovered"]]', "everything = list(self.responses())", "data_are_as_stated"),
     Fault("rankings without noise", "data=exact", "self.reward(prompt, text, finished=end) - math.log(-math.log(rng.random()))", "self.reward(prompt, text, finished=end)", "data_are_as_stated"),
     Fault("rewards of deviation 2", "data=exact", ".gauss(0.0, 1.0)", ".gauss(0.0, 2.0)", "data_are_as_stated"),

@@ -1,0 +1,134 @@
+"""What rankings buy: the tables of feedback.md, from the records of `python results/make.py rankings`:
+
+    python results/feedback.py [FOLDER]
+
+Gold reward of each algorithm by the number of prompts whose responses were ranked, over the seeds; what fewer rankings, or noisier ones,
+cost it; and from how many on it is as good as another algorithm that has the most. An algorithm is not told apart from itself with more
+rankings where it lost no more than 0.1, as PLAN.md has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from statistics import fmean
+
+from alignbench.errors import UserError
+from alignbench.results.compared.statistics import interval_over_seeds
+from alignbench.results.disk.record import Status
+from alignbench.results.disk.runs import StoredRun, find_runs
+
+RECORDS = Path(__file__).resolve().parent / "records" / "rankings"
+GOLD = "helpfulness/gold_reward"
+LESS = 0.1
+
+
+@dataclass(frozen=True, order=True)
+class Feedback:
+    """What the annotator gave: rankings of the responses to so many prompts, at a temperature (0: never in two minds)."""
+
+    prompts: int
+    temperature: float
+
+    def __str__(self) -> str:
+        return f"{self.prompts:,}"
+
+
+Golds = Mapping[str, Mapping[Feedback, Mapping[int, float]]]
+"""By algorithm, feedback and seed."""
+
+
+def golds(runs: Iterable[StoredRun]) -> Golds:
+    found: dict[str, dict[Feedback, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        if run.record.status is Status.FINISHED and not run.record.baseline:
+            given = Feedback(int(run.settings["rankings.prompts"]), float(run.settings["annotator.temperature"]))
+            found[run.record.identity.algo][given][run.record.identity.seed] = run.record.metrics[GOLD].value
+    return found
+
+
+def lost(fewer: Mapping[int, float], more: Mapping[int, float]) -> list[float]:
+    """By how much fewer rankings end lower, of each seed that has both."""
+    return [more[seed] - fewer[seed] for seed in sorted(fewer.keys() & more.keys())]
+
+
+def enough(given: Mapping[Feedback, Mapping[int, float]], order: Sequence[Feedback]) -> Feedback | None:
+    """The fewest with which no more than LESS is lost."""
+    return _fewest(order, lambda one: fmean(lost(given[one], given[order[-1]])) <= LESS)
+
+
+def matching(given: Mapping[Feedback, Mapping[int, float]], order: Sequence[Feedback], value: float) -> Feedback | None:
+    """The fewest whose mean is no lower than `value`."""
+    return _fewest(order, lambda one: fmean(given[one].values()) >= value)
+
+
+def _fewest(order: Sequence[Feedback], good: Callable[[Feedback], bool]) -> Feedback | None:
+    """From which on all are good: one that was lucky does not count where more rankings are not."""
+    return next(iter(list(takewhile(good, reversed(order)))[::-1]), None)
+
+
+def tables(found: Golds) -> list[str]:
+    usual = min((given.temperature for by in found.values() for given in by), default=0)
+    order = sorted({given for by in found.values() for given in by if given.temperature == usual})
+    noisy = sorted({given for by in found.values() for given in by if given.temperature != usual})
+    whole = {algo: by for algo, by in sorted(found.items()) if set(by) >= {*order, *noisy}}
+    columns = [*map(str, order), *(f"{given} at temperature {given.temperature:g}" for given in noisy)]
+    lines = [_row(["gold reward ↑", *columns]), _row(["---", *["---:"] * len(columns)])]
+    lines += [
+        _row([f"`{algo}`", *(_mean(list(by[given].values())) for given in (*order, *noisy))])
+        for algo, by in whole.items()
+    ]
+    most = order[-1]
+    less = [*order[:-1], *noisy]
+    lines += ["", _row([f"lost against {most}", *columns[: len(order) - 1], *columns[len(order) :], "enough"])]
+    lines += [_row(["---", *["---:"] * (len(less) + 1)])]
+    lines += [
+        _row(
+            [
+                f"`{algo}`",
+                *(_mean(lost(by[given], by[Feedback(most.prompts, usual)])) for given in less),
+                str(enough(by, order)),
+            ]
+        )
+        for algo, by in whole.items()
+    ]
+    lines += ["", _row([f"as good with {most}:", *(f"`{algo}`" for algo in whole)])]
+    lines += [_row(["---", *["---:"] * len(whole)])]
+    reached = {algo: fmean(by[most].values()) for algo, by in whole.items()}
+    lines += [
+        _row([f"`{algo}` with", *(str(matching(by, order, value) or "–") for value in reached.values())])
+        for algo, by in whole.items()
+    ]
+    return lines
+
+
+def _mean(values: Sequence[float]) -> str:
+    spread = f" ±{interval_over_seeds(values):.2f}" if len(values) > 1 else ""
+    return f"{fmean(values):.2f}{spread}"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=RECORDS, help="of runs (default: the committed records)"
+    )
+    options = parser.parse_args(argv)
+    try:
+        found = golds(find_runs([options.folder])[0])
+    except UserError as error:
+        parser.error(str(error))
+    if not found:
+        parser.error(f"{options.folder} has no finished run")
+    print(*tables(found), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
