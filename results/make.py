@@ -96,7 +96,7 @@ def hacking(runs: str) -> Commands:
 
 
 def sums(runs: str) -> Commands:
-    """What each learns at: the best of three rates at seed 100, which is in no table."""
+    """Rejection sampling from the policy, as the others sample."""
     three = (*RUN, "-m", "experiment=sums_smollm2", "seed=0,1,2")
     return [
         (*three, "algo=ppo,grpo", runs),
