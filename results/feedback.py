@@ -72,47 +72,48 @@ def _fewest(order: Sequence[Feedback], good: Callable[[Feedback], bool]) -> Feed
 
 
 def tables(found: Golds) -> list[str]:
-    usual = min((given.temperature for by in found.values() for given in by), default=0)
-    order = sorted({given for by in found.values() for given in by if given.temperature == usual})
-    noisy = sorted({given for by in found.values() for given in by if given.temperature != usual})
-    whole = {algo: by for algo, by in sorted(found.items()) if set(by) >= {*order, *noisy}}
-    columns = [*map(str, order), *(f"{given} at temperature {given.temperature:g}" for given in noisy)]
-    lines = [_row(["gold reward ↑", *columns]), _row(["---", *["---:"] * len(columns)])]
-    lines += [
-        _row([f"`{algo}`", *(_mean(list(by[given].values())) for given in (*order, *noisy))])
+    """Of the algorithms that were run with everything."""
+    usual = min(given.temperature for by in found.values() for given in by)
+    every = sorted({given for by in found.values() for given in by})
+    order = [given for given in every if given.temperature == usual]
+    noisy = [given for given in every if given.temperature != usual]
+    whole = {algo: by for algo, by in sorted(found.items()) if set(by) == set(every)}
+    return [*_means(whole, order, noisy), "", *_losses(whole, order, noisy), "", *_matches(whole, order)]
+
+
+def _means(whole: Golds, order: Sequence[Feedback], noisy: Sequence[Feedback]) -> list[str]:
+    rows = [[f"`{algo}`", *(_mean([*by[given].values()]) for given in (*order, *noisy))] for algo, by in whole.items()]
+    return _table(["gold reward ↑", *map(str, order), *map(_noisy, noisy)], rows)
+
+
+def _losses(whole: Golds, order: Sequence[Feedback], noisy: Sequence[Feedback]) -> list[str]:
+    *fewer, most = order
+    rows = [
+        [f"`{algo}`", *(_mean(lost(by[given], by[most])) for given in (*fewer, *noisy)), str(enough(by, order))]
         for algo, by in whole.items()
     ]
-    most = order[-1]
-    less = [*order[:-1], *noisy]
-    lines += ["", _row([f"lost against {most}", *columns[: len(order) - 1], *columns[len(order) :], "enough"])]
-    lines += [_row(["---", *["---:"] * (len(less) + 1)])]
-    lines += [
-        _row(
-            [
-                f"`{algo}`",
-                *(_mean(lost(by[given], by[Feedback(most.prompts, usual)])) for given in less),
-                str(enough(by, order)),
-            ]
-        )
-        for algo, by in whole.items()
+    return _table([f"lost against {most}", *map(str, fewer), *map(_noisy, noisy), "enough"], rows)
+
+
+def _matches(whole: Golds, order: Sequence[Feedback]) -> list[str]:
+    reached = [fmean(by[order[-1]].values()) for by in whole.values()]
+    rows = [
+        [f"`{algo}` with", *(str(matching(by, order, value) or "–") for value in reached)] for algo, by in whole.items()
     ]
-    lines += ["", _row([f"as good with {most}:", *(f"`{algo}`" for algo in whole)])]
-    lines += [_row(["---", *["---:"] * len(whole)])]
-    reached = {algo: fmean(by[most].values()) for algo, by in whole.items()}
-    lines += [
-        _row([f"`{algo}` with", *(str(matching(by, order, value) or "–") for value in reached.values())])
-        for algo, by in whole.items()
-    ]
-    return lines
+    return _table([f"as good with {order[-1]}:", *(f"`{algo}`" for algo in whole)], rows)
+
+
+def _noisy(given: Feedback) -> str:
+    return f"{given} at temperature {given.temperature:g}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
 
 
 def _mean(values: Sequence[float]) -> str:
     spread = f" ±{interval_over_seeds(values):.2f}" if len(values) > 1 else ""
     return f"{fmean(values):.2f}{spread}"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
