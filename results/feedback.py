@@ -1,4 +1,4 @@
-"""What rankings buy: the tables of feedback.md, from the records of `python results/make.py rankings`:
+"""What rankings buy: tables from the runs of `python results/make.py rankings`:
 
     python results/feedback.py [FOLDER]
 
@@ -24,6 +24,7 @@ from alignbench.results.disk.runs import StoredRun, find_runs
 
 RECORDS = Path(__file__).resolve().parent / "records" / "rankings"
 GOLD = "helpfulness/gold_reward"
+PROMPTS, TEMPERATURE = "rankings.prompts", "annotator.temperature"
 LESS = 0.1
 
 
@@ -43,17 +44,20 @@ Golds = Mapping[str, Mapping[Feedback, Mapping[int, float]]]
 
 
 def golds(runs: Iterable[StoredRun]) -> Golds:
+    """Raises UserError for a run that was not given rankings of such an annotator."""
     found: dict[str, dict[Feedback, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         if run.record.status is Status.FINISHED and not run.record.baseline:
-            given = Feedback(int(run.settings["rankings.prompts"]), float(run.settings["annotator.temperature"]))
+            if missing := {PROMPTS, TEMPERATURE} - run.settings.keys() or {GOLD} - run.record.metrics.keys():
+                raise UserError(f"{run.path} is no run of rankings: it has no {min(missing)}.")
+            given = Feedback(int(run.settings[PROMPTS]), float(run.settings[TEMPERATURE]))
             found[run.record.identity.algo][given][run.record.identity.seed] = run.record.metrics[GOLD].value
     return found
 
 
 def lost(fewer: Mapping[int, float], more: Mapping[int, float]) -> list[float]:
-    """By how much fewer rankings end lower, of each seed that has both."""
-    return [more[seed] - fewer[seed] for seed in sorted(fewer.keys() & more.keys())]
+    """By how much fewer rankings end lower, of each seed."""
+    return [more[seed] - fewer[seed] for seed in more]
 
 
 def enough(given: Mapping[Feedback, Mapping[int, float]], order: Sequence[Feedback]) -> Feedback | None:
@@ -72,13 +76,21 @@ def _fewest(order: Sequence[Feedback], good: Callable[[Feedback], bool]) -> Feed
 
 
 def tables(found: Golds) -> list[str]:
-    """Of the algorithms that were run with everything."""
-    usual = min(given.temperature for by in found.values() for given in by)
+    """Of the algorithms that were run with everything, at the seeds that have all of it. Raises UserError where there is none."""
     every = sorted({given for by in found.values() for given in by})
+    usual = min(given.temperature for given in every)
     order = [given for given in every if given.temperature == usual]
     noisy = [given for given in every if given.temperature != usual]
-    whole = {algo: by for algo, by in sorted(found.items()) if set(by) == set(every)}
-    return [*_means(whole, order, noisy), "", *_losses(whole, order, noisy), "", *_matches(whole, order)]
+    whole: dict[str, dict[Feedback, dict[int, float]]] = {}
+    for algo, by in sorted(found.items()):
+        seeds = set.intersection(*(set(by.get(given, {})) for given in every))
+        if seeds:
+            whole[algo] = {given: {seed: by[given][seed] for seed in sorted(seeds)} for given in every}
+    if not whole:
+        raise UserError("no algorithm has a seed with every number of rankings yet.")
+    lines = [*_means(whole, order, noisy), "", *_losses(whole, order, noisy), "", *_matches(whole, order)]
+    short = [f"`{algo}`" for algo in sorted(found.keys() - whole.keys())]
+    return [*lines, *(["", f"Not there yet: {', '.join(short)}."] if short else [])]
 
 
 def _means(whole: Golds, order: Sequence[Feedback], noisy: Sequence[Feedback]) -> list[str]:
@@ -124,11 +136,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         found = golds(find_runs([options.folder])[0])
+        if not found:
+            parser.error(f"{options.folder} has no finished run")
+        print(*tables(found), sep="\n")
     except UserError as error:
         parser.error(str(error))
-    if not found:
-        parser.error(f"{options.folder} has no finished run")
-    print(*tables(found), sep="\n")
 
 
 if __name__ == "__main__":

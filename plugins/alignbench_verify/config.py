@@ -92,8 +92,8 @@ class ArithmeticConfig:
     """An embedded world of sums whose answers can be verified, by difficulty; no download."""
 
     wording: str = "signs"
-    """How a sum is asked: signs (27+38=, a digit a token, for models that are made here) or words (What is 27 plus 38? and
-    27 + 38 = 65, for models that bring a tokenizer; the number that a response comes to is what counts)."""
+    """How a sum is asked: signs (27+38=, a digit a token, for models that are made here) or words (What is 27 plus 38?,
+    and shown as 27 + 38 = 65, for models that bring a tokenizer: the number that a response comes to is what counts)."""
     world_seed: int = bounded(0, least=0, most=1e18)
     """Draws which sums are held out: the split is the same whatever the run's seed."""
     evaluation_prompts: int = bounded(300, least=6, most=3000)

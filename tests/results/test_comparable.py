@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -101,11 +102,21 @@ def test_only_chooses_runs(tmp_path, capsys):
         "data=world,hhh": "Unknown data 'hhh' in --only data=world,hhh. Did you mean 'hh'? Choices: hh, world.",
         "sft.updates=7": "Unknown sft.updates '7' in --only sft.updates=7. Choices: 100.",
         "sft.update=100": "none of the runs has sft.update;",
+        "reward=learned": "Unknown reward 'learned' in --only reward=learned. Choices: None.",
         "data": "KEY=VALUE",
     }
     for condition, message in refused.items():
         code, out, err = compare(capsys, tmp_path, "--only", condition)
         assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("condition", ["sft.updates=100", "sft.updates=1e2", "reward=None", "data=world", "seed=0"])
+def test_only_reads_numbers_and_what_is_null(
+    condition: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_with_baseline(tmp_path, settings(), 0.75)
+    code, out, err = compare(capsys, tmp_path, "--only", condition)
+    assert code == 0 and "0.75" in out, err
 
 
 def test_what_the_table_does_not_show_is_said(tmp_path, capsys):

@@ -51,11 +51,27 @@ def test_what_rankings_buy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ]
 
 
-def test_a_seed_that_has_not_both_is_not_in_the_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made(tmp_path, "ppo", 25, (1.0, 1.0, 1.0))
+def test_seeds_that_have_all_are_compared_and_what_is_not_there_yet_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, "ppo", 25, (1.0, 1.0, 9.0))
     made(tmp_path, "ppo", 1600, (2.0, 3.0))
+    made(tmp_path, "dpo", 25, (1.0,))
     script("feedback").main([str(tmp_path)])
-    assert "| `ppo` | 1.50 ±6.35 | 1,600 |" in capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    assert "| `ppo` | 1.00 ±0.00 | 2.50 ±6.35 |" in lines
+    assert "| `ppo` | 1.50 ±6.35 | 1,600 |" in lines
+    assert lines[-1] == "Not there yet: `dpo`."
+
+
+def test_what_is_no_table_of_rankings_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "other", {"seed": 0, "rankings": {"prompts": 100}})
+    made(tmp_path / "begun", "ppo", 25, (1.0,))
+    made(tmp_path / "begun", "dpo", 100, (1.0,))
+    for folder, said in (("other", "no annotator.temperature"), ("begun", "every number of rankings yet")):
+        with pytest.raises(SystemExit):
+            script("feedback").main([str(tmp_path / folder)])
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("folder", "said"), [("nowhere", "No folder"), ("", "has no finished run")])

@@ -150,30 +150,45 @@ def caveats(table: Table) -> list[str]:
 def chosen(runs: list[StoredRun], only: list[str]) -> list[StoredRun]:
     """The runs with every KEY=VALUE of `only`: a component, as in data=world, or a setting, as in algo.kl_coef=0.1. Raises UserError for
     a value that none of the runs has: of several, a mistyped one would be missing without a word."""
-    for condition in only:
-        _check(condition, runs)
+    for condition in only if runs else ():
+        _check_known(runs, *_condition(condition))
     return [run for run in runs if all(meets(run, condition) for condition in only)]
 
 
 def meets(run: StoredRun, condition: str) -> bool:
     """Whether the run has this KEY=VALUE, or one of several: KEY=VALUE,VALUE."""
-    key, _, value = condition.partition("=")
+    key, value = _condition(condition)
     found = _value(run, key)
-    return found == value or found in value.split(",")
+    return any(_same(found, one) for one in (value, *value.split(",")))
 
 
-def _check(condition: str, runs: list[StoredRun]) -> None:
-    key, equals, value = condition.partition("=")
+def _condition(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
     if not equals:
-        raise UserError(f"--only {condition}: write KEY=VALUE, as in --only data=world.")
+        raise UserError(f"--only {text}: write KEY=VALUE, as in --only data=world.")
+    return key, value
+
+
+def _check_known(runs: Sequence[StoredRun], key: str, value: str) -> None:
+    if not any(hasattr(run.record.identity, key) or key in run.settings for run in runs):
+        raise UserError(
+            f"--only {key}={value}: none of the runs has {key}; their config.yaml has the names of settings."
+        )
     known = {_value(run, key) for run in runs}
-    if known == {str(None)}:
-        raise UserError(f"--only {condition}: none of the runs has {key}; their config.yaml has the names of settings.")
-    wanted = [value] if value in known else value.split(",")
-    for one in wanted:
-        if runs and one not in known:
-            raise unknown_name(key, one, known - {str(None)}, where=f"--only {condition}")
+    if any(_same(found, value) for found in known):
+        return
+    for one in value.split(","):
+        if not any(_same(found, one) for found in known):
+            raise unknown_name(key, one, known, where=f"--only {key}={value}")
 
 
 def _value(run: StoredRun, key: str) -> str:
     return str(getattr(run.record.identity, key, run.settings.get(key)))
+
+
+def _same(found: str, value: str) -> bool:
+    """As text, or as a number: 0 is 0.0, and 3e-4 is 0.0003."""
+    try:
+        return found == value or float(found) == float(value)
+    except ValueError:
+        return False

@@ -11,7 +11,7 @@ from alignbench import DataSource, Known, Split
 
 
 def arithmetic() -> list[Known]:
-    """A question for a sum, which is its reference and the only right response; a+b and b+a in one cluster; as many prompts of each difficulty; a
+    """A question for a sum, which is its reference and, in signs, the only right response (in words a sentence may come to it); a+b and b+a in one cluster; as many prompts of each difficulty; a
     demonstrator that errs as often as its option says."""
 
     def gives(config: Any, source: DataSource) -> str:
