@@ -107,6 +107,7 @@ class TestTable:
     def test_rows_metrics_and_baseline_are_chosen(self, folder: Path) -> None:
         page = client(folder)
         assert [r["name"] for r in ask(page, "table", only="algo=dpo")["rows"]] == ["dpo"]
+        assert "KEY=VALUE" in refused(page, "table", only="algo")
         row = "ppo kl_coef=0.1"
         chosen = ask(page, "table", row=row, metric="helpfulness/gold_reward")
         assert [r["name"] for r in chosen["rows"]] == ["sft", row], "and what it is compared with"
