@@ -107,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--verbose", action="store_true", help="all that makes runs incomparable, where that is refused")
     add("--mix-code", action="store_true", help="pool seeds that were run by different code into one row")
     add("--differences", action="store_true", help=f"differences also in a table of more than {MOST_ROWS} rows")
+    add(
+        "--power",
+        action="store_true",
+        help="how large a difference must be for these seeds and prompts to find it (text, markdown, json)",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--at-kl", type=float, metavar="NATS", help="compare at this KL, between settings that were run")
     what.add_argument("--at-budget", type=float, metavar="SECONDS", help="compare at this many seconds of a whole run")
@@ -167,7 +172,8 @@ def _compare(options: argparse.Namespace) -> None:
             if form == "html":
                 report.write(runs, table, compared, options.output)
                 return
-        text = _drawn(form, table if options.differences else _readable(table, form), compared, options.output)
+        shown = table if options.differences else _readable(table, form)
+        text = _drawn(form, shown, compared, options.output, power=options.power)
     _write(text, options.output)
     if form == "csv":  # it has no place for them
         for line in render.remarks(table):
@@ -235,13 +241,15 @@ def _readable(table: Table, form: str) -> Table:
     return replace(table, rows=table.rows[:MOST_ROWS], notes=(*table.notes, note))
 
 
-def _drawn(form: str, table: Table, compared: Sequence[Difference], output: Path | None) -> str:
+def _drawn(form: str, table: Table, compared: Sequence[Difference], output: Path | None, *, power: bool) -> str:
     if form == "text":
         console = Console() if output is None else Console(file=io.StringIO(), width=120)
         with console.capture() as capture:
-            console.print(render.terminal(table, console.width, compared))
+            console.print(render.terminal(table, console.width, compared, power=power))
         return capture.get()
-    draw = {"markdown": render.markdown, "latex": render.latex, "csv": export.as_csv, "json": export.as_json}[form]
+    if form == "markdown":
+        return render.markdown(table, compared, power=power)
+    draw = {"latex": render.latex, "csv": export.as_csv, "json": export.as_json}[form]
     return draw(table, compared)
 
 

@@ -1,5 +1,6 @@
 """What a table says in sentences, and the options that choose what it shows; from folders of runs."""
 
+import json
 import math
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from alignbench.results.compared import verdict
 from alignbench.results.compared.paired import Estimate
 from alignbench.results.compared.verdict import words
+from alignbench.results.shown.render import FOUND_FROM
 from tests.results.on_disk import compare, dpo, ppo, write, write_scores
 from tests.results.synthetic import difference
 
@@ -102,6 +104,31 @@ def test_seeds_needed_are_those_of_a_simulation():
     assert estimate.seeds_needed(5, 10) > needed, "more tests take more seeds"
 
 
+@pytest.mark.parametrize("tests", [1, 6])
+def test_a_detectable_difference_is_found_as_often_as_is_said(tests):
+    """Seeds and prompts both add noise; the difference is one of several, whose p-values are held to LEVEL / tests."""
+    by_seed, by_prompt, seeds, prompts = 0.3, 2.0, 5, 200
+    found = []
+    size = Estimate(0.0, by_seed**2 / seeds, seeds - 1.0, by_prompt**2 / prompts, prompts - 1.0, over_seeds=True)
+    effect = size.detectable(tests)
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        of_seeds, of_prompts = by_seed * rng.normal(size=seeds), by_prompt * rng.normal(size=prompts)
+        again = Estimate(
+            effect + of_seeds.mean() + of_prompts.mean(),
+            of_seeds.var(ddof=1) / seeds,
+            seeds - 1.0,
+            of_prompts.var(ddof=1) / prompts,
+            prompts - 1.0,
+            over_seeds=True,
+        )
+        found.append(again.p_value < 0.05 / tests)
+    assert 0.76 < np.mean(found) < 0.88, (effect, np.mean(found))
+    alone = Estimate(9.0, 0.0, math.nan, 0.01, 99.0, over_seeds=False)
+    assert alone.detectable(1) == pytest.approx(0.1 * (1.984 + 0.845), abs=1e-3), "over prompts alone"
+    assert alone.detectable(6) > alone.detectable(1)
+
+
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [
@@ -120,6 +147,23 @@ def test_metrics_are_chosen_and_what_is_tested_stays(tmp_path, capsys):
     assert AGREEMENT in text and f"| {GOLD}" not in text and "higher gold reward" in text
     assert compare([str(tmp_path), "--metrics", "sycofancy"]) == 2
     assert "sycophancy" in capsys.readouterr().err
+
+
+def test_power_is_shown_of_what_is_tested_and_is_that_of_json(tmp_path, capsys):
+    runs(tmp_path)
+    against = ("--baseline", "dpo")
+    plain = shown(capsys, tmp_path, *against, "--format", "markdown")
+    assert FOUND_FROM not in plain
+    text = shown(capsys, tmp_path, *against, "--power", "--format", "markdown")
+    drawn = text.partition(FOUND_FROM)[2]
+    found = [
+        d for d in json.loads(shown(capsys, tmp_path, *against, "--format", "json"))["differences"] if d["primary"]
+    ]
+    assert found and all(d["detectable"] > 0 for d in found)
+    for d in found:
+        (line,) = [line for line in drawn.splitlines() if line.startswith(f"| {d['metric']} ")]
+        assert f" {d['detectable']:.2f} " in line or f" {d['detectable']:.3f} " in line
+    assert FOUND_FROM[:40] in shown(capsys, tmp_path, *against, "--power")
 
 
 def test_only_takes_several_values(tmp_path, capsys):

@@ -55,7 +55,7 @@ class Difference:
     `effect_size` is Cohen's d_av: `value` in standard deviations of a row's scores over examples, the root mean square of
     the two rows' (Lakens 2013). `over_seeds`: whether the interval covers training noise; else it is over examples only.
     `seeds` of each row were compared (of the row that has fewer), on `examples` that all of the runs have. `seeds_needed`: see
-    `Estimate.seeds_needed`, of primary metrics."""
+    `Estimate.seeds_needed`, and `detectable` what is said there, of primary metrics."""
 
     row: tuple[str, ...]
     baseline: tuple[str, ...]
@@ -72,6 +72,7 @@ class Difference:
     examples: int
     primary: bool = True
     seeds_needed: float = math.nan
+    detectable: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,20 @@ class Estimate:
         and it is one of `tests`. A guess from the spread of few seeds; infinite where the prompts alone hide the difference, NaN where
         seeds tell nothing of their spread."""
         import numpy as np
-        from scipy.special import stdtrit
 
         if not self.over_seeds or not self.by_seeds or not self.value:
             return math.nan
         more = np.arange(2, MOST_SEEDS + 1)
-
-        def quantiles(degrees: Any) -> Any:
-            return stdtrit(degrees, 1 - LEVEL / tests / 2) + stdtrit(degrees, POWER)
-
-        of_seeds = self.by_seeds * seeds / more * quantiles(self.seed_degrees * (more - 1) / (seeds - 1)) ** 2
-        of_prompts = self.by_prompts * quantiles(self.prompt_degrees) ** 2 if self.by_prompts else 0.0
+        of_seeds = self.by_seeds * seeds / more * _reach(self.seed_degrees * (more - 1) / (seeds - 1), tests) ** 2
+        of_prompts = self.by_prompts * _reach(self.prompt_degrees, tests) ** 2 if self.by_prompts else 0.0
         enough = np.flatnonzero(of_seeds + of_prompts <= self.value**2)
         return float(more[enough[0]]) if len(enough) else math.inf
+
+    def detectable(self, tests: int) -> float:
+        """The smallest true difference that as many seeds and prompts find with 80% power, where it is one of `tests`. A guess from the
+        spread that was seen, as `seeds_needed` is; what was found plays no part in it."""
+        parts = ((self.by_seeds, self.seed_degrees), (self.by_prompts, self.prompt_degrees))
+        return math.sqrt(sum(v * float(_reach(degrees, tests)) ** 2 for v, degrees in parts if v))
 
 
 def differences(
@@ -157,13 +159,27 @@ def between(
     tests = [d.p_value for d, _ in found if d.metric in tested]
     corrected = iter(holm(tests))
     return tuple(
-        _judged(d, next(corrected), estimated.seeds_needed(d.seeds, len(tests))) if d.metric in tested else _explored(d)
+        _judged(d, next(corrected), estimated, len(tests)) if d.metric in tested else _explored(d)
         for d, estimated in found
     )
 
 
-def _judged(difference: Difference, p_holm: float, seeds_needed: float) -> Difference:
-    return replace(difference, p_holm=p_holm, significant=p_holm < LEVEL, seeds_needed=seeds_needed)
+def _judged(difference: Difference, p_holm: float, found: Estimate, tests: int) -> Difference:
+    return replace(
+        difference,
+        p_holm=p_holm,
+        significant=p_holm < LEVEL,
+        seeds_needed=found.seeds_needed(difference.seeds, tests),
+        detectable=found.detectable(tests),
+    )
+
+
+def _reach(degrees: Any, tests: int) -> Any:
+    """How many standard errors a true difference must have to be found with 80% power at LEVEL, corrected for so many tests: the
+    noncentrality of Student's t."""
+    from scipy.special import nctdtrinc, stdtrit
+
+    return nctdtrinc(degrees, 1 - POWER, stdtrit(degrees, 1 - LEVEL / tests / 2))
 
 
 def _explored(difference: Difference) -> Difference:

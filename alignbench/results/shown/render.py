@@ -35,6 +35,8 @@ NOT_APPLICABLE = "–"
 BETTER, WORSE, OTHER = "▲△", "▼▽", "◆◇"
 """Marks of a significant difference: the first where its interval is over seeds, the second where over examples only."""
 
+FOUND_FROM = "Smallest true difference that so many seeds and prompts would find with 80% power"
+
 MORE = (
     "More: `alignbench compare` with --ratings METRIC (who wins how often), --at-kl NATS (all at one KL), "
     "--output report.html (frontier, curves, responses)."
@@ -76,8 +78,11 @@ def with_warnings(table: Table) -> Table:
     return warned(table)
 
 
-def terminal(table: Table, width: int, differences: Sequence[Difference] = ()) -> RenderableType:
-    """Blocks of as many algorithms as the width holds, with the SFT models in each; below them the differences."""
+def terminal(
+    table: Table, width: int, differences: Sequence[Difference] = (), *, power: bool = False
+) -> RenderableType:
+    """Blocks of as many algorithms as the width holds, with the SFT models in each; below them the differences, and with `power` what
+    they could have been found from."""
     baselines = [i for i, row in enumerate(table.rows) if row.baseline]
     parts: list[RenderableType] = [Text(plain(line)) for line in table.verdict]
     parts += [Text()] if parts else []
@@ -85,6 +90,8 @@ def terminal(table: Table, width: int, differences: Sequence[Difference] = ()) -
     for part in parted(differences):
         compared, amounts = amounts_of(table, part)
         parts += [Text(plain(title(part)), style="bold"), *_blocks(compared, amounts, {}, [], width)]
+    if tested := [d for d in differences if power and d.primary]:
+        parts += [Text(FOUND_FROM, style="bold"), *_blocks(*found_from(table, tested), {}, [], width)]
     parts += [Text(plain(line), style="dim") for line in caption(table, differences)]
     parts += [Text(plain(line), style="yellow") for line in remarks(table)]
     parts += [Text(MORE, style="dim")] if differences or table.verdict else []
@@ -133,12 +140,14 @@ def _block(table: Table, cells: Texts, footer: Texts, columns: Sequence[int]) ->
     return drawn
 
 
-def markdown(table: Table, differences: Sequence[Difference] = ()) -> str:
+def markdown(table: Table, differences: Sequence[Difference] = (), *, power: bool = False) -> str:
     lines = [*(f"- {markdown_text(line)}" for line in table.verdict), *([""] if table.verdict else [])]
     lines += [*_grid(table, marked(table, differences), costs(table)).markdown(), ""] if table.rows else []
     for part in parted(differences):
         compared, amounts = amounts_of(table, part)
         lines += [markdown_text(title(part)), "", *_grid(compared, amounts, {}).markdown(), ""]
+    if tested := [d for d in differences if power and d.primary]:
+        lines += [FOUND_FROM, "", *_grid(*found_from(table, tested), {}).markdown(), ""]
     lines += [" ".join(markdown_text(line) for line in said)] if (said := caption(table, differences)) else []
     if lines_below := remarks(table):
         lines += [*([""] if lines else []), *(f"- {markdown_text(line)}" for line in lines_below)]
@@ -261,6 +270,17 @@ def amounts_of(table: Table, differences: Sequence[Difference]) -> tuple[Table, 
         decimals = _decimals((d.high - d.low) / 2 for d in found if d)
         texts[name] = [text(d, decimals) for d in found]
     return Table(tuple(rows), metrics), texts
+
+
+def found_from(table: Table, differences: Sequence[Difference]) -> tuple[Table, dict[str, list[str]]]:
+    """The rows and metrics that have differences, and from which size on each would have been found."""
+    compared, texts = amounts_of(table, differences)
+    by_cell = {(d.row, d.metric): d.detectable for d in differences}
+    for name in texts:
+        sizes = [by_cell.get((row.label, name), math.nan) for row in compared.rows]
+        decimals = _decimals(size for size in sizes if not math.isnan(size))
+        texts[name] = [NOT_APPLICABLE if math.isnan(size) else _fixed(size, decimals) for size in sizes]
+    return compared, texts
 
 
 def mark(difference: Difference, table: Table) -> str:
