@@ -1,4 +1,4 @@
-"""What rankings buy: tables from the runs of `python results/make.py rankings`:
+"""What rankings buy: the tables of feedback.md, from the runs of `python results/make.py rankings`:
 
     python results/feedback.py [FOLDER]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.results.on_disk import compare
-from tests.results.test_committed import RESULTS
+from tests.results.test_committed import RESULTS, script
 
 WORLD = (
     "helpfulness/gold_reward,helpfulness/accuracy,sycophancy/agreement,diversity/entropy,"
@@ -35,6 +35,17 @@ def test_the_worlds_table(algorithms: str, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("algorithms", [SCORED.replace("grpo", "gdpo,grpo", 1), PAIRS, SAMPLED])
 def test_the_exact_table(algorithms: str, capsys: pytest.CaptureFixture[str]) -> None:
     held(capsys, "exact", "exact.md", EXACT, algorithms)
+
+
+def test_the_table_of_sums(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = "verified,diversity/entropy,diversity/unique,optimization/kl,optimization/length"
+    held(capsys, "sums", "sums.md", metrics, "ppo,grpo,rejection_sampling")
+
+
+def test_the_tables_of_rankings(capsys: pytest.CaptureFixture[str]) -> None:
+    feedback, page = script("feedback"), RESULTS / "feedback.md"
+    feedback.main([str(RESULTS / "records" / "rankings")])
+    assert capsys.readouterr().out.strip() in page.read_text(encoding="utf-8")
 
 
 def held(capsys: pytest.CaptureFixture[str], records: str, page: str, metrics: str, algorithms: str) -> None:
