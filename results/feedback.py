@@ -72,7 +72,8 @@ def matching(given: Mapping[Feedback, Mapping[int, float]], order: Sequence[Feed
 
 def _fewest(order: Sequence[Feedback], good: Callable[[Feedback], bool]) -> Feedback | None:
     """From which on all are good: one that was lucky does not count where more rankings are not."""
-    return next(iter(list(takewhile(good, reversed(order)))[::-1]), None)
+    found = list(takewhile(good, reversed(order)))
+    return found[-1] if found else None
 
 
 def tables(found: Golds) -> list[str]:

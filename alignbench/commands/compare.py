@@ -28,6 +28,7 @@ from alignbench.results.shown import export, leaderboard, render
 
 FORMATS = ("text", "markdown", "csv", "json", "latex", "html")
 SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv", ".json": "json", ".tex": "latex", ".html": "html"}
+WITH_POWER = ("text", "markdown", "json")
 MOST_ROWS = 60
 """Of a table that somebody reads: above it differences are computed only where they are asked for."""
 
@@ -138,6 +139,8 @@ def _compare(options: argparse.Namespace) -> None:
     form = options.format or _format_of(options.output)
     if form == "html" and not options.output:
         raise UserError("--format html takes --output FILE.")
+    if options.power and form not in WITH_POWER:
+        raise UserError(f"--power is no part of {form}: choose one of {', '.join(WITH_POWER)} by --format.")
     if options.comparisons:
         found_elsewhere = rate_file(options.comparisons)
         _write(leaderboard.draw(found_elsewhere, [], options.comparisons.name, form), options.output)

@@ -163,6 +163,9 @@ def test_power_is_shown_of_what_is_tested_and_is_that_of_json(tmp_path, capsys):
     for d in found:
         (line,) = [line for line in drawn.splitlines() if line.startswith(f"| {d['metric']} ")]
         assert f" {d['detectable']:.2f} " in line or f" {d['detectable']:.3f} " in line
+    for form in ("csv", "latex"):
+        assert compare([str(tmp_path), "--power", "--format", form]) == 2
+        assert f"--power is no part of {form}" in capsys.readouterr().err
     assert FOUND_FROM[:40] in shown(capsys, tmp_path, *against, "--power")
 
 
