@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="a run with this; repeat it")
     parser.add_argument("--seed", type=int, help="another seed than the recorded one")
     parser.add_argument("--results-dir", type=Path, default=Path("results/runs/again"))
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     try:
         found, _ = find_runs([RECORDS / options.table])
         runs = [run for run in found if run.record.status is Status.FINISHED and not run.record.baseline]

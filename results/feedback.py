@@ -87,6 +87,8 @@ def tables(found: Golds) -> list[str]:
         seeds = set.intersection(*(set(by.get(given, {})) for given in every))
         if seeds:
             whole[algo] = {given: {seed: by[given][seed] for seed in sorted(seeds)} for given in every}
+    if len(order) < 2:
+        raise UserError(f"all runs have {order[0]} ranked prompts: there is nothing to compare.")
     if not whole:
         raise UserError("no algorithm has a seed with every number of rankings yet.")
     lines = [*_means(whole, order, noisy), "", *_losses(whole, order, noisy), "", *_matches(whole, order)]

@@ -6,6 +6,7 @@ import argparse
 import gc
 import importlib
 import io
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -139,6 +140,9 @@ def _compare(options: argparse.Namespace) -> None:
     form = options.format or _format_of(options.output)
     if form == "html" and not options.output:
         raise UserError("--format html takes --output FILE.")
+    for flag, target in (("--at-kl", options.at_kl), ("--at-budget", options.at_budget)):
+        if target is not None and not 0 <= target < math.inf:
+            raise UserError(f"{flag} {target:g}: a number of 0 or more.")
     if options.power and form not in WITH_POWER:
         raise UserError(f"--power is no part of {form}: choose one of {', '.join(WITH_POWER)} by --format.")
     if options.comparisons:
@@ -165,6 +169,9 @@ def _compare(options: argparse.Namespace) -> None:
         primary = primary_of(table, options.primary)
         table = replace(table, notes=(*table.notes, *primary.notes)) if len(table.rows) > 1 else table
         compared = differences(table, options.baseline, examples, primary=primary.metrics)
+        if options.power and not any(d.primary for d in compared):
+            note = "--power: no primary metric of these rows is compared, so that there is nothing to find."
+            table = replace(table, notes=(*table.notes, note))
         if not clashes(table, options.at_budget is not None):  # of rows that are shown by force nothing is claimed
             table = replace(table, verdict=verdict(table, compared, examples, primary.metrics, options.baseline))
         table, compared = _of_metrics(table, compared, options.metrics)

@@ -68,7 +68,12 @@ def test_what_is_no_table_of_rankings_is_one_line(tmp_path: Path, capsys: pytest
     write(tmp_path / "other", {"seed": 0, "rankings": {"prompts": 100}})
     made(tmp_path / "begun", "ppo", 25, (1.0,))
     made(tmp_path / "begun", "dpo", 100, (1.0,))
-    for folder, said in (("other", "no annotator.temperature"), ("begun", "every number of rankings yet")):
+    made(tmp_path / "one", "ppo", 25, (1.0, 2.0))
+    for folder, said in (
+        ("one", "nothing to compare"),
+        ("other", "no annotator.temperature"),
+        ("begun", "every number of rankings yet"),
+    ):
         with pytest.raises(SystemExit):
             script("feedback").main([str(tmp_path / folder)])
         assert said in capsys.readouterr().err

@@ -169,6 +169,21 @@ def test_power_is_shown_of_what_is_tested_and_is_that_of_json(tmp_path, capsys):
     assert FOUND_FROM[:40] in shown(capsys, tmp_path, *against, "--power")
 
 
+@pytest.mark.parametrize("target", ["nan", "inf", "-1"])
+@pytest.mark.parametrize("flag", ["--at-kl", "--at-budget"])
+def test_a_target_that_is_no_amount_is_refused(flag, target, tmp_path, capsys):
+    runs(tmp_path, seeds=1)
+    assert compare([str(tmp_path), f"{flag}={target}"]) == 2
+    assert "a number of 0 or more" in capsys.readouterr().err
+
+
+def test_that_power_has_nothing_to_say_is_said(tmp_path, capsys):
+    runs(tmp_path, seeds=1)
+    assert "--power: no primary metric" in shown(
+        capsys, tmp_path, "--only", "algo=ppo", "--power", "--format", "markdown"
+    )
+
+
 def test_only_takes_several_values(tmp_path, capsys):
     runs(tmp_path, seeds=1)
     write(tmp_path, {"algo": {"name": "kto"}, "eval": {"prompts": 600}, "seed": 0}, algo="kto")
