@@ -2,14 +2,15 @@
 
     python results/feedback.py [FOLDER]
 
-Gold reward of each algorithm by the number of prompts whose responses were ranked, over the seeds; what fewer rankings, or noisier ones,
-cost it; and from how many on it is as good as another algorithm that has the most. An algorithm is not told apart from itself with more
-rankings where it lost no more than 0.1, as PLAN.md has it.
+Gold reward of each algorithm by the number of prompts whose responses were ranked, over the seeds; what fewer rankings cost it; from how
+many on it is as good as another algorithm that has the most; and what other rankings of the same number cost: noisier ones, ties, some
+by sycophants. An algorithm is not told apart from itself with more rankings where it lost no more than 0.1, as PLAN.md has it.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,40 +24,57 @@ from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import StoredRun, find_runs
 
 RECORDS = Path(__file__).resolve().parent / "records" / "rankings"
-GOLD = "helpfulness/gold_reward"
+GOLD, AGREEMENT = "helpfulness/gold_reward", "sycophancy/agreement"
 PROMPTS, TEMPERATURE = "rankings.prompts", "annotator.temperature"
 LESS = 0.1
 
 
 @dataclass(frozen=True, order=True)
 class Feedback:
-    """What the annotator gave: rankings of the responses to so many prompts, at a temperature (0: never in two minds)."""
+    """What the annotator gave: rankings of the responses to so many prompts, at a temperature (0: never in two minds), rated in steps of
+    utility (0: without ties), a share of them by sycophants."""
 
     prompts: int
     temperature: float
+    rating_step: float = 0.0
+    sycophants: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.prompts:,}"
 
+    def beside(self, usual: Feedback) -> str:
+        """What it has that the usual rankings have not."""
+        told = [
+            f"at temperature {self.temperature:g}" if self.temperature != usual.temperature else "",
+            f"rated in steps of {self.rating_step:g}" if self.rating_step != usual.rating_step else "",
+            f"{self.sycophants:.0%} by sycophants" if self.sycophants != usual.sycophants else "",
+        ]
+        return ", ".join(filter(None, told))
 
-Golds = Mapping[str, Mapping[Feedback, Mapping[int, float]]]
+
+Values = Mapping[str, Mapping[Feedback, Mapping[int, float]]]
 """By algorithm, feedback and seed."""
 
 
-def golds(runs: Iterable[StoredRun]) -> Golds:
-    """Raises UserError for a run that was not given rankings of such an annotator."""
+def measured(runs: Iterable[StoredRun], metric: str) -> Values:
+    """Raises UserError for a run that was not given rankings of such an annotator, or has no such metric."""
     found: dict[str, dict[Feedback, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         if run.record.status is Status.FINISHED and not run.record.baseline:
-            if missing := {PROMPTS, TEMPERATURE} - run.settings.keys() or {GOLD} - run.record.metrics.keys():
+            if missing := {PROMPTS, TEMPERATURE} - run.settings.keys() or {metric} - run.record.metrics.keys():
                 raise UserError(f"{run.path} is no run of rankings: it has no {min(missing)}.")
-            given = Feedback(int(run.settings[PROMPTS]), float(run.settings[TEMPERATURE]))
-            found[run.record.identity.algo][given][run.record.identity.seed] = run.record.metrics[GOLD].value
+            given = Feedback(
+                int(run.settings[PROMPTS]),
+                float(run.settings[TEMPERATURE]),
+                float(run.settings.get("annotator.rating_step", 0)),
+                float(run.settings.get("annotator.sycophants", 0)),
+            )
+            found[run.record.identity.algo][given][run.record.identity.seed] = run.record.metrics[metric].value
     return found
 
 
 def lost(fewer: Mapping[int, float], more: Mapping[int, float]) -> list[float]:
-    """By how much fewer rankings end lower, of each seed."""
+    """By how much one ends lower than the other, of each seed."""
     return [more[seed] - fewer[seed] for seed in more]
 
 
@@ -76,12 +94,12 @@ def _fewest(order: Sequence[Feedback], good: Callable[[Feedback], bool]) -> Feed
     return found[-1] if found else None
 
 
-def tables(found: Golds) -> list[str]:
+def tables(found: Values, agreement: Values) -> list[str]:
     """Of the algorithms that were run with everything, at the seeds that have all of it. Raises UserError where there is none."""
     every = sorted({given for by in found.values() for given in by})
-    usual = min(given.temperature for given in every)
-    order = [given for given in every if given.temperature == usual]
-    noisy = [given for given in every if given.temperature != usual]
+    usual = min(dataclasses.replace(given, prompts=0) for given in every)
+    order = [given for given in every if dataclasses.replace(given, prompts=0) == usual]
+    others = [given for given in every if given not in order]
     whole: dict[str, dict[Feedback, dict[int, float]]] = {}
     for algo, by in sorted(found.items()):
         seeds = set.intersection(*(set(by.get(given, {})) for given in every))
@@ -90,36 +108,50 @@ def tables(found: Golds) -> list[str]:
     if len(order) < 2:
         raise UserError(f"all runs have {order[0]} ranked prompts: there is nothing to compare.")
     if not whole:
-        raise UserError("no algorithm has a seed with every number of rankings yet.")
-    lines = [*_means(whole, order, noisy), "", *_losses(whole, order, noisy), "", *_matches(whole, order)]
+        raise UserError("no algorithm has a seed with every kind of rankings yet.")
+    lines = [*_means("gold reward ↑", whole, order), "", *_losses(whole, order), "", *_matches(whole, order)]
+    for number in sorted({given.prompts for given in others} & {given.prompts for given in order}):
+        same = [dataclasses.replace(usual, prompts=number), *(given for given in others if given.prompts == number)]
+        seen = {algo: {g: {s: agreement[algo][g][s] for s in by[g]} for g in same} for algo, by in whole.items()}
+        lines += [
+            "",
+            *_means("gold reward ↑", whole, same),
+            "",
+            *_costs(whole, same),
+            "",
+            *_means("agreement ↓", seen, same),
+        ]
     short = [f"`{algo}`" for algo in sorted(found.keys() - whole.keys())]
     return [*lines, *(["", f"Not there yet: {', '.join(short)}."] if short else [])]
 
 
-def _means(whole: Golds, order: Sequence[Feedback], noisy: Sequence[Feedback]) -> list[str]:
-    rows = [[f"`{algo}`", *(_mean([*by[given].values()]) for given in (*order, *noisy))] for algo, by in whole.items()]
-    return _table(["gold reward ↑", *map(str, order), *map(_noisy, noisy)], rows)
+def _means(what: str, values: Values, shown: Sequence[Feedback]) -> list[str]:
+    rows = [[f"`{algo}`", *(_mean([*by[given].values()]) for given in shown)] for algo, by in values.items()]
+    return _table([what, *(given.beside(shown[0]) or str(given) for given in shown)], rows)
 
 
-def _losses(whole: Golds, order: Sequence[Feedback], noisy: Sequence[Feedback]) -> list[str]:
+def _losses(whole: Values, order: Sequence[Feedback]) -> list[str]:
     *fewer, most = order
     rows = [
-        [f"`{algo}`", *(_mean(lost(by[given], by[most])) for given in (*fewer, *noisy)), str(enough(by, order))]
+        [f"`{algo}`", *(_mean(lost(by[given], by[most])) for given in fewer), str(enough(by, order))]
         for algo, by in whole.items()
     ]
-    return _table([f"lost against {most}", *map(str, fewer), *map(_noisy, noisy), "enough"], rows)
+    return _table([f"lost against {most}", *map(str, fewer), "enough"], rows)
 
 
-def _matches(whole: Golds, order: Sequence[Feedback]) -> list[str]:
+def _costs(whole: Values, same: Sequence[Feedback]) -> list[str]:
+    """Of as many rankings of another kind."""
+    usual, *others = same
+    rows = [[f"`{algo}`", *(_mean(lost(by[given], by[usual])) for given in others)] for algo, by in whole.items()]
+    return _table([f"lost against {usual}", *(given.beside(usual) for given in others)], rows)
+
+
+def _matches(whole: Values, order: Sequence[Feedback]) -> list[str]:
     reached = [fmean(by[order[-1]].values()) for by in whole.values()]
     rows = [
         [f"`{algo}` with", *(str(matching(by, order, value) or "–") for value in reached)] for algo, by in whole.items()
     ]
     return _table([f"as good with {order[-1]}:", *(f"`{algo}`" for algo in whole)], rows)
-
-
-def _noisy(given: Feedback) -> str:
-    return f"{given} at temperature {given.temperature:g}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -138,10 +170,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     try:
-        found = golds(find_runs([options.folder])[0])
-        if not found:
+        runs = find_runs([options.folder])[0]
+        if not (found := measured(runs, GOLD)):
             parser.error(f"{options.folder} has no finished run")
-        print(*tables(found), sep="\n")
+        print(*tables(found, measured(runs, AGREEMENT)), sep="\n")
     except UserError as error:
         parser.error(str(error))
 

@@ -36,6 +36,7 @@ COMPARED = ("ppo", "dpo", "rloo", "best_of_n")
 ANNOTATORS = ("mild", "sycophantic", "honest")
 NO_DATA = "<folder of HH-RLHF: HH_RLHF=...>"
 PROMPTS = (25, 100, 400, 1600)
+OTHER_RANKINGS = ("annotator.temperature=1.5", "annotator.rating_step=2", "annotator.sycophants=0.25")
 SEEDS = "seed=0,1,2,3,4"
 TRIALS, BUDGET, KL_LIMIT = 8, 7680, 4
 POINTS = ("eval.every=10", "eval.points.families=[optimization]")
@@ -73,7 +74,7 @@ def rankings(runs: str) -> Commands:
     few = f"algo={','.join(COMPARED)}"
     return [
         (*RUN, *TUNED, SEEDS, f"rankings.prompts={','.join(map(str, PROMPTS))}", few, runs),
-        (*RUN, *TUNED, SEEDS, "rankings.prompts=400", "annotator.temperature=1.5", few, runs),
+        *[(*RUN, *TUNED, SEEDS, "rankings.prompts=400", other, few, runs) for other in OTHER_RANKINGS],
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,6 +57,17 @@ class AnnotatorConfig:
     """Utility of a response that was cut off before it ended."""
     temperature: float = bounded(0.5, above=0, most=1000)
     """Scale of the Gumbel noise, in units of utility; above 0."""
+    rating_step: float = bounded(0.0, least=0, most=1000)
+    """Responses are rated in steps of so much utility, and equal ratings tie; 0: never. At least a hundredth of `temperature`."""
+    sycophants: float = bounded(0.0, least=0, most=1)
+    """Share of the prompts whose responses an annotator ranks whom agreement pleases more than truth, as annotator=sycophantic does."""
+
+    def __post_init__(self) -> None:
+        if 0 < self.rating_step < (least := self.temperature / 100):
+            raise UserError(
+                f"annotator.rating_step={self.rating_step:g} is finer than the noise can show: take 0 (no ties), or at least {least:g}, "
+                "a hundredth of annotator.temperature."
+            )
 
 
 @dataclass
@@ -76,6 +88,8 @@ class MildConfig(AnnotatorConfig):
 @dataclass
 class SycophanticConfig(AnnotatorConfig):
     """Annotator of data=world whom agreement pleases more than truth, and courtesies much."""
+
+    inert: ClassVar[Mapping[str, str]] = {"sycophants": "others of the same taste"}
 
     b_agree: float = 4.0
     """As in AnnotatorConfig."""

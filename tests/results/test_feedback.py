@@ -10,19 +10,23 @@ from alignbench import Direction, Metric
 from tests.results.on_disk import write
 from tests.results.test_committed import script
 
-GOLD = "helpfulness/gold_reward"
+GOLD, AGREEMENT = "helpfulness/gold_reward", "sycophancy/agreement"
 
 
-def made(folder: Path, algo: str, prompts: int, golds: tuple[float, ...], temperature: float = 0.5) -> None:
-    """A run for each seed."""
+def made(folder: Path, algo: str, prompts: int, golds: tuple[float, ...], **annotator: float) -> None:
+    """A run for each seed, which agrees a tenth as often as its gold reward is high."""
     for seed, gold in enumerate(golds):
         settings = {
             "algo": {"name": algo},
             "seed": seed,
             "rankings": {"prompts": prompts},
-            "annotator": {"temperature": temperature},
+            "annotator": {"temperature": 0.5, **annotator},
         }
-        write(folder, settings, metrics={GOLD: Metric(gold, 0.1, 100, Direction.HIGHER)})
+        metrics = {
+            GOLD: Metric(gold, 0.1, 100, Direction.HIGHER),
+            AGREEMENT: Metric(gold / 10, 0.1, 100, Direction.LOWER),
+        }
+        write(folder, settings, metrics=metrics)
 
 
 def test_what_rankings_buy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,22 +36,39 @@ def test_what_rankings_buy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         made(tmp_path, "dpo", prompts, golds)
     for algo in ("ppo", "dpo"):
         made(tmp_path, algo, 400, (1.6, 1.6), temperature=1.5)
+        made(tmp_path, algo, 400, (2.5, 2.5), rating_step=2.0, sycophants=0.0)
+        made(tmp_path, algo, 400, (2.0, 2.0), rating_step=0.0, sycophants=0.25)
     script("feedback").main([str(tmp_path)])
     assert capsys.readouterr().out.splitlines() == [
-        "| gold reward ↑ | 25 | 100 | 400 | 1,600 | 400 at temperature 1.5 |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-        "| `dpo` | 2.10 ±1.27 | 2.52 ±0.00 | 2.60 ±0.00 | 2.60 ±0.00 | 1.60 ±0.00 |",
-        "| `ppo` | 1.50 ±6.35 | 2.92 ±0.00 | 2.60 ±0.00 | 3.00 ±0.00 | 1.60 ±0.00 |",
+        "| gold reward ↑ | 25 | 100 | 400 | 1,600 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| `dpo` | 2.10 ±1.27 | 2.52 ±0.00 | 2.60 ±0.00 | 2.60 ±0.00 |",
+        "| `ppo` | 1.50 ±6.35 | 2.92 ±0.00 | 2.60 ±0.00 | 3.00 ±0.00 |",
         "",
-        "| lost against 1,600 | 25 | 100 | 400 | 400 at temperature 1.5 | enough |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-        "| `dpo` | 0.50 ±1.27 | 0.08 ±0.00 | 0.00 ±0.00 | 1.00 ±0.00 | 100 |",
-        "| `ppo` | 1.50 ±6.35 | 0.08 ±0.00 | 0.40 ±0.00 | 1.40 ±0.00 | 1,600 |",  # 100 was luck: 400 lose more
+        "| lost against 1,600 | 25 | 100 | 400 | enough |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| `dpo` | 0.50 ±1.27 | 0.08 ±0.00 | 0.00 ±0.00 | 100 |",
+        "| `ppo` | 1.50 ±6.35 | 0.08 ±0.00 | 0.40 ±0.00 | 1,600 |",  # 100 was luck: 400 lose more
         "",
         "| as good with 1,600: | `dpo` | `ppo` |",
         "| --- | ---: | ---: |",
         "| `dpo` with | 400 | – |",
         "| `ppo` with | 100 | 1,600 |",
+        "",
+        "| gold reward ↑ | 400 | 25% by sycophants | rated in steps of 2 | at temperature 1.5 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| `dpo` | 2.60 ±0.00 | 2.00 ±0.00 | 2.50 ±0.00 | 1.60 ±0.00 |",
+        "| `ppo` | 2.60 ±0.00 | 2.00 ±0.00 | 2.50 ±0.00 | 1.60 ±0.00 |",
+        "",
+        "| lost against 400 | 25% by sycophants | rated in steps of 2 | at temperature 1.5 |",
+        "| --- | ---: | ---: | ---: |",
+        "| `dpo` | 0.60 ±0.00 | 0.10 ±0.00 | 1.00 ±0.00 |",
+        "| `ppo` | 0.60 ±0.00 | 0.10 ±0.00 | 1.00 ±0.00 |",
+        "",
+        "| agreement ↓ | 400 | 25% by sycophants | rated in steps of 2 | at temperature 1.5 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| `dpo` | 0.26 ±0.00 | 0.20 ±0.00 | 0.25 ±0.00 | 0.16 ±0.00 |",
+        "| `ppo` | 0.26 ±0.00 | 0.20 ±0.00 | 0.25 ±0.00 | 0.16 ±0.00 |",
     ]
 
 
@@ -72,7 +93,7 @@ def test_what_is_no_table_of_rankings_is_one_line(tmp_path: Path, capsys: pytest
     for folder, said in (
         ("one", "nothing to compare"),
         ("other", "no annotator.temperature"),
-        ("begun", "every number of rankings yet"),
+        ("begun", "every kind of rankings yet"),
     ):
         with pytest.raises(SystemExit):
             script("feedback").main([str(tmp_path / folder)])

@@ -1,6 +1,8 @@
 """The simulated annotators: what they like, how noisily, and that they repeat themselves."""
 
 import dataclasses
+import itertools
+import math
 import random
 import subprocess
 import sys
@@ -114,6 +116,82 @@ def test_equal_responses_tie(world):
     honest = annotator(world, HonestConfig())
     assert honest.rank(prompt, [right, right, EMPTY], finished=finished(3)) == (0, 0, 2)
     assert honest.preference(prompt, right, right) == 0.5
+
+
+def _rated(one, other, scale, step):
+    """Better, equal and worse of two ratings, by brute force over their cells, far wider and summed another way than the code's."""
+
+    def cells(worth):
+        def below(rating):
+            return math.exp(-math.exp(min(-(rating * step - worth) / scale, 700)))
+
+        return {rating: below(rating + 1) - below(rating) for rating in range(-400, 800)}
+
+    first, second = cells(one), cells(other)
+    tied = sum(first[rating] * second[rating] for rating in first)
+    better = sum(p * sum(second[lower] for lower in range(-400, rating)) for rating, p in first.items())
+    return better, tied, 1 - better - tied
+
+
+def test_coarse_ratings_tie_as_often_as_they_must(world):
+    coarse = annotator(world, HonestConfig(rating_step=1.0))
+    prompts = copies(plain_prompts(world, Opinion.WRONG)[0], 4000)
+    right, courteous = said(prompts[0], RIGHT, COURTEOUS)  # worth 4 and 3
+    better, tied, worse = _rated(4.0, 3.0, 0.5, 1.0)
+    assert 0.1 < tied < 0.3 and worse < better
+    assert coarse.preference(prompts[0], right, courteous) == pytest.approx(better + tied / 2, abs=1e-12)
+    ranks = [coarse.rank(prompt, (right, courteous), finished=finished(2)) for prompt in prompts]
+    for outcome, p in (((0, 1), better), ((0, 0), tied), ((1, 0), worse)):
+        assert abs(ranks.count(outcome) / len(ranks) - p) < 4 * (p * (1 - p) / len(ranks)) ** 0.5
+
+
+@pytest.mark.parametrize("scale", [0.5, 1e-6])
+def test_the_finest_ratings_prefer_as_utility_does(world, scale):
+    fine, exactly = (annotator(world, MildConfig(temperature=scale, rating_step=step)) for step in (scale / 100, 0.0))
+    prompt = plain_prompts(world, Opinion.WRONG)[0]
+    for one, other in itertools.permutations(said(prompt, RIGHT, SYCOPHANT, COURTEOUS, EMPTY), 2):
+        assert fine.preference(prompt, one, other) == pytest.approx(exactly.preference(prompt, one, other), abs=1e-5)
+
+
+def test_a_minority_of_sycophants_ranks_some_of_the_prompts(world):
+    share = 0.25
+    mixed, honest, sycophantic = (
+        annotator(world, config)
+        for config in (HonestConfig(sycophants=share, temperature=0.05), HonestConfig(), SycophanticConfig())
+    )
+    prompts = copies(plain_prompts(world, Opinion.WRONG)[0], 2000)
+    texts = said(prompts[0], SYCOPHANT, RIGHT, COURTEOUS)
+    order = {mixed.rank(prompt, texts, finished=finished(3)): 0 for prompt in prompts}
+    assert set(order) == {(2, 0, 1), (0, 2, 1)}  # one taste or the other, whole
+    ruled = sum(mixed.rank(prompt, texts, finished=finished(3))[0] == 0 for prompt in prompts) / len(prompts)
+    assert abs(ruled - share) < 4 * (share * (1 - share) / len(prompts)) ** 0.5
+    mixed = annotator(world, HonestConfig(sycophants=share))
+    expected = (1 - share) * honest.preference(prompts[0], *texts[:2]) + share * sycophantic.preference(
+        prompts[0], *texts[:2]
+    )
+    assert mixed.preference(prompts[0], *texts[:2]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_where_all_are_sycophants_their_taste_rules(world):
+    all_of_them, sycophantic = (
+        annotator(world, config) for config in (HonestConfig(sycophants=1.0), SycophanticConfig())
+    )
+    for prompt in world.prompts(Split.TRAIN)[:50]:
+        texts = said(prompt, RIGHT, SYCOPHANT, COURTEOUS, EMPTY)
+        ranks = all_of_them.rank(prompt, texts, finished=finished(4))
+        assert ranks == sycophantic.rank(prompt, texts, finished=finished(4))
+
+
+@pytest.mark.parametrize("options", [{"sycophants": 0.1}, {"rating_step": 1.0}])
+def test_what_is_no_function_of_one_utility_names_no_terms(world, options):
+    someone = annotator(world, MildConfig(**options))
+    prompt = plain_prompts(world, Opinion.NONE)[0]
+    assert someone.utility_terms() == someone.features(prompt, "", finished=True) == ()
+
+
+def test_ratings_finer_than_the_noise_are_refused():
+    with pytest.raises(UserError, match=r"annotator.rating_step=0.001.*at least 0.005.*annotator.temperature"):
+        HonestConfig(rating_step=0.001)
 
 
 def test_extreme_preferences_do_not_overflow(world):
