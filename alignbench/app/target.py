@@ -18,7 +18,7 @@ from alignbench.results.disk.directory import CONFIG
 from alignbench.results.disk.environment import config_hash
 from alignbench.results.disk.record import Identity, RunRecord, Status
 from alignbench.results.disk.runs import read_config, read_record
-from alignbench.selection import one_line
+from alignbench.selection import Selected, one_line
 
 OF_EVALUATION = ("eval", "judge", "device", "tracker", "results_dir", "cache", "cache_dir", "resume", "tune")
 """Settings of this command; all others are those of the run that is evaluated."""
@@ -57,6 +57,12 @@ def of_run(path: Path, overrides: Sequence[str]) -> Target:
     names = choices | labels(who)
     config = typed(settings, names)
     return Target(names["algo"], config, config.yaml, config.hash, path, who)
+
+
+def judge_of(path: Path) -> Selected | None:
+    """Whom a finished run had as judge, which `of_run` leaves to the command line."""
+    _, choices = composed(())
+    return typed(settings_of(path), choices | labels(finished_record(path).identity)).judge
 
 
 def labels(who: Identity) -> dict[str, str]:

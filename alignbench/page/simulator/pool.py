@@ -21,7 +21,7 @@ from alignbench.selection import digest, package_digest
 from alignbench.store.artifacts import Store, Write, cache_root
 from alignbench.store.keys import core_digest
 
-VERSION = 4
+VERSION = 5
 QUESTIONS, SAMPLES = 15, 512
 OF_PRETRAINED = (4, 64)
 """The same where every response takes long."""
@@ -74,6 +74,7 @@ def _made(world: World, say: Say) -> dict[str, Any]:
         "prompts": [{"id": p.id, "text": p.text, "opinion": p.opinion.value if p.opinion else None} for p in prompts],
         "annotators": [_annotator(named, someone, asked) for named, someone in world.annotators],
         "rewards": rewards,
+        "gold": world.gold[0].label if world.gold else None,
         "pool": measured(world, asked) if rewarded else None,
         "checkpoints": [checkpoint for checkpoint in found if checkpoint],
     }

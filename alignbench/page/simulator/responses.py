@@ -16,7 +16,7 @@ from alignbench.errors import AlignbenchError
 from alignbench.evaluation.respond import given_samples
 from alignbench.page.simulator import columns
 from alignbench.page.simulator.world import World
-from alignbench.records import POLICY, REFERENCE, Prompt, Samples, Sampling
+from alignbench.records import POLICY, REFERENCE, Prompt, Samples, Sampling, Verdict
 from alignbench.scoring import checked_scores
 
 MOST_WRITTEN_DOWN = 4096
@@ -116,7 +116,7 @@ def known(world: World, samples: Samples) -> dict[str, list[float]]:
     rows = list(zip(samples.prompts, samples.texts, samples.finished.tolist(), strict=True))
     verdicts = [world.data.judge(prompt, text, finished=ended) for prompt, text, ended in rows]
     found = {
-        "gold": [v.gold_reward if v else math.nan for v in verdicts],
+        "gold": _gold(world, samples, verdicts),
         "correct": [_or_nan(v.correct if v else None) for v in verdicts],
         "agrees": [_or_nan(v.agrees if v else None) for v in verdicts],
     }
@@ -128,6 +128,13 @@ def known(world: World, samples: Samples) -> dict[str, list[float]]:
     for named, source in world.rewards:
         found[named.name] = checked_scores(source, samples).tolist()
     return found
+
+
+def _gold(world: World, samples: Samples, verdicts: Sequence[Verdict | None]) -> list[float]:
+    if world.gold:
+        scores: list[float] = checked_scores(world.gold[1], samples).tolist()
+        return scores
+    return [v.gold_reward if v else math.nan for v in verdicts]
 
 
 def told(world: World, samples: Samples, ratios: Tensor | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from alignbench.app.config import RunConfig
-from alignbench.app.target import of_run
+from alignbench.app.target import judge_of, of_run
 from alignbench.contracts import Annotator, DataSource, FittableRewardSource, Policy, RewardSource
 from alignbench.errors import AlignbenchError
 from alignbench.page.simulator.starts import MOST_RUNS, Start
@@ -19,6 +19,7 @@ from alignbench.pipeline.display import Display
 from alignbench.pipeline.evaluate import weights
 from alignbench.pipeline.preparation import load_model, needs_reward
 from alignbench.plugins import Kind, registry
+from alignbench.records import Split
 from alignbench.results.disk.directory import BASELINE
 from alignbench.results.disk.runs import StoredRun
 from alignbench.seeds import Seeds
@@ -38,7 +39,8 @@ class Named:
 
 @dataclass(frozen=True)
 class World:
-    """The policy holds the SFT model, as its reference too."""
+    """The policy holds the SFT model, as its reference too. `gold`: whoever judged the runs, where the data knows no truth; None where it
+    does, or nobody judged, or whoever did would have to be asked outside of this process, and perhaps be paid."""
 
     start: Start
     config: RunConfig
@@ -47,6 +49,7 @@ class World:
     policy: Policy
     annotators: tuple[tuple[Named, Annotator], ...]
     rewards: tuple[tuple[Named, RewardSource], ...]
+    gold: tuple[Named, RewardSource] | None = None
 
 
 def load(start: Start) -> World:
@@ -57,9 +60,8 @@ def load(start: Start) -> World:
     torch.use_deterministic_algorithms(True, warn_only=True)
     data: DataSource = config.data.build(seeds=seeds.child("data"))
     policy = _sft(config, data, first)
-    return World(
-        start, config, seeds, data, policy, tuple(_annotators(data, seeds)), tuple(_rewards(start, data, policy))
-    )
+    annotators, rewards = tuple(_annotators(data, seeds)), tuple(_rewards(start, data, policy))
+    return World(start, config, seeds, data, policy, annotators, rewards, _gold(first, seeds, data, policy))
 
 
 def _sft(config: RunConfig, data: DataSource, run: StoredRun) -> Policy:
@@ -80,6 +82,17 @@ def _annotators(data: DataSource, seeds: Seeds) -> list[tuple[Named, Annotator]]
         except (AlignbenchError, TypeError):  # it is for other data, or has a setting that must be given
             continue
     return found
+
+
+def _gold(run: StoredRun, seeds: Seeds, data: DataSource, sft: Policy) -> tuple[Named, RewardSource] | None:
+    held_out = data.prompts(Split.EVALUATION)
+    if not held_out or data.judge(held_out[0], "", finished=True) is not None:
+        return None
+    judge = judge_of(run.path)
+    if judge is None or judge.load().asks_elsewhere(judge.config):
+        return None
+    source: RewardSource = judge.build(policy=sft, data=data, seeds=seeds.child("judge"))
+    return Named("gold", f"reward@judge={judge.label}"), source
 
 
 def _rewards(start: Start, data: DataSource, sft: Policy) -> list[tuple[Named, RewardSource]]:

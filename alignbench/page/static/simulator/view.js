@@ -54,8 +54,21 @@ export class Simulator {
     Object.assign(this.state, { method: preset.method, checkpoint: null });
     if (preset.beta != null) this.state.place = preset.beta ? placeOf(preset.beta) : 0;
     if (preset.n) this.state.n = preset.n;
+    if (preset.trained) this.state.checkpoint = this.furthest();
     this.settle();
     this.showPreset(preset);
+  }
+
+  /** The trained run with the highest KL. */
+  furthest() {
+    const kls = this.checkpoints.map((c) => c.kl ?? c.bound ?? 0);
+    return kls.indexOf(Math.max(...kls));
+  }
+
+  /** Whether there is what a preset is about. */
+  offers({ annotator, trained }) {
+    const ranked = this.data.annotators.length > 0;
+    return trained ? !ranked && this.rewarded && this.data.gold != null && this.checkpoints.length > 0 : ranked || !annotator;
   }
 
   /** Which preset stands as it was chosen; none after any other choice. */
@@ -151,7 +164,7 @@ export class Simulator {
     byId("samples").textContent = this.data.samples;
     if (this.data.pretrained && byId("own-label")) byId("own-label").textContent = "Or one of your own";
     byId("presets").replaceChildren(
-      ...PRESETS.filter((preset) => this.data.annotators.length || !preset.annotator).map((preset) =>
+      ...PRESETS.filter((preset) => this.offers(preset)).map((preset) =>
         el("button", { type: "button", "aria-pressed": "false", onclick: () => this.take(preset) }, preset.name)),
     );
     const rewards = byId("reward");
@@ -188,10 +201,16 @@ export class Simulator {
     };
     byId("gauges").replaceChildren(...GAUGES.map(({ name, label, unit }) =>
       el("li", { class: "gauge", id: `gauge-${name}` },
-        el("h3", {}, label), el("p", { class: "value", id: `value-${name}` }), el("p", { class: "quiet unit" }, unit),
+        el("h3", {}, label), el("p", { class: "value", id: `value-${name}` }), el("p", { class: "quiet unit" }, name === "gold" ? this.truth : unit),
         el("p", { class: "change", id: `change-${name}` }), el("p", { class: "why quiet", id: `why-${name}` }))));
+    byId("gold-is").textContent = this.truth;
     this.showCheckpoints();
     this.showControls();
+  }
+
+  /** What the gold reward is here. */
+  get truth() {
+    return this.data.gold == null ? "the truth" : `what ${this.data.gold} makes of the answers`;
   }
 
   moved() {
