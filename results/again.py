@@ -104,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AlignbenchError as error:
         print(f"again: error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("again: interrupted", file=sys.stderr)
+        return 130
     print(*lines, sep="\n")
     return 0 if good else 1
 

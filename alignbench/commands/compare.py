@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--baseline",
         default="",
+        type=_given,
         metavar="ROW",
         help="the row that the others are compared with (default: their SFT model)",
     )
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "--metrics",
         action="append",
         default=[],
+        type=_given,
         metavar="NAME,...",
         help="show these metrics or families of them, as in optimization,helpfulness/accuracy; what is tested stays",
     )
@@ -134,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, metavar="FILE", help="write to a file")
     add("--plots", type=Path, metavar="FOLDER", help="draw every plot there too, as PNG and SVG")
     return parser
+
+
+def _given(text: str) -> str:
+    if not text.strip(" ,"):
+        raise argparse.ArgumentTypeError("a name is missing")
+    return text
 
 
 def _compare(options: argparse.Namespace) -> None:

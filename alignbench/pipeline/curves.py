@@ -124,10 +124,11 @@ class Curves:
         self._tracker.responses(first[:READ], update)
         self._last = time.perf_counter()  # it was no part of the next update
 
-    def ended(self, update: int, tokens_per_second: float) -> None:
+    def ended(self, update: int, tokens_per_second: float | None) -> None:
         """What the run has cost, once its last update and its evaluation are over."""
         seconds = {f"time/{stage.replace(' ', '_')}": took for stage, took in self._display.seconds.items()}
-        self._tracker.log({**seconds, "time/tokens_per_second": tokens_per_second}, update)
+        speed = {} if tokens_per_second is None else {"time/tokens_per_second": tokens_per_second}
+        self._tracker.log({**seconds, **speed}, update)
 
     def save(self, folder: Path, stages: Sequence[str]) -> None:
         """The lines of these stages, beside what the stages made."""

@@ -68,7 +68,7 @@ class Outcome:
     reports: Mapping[str, float]
     counts: Mapping[str, int]
     ended: str | None
-    tokens_per_second: float
+    tokens_per_second: float | None
     ranked: bool
 
 
@@ -282,9 +282,9 @@ def outcome(
     return Outcome(evaluated.metrics, reports, counts, trained.stopped, speed(trained), ranked)
 
 
-def speed(trained: Trained) -> float:
-    """Response tokens of the training stage in a second, sampling included."""
-    return trained.tokens / max(trained.seconds, 1e-9)
+def speed(trained: Trained) -> float | None:
+    """Response tokens of the training stage in a second, sampling included; None where nothing was trained, as by best-of-n."""
+    return trained.tokens / max(trained.seconds, 1e-9) if trained.tokens else None
 
 
 def counted(config: RunConfig, aligned: Aligned) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -150,6 +151,8 @@ def test_what_is_not_trained_has_no_points(command: Command, tmp_path: Path) -> 
     assert command(*sizes, "algo=best_of_n", "algo.n=2", "eval.every=1", "reward.updates=2").code == 0
     assert command(*sizes, "algo=sft", "algo.updates=2", "eval.every=1").code == 0
     assert not list((tmp_path / "runs").rglob("points.*"))
+    (chosen,) = (tmp_path / "runs").glob("*-best_of_n-*")
+    assert json.loads((chosen / "result.json").read_text())["cost"]["tokens_per_second"] is None
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,12 @@ class TestFromFolders:
         (back,) = [d for d in differences(table, "ppo") if d.row == ("dpo",)]
         assert back.value == pytest.approx(-found["ppo",].value) and back.p_value == found["ppo",].p_value
 
+    def test_a_row_that_is_not_there_is_refused_where_there_is_nothing_to_compare_too(self, tmp_path):
+        write(tmp_path, dpo())
+        with pytest.raises(UserError, match="Unknown row 'dpq'.*dpo"):
+            differences(table_of(tmp_path), "dpq")
+        assert differences(table_of(tmp_path), "dpo") == ()
+
     def test_one_seed_is_over_examples_and_marked(self, tmp_path):
         table = self.runs(tmp_path, seeds=[4], effect=0.5)
         (found,) = differences(table, primary=[self.METRIC])

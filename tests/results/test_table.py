@@ -358,6 +358,11 @@ class TestDifferences:
         assert sorted(peaks.values()) == ["", str(4.0 * 2**30)]
         assert {r["peak_gpu_memory_bytes"] for r in json.loads(export.as_json(table))["rows"]} == {None, 4.0 * 2**30}
 
+    def test_what_trained_on_no_token_has_no_speed(self, tmp_path):
+        write(tmp_path, ppo(), cost=Cost({"sft": 1.0}, 1500.0))
+        write(tmp_path, dpo(), cost=Cost({"sft": 1.0}, 0.0))  # as it was once written
+        assert sorted(render.costs(table_of(tmp_path))["tokens per second"]) == ["1500", render.NOT_APPLICABLE]
+
     def test_in_latex(self, folder):
         table = table_of(folder)
         lines = render.latex(table, differences(table, primary=["helpfulness/a_b"])).splitlines()

@@ -170,6 +170,14 @@ def test_power_is_shown_of_what_is_tested_and_is_that_of_json(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("target", ["nan", "inf", "-1"])
+@pytest.mark.parametrize("flag", ["--metrics", "--baseline"])
+@pytest.mark.parametrize("nothing", ["", " ", ","])
+def test_a_name_that_is_none_is_refused(flag, nothing, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        compare([str(tmp_path), flag, nothing])
+    assert f"argument {flag}: a name is missing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--at-kl", "--at-budget"])
 def test_a_target_that_is_no_amount_is_refused(flag, target, tmp_path, capsys):
     runs(tmp_path, seeds=1)

@@ -134,12 +134,12 @@ def differences(
 
     Metrics that one of the two lacks or has in part, and rewards of different reward models, have none. A quantity that stands in
     the table under two names is compared once, under the first."""
-    if len(table.rows) < 2:
+    found = ((row, baseline_row(row, table, baseline)) for row in table.rows)
+    pairs = [(row, other) for row, other in found if other is not None and other is not row]
+    if not pairs:
         return ()
     examples = examples or read_examples(run for row in table.rows for run in row.runs)
     tested = primary_of(table).metrics if primary is None else primary
-    found = ((row, baseline_row(row, table, baseline)) for row in table.rows)
-    pairs = [(row, other) for row, other in found if other is not None and other is not row]
     return between(pairs, table, examples, tested, [*tested, *table.metrics])
 
 

@@ -265,7 +265,9 @@ def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
         seeds,
         seconds,
         cells,
-        tokens_per_second=_mean([record.cost.tokens_per_second for record in records]),
+        tokens_per_second=_mean(
+            [record.cost.tokens_per_second or None for record in records]
+        ),  # 0: none, as once written
         peak_memory_bytes=_mean([record.cost.peak_memory_bytes for record in records]),
         peak_gpu_memory_bytes=_mean([record.cost.peak_gpu_memory_bytes for record in records]),
         runs=tuple(runs),
