@@ -87,7 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--baseline",
-        default="",
         type=_given,
         metavar="ROW",
         help="the row that the others are compared with (default: their SFT model)",
@@ -176,12 +175,12 @@ def _compare(options: argparse.Namespace) -> None:
     else:
         primary = primary_of(table, options.primary)
         table = replace(table, notes=(*table.notes, *primary.notes)) if len(table.rows) > 1 else table
-        compared = differences(table, options.baseline, examples, primary=primary.metrics)
+        compared = differences(table, options.baseline or "", examples, primary=primary.metrics)
         if options.power and not any(d.primary for d in compared):
             note = "--power: no primary metric of these rows is compared, so that there is nothing to find."
             table = replace(table, notes=(*table.notes, note))
         if not clashes(table, options.at_budget is not None):  # of rows that are shown by force nothing is claimed
-            table = replace(table, verdict=verdict(table, compared, examples, primary.metrics, options.baseline))
+            table = replace(table, verdict=verdict(table, compared, examples, primary.metrics, options.baseline or ""))
         table, compared = _of_metrics(table, compared, options.metrics)
         if options.plots or form == "html":
             report = importlib.import_module("alignbench.results.shown.report")  # it draws, which takes time to import
