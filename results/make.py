@@ -32,8 +32,9 @@ SPACES = HERE.parent / "conf" / "hydra" / "sweeper"
 ALGORITHMS = sorted(path.stem.removeprefix("tune_") for path in SPACES.glob("tune_*.yaml"))
 """Every algorithm that there is a space for, to search its settings in: a new one needs that file and no change here."""
 IN_THE_WORLD = [algo for algo in ALGORITHMS if algo != "gdpo"]  # a learned reward has no parts, which it needs
+EVERY = f"algo={','.join(IN_THE_WORLD)}"
 COMPARED = ("ppo", "dpo", "rloo", "best_of_n")
-ANNOTATORS = ("mild", "sycophantic", "honest")
+OTHER_ANNOTATORS = ("sycophantic", "honest")
 NO_DATA = "<folder of HH-RLHF: HH_RLHF=...>"
 PROMPTS = (25, 100, 400, 1600)
 OTHER_RANKINGS = ("annotator.temperature=1.5", "annotator.rating_step=2", "annotator.sycophants=0.25")
@@ -58,8 +59,12 @@ def tune(runs: str) -> Commands:
 
 
 def world(runs: str) -> Commands:
-    every = f"algo={','.join(IN_THE_WORLD)}"
-    return [(*RUN, *TUNED, f"annotator={name}", SEEDS, every, runs) for name in ANNOTATORS]
+    return [(*RUN, *TUNED, "annotator=mild", SEEDS, EVERY, runs)]
+
+
+def annotators(runs: str) -> Commands:
+    """As `world`, under those whom its settings were not tuned for."""
+    return [(*RUN, *TUNED, f"annotator={name}", SEEDS, EVERY, runs) for name in OTHER_ANNOTATORS]
 
 
 def frontier(runs: str) -> Commands:
@@ -106,17 +111,17 @@ def sums(runs: str) -> Commands:
 
 
 STEPS: dict[str, Callable[[str], Commands]] = {
-    step.__name__: step for step in (tune, exact, world, frontier, rankings, controls, hacking, sums)
+    step.__name__: step for step in (tune, exact, world, annotators, frontier, rankings, controls, hacking, sums)
 }
 # What does not belong in one table (other data, another number of rankings), or is too wide for one.
 TABLES = {
     "exact": ("data.length=2",),  # and 3, once its runs are there
-    "world": tuple(f"annotator={name}" for name in ANNOTATORS),
+    "annotators": tuple(f"annotator={name}" for name in OTHER_ANNOTATORS),
     "rankings": tuple(f"rankings.prompts={number}" for number in PROMPTS),
     "controls": ("annotator=mild", "reward=length", "annotator=sycophantic"),
 }
 # 900 prompts each: of examples the scores that are tested are kept.
-PRIMARY_ALONE = ("world", "frontier", "rankings", "controls")
+PRIMARY_ALONE = ("world", "annotators", "frontier", "rankings", "controls")
 
 
 def commands(step: str, jobs: int = 1) -> Commands:

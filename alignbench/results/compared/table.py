@@ -49,7 +49,7 @@ class Row:
     """One configuration. `label`: the algorithm, then what sets this row apart from others, one `key=value` each.
 
     `runs` are those that it stands for, one per seed; `repeats` are the directories of these and of all that were left out for them.
-    Costs are means over the runs, None where no run knows them."""
+    Costs are means over the runs, None where no run knows them; a speed of 0, as older records have it, is none."""
 
     label: tuple[str, ...]
     identity: Identity  # of its first seed
@@ -265,9 +265,7 @@ def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
         seeds,
         seconds,
         cells,
-        tokens_per_second=_mean(
-            [record.cost.tokens_per_second or None for record in records]
-        ),  # 0: none, as once written
+        tokens_per_second=_mean(record.cost.tokens_per_second or None for record in records),
         peak_memory_bytes=_mean([record.cost.peak_memory_bytes for record in records]),
         peak_gpu_memory_bytes=_mean([record.cost.peak_gpu_memory_bytes for record in records]),
         runs=tuple(runs),
