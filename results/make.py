@@ -84,7 +84,19 @@ def rankings(runs: str) -> Commands:
 
 
 def exact(runs: str) -> Commands:
-    return [(*RUN, "-m", "experiment=exact", "data.length=2,3", SEEDS, f"algo={','.join(ALGORITHMS)}", runs)]
+    return [(*RUN, "-m", "experiment=exact", SEEDS, f"algo={','.join(ALGORITHMS)}", runs)]
+
+
+def exact3(runs: str) -> Commands:
+    """Responses of three tokens, 259 of them: eight algorithms, with the settings for two."""
+    few = "algo=ppo,dpo,rloo,grpo,reinforce_pp,online_dpo,ipo,best_of_n"
+    return [(*RUN, "-m", "experiment=exact", "data.length=3", SEEDS, few, runs)]
+
+
+def uncovered(runs: str) -> Commands:
+    """Preferences that never show some responses (arXiv 2404.10719)."""
+    every = (*RUN, "-m", "experiment=exact_uncovered", SEEDS)
+    return [(*every, "algo=ppo", runs), (*every, "algo=dpo", "algo.soft_labels=false", runs)]
 
 
 def controls(runs: str) -> Commands:
@@ -111,11 +123,11 @@ def sums(runs: str) -> Commands:
 
 
 STEPS: dict[str, Callable[[str], Commands]] = {
-    step.__name__: step for step in (tune, exact, world, annotators, frontier, rankings, controls, hacking, sums)
+    step.__name__: step
+    for step in (tune, exact, exact3, uncovered, world, annotators, frontier, rankings, controls, hacking, sums)
 }
 # What does not belong in one table (other data, another number of rankings), or is too wide for one.
 TABLES = {
-    "exact": ("data.length=2",),  # and 3, once its runs are there
     "annotators": tuple(f"annotator={name}" for name in OTHER_ANNOTATORS),
     "rankings": tuple(f"rankings.prompts={number}" for number in PROMPTS),
     "controls": ("annotator=mild", "reward=length", "annotator=sycophantic"),
