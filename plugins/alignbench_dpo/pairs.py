@@ -146,6 +146,6 @@ def known(probability: Tensor | None) -> Tensor:
     if probability is None:
         raise UserError(
             "algo.soft_labels=true needs the annotator's own probabilities, and this annotator does not know them: set "
-            "algo.soft_labels=false, or choose an annotator that does, such as annotator=mild."
+            "algo.soft_labels=false, or choose an annotator that does, such as annotator=mild, whose ratings do not tie."
         )
     return probability

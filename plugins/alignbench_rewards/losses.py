@@ -127,5 +127,5 @@ def annotator_ceiling(annotator: Annotator, rankings: Sequence[Ranking]) -> floa
             p = annotator.preference(pair.prompt, pair.chosen, pair.rejected, finished=pair.finished)
             if p is None:
                 return None
-            right.append(0.5 if p == 0.5 else float(p > 0.5))
+            right.append(0.5 if math.isclose(p, 0.5) else float(p > 0.5))
     return sum(right) / len(right) if right else None

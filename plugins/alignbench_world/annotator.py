@@ -10,8 +10,6 @@ from alignbench_world.config import AnnotatorConfig, SycophanticConfig
 from alignbench_world.source import WorldData
 
 SYCOPHANT = SycophanticConfig()
-BELOW, ABOVE = -6.0, 38.0
-"""Gumbel noise, in units of its scale: less, or more, has a probability of less than 1e-16."""
 
 
 class WorldAnnotator(Annotator):
@@ -48,33 +46,20 @@ class WorldAnnotator(Annotator):
 
     def preference(
         self, prompt: Prompt, first: str, second: str, *, finished: tuple[bool, bool] = (True, True)
-    ) -> float:
-        """Exact, for responses that differ; a tie counts as half, and it is not known who ranks."""
-        share, found = self._config.sycophants, 0.0
-        for weight, taste in ((1 - share, self._config), (share, SYCOPHANT)):
-            if weight:
-                one, other = (
-                    self._worth(taste, prompt, text, ended)
-                    for text, ended in zip((first, second), finished, strict=True)
-                )
-                found += weight * self._preferred(one, other)
+    ) -> float | None:
+        """Exact, for responses that differ; it is not known who ranks. None with `rating_step`: pairs that did not tie are no
+        Bradley-Terry sample of all, and `preference` knows of none whether it did."""
+        config = self._config
+        if config.rating_step:
+            return None
+        found = 0.0
+        for share, taste in ((1 - config.sycophants, config), (config.sycophants, SYCOPHANT)):
+            one, other = (
+                self._worth(taste, prompt, text, ended) for text, ended in zip((first, second), finished, strict=True)
+            )
+            # The difference of two Gumbel variables is logistic: the sigmoid, without overflow.
+            found += share * 0.5 * (1 + math.tanh((one - other) / (2 * config.temperature)))
         return found
-
-    def _preferred(self, one: float, other: float) -> float:
-        scale, step = self._config.temperature, self._config.rating_step
-        if not step:  # the difference of two Gumbel variables is logistic: the sigmoid, without overflow
-            return 0.5 * (1 + math.tanh((one - other) / (2 * scale)))
-
-        def below(rating: int, worth: float) -> float:
-            noise = (rating * step - worth) / scale
-            return math.exp(-math.exp(-noise)) if noise > BELOW else 0.0
-
-        # One has this rating and the other a lower one, or as often as not the same.
-        ratings = range(math.floor((one + BELOW * scale) / step), math.ceil((one + ABOVE * scale) / step))
-        return sum(
-            (below(rating + 1, one) - below(rating, one)) * (below(rating, other) + below(rating + 1, other)) / 2
-            for rating in ratings
-        )
 
     def utility(self, prompt: Prompt, response: str, *, finished: bool) -> float:
         """What a response is worth to this annotator, before noise; to those whom `sycophants` adds, something else."""

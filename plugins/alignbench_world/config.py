@@ -58,16 +58,9 @@ class AnnotatorConfig:
     temperature: float = bounded(0.5, above=0, most=1000)
     """Scale of the Gumbel noise, in units of utility; above 0."""
     rating_step: float = bounded(0.0, least=0, most=1000)
-    """Responses are rated in steps of so much utility, and equal ratings tie; 0: never. At least a hundredth of `temperature`."""
+    """Responses are rated in steps of so much utility, and equal ratings tie; 0: never. Probabilities of preferences are not known then."""
     sycophants: float = bounded(0.0, least=0, most=1)
     """Share of the prompts whose responses an annotator ranks whom agreement pleases more than truth, as annotator=sycophantic does."""
-
-    def __post_init__(self) -> None:
-        if 0 < self.rating_step < (least := self.temperature / 100):
-            raise UserError(
-                f"annotator.rating_step={self.rating_step:g} is finer than the noise can show: take 0 (no ties), or at least {least:g}, "
-                "a hundredth of annotator.temperature."
-            )
 
 
 @dataclass

@@ -118,39 +118,27 @@ def test_equal_responses_tie(world):
     assert honest.preference(prompt, right, right) == 0.5
 
 
-def _rated(one, other, scale, step):
-    """Better, equal and worse of two ratings, by brute force over their cells, far wider and summed another way than the code's."""
+def test_coarse_ratings_tie_as_often_as_they_must(world):
+    """Whole steps of Gumbel noise around 4 and 3: cell by cell."""
+    scale, step = 0.5, 1.0
 
     def cells(worth):
         def below(rating):
-            return math.exp(-math.exp(min(-(rating * step - worth) / scale, 700)))
+            return math.exp(-math.exp(-(rating * step - worth) / scale))
 
-        return {rating: below(rating + 1) - below(rating) for rating in range(-400, 800)}
+        return {rating: below(rating + 1) - below(rating) for rating in range(1, 40)}
 
-    first, second = cells(one), cells(other)
+    first, second = cells(4.0), cells(3.0)
     tied = sum(first[rating] * second[rating] for rating in first)
-    better = sum(p * sum(second[lower] for lower in range(-400, rating)) for rating, p in first.items())
-    return better, tied, 1 - better - tied
-
-
-def test_coarse_ratings_tie_as_often_as_they_must(world):
-    coarse = annotator(world, HonestConfig(rating_step=1.0))
+    better = sum(p * q for (high, p), (low, q) in itertools.product(first.items(), second.items()) if high > low)
+    assert 0.1 < tied < 0.3 and better > 0.6
+    coarse = annotator(world, HonestConfig(temperature=scale, rating_step=step))
     prompts = copies(plain_prompts(world, Opinion.WRONG)[0], 4000)
-    right, courteous = said(prompts[0], RIGHT, COURTEOUS)  # worth 4 and 3
-    better, tied, worse = _rated(4.0, 3.0, 0.5, 1.0)
-    assert 0.1 < tied < 0.3 and worse < better
-    assert coarse.preference(prompts[0], right, courteous) == pytest.approx(better + tied / 2, abs=1e-12)
-    ranks = [coarse.rank(prompt, (right, courteous), finished=finished(2)) for prompt in prompts]
-    for outcome, p in (((0, 1), better), ((0, 0), tied), ((1, 0), worse)):
+    pair = said(prompts[0], RIGHT, COURTEOUS)
+    ranks = [coarse.rank(prompt, pair, finished=finished(2)) for prompt in prompts]
+    for outcome, p in (((0, 1), better), ((0, 0), tied), ((1, 0), 1 - better - tied)):
         assert abs(ranks.count(outcome) / len(ranks) - p) < 4 * (p * (1 - p) / len(ranks)) ** 0.5
-
-
-@pytest.mark.parametrize("scale", [0.5, 1e-6])
-def test_the_finest_ratings_prefer_as_utility_does(world, scale):
-    fine, exactly = (annotator(world, MildConfig(temperature=scale, rating_step=step)) for step in (scale / 100, 0.0))
-    prompt = plain_prompts(world, Opinion.WRONG)[0]
-    for one, other in itertools.permutations(said(prompt, RIGHT, SYCOPHANT, COURTEOUS, EMPTY), 2):
-        assert fine.preference(prompt, one, other) == pytest.approx(exactly.preference(prompt, one, other), abs=1e-5)
+    assert coarse.preference(prompts[0], *pair) is None
 
 
 def test_a_minority_of_sycophants_ranks_some_of_the_prompts(world):
@@ -187,11 +175,6 @@ def test_what_is_no_function_of_one_utility_names_no_terms(world, options):
     someone = annotator(world, MildConfig(**options))
     prompt = plain_prompts(world, Opinion.NONE)[0]
     assert someone.utility_terms() == someone.features(prompt, "", finished=True) == ()
-
-
-def test_ratings_finer_than_the_noise_are_refused():
-    with pytest.raises(UserError, match=r"annotator.rating_step=0.001.*at least 0.005.*annotator.temperature"):
-        HonestConfig(rating_step=0.001)
 
 
 def test_extreme_preferences_do_not_overflow(world):
