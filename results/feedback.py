@@ -95,34 +95,47 @@ def _fewest(order: Sequence[Feedback], good: Callable[[Feedback], bool]) -> Feed
 
 
 def tables(found: Values, agreement: Values) -> list[str]:
-    """Of the algorithms that were run with everything, at the seeds that have all of it. Raises UserError where there is none."""
+    """Each of the algorithms and seeds that have all that it shows. Raises UserError where there is none."""
     every = sorted({given for by in found.values() for given in by})
     usual = min(dataclasses.replace(given, prompts=0) for given in every)
     order = [given for given in every if dataclasses.replace(given, prompts=0) == usual]
     others = [given for given in every if given not in order]
-    whole: dict[str, dict[Feedback, dict[int, float]]] = {}
-    for algo, by in sorted(found.items()):
-        seeds = set.intersection(*(set(by.get(given, {})) for given in every))
-        if seeds:
-            whole[algo] = {given: {seed: by[given][seed] for seed in sorted(seeds)} for given in every}
     if len(order) < 2:
         raise UserError(f"all runs have {order[0]} ranked prompts: there is nothing to compare.")
-    if not whole:
-        raise UserError("no algorithm has a seed with every kind of rankings yet.")
+    if not (whole := _whole(found, order)):
+        raise UserError("no algorithm has a seed with every number of rankings yet.")
     lines = [*_means("gold reward ↑", whole, order), "", *_losses(whole, order), "", *_matches(whole, order)]
     for number in sorted({given.prompts for given in others} & {given.prompts for given in order}):
         same = [dataclasses.replace(usual, prompts=number), *(given for given in others if given.prompts == number)]
-        seen = {algo: {g: {s: agreement[algo][g][s] for s in by[g]} for g in same} for algo, by in whole.items()}
-        lines += [
-            "",
-            *_means("gold reward ↑", whole, same),
-            "",
-            *_costs(whole, same),
-            "",
-            *_means("agreement ↓", seen, same),
+        for what, values, sign in (("gold reward ↑", found, 1), ("agreement ↓", agreement, -1)):
+            if shared := _whole(values, same):
+                lines += ["", *_means(what, shared, same), "", *_costs(what, shared, same, sign)]
+    return [*lines, *_lacking(found, order[0], every)]
+
+
+def _whole(values: Values, shown: Sequence[Feedback]) -> Values:
+    """Of the algorithms and seeds that have all that is shown."""
+    seeds = {algo: set.intersection(*(set(by.get(one, {})) for one in shown)) for algo, by in sorted(values.items())}
+    return {
+        algo: {one: {seed: values[algo][one][seed] for seed in sorted(shared)} for one in shown}
+        for algo, shared in seeds.items()
+        if shared
+    }
+
+
+def _lacking(found: Values, usual: Feedback, every: Sequence[Feedback]) -> list[str]:
+    """Runs that would complete a seed: what needs them leaves out the seed."""
+    lines = []
+    for algo, by in sorted(found.items()):
+        seeds = {seed for values in by.values() for seed in values}
+        told = [
+            ", ".join(filter(None, (f"{one} prompts", one.beside(usual), f"seed {seed}")))
+            for one in every
+            for seed in sorted(seeds - set(by.get(one, {})))
         ]
-    short = [f"`{algo}`" for algo in sorted(found.keys() - whole.keys())]
-    return [*lines, *(["", f"Not there yet: {', '.join(short)}."] if short else [])]
+        if told:
+            lines.append(f"Not there yet of `{algo}`: {'; '.join(told)}.")
+    return ["", *lines] if lines else []
 
 
 def _means(what: str, values: Values, shown: Sequence[Feedback]) -> list[str]:
@@ -139,11 +152,14 @@ def _losses(whole: Values, order: Sequence[Feedback]) -> list[str]:
     return _table([f"lost against {most}", *map(str, fewer), "enough"], rows)
 
 
-def _costs(whole: Values, same: Sequence[Feedback]) -> list[str]:
-    """Of as many rankings of another kind."""
+def _costs(what: str, whole: Values, same: Sequence[Feedback], sign: int) -> list[str]:
+    """How much worse as many rankings of another kind make it: `sign` is 1 where more is better, and -1 where less is."""
     usual, *others = same
-    rows = [[f"`{algo}`", *(_mean(lost(by[given], by[usual])) for given in others)] for algo, by in whole.items()]
-    return _table([f"lost against {usual}", *(given.beside(usual) for given in others)], rows)
+    rows = [
+        [f"`{algo}`", *(_mean([sign * value for value in lost(by[given], by[usual])]) for given in others)]
+        for algo, by in whole.items()
+    ]
+    return _table([f"{what[:-2]}: worse than with {usual} by", *(given.beside(usual) for given in others)], rows)
 
 
 def _matches(whole: Values, order: Sequence[Feedback]) -> list[str]:

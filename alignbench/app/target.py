@@ -61,8 +61,10 @@ def of_run(path: Path, overrides: Sequence[str]) -> Target:
 
 def judge_of(path: Path) -> Selected | None:
     """Whom a finished run had as judge, which `of_run` leaves to the command line."""
-    _, choices = composed(())
-    return typed(settings_of(path), choices | labels(finished_record(path).identity)).judge
+    settings = settings_of(path)
+    given, choices = composed(())
+    settings["eval"] = given["eval"]  # of a judge alone is asked
+    return typed(settings, choices | labels(finished_record(path).identity)).judge
 
 
 def labels(who: Identity) -> dict[str, str]:

@@ -123,7 +123,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="proxy and gold reward along training (eval.every), the peak, and Gao et al.'s curves fitted",
     )
-    add("--ratings", metavar="METRIC", help="rate the rows by who wins on each example: Bradley-Terry, Elo, win rate")
+    add(
+        "--ratings",
+        metavar="METRIC",
+        type=_given,
+        help="rate the rows by who wins on each example: Bradley-Terry, Elo, win rate",
+    )
     add(
         "--comparisons",
         type=Path,
@@ -150,6 +155,7 @@ def _compare(options: argparse.Namespace) -> None:
     for flag, target in (("--at-kl", options.at_kl), ("--at-budget", options.at_budget)):
         if target is not None and not 0 <= target < math.inf:
             raise UserError(f"{flag} {target:g}: a number of 0 or more.")
+    _refuse_together(options)
     if options.power and form not in WITH_POWER:
         raise UserError(f"--power is no part of {form}: choose one of {', '.join(WITH_POWER)} by --format.")
     if options.comparisons:
@@ -197,6 +203,16 @@ def _compare(options: argparse.Namespace) -> None:
             print(line, file=sys.stderr)
     if not found:
         raise UserError(f"None of the runs in {where} can be read.")
+
+
+def _refuse_together(options: argparse.Namespace) -> None:
+    """What is asked of differences has no place where none is shown."""
+    instead = [flag for flag in ("overoptimisation", "ratings", "comparisons", "sameness") if getattr(options, flag)]
+    useless = [flag for flag in ("baseline", "primary", "metrics", "power") if getattr(options, flag)]
+    if len(instead) > 1:
+        raise UserError(f"--{instead[0]} and --{instead[1]} are two tables: ask for one.")
+    if instead and useless:
+        raise UserError(f"--{useless[0]} is about differences, and --{instead[0]} shows none: leave one out.")
 
 
 def _prepared(options: argparse.Namespace, table: Table) -> tuple[Table, Examples]:

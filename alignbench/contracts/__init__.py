@@ -258,6 +258,12 @@ class RewardSource(ABC):
         trains."""
         return False
 
+    @classmethod
+    def asks_anybody(cls, config: Any) -> bool:
+        """Whether, with these settings, any of a score is asked of another program, which may have to be paid: a page that is only looked
+        at does without. As `asks_elsewhere`, unless a source does more than ask."""
+        return cls.asks_elsewhere(config)
+
     def fingerprint(self) -> str:
         """Names what its scores depend on beside its config and its package (a folder's content, a function's source): runs
         share stages under it."""

@@ -59,6 +59,10 @@ class MixReward(FittableRewardSource):
     def needs_rankings(cls, config: MixConfig) -> bool:
         return any(part.load().needs_rankings(part.config) for _, part in chosen_parts(config))
 
+    @classmethod
+    def asks_anybody(cls, config: MixConfig) -> bool:
+        return any(part.load().asks_anybody(part.config) for _, part in chosen_parts(config))
+
     def fingerprint(self) -> str:
         parts = [(name, part.fingerprint(), self._parts[name].fingerprint()) for name, part in self._chosen.items()]
         return hashlib.sha256(repr(parts).encode()).hexdigest()

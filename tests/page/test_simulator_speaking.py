@@ -24,7 +24,6 @@ from alignbench.page.settings import PageSettings
 from alignbench.page.simulator import columns, pool, starts
 from alignbench.page.simulator.responses import pieces
 from alignbench.page.simulator.speaking import overheard
-from alignbench.page.simulator.world import load
 from tests import tiny
 from tests.page.conftest import needs_browser, run_apart
 from tests.page.test_simulator_browser import opened  # noqa: F401
@@ -262,59 +261,3 @@ def test_a_chat_model_with_a_reward_is_tilted_and_watched(
     page.wait_for_selector("#prompt-sure:has-text('Sampled now')", timeout=60_000)
     assert page.locator("#answers-sft li").count() == page.locator("#answers-tilted li").count() == 2
     assert "proxy" in page.inner_text("#answers-tilted")
-
-
-# A judge's scores in the place of a truth that nobody knows
-
-
-def vowels(prompt: str, response: str) -> float:
-    return float(sum(response.count(letter) for letter in "aeiou"))
-
-
-@pytest.fixture(scope="module")
-def judged_chats(chatting: Path) -> Path:
-    """Two runs with a reward, whose evaluation is judged by another; the second goes further."""
-    options = ("algo=ppo", "reward=length", "reward@judge=function", f"judge.target={__name__}:vowels")
-    run_on(chatting, "judged", *options, "algo.learning_rate=1e-5")
-    return run_on(chatting, "judged", *options)
-
-
-def test_who_judged_the_runs_is_the_gold_reward_where_the_data_know_none(
-    judged_chats: Path, rewarded_chats: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool, "OF_PRETRAINED", (2, 8))
-    start = starts.chosen(judged_chats)
-    made = pool._made(load(start), lambda text: None)
-    assert made["gold"] == "reward@judge=function"
-    gold = columns.read(made["pool"]["columns"]["gold"])
-    assert gold == pytest.approx([vowels("", text) for text in made["pool"]["texts"]], abs=1e-3) and max(gold) > 0
-    for checkpoint in made["checkpoints"]:
-        scores = columns.read(checkpoint["columns"]["gold"])
-        assert scores == pytest.approx([vowels("", text) for text in checkpoint["texts"]], abs=1e-3)
-    assert load(starts.chosen(rewarded_chats)).gold is None, "nobody judged"
-    monkeypatch.setattr("alignbench_rewards.function.FunctionReward.asks_elsewhere", lambda config: True)
-    assert load(start).gold is None, "nobody is asked, or paid, for a page"
-
-
-@needs_browser
-def test_a_preset_shows_what_the_furthest_run_found_out(
-    opened: Callable[..., Page],  # noqa: F811
-    serve: Callable[[Path], str],
-    judged_chats: Path,
-    rewarded_chats: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pool, "OF_PRETRAINED", (2, 32))
-    preset = "#presets button:has-text('Reward hacking, as trained')"
-    page = opened(f"{serve(judged_chats)}/simulator")
-    assert page.is_visible("#gauge-gold") and page.is_visible("#figure-gold")
-    assert "reward@judge=function" in page.inner_text("#gauge-gold") + page.inner_text("#figure-gold")
-    page.click(preset)
-    furthest = max(pool.pool(starts.chosen(judged_chats))["checkpoints"], key=lambda found: found["kl"])
-    assert page.get_attribute(preset, "aria-pressed") == "true"
-    chosen = page.evaluate("document.getElementById('checkpoint').selectedOptions[0].textContent")
-    assert chosen == f"trained: {furthest['label']}"
-    said = page.locator("#answers-tilted .said").all_inner_texts()
-    assert said and all(text in [*furthest["texts"], "(says nothing)"] for text in said)
-    page = opened(f"{serve(rewarded_chats)}/simulator")
-    assert page.is_visible("#presets") and not page.is_visible(preset), "nobody judged"

@@ -60,7 +60,7 @@ def test_what_rankings_buy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "| `dpo` | 2.60 ±0.00 | 2.00 ±0.00 | 2.50 ±0.00 | 1.60 ±0.00 |",
         "| `ppo` | 2.60 ±0.00 | 2.00 ±0.00 | 2.50 ±0.00 | 1.60 ±0.00 |",
         "",
-        "| lost against 400 | 25% by sycophants | rated in steps of 2 | at temperature 1.5 |",
+        "| gold reward: worse than with 400 by | 25% by sycophants | rated in steps of 2 | at temperature 1.5 |",
         "| --- | ---: | ---: | ---: |",
         "| `dpo` | 0.60 ±0.00 | 0.10 ±0.00 | 1.00 ±0.00 |",
         "| `ppo` | 0.60 ±0.00 | 0.10 ±0.00 | 1.00 ±0.00 |",
@@ -69,6 +69,11 @@ def test_what_rankings_buy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "| --- | ---: | ---: | ---: | ---: |",
         "| `dpo` | 0.26 ±0.00 | 0.20 ±0.00 | 0.25 ±0.00 | 0.16 ±0.00 |",
         "| `ppo` | 0.26 ±0.00 | 0.20 ±0.00 | 0.25 ±0.00 | 0.16 ±0.00 |",
+        "",
+        "| agreement: worse than with 400 by | 25% by sycophants | rated in steps of 2 | at temperature 1.5 |",
+        "| --- | ---: | ---: | ---: |",
+        "| `dpo` | -0.06 ±0.00 | -0.01 ±0.00 | -0.10 ±0.00 |",
+        "| `ppo` | -0.06 ±0.00 | -0.01 ±0.00 | -0.10 ±0.00 |",
     ]
 
 
@@ -78,11 +83,16 @@ def test_seeds_that_have_all_are_compared_and_what_is_not_there_yet_is_named(
     made(tmp_path, "ppo", 25, (1.0, 1.0, 9.0))
     made(tmp_path, "ppo", 1600, (2.0, 3.0))
     made(tmp_path, "dpo", 25, (1.0,))
+    made(tmp_path, "ppo", 25, (1.5,), sycophants=0.25)
     script("feedback").main([str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     assert "| `ppo` | 1.00 ±0.00 | 2.50 ±6.35 |" in lines
     assert "| `ppo` | 1.50 ±6.35 | 1,600 |" in lines
-    assert lines[-1] == "Not there yet: `dpo`."
+    assert "| `ppo` | 1.00 | 1.50 |" in lines, "the seed that has both"
+    assert lines[-2:] == [
+        "Not there yet of `dpo`: 25 prompts, 25% by sycophants, seed 0; 1,600 prompts, seed 0.",
+        "Not there yet of `ppo`: 25 prompts, 25% by sycophants, seed 1; 25 prompts, 25% by sycophants, seed 2; 1,600 prompts, seed 2.",
+    ]
 
 
 def test_what_is_no_table_of_rankings_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +103,7 @@ def test_what_is_no_table_of_rankings_is_one_line(tmp_path: Path, capsys: pytest
     for folder, said in (
         ("one", "nothing to compare"),
         ("other", "no annotator.temperature"),
-        ("begun", "every kind of rankings yet"),
+        ("begun", "every number of rankings yet"),
     ):
         with pytest.raises(SystemExit):
             script("feedback").main([str(tmp_path / folder)])

@@ -169,7 +169,21 @@ def test_power_is_shown_of_what_is_tested_and_is_that_of_json(tmp_path, capsys):
     assert FOUND_FROM[:40] in shown(capsys, tmp_path, *against, "--power")
 
 
-@pytest.mark.parametrize("flag", ["--metrics", "--baseline"])
+@pytest.mark.parametrize("instead", [["--overoptimisation"], ["--sameness"], ["--ratings", "a/b"]])
+@pytest.mark.parametrize("useless", [["--power"], ["--baseline", "x"], ["--metrics", "a/b"], ["--primary", "a/b"]])
+def test_what_is_about_differences_is_refused_where_none_is_shown(instead, useless, tmp_path, capsys):
+    runs(tmp_path, seeds=1)
+    assert compare([str(tmp_path), *instead, *useless]) == 2
+    assert f"{useless[0]} is about differences, and {instead[0]} shows none" in capsys.readouterr().err
+
+
+def test_two_tables_at_once_are_refused(tmp_path, capsys):
+    runs(tmp_path, seeds=1)
+    assert compare([str(tmp_path), "--overoptimisation", "--sameness"]) == 2
+    assert "--overoptimisation and --sameness are two tables" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--metrics", "--baseline", "--ratings"])
 @pytest.mark.parametrize("nothing", ["", " ", ","])
 def test_a_name_that_is_none_is_refused(flag, nothing, tmp_path, capsys):
     with pytest.raises(SystemExit):

@@ -7,13 +7,19 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from alignbench.app.compose import load_config
+from alignbench.app.compose import composed, typed
 from alignbench.app.overrides import quoted
 from alignbench.results.disk.runs import StoredRun
 
-SHARED = ("pretrain", "sft", "model", "data", "rankings", "reward", "annotator", "eval")
+SHARED = ("pretrain", "sft", "model", "data", "rankings", "reward", "annotator", "judge", "eval")
 """Settings that runs of one table have in common; what is wanted (the algorithm, and an annotator or a reward where one is) is chosen anew."""
-GROUPS = {"pretrain": "algo@pretrain", "sft": "algo@sft", "reward": "reward", "annotator": "annotator"}
+GROUPS = {
+    "pretrain": "algo@pretrain",
+    "sft": "algo@sft",
+    "reward": "reward",
+    "annotator": "annotator",
+    "judge": "reward@judge",
+}
 """How the component of such settings is named on the command line."""
 OWN = ("eval.every", "eval.points.")
 """How often a run looks at itself tells nothing of what it measures at its end."""
@@ -26,28 +32,28 @@ def same_start(run: StoredRun, chosen: Collection[str] = ()) -> list[str]:
     named = [f"model={who.model}", f"data={who.data}", f"seed={who.seed}"]
     shared = [name for name in SHARED if name not in chosen]
 
-    def composed() -> Any:
-        ordinary = OmegaConf.create(load_config(named).yaml)
+    ordinary = OmegaConf.create(
+        typed(*composed(named)).yaml
+    )  # not ready to run: the path of the data comes with the rest
 
-        def default(key: str) -> Any:
-            found = OmegaConf.select(ordinary, key)
-            return OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+    def default(key: str) -> Any:
+        found = OmegaConf.select(ordinary, key)
+        return OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
 
-        return default
-
-    default = composed()
-    own = {name: run.settings.get(f"{name}.component") for name in shared if name in GROUPS}
-    if others := {name: its for name, its in own.items() if its and its != default(f"{name}.component")}:
-        named += [f"{GROUPS[name]}={its}" for name, its in others.items()]
-        default = composed()
-    kept = [name for name in shared if run.settings.get(f"{name}.component") == default(f"{name}.component")]
-    return named + [
-        f"{key}={_text(value)}"
-        for key, value in run.settings.items()
-        if key.partition(".")[0] in kept
-        and not key.endswith(".component")
-        and not key.startswith(OWN)
-        and value != default(key)
+    own = {name: run.settings.get(f"{name}.component") for name in shared}
+    others = {n: its for n, its in own.items() if n in GROUPS and its and its != default(f"{n}.component")}
+    kept = [name for name, its in own.items() if name in others or its == default(f"{name}.component")]
+    return [
+        *named,
+        *(f"{GROUPS[name]}={its}" for name, its in others.items()),
+        *(
+            f"{key}={_text(value)}"
+            for key, value in run.settings.items()
+            if (group := key.partition(".")[0]) in kept
+            and not key.endswith(".component")
+            and not key.startswith(OWN)
+            and (group in others or value != default(key))  # another component has other defaults
+        ),
     ]
 
 

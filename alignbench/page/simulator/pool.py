@@ -14,7 +14,7 @@ from alignbench.contracts import Annotator
 from alignbench.page.simulator.checkpoints import compared, generations
 from alignbench.page.simulator.responses import Responses, every_response, measured, respond
 from alignbench.page.simulator.starts import Start
-from alignbench.page.simulator.world import Named, World, load
+from alignbench.page.simulator.world import Named, World, judged_by, load
 from alignbench.plugins import registry
 from alignbench.records import Prompt, Split
 from alignbench.selection import digest, package_digest
@@ -46,7 +46,9 @@ def pool(start: Start, say: Say = lambda text: None, read_world: Callable[[], Wo
 
     packages = sorted({c.target.partition(":")[0].partition(".")[0] for c in registry().components.values()})
     code = [core_digest(), *(package_digest(package) for package in packages)]
-    return store.once("simulator", digest(VERSION, code, QUESTIONS, SAMPLES, start.key, runs), make, read)
+    return store.once(
+        "simulator", digest(VERSION, code, QUESTIONS, SAMPLES, start.key, runs, judged_by(start)), make, read
+    )
 
 
 def _made(world: World, say: Say) -> dict[str, Any]:

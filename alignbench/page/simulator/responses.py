@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alignbench.contracts import Policy
 from alignbench.errors import AlignbenchError
+from alignbench.evaluation.judge import PIECE
 from alignbench.evaluation.respond import given_samples
 from alignbench.page.simulator import columns
 from alignbench.page.simulator.world import World
@@ -131,10 +132,15 @@ def known(world: World, samples: Samples) -> dict[str, list[float]]:
 
 
 def _gold(world: World, samples: Samples, verdicts: Sequence[Verdict | None]) -> list[float]:
-    if world.gold:
-        scores: list[float] = checked_scores(world.gold[1], samples).tolist()
-        return scores
-    return [v.gold_reward if v else math.nan for v in verdicts]
+    if world.gold is None:
+        return [v.gold_reward if v else math.nan for v in verdicts]
+    found: list[float] = []
+    for rows in torch.arange(len(samples)).split(PIECE):
+        try:
+            found += checked_scores(world.gold[1], samples.select(rows)).tolist()
+        except AlignbenchError:  # an evaluation leaves out what a judge does not answer, too
+            found += [math.nan] * len(rows)
+    return found
 
 
 def told(world: World, samples: Samples, ratios: Tensor | None) -> dict[str, Any]:

@@ -39,8 +39,8 @@ class Named:
 
 @dataclass(frozen=True)
 class World:
-    """The policy holds the SFT model, as its reference too. `gold`: whoever judged the runs, where the data knows no truth; None where it
-    does, or nobody judged, or whoever did would have to be asked outside of this process, and perhaps be paid."""
+    """The policy holds the SFT model, as its reference too. `gold`: whoever judged the latest run that was judged, where the data knows no
+    truth; None where it does, or nobody judged, or whoever did cannot be had, or would have to be asked elsewhere, and perhaps be paid."""
 
     start: Start
     config: RunConfig
@@ -61,7 +61,7 @@ def load(start: Start) -> World:
     data: DataSource = config.data.build(seeds=seeds.child("data"))
     policy = _sft(config, data, first)
     annotators, rewards = tuple(_annotators(data, seeds)), tuple(_rewards(start, data, policy))
-    return World(start, config, seeds, data, policy, annotators, rewards, _gold(first, seeds, data, policy))
+    return World(start, config, seeds, data, policy, annotators, rewards, _gold(start, data, policy))
 
 
 def _sft(config: RunConfig, data: DataSource, run: StoredRun) -> Policy:
@@ -84,15 +84,30 @@ def _annotators(data: DataSource, seeds: Seeds) -> list[tuple[Named, Annotator]]
     return found
 
 
-def _gold(run: StoredRun, seeds: Seeds, data: DataSource, sft: Policy) -> tuple[Named, RewardSource] | None:
-    held_out = data.prompts(Split.EVALUATION)
-    if not held_out or data.judge(held_out[0], "", finished=True) is not None:
+def _gold(start: Start, data: DataSource, sft: Policy) -> tuple[Named, RewardSource] | None:
+    held_out, run = data.prompts(Split.EVALUATION), _judged(start)
+    if run is None or not held_out or data.judge(held_out[0], "", finished=True) is not None:
         return None
-    judge = judge_of(run.path)
-    if judge is None or judge.load().asks_elsewhere(judge.config):
+    try:
+        judge = judge_of(run.path)
+        if judge is None or judge.load().asks_anybody(judge.config):
+            return None
+        seeds = Seeds(run.record.identity.seed).child("judge")
+        source: RewardSource = judge.build(policy=sft, data=data, seeds=seeds)
+    except AlignbenchError:  # of a plugin that is gone, say: the rest of the page needs no judge
         return None
-    source: RewardSource = judge.build(policy=sft, data=data, seeds=seeds.child("judge"))
-    return Named("gold", f"reward@judge={judge.label}"), source
+    return Named(judged_by(start), f"reward@judge={judge.label}"), source
+
+
+def _judged(start: Start) -> StoredRun | None:
+    return next((run for run in start.runs if run.settings.get("judge.component")), None)
+
+
+def judged_by(start: Start) -> str:
+    """Names the judge of the latest run that was judged by its settings; empty where none was."""
+    run = _judged(start)
+    settings = {key: value for key, value in run.settings.items() if key.startswith("judge.")} if run else {}
+    return digest(settings) if settings else ""
 
 
 def _rewards(start: Start, data: DataSource, sft: Policy) -> list[tuple[Named, RewardSource]]:
@@ -118,10 +133,11 @@ def shown(start: Start, most: int) -> list[tuple[Named, StoredRun]]:
 
 
 def is_current(world: World, start: Start) -> bool:
-    """Whether it holds the rewards of all runs that are there now."""
+    """Whether it holds the rewards of all runs that are there now, and their judge."""
     most = OF_PRETRAINED if world.policy.pretrained else MOST_REWARDS
     names = [named.name for named, _ in shown(start, most)]
-    return world.start.key == start.key and names == [named.name for named, _ in world.rewards]
+    same_judge = judged_by(world.start) == judged_by(start)
+    return world.start.key == start.key and same_judge and names == [named.name for named, _ in world.rewards]
 
 
 def own_reward(world: World, run: StoredRun) -> RewardSource:

@@ -159,7 +159,10 @@ export class Answers {
   /** What cannot be said of the answers that came last. */
   unknown() {
     const { gold, agrees } = this.last?.columns ?? {};
-    if (!gold || !gold.every(Number.isNaN)) return "";
+    if (!gold) return "";
+    const judged = this.simulator.data.gold;
+    if (judged != null) return ` Gold is what ${judged} makes of the answers. The truth is not known here.`;
+    if (!gold.every(Number.isNaN)) return "";
     const wrong = agrees.every(Number.isNaN) ? ", so that there is no gold reward and no agreement with wrong opinions" : "";
     return ` The truth is not known here${wrong}.`;
   }

@@ -54,21 +54,24 @@ export class Simulator {
     Object.assign(this.state, { method: preset.method, checkpoint: null });
     if (preset.beta != null) this.state.place = preset.beta ? placeOf(preset.beta) : 0;
     if (preset.n) this.state.n = preset.n;
-    if (preset.trained) this.state.checkpoint = this.furthest();
+    if (preset.trained) {
+      this.state.checkpoint = this.furthest();
+      this.state.reward = this.checkpoints[this.state.checkpoint].reward;
+    }
     this.settle();
     this.showPreset(preset);
   }
 
-  /** The trained run with the highest KL. */
+  /** The run with the highest KL among those that were trained with a reward of these, and without rankings; -1: none. */
   furthest() {
-    const kls = this.checkpoints.map((c) => c.kl ?? c.bound ?? 0);
-    return kls.indexOf(Math.max(...kls));
+    const kls = this.checkpoints.map((c) => (c.reward && !c.annotator ? (c.kl ?? -1) : -1));
+    const most = Math.max(-1, ...kls);
+    return most < 0 ? -1 : kls.indexOf(most);
   }
 
   /** Whether there is what a preset is about. */
   offers({ annotator, trained }) {
-    const ranked = this.data.annotators.length > 0;
-    return trained ? !ranked && this.rewarded && this.data.gold != null && this.checkpoints.length > 0 : ranked || !annotator;
+    return trained ? this.rewarded && this.data.gold != null && this.furthest() >= 0 : this.data.annotators.length > 0 || !annotator;
   }
 
   /** Which preset stands as it was chosen; none after any other choice. */
