@@ -108,4 +108,4 @@ def annotator() -> list[Known]:
     """Settings in which every term has a weight of its own; and in which ratings tie and others rank too."""
     weights = {"b_correct": 2.0, "b_style": 0.75, "b_agree": 1.5, "b_courtesy": 0.5, "b_length": -0.125}
     alone = {**weights, "b_unfinished": -1.0, "temperature": 0.8}
-    return [Known(alone), Known({**alone, "rating_step": 1.0}), Known({**alone, "rating_step": 2.0, "sycophants": 0.4})]
+    return [Known(alone), Known({**alone, "rating_step": 1.0}), Known({**alone, "sycophants": 0.4})]
