@@ -69,9 +69,9 @@ def annotators(runs: str) -> Commands:
 
 def frontier(runs: str) -> Commands:
     return [
-        (*RUN, *TUNED, SEEDS, "algo=ppo,grpo,rloo", "algo.kl_coef=0,0.02,0.05,0.1,0.3", runs),
-        (*RUN, *TUNED, SEEDS, "algo=dpo", "algo.beta=0.01,0.03,0.1,0.3,1", runs),
-        (*RUN, *TUNED, SEEDS, "algo=best_of_n", "algo.n=2,4,8,16,64", runs),
+        (*RUN, *TUNED, SEEDS, "algo=best_of_n", "algo.n=2,8,64", runs),
+        (*RUN, *TUNED, SEEDS, "algo=dpo", "algo.beta=0.01,0.1,1", runs),
+        *[(*RUN, *TUNED, SEEDS, f"algo={algo}", "algo.kl_coef=0,0.05,0.3", runs) for algo in ("ppo", "rloo", "grpo")],
     ]
 
 
