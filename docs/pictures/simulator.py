@@ -20,7 +20,7 @@ SHOWN = {
     "": (HERE / "simulator.html", HERE.parent / "simulator.png", "Reward hacking", 1060),
     "hacking": (HERE / "simulator-hacking.html", HERE / "simulator-hacking.png", "Reward hacking, as trained", 1700),
 }
-COLOURS = 64
+COLOURS = 128
 LARGEST = 200_000
 """Bytes of the picture."""
 

@@ -42,15 +42,27 @@ def test_the_table_of_sums(capsys: pytest.CaptureFixture[str]) -> None:
     held(capsys, "sums", "sums.md", metrics, "ppo,grpo,rejection_sampling")
 
 
+def test_the_table_of_hacking(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = (
+        "helpfulness/judge_reward,optimization/proxy_reward,optimization/kl,diversity/entropy_response,"
+        "diversity/across_self_bleu,optimization/length"
+    )
+    primary = ("--primary", "helpfulness/judge_reward", "--primary", "optimization/proxy_reward")
+    held(capsys, "hacking", "hacking.md", metrics, "ppo", *primary)
+
+
 def test_the_tables_of_rankings(capsys: pytest.CaptureFixture[str]) -> None:
     feedback, page = script("feedback"), RESULTS / "feedback.md"
     feedback.main([str(RESULTS / "records" / "rankings")])
     assert capsys.readouterr().out.strip() in page.read_text(encoding="utf-8")
 
 
-def held(capsys: pytest.CaptureFixture[str], records: str, page: str, metrics: str, algorithms: str) -> None:
+def held(
+    capsys: pytest.CaptureFixture[str], records: str, page: str, metrics: str, algorithms: str, *options: str
+) -> None:
     folder = RESULTS / "records" / records
     if not folder.is_dir():
         pytest.skip("results/ is not part of this copy")
-    assert compare([str(folder), "--only", f"algo=sft,{algorithms}", "--metrics", metrics, "--format", "markdown"]) == 0
+    only = ("--only", f"algo=sft,{algorithms}")
+    assert compare([str(folder), *only, "--metrics", metrics, "--format", "markdown", *options]) == 0
     assert shown(capsys.readouterr().out) in (RESULTS / page).read_text(encoding="utf-8")
