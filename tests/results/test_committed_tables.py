@@ -32,6 +32,12 @@ def test_the_worlds_table(algorithms: str, capsys: pytest.CaptureFixture[str]) -
     held(capsys, "world", "algorithms.md", WORLD, algorithms)
 
 
+@pytest.mark.parametrize("annotator", ["honest", "sycophantic"])
+def test_the_other_annotators_tables(annotator: str, capsys: pytest.CaptureFixture[str]) -> None:
+    few = "best_of_n,dpo,grpo,ipo,kto,online_dpo,ppo,rejection_sampling,rloo,simpo"
+    held(capsys, "annotators", "annotators.md", WORLD, few, "--only", f"annotator={annotator}")
+
+
 @pytest.mark.parametrize("algorithms", [SCORED.replace("grpo", "gdpo,grpo", 1), PAIRS, SAMPLED])
 def test_the_exact_table(algorithms: str, capsys: pytest.CaptureFixture[str]) -> None:
     held(capsys, "exact", "exact.md", EXACT, algorithms)
