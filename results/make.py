@@ -122,9 +122,27 @@ def sums(runs: str) -> Commands:
     ]
 
 
+def sums_nf4(runs: str) -> Commands:
+    """GRPO on four bits; its table is that of `sums` and this one together."""
+    return [(*RUN, "-m", "experiment=sums_smollm2", "seed=0,1,2", "algo=grpo", "model.quantization=nf4", runs)]
+
+
 STEPS: dict[str, Callable[[str], Commands]] = {
     step.__name__: step
-    for step in (tune, exact, exact3, uncovered, world, annotators, frontier, rankings, controls, hacking, sums)
+    for step in (
+        tune,
+        exact,
+        exact3,
+        uncovered,
+        world,
+        annotators,
+        frontier,
+        rankings,
+        controls,
+        hacking,
+        sums,
+        sums_nf4,
+    )
 }
 # What does not belong in one table (other data, another number of rankings), or is too wide for one.
 TABLES = {
