@@ -48,6 +48,15 @@ def test_the_table_of_sums(capsys: pytest.CaptureFixture[str]) -> None:
     held(capsys, "sums", "sums.md", metrics, "ppo,grpo,rejection_sampling")
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo", "dpo", "best_of_n"])
+def test_the_frontiers_tables(algorithm: str, capsys: pytest.CaptureFixture[str]) -> None:
+    held(capsys, "frontier", "frontier.md", WORLD, algorithm)
+
+
+def test_the_frontier_at_one_kl(capsys: pytest.CaptureFixture[str]) -> None:
+    held(capsys, "frontier", "frontier.md", WORLD, "ppo,rloo,grpo", "--at-kl", "3")
+
+
 def test_the_table_of_hacking(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = (
         "helpfulness/judge_reward,optimization/proxy_reward,optimization/kl,diversity/entropy_response,"
