@@ -12,6 +12,7 @@ WORLD = (
     "optimization/proxy_reward,optimization/kl"
 )
 EXACT = "exact/total_variation,exact/own_total_variation,exact/objective_gap,exact/kl"
+UNCOVERED = "exact/total_variation,exact/own_total_variation,exact/objective_gap,exact/kl,exact/uncovered_mass"
 SCORED = "best_of_n,cispo,dapo,grpo,gspo,maxrl,ppo,reinforce_pp,reinforce_pp_baseline,rejection_sampling,rloo,sapo"
 PAIRS = "aot,apo,bco,cpo,dpo,exo,ipo,kto,ln_dpo,orpo,simpo,sppo,tdpo,wpo"
 SAMPLED = "iterative_dpo,nash_md,online_dpo,online_ipo,xpo"
@@ -46,6 +47,19 @@ def test_the_exact_table(algorithms: str, capsys: pytest.CaptureFixture[str]) ->
 def test_the_table_of_sums(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = "verified,diversity/entropy,diversity/unique,optimization/kl,optimization/length"
     held(capsys, "sums", "sums.md", metrics, "ppo,grpo,rejection_sampling")
+
+
+def test_the_table_on_four_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = "verified/pass_at_1,verified/pass_at_4,diversity/entropy,optimization/kl,optimization/length"
+    folders = [str(RESULTS / "records" / name) for name in ("sums", "sums_nf4")]
+    if not RESULTS.is_dir():
+        pytest.skip("results/ is not part of this copy")
+    assert compare([*folders, "--only", "algo=sft,grpo", "--metrics", metrics, "--format", "markdown"]) == 0
+    assert shown(capsys.readouterr().out) in (RESULTS / "sums.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_what_preferences_never_show(capsys: pytest.CaptureFixture[str]) -> None:
+    held(capsys, "uncovered", "exact.md", UNCOVERED, "ppo,dpo")
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo", "dpo", "best_of_n"])
