@@ -58,6 +58,10 @@ def test_the_table_on_four_bits(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys.readouterr().out) in (RESULTS / "sums.md").read_text(encoding="utf-8")
 
 
+def test_the_table_of_three_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    held(capsys, "exact3", "exact.md", EXACT, "ppo,dpo,rloo,grpo")
+
+
 def test_the_table_of_what_preferences_never_show(capsys: pytest.CaptureFixture[str]) -> None:
     held(capsys, "uncovered", "exact.md", UNCOVERED, "ppo,dpo")
 
