@@ -54,6 +54,8 @@ class WorldAnnotator(Annotator):
             return None
         found = 0.0
         for share, taste in ((1 - config.sycophants, config), (config.sycophants, SYCOPHANT)):
+            if not share:
+                continue
             one, other = (
                 self._worth(taste, prompt, text, ended) for text, ended in zip((first, second), finished, strict=True)
             )

@@ -32,9 +32,8 @@ def same_start(run: StoredRun, chosen: Collection[str] = ()) -> list[str]:
     named = [f"model={who.model}", f"data={who.data}", f"seed={who.seed}"]
     shared = [name for name in SHARED if name not in chosen]
 
-    ordinary = OmegaConf.create(
-        typed(*composed(named)).yaml
-    )  # not ready to run: the path of the data comes with the rest
+    # Not ready to run: the path of the data comes with the rest.
+    ordinary = OmegaConf.create(typed(*composed(named)).yaml)
 
     def default(key: str) -> Any:
         found = OmegaConf.select(ordinary, key)
