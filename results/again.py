@@ -22,7 +22,7 @@ from scipy.special import stdtrit
 
 from alignbench.app.compose import register_configs, typed
 from alignbench.app.target import labels, settings_of
-from alignbench.errors import AlignbenchError, UserError
+from alignbench.errors import AlignbenchError, UserError, unknown_name
 from alignbench.results.compared.comparable import chosen
 from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.table import build_table
@@ -91,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results-dir", type=Path, default=Path("results/runs/again"))
     options = parser.parse_intermixed_args(argv)
     try:
+        tables = sorted(path.name for path in RECORDS.iterdir() if path.is_dir())
+        if options.table not in tables:
+            raise unknown_name("table", options.table, tables)
         found, _ = find_runs([RECORDS / options.table])
         runs = [run for run in found if run.record.status is Status.FINISHED and not run.record.baseline]
         wanted = chosen(runs, options.only)

@@ -217,10 +217,12 @@ def _note(step: str, command: Sequence[str], code: int, cpu: float, wall: float)
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("steps", nargs="*", choices=[*STEPS, []], metavar="STEP", help=", ".join(STEPS))
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
     parser.add_argument("--keep", action="store_true", help="pack what is finished, and run nothing")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; 1 by default")
     options = parser.parse_args(argv)
+    if unknown := [step for step in options.steps if step not in STEPS]:
+        parser.error(f"{unknown[0]!r} is no step: choose among {', '.join(STEPS)}.")
     if options.jobs < 1:
         parser.error("--jobs: 1 or more runs at a time")
     if not options.steps:

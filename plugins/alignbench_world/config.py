@@ -58,7 +58,8 @@ class AnnotatorConfig:
     temperature: float = bounded(0.5, above=0, most=1000)
     """Scale of the Gumbel noise, in units of utility; above 0."""
     rating_step: float = bounded(0.0, least=0, most=1000)
-    """Responses are rated in steps of so much utility, and equal ratings tie; 0: never. Probabilities of preferences are not known then."""
+    """Responses are rated in steps of so much utility, which begin at 0 (a huge one parts what is above 0 from what is below), and equal
+    ratings tie; 0: no steps. Probabilities of preferences are not known then (algo.soft_labels=true needs them)."""
     sycophants: float = bounded(0.0, least=0, most=1)
     """Share of the prompts whose responses an annotator ranks whom agreement pleases more than truth, as annotator=sycophantic does."""
 
