@@ -36,6 +36,12 @@ EVERY = f"algo={','.join(IN_THE_WORLD)}"
 COMPARED = ("ppo", "dpo", "rloo", "best_of_n")
 OTHER_ANNOTATORS = ("sycophantic", "honest")
 NO_DATA = "<folder of HH-RLHF: HH_RLHF=...>"
+NO_QUESTIONS = "<folder of evaluation data: EVAL_DATA=...>"
+MISSING = {
+    NO_DATA: "a folder with the files of HH-RLHF: set HH_RLHF",
+    NO_QUESTIONS: "a folder of evaluation data (docs/evaluation.md, `eval.path`): set EVAL_DATA",
+}
+JUDGE = "results/runs/judge"
 PROMPTS = (25, 100, 400, 1600)
 OTHER_RANKINGS = ("annotator.temperature=1.5", "annotator.rating_step=2", "annotator.sycophants=0.25")
 SEEDS = "seed=0,1,2,3,4"
@@ -127,6 +133,20 @@ def sums_nf4(runs: str) -> Commands:
     return [(*RUN, "-m", "experiment=sums_smollm2", "seed=0,1,2", "algo=grpo", "model.quantization=nf4", runs)]
 
 
+def preferences(runs: str) -> Commands:
+    """Human preferences: the judge first, then three seeds. The policies' reward model and SFT model are those of the seed."""
+    folder = os.environ.get("HH_RLHF", NO_DATA)
+    questions = f"eval.path={quoted(os.environ.get('EVAL_DATA', NO_QUESTIONS))}"
+    data = (f"data.path={quoted(folder)}", questions, f"judge.model={JUDGE}")
+    three = (*RUN, "-m", "experiment=preferences_smollm2", *data, "seed=0,1,2")
+    sampling = ("algo.updates=20", "algo.learning_rate=3e-4", "eval.every=5")  # as in `hacking`
+    return [
+        ("python", "results/held_out_reward_model.py", folder, "--output", JUDGE),
+        (*three, "algo=ppo,rloo", *sampling, runs),
+        (*three, "algo=dpo", "eval.every=24", runs),
+    ]
+
+
 STEPS: dict[str, Callable[[str], Commands]] = {
     step.__name__: step
     for step in (
@@ -140,6 +160,7 @@ STEPS: dict[str, Callable[[str], Commands]] = {
         rankings,
         controls,
         hacking,
+        preferences,
         sums,
         sums_nf4,
     )
@@ -174,9 +195,10 @@ def keep(step: str) -> Commands:
 
 def carry_out(step: str, todo: Commands) -> int:
     """The commands, one after another; one that fails (a run of a sweep did) does not keep the next from its turn."""
-    if any(NO_DATA in part for command in todo for part in command):
-        print(f"{step} needs a folder with the files of HH-RLHF: set HH_RLHF to it.", file=sys.stderr)
-        return 1
+    for missing, needed in MISSING.items():
+        if any(missing in part for command in todo for part in command):
+            print(f"{step} needs {needed} to it.", file=sys.stderr)
+            return 1
     failed = 0
     for command in todo:
         print(f"\n$ {shlex.join(command)}", flush=True)
@@ -186,6 +208,12 @@ def carry_out(step: str, todo: Commands) -> int:
         if command[: len(RUN)] == RUN:
             _note(step, command, code, _cpu() - before, time.monotonic() - start)
     return failed
+
+
+def _without_path(part: str) -> str:
+    """Where data lie is this machine's."""
+    name, given, _ = part.partition("=")
+    return f"{name}=..." if given and name in ("data.path", "eval.path") else part
 
 
 def _here(command: Sequence[str]) -> list[str]:
@@ -203,7 +231,7 @@ def _note(step: str, command: Sequence[str], code: int, cpu: float, wall: float)
     git = ("git", "-C", str(HERE), "rev-parse", "HEAD")
     line = {
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(part if "data.path=" not in part else "data.path=..." for part in command),
+        "command": " ".join(map(_without_path, command)),
         "exit_code": code,
         "cpu_seconds": round(cpu, 1),
         "seconds": round(wall, 1),
