@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-
-from alignbench import Ranking, Seeds, Split, pretrained
 from alignbench_hf.checkpoint.resolve import resolve
 from alignbench_hh.config import HHConfig
 from alignbench_hh.source import HHDataSource
+from torch import Tensor, nn
+
+from alignbench import Ranking, Seeds, Split, pretrained
 
 PROMPT_WORDS, RESPONSE_WORDS, HELD_OUT = 200, 100, 250
 """Of the experiment (conf/experiment/preferences_smollm2.yaml)."""
@@ -103,8 +103,8 @@ def train(judge: Judge, rankings: Sequence[Ranking]) -> None:
         for part in pieces([rankings[i] for i in batch], 2):
             scores = judge.scores(part)
             loss = -nn.functional.logsigmoid(scores[:, 0] - scores[:, 1]).sum() / BATCH
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss)
+            loss.backward()
+            total += float(loss.detach())
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -83,6 +83,12 @@ class Annotator(ABC):  # noqa: B024 (which method it needs depends on samples_re
         """The probability that this annotator prefers `first`, where it is known: gives reward models their ceiling."""
         return None
 
+    @property
+    def knows_probabilities(self) -> bool:
+        """Whether `preference` says more than None. Where it does not, an algorithm that learns from probabilities is refused before
+        anything is trained."""
+        return type(self).preference is not Annotator.preference
+
     def utility_terms(self) -> Sequence[UtilityTerm]:
         """Of an annotator whose utility is a weighted sum of named features: its terms, so that people can move the weights and
         see what would be learnt. Empty where it is not."""

@@ -166,11 +166,11 @@ def refuse_impossible(config: RunConfig, data: DataSource, annotator: Annotator 
     refuse_judge(config, data)
     chosen = config.algo.config
     asks = chosen.needs_probabilities if isinstance(chosen, PreferenceConfig) else ""
-    if annotator and asks and not knows_probabilities(annotator):
+    if annotator and asks and not annotator.knows_probabilities:
         without = f"give {asks.removesuffix('=true')}=false" if asks.endswith("=true") else "change that setting"
         raise UserError(
             f"{algo} is to learn from the annotator's own probabilities ({asks}), and annotator={config.annotator.label} "
-            f"knows none: {without}, or choose an annotator that does."
+            f"knows none as it is set: {without}, or choose an annotator that does."
         )
     if annotator and asks_annotator(config) and not annotator.samples_responses:
         raise UserError(
@@ -267,11 +267,6 @@ def refuse_judge(config: RunConfig, data: DataSource) -> None:
             f"reward@judge={config.judge.label} is fitted to rankings, and a judge is to know better than they do: "
             "choose one that is not."
         )
-
-
-def knows_probabilities(annotator: Annotator) -> bool:
-    """Whether it says more than the contract's default, which is that it does not know."""
-    return type(annotator).preference is not Annotator.preference
 
 
 def fit_window(policy: Policy, prompts: Sequence[Prompt], what: str, display: Display) -> list[Prompt]:

@@ -63,6 +63,10 @@ class WorldAnnotator(Annotator):
             found += share * 0.5 * (1 + math.tanh((one - other) / (2 * config.temperature)))
         return found
 
+    @property
+    def knows_probabilities(self) -> bool:
+        return not self._config.rating_step
+
     def utility(self, prompt: Prompt, response: str, *, finished: bool) -> float:
         """What a response is worth to this annotator, before noise; to those whom `sycophants` adds, something else."""
         return self._worth(self._config, prompt, response, finished)

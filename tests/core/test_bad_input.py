@@ -200,6 +200,10 @@ def hh(path: Path, rows: int = 30) -> Path:
             ],
             ["annotator=recorded knows none", "algo.soft_labels=true"],
         ),
+        (
+            ["algo=dpo", "algo.soft_labels=true", "annotator=mild", "annotator.rating_step=2"],
+            ["annotator=mild knows none as it is set", "algo.soft_labels=true"],
+        ),
         (["tracker=trackio"], ["tracker=trackio", "pip install"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

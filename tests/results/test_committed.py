@@ -93,6 +93,10 @@ def test_a_step_without_its_data_says_what_it_needs(
     make = script("make")
     assert make.carry_out("hacking", make.commands("hacking")) == 1
     assert capsys.readouterr().err == "hacking needs a folder with the files of HH-RLHF: set HH_RLHF to it.\n"
+    monkeypatch.setenv("HH_RLHF", "data")
+    monkeypatch.delenv("EVAL_DATA", raising=False)
+    assert make.carry_out("preferences", make.commands("preferences")) == 1
+    assert capsys.readouterr().err.startswith("preferences needs a folder of evaluation data (docs/evaluation.md")
 
 
 def test_nothing_compared_is_no_agreement(runs: Path) -> None:
@@ -149,10 +153,17 @@ def test_every_command_of_a_step_is_one_that_a_run_takes(monkeypatch: pytest.Mon
     """Its first combination; settings that were tuned are not there yet."""
     pytest.importorskip("vaderSentiment", reason="the extra `sentiment` is not installed")
     monkeypatch.setenv("HH_RLHF", str(RESULTS))
+    monkeypatch.setenv("EVAL_DATA", str(RESULTS))
     make = script("make")
+    monkeypatch.setattr(make, "JUDGE", str(RESULTS))  # which is made by the step's first command
     for step in make.STEPS:
         # Of the tuner those with settings of their own: its spaces are tested with it.
-        own = [command for command in make.commands(step) if step != "tune" or any("algo." in part for part in command)]
+        own = [
+            command
+            for command in make.commands(step)
+            if command[: len(make.RUN)] == make.RUN and (step != "tune" or any("algo." in part for part in command))
+        ]
+        assert own
         for command in own:
             given = [part for part in command[len(make.RUN) :] if "=" in part and not part.startswith("hydra")]
             config = load_config([part if "[" in part else part.split(",")[0] for part in given])
@@ -161,6 +172,7 @@ def test_every_command_of_a_step_is_one_that_a_run_takes(monkeypatch: pytest.Mon
                 4,
                 5,
                 10,
+                24,
             )
     assert len(make.commands("tune")) == len(make.IN_THE_WORLD) > 30
 
@@ -180,7 +192,11 @@ def test_a_step_is_carried_out_to_its_end_and_what_it_took_is_noted(
         make, "_here", lambda command: ["python3", "-c", f"sum(range(10**7)); exit({command[-1] == 'bad'})"]
     )
     (tmp_path / "records").mkdir()
-    todo: list[tuple[str, ...]] = [(*make.RUN, "data.path=/home/me", "bad"), (*make.RUN, "good"), ("alignbench", "x")]
+    todo: list[tuple[str, ...]] = [
+        (*make.RUN, "data.path=/home/me", "eval.path=/home/you", "bad"),
+        (*make.RUN, "good"),
+        ("alignbench", "x"),
+    ]
     assert make.carry_out("exact", todo) == 1
     noted = [json.loads(line) for line in (tmp_path / "records/exact/commands.jsonl").read_text().splitlines()]
     assert [line["exit_code"] for line in noted] == [1, 0], "one that failed is not the end; a table is no run"

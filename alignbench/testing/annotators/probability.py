@@ -18,13 +18,21 @@ FAR = 4.5
 check = CheckList()
 
 
-@check(causes="the two responses or their `finished` exchanged, or a logit in place of a probability.")
+@check(
+    causes="the two responses or their `finished` exchanged, a logit in place of a probability, or a `knows_probabilities` that is not so."
+)
 def preference_is_a_probability(component: Component, seed: int) -> None:
-    """`preference` is 0 to 1, the other way round the rest of 1, and .5 of a response and itself; None for all pairs or for none."""
+    """`preference` is 0 to 1, the other way round the rest of 1, and .5 of a response and itself; None for all pairs or for none,
+    as `knows_probabilities` says."""
     stated = False
     for bench in asking(component, seed):
         annotator = bench.build(seed)
-        if not (pairs := list(stated_pairs(annotator, bench.questions))):
+        pairs = list(stated_pairs(annotator, bench.questions))
+        if annotator.knows_probabilities != bool(pairs):
+            raise PropertyBroken(
+                f"`knows_probabilities` is {annotator.knows_probabilities}, and {len(pairs)} pairs have a probability."
+            )
+        if not pairs:
             continue
         stated = True
         for (prompt, texts, ends), a, b, p in pairs:

@@ -20,6 +20,7 @@ ANNOTATORS = (
     Fault("noise without a seed", "annotator=mild", "self._seeds.integer(about)", "Seeds(0).integer(about)", "another_seed_other_noise"),
     Fault("a probability below 0", "annotator=mild", "share * 0.5 * (1 + math.tanh", "share * 1.0 * (0 + math.tanh", "preference_is_a_probability"),
     Fault("noise of the global generator", "annotator=mild", "bits = self._seeds.integer(about)", "bits = __import__('random').getrandbits(63)", "same_seed_same_ranks"),
+    Fault("probabilities that it says it knows", MILD, "return not self._config.rating_step", "return True", "preference_is_a_probability"),
     Fault("one temperature for all", "annotator=mild", "/ (2 * config.temperature))", "/ (2 * 0.5))", "probability_agrees_with_frequency"),
     # Exponential noise: rankings that no Bradley-Terry model explains.
     Fault("noise that is not Gumbel", MILD, "math.log(-math.log(self._uniform(", "math.log(abs(self._uniform(", "probability_agrees_with_frequency"),
