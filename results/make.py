@@ -113,6 +113,22 @@ def controls(runs: str) -> Commands:
     ]
 
 
+def arithmetic(runs: str) -> Commands:
+    """Sums below ten on the tiny model, three seeds, on a reward that is verified."""
+    three = (*RUN, "-m", "experiment=arithmetic", "seed=0,1,2", "algo.kl_coef=0.02")
+    return [
+        (*three, "algo=ppo", "algo.updates=100", runs),
+        (*three, "algo=grpo,rloo", "algo.updates=150", runs),
+    ]
+
+
+def aa(runs: str) -> Commands:
+    """PPO against itself: seventeen seeds of a short training, of which benchmarks/aa_test.py makes tables."""
+    shorter = ("pretrain.updates=100", "sft.updates=120", "rankings.prompts=300", "reward.passes=2", "algo.updates=15")
+    less = ("data.train_prompts=4000", "data.demonstrations=8000", "eval=quick")
+    return [(*RUN, "-m", f"seed={','.join(map(str, range(17)))}", *shorter, *less, runs)]
+
+
 def hacking(runs: str) -> Commands:
     folder = os.environ.get("HH_RLHF", NO_DATA)
     path = f"data.path={quoted(folder)}"
@@ -159,6 +175,8 @@ STEPS: dict[str, Callable[[str], Commands]] = {
         frontier,
         rankings,
         controls,
+        arithmetic,
+        aa,
         hacking,
         preferences,
         sums,
@@ -172,7 +190,7 @@ TABLES = {
     "controls": ("annotator=mild", "reward=length", "annotator=sycophantic"),
 }
 # 900 prompts each: of examples the scores that are tested are kept.
-PRIMARY_ALONE = ("world", "annotators", "frontier", "rankings", "controls")
+PRIMARY_ALONE = ("world", "annotators", "frontier", "rankings", "controls", "aa")
 
 
 def commands(step: str, jobs: int = 1) -> Commands:
