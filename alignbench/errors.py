@@ -52,9 +52,15 @@ def reason_of(error: BaseException) -> str:
     return shape.format(words) if words else "it gives no reason"
 
 
+def _by_value(choice: str) -> tuple[bool, float, str]:
+    """Numbers first, 25 before 100."""
+    number = re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", choice)
+    return number is None, float(choice) if number else 0.0, choice
+
+
 def unknown_name(kind: str, name: str, choices: Iterable[str], *, where: str = "") -> UserError:
     """The error for an unknown name: says where it stood, lists the choices and offers the nearest one."""
-    known, name = sorted(choices), str(name)  # a user may have written a number
+    known, name = sorted(choices, key=_by_value), str(name)  # a user may have written a number
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     place = f" in {where}" if where else ""

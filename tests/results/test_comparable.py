@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alignbench import Metric
+from alignbench import Metric, unknown_name
 from tests.results.on_disk import HIGHER, dpo, ppo, write, write_with_baseline
 from tests.results.on_disk import compare as main
 
@@ -88,6 +88,11 @@ def test_an_annotator_sweep_says_that_its_proxy_rewards_are_of_different_reward_
         write(tmp_path, given, annotator=name, reward="learned", metrics=proxy)
     code, out, _ = compare(capsys, tmp_path)
     assert code == 0 and "- 2 different reward models: optimization/proxy_reward and" in out
+
+
+def test_choices_that_are_numbers_stand_by_their_value():
+    told = str(unknown_name("seed", "7", ["100", "-1", "mild", "25", "0.05", "1e-4", "0.2", "1600", "honest"]))
+    assert told.endswith("Choices: -1, 1e-4, 0.05, 0.2, 25, 100, 1600, honest, mild.")
 
 
 def test_only_chooses_runs(tmp_path, capsys):
