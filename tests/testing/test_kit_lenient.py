@@ -107,8 +107,12 @@ class Reversed(Certain):
 class SureByDefault(resolve("mild").load()):  # type: ignore[misc]
     """States nothing by its defaults, and something wrong under other settings."""
 
+    @property
+    def knows_probabilities(self) -> bool:
+        return bool(astuple(self._config) != astuple(resolve("mild").config()))
+
     def preference(self, *about: Any, **options: Any) -> Any:
-        return None if astuple(self._config) == astuple(resolve("mild").config()) else 0.9
+        return 0.9 if self.knows_probabilities else None
 
 
 def test_an_annotator_may_be_certain() -> None:
