@@ -48,6 +48,11 @@ def test_the_exact_table(algorithms: str, capsys: pytest.CaptureFixture[str]) ->
     held(capsys, "exact", "exact.md", EXACT, algorithms)
 
 
+def test_the_table_of_the_world_of_sums(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = "verified,diversity/entropy,diversity/unique,optimization/proxy_reward,optimization/kl"
+    held(capsys, "arithmetic", "arithmetic.md", metrics, "ppo,grpo,rloo")
+
+
 def test_the_table_of_sums(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = "verified,diversity/entropy,diversity/unique,optimization/kl,optimization/length"
     held(capsys, "sums", "sums.md", metrics, "ppo,grpo,rejection_sampling")
