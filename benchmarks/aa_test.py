@@ -61,7 +61,7 @@ def main() -> int:
     alarms, power = _shares(null), _shares(planted)
     for metric, alarm in alarms.items():
         print(f"{metric:<32} {alarm:8.1%} {effects[metric]:9.3f} {power[metric]:8.1%}")
-    alarm, least = float(np.mean([*alarms.values()])), min(power[metric] for metric in power if effects[metric])
+    alarm, least = float(np.mean([*alarms.values()])), min(power[metric] for metric in alarms if effects[metric])
     print(f"\nfalse alarms, mean over metrics   {alarm:.1%} (limits {FALSE_ALARMS[0]:.0%} to {FALSE_ALARMS[1]:.0%})")
     print(f"tables with one after Holm        {np.mean([any(d.significant for d in table) for table in null]):.1%}")
     print(f"planted effects found, at least   {least:.1%} (limit {POWER:.0%})")
