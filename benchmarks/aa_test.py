@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alignbench.errors import AlignbenchError
 from alignbench.results.compared.examples import Examples, read_examples
 from alignbench.results.compared.paired import Difference, differences
 from alignbench.results.compared.table import Table, build_table, make_row
@@ -37,7 +38,10 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=200, help="pairs of seed sets to draw (default: %(default)s)")
     arguments = parser.parse_args()
 
-    found = build_table(*find_runs(arguments.runs))
+    try:
+        found = build_table(*find_runs(arguments.runs))
+    except AlignbenchError as error:
+        parser.error(str(error))
     rows = [row for row in found.rows if not row.baseline]
     if len(rows) != 1:
         parser.error(f"these are {len(rows)} configurations: {', '.join(' '.join(row.label) for row in rows)}")

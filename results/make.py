@@ -217,6 +217,11 @@ def carry_out(step: str, todo: Commands) -> int:
         if any(missing in part for command in todo for part in command):
             print(f"{step} needs {needed} to it.", file=sys.stderr)
             return 1
+    for name in ("HH_RLHF", "EVAL_DATA"):
+        folder = os.environ.get(name)
+        if folder and not Path(folder).exists() and any(folder in part for command in todo for part in command):
+            print(f"{step}: {name}={folder}: there is no such folder.", file=sys.stderr)
+            return 1
     failed = 0
     for command in todo:
         print(f"\n$ {shlex.join(command)}", flush=True)

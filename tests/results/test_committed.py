@@ -93,7 +93,10 @@ def test_a_step_without_its_data_says_what_it_needs(
     make = script("make")
     assert make.carry_out("hacking", make.commands("hacking")) == 1
     assert capsys.readouterr().err == "hacking needs a folder with the files of HH-RLHF: set HH_RLHF to it.\n"
-    monkeypatch.setenv("HH_RLHF", "data")
+    monkeypatch.setenv("HH_RLHF", "/nowhere/at/all")
+    assert make.carry_out("hacking", make.commands("hacking")) == 1
+    assert capsys.readouterr().err == "hacking: HH_RLHF=/nowhere/at/all: there is no such folder.\n"
+    monkeypatch.setenv("HH_RLHF", str(RESULTS))
     monkeypatch.delenv("EVAL_DATA", raising=False)
     assert make.carry_out("preferences", make.commands("preferences")) == 1
     assert capsys.readouterr().err.startswith("preferences needs a folder of evaluation data (docs/evaluation.md")
