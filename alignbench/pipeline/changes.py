@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import itertools
 import math
@@ -26,6 +27,8 @@ _WRITTEN = ("results_dir", "cache_dir")
 _PATHS = ("path", "model", "rubric", "template")
 _TARGET = re.compile(r"([A-Za-z_]\w*)[\w.]*:[A-Za-z_]\w*")
 _MOST_FILES = 10_000
+_MOST_BYTES = 2**30
+"""More than that is not read a second time to know it again: its times decide."""
 DAMAGED = f"its {CONFIG} has been damaged since"
 
 
@@ -50,22 +53,28 @@ def _of_settings(config: RunConfig, directory: RunDirectory) -> str:
 
 
 def of_files(directory: RunDirectory, *, unsure: bool = True) -> str:
-    """Which file or folder that a run's settings name has changed since it began; empty where none has. `unsure`: a folder of too
-    many files to look at counts as changed."""
+    """Which file or folder that a run's settings name has changed since it began; empty where none has. One that was written anew and
+    has the same content (copied to this machine once more, say) has not. `unsure`: a folder of too many files to look at counts as changed."""
     begun = _begun(directory)
     try:
         settings = read_settings(directory.path / CONFIG)
     except UserError:
         return DAMAGED
-    for name, value in _texts(settings):
-        option = name.rpartition(".")[2]
-        path = None if option in _WRITTEN else _file(option, value)
-        newest = _newest(path) if path else 0.0
+    known = directory.inputs()
+    for named, path in _named(settings):
+        newest = _newest(path)
         if math.isinf(newest) and unsure:
-            return f"{name}={value} has too many files to see whether one has changed since"
-        if math.isfinite(newest) and newest >= begun + 1:  # the name of a directory has whole seconds
-            return f"{name}={value} has changed since"
+            return f"{named} has too many files to see whether one has changed since"
+        later = math.isfinite(newest) and newest >= begun + 1  # the name of a directory has whole seconds
+        if later and (named not in known or known[named] != _content(path)):
+            return f"{named} has changed since"
     return ""
+
+
+def inputs(config: RunConfig) -> dict[str, str]:
+    """A digest of each file or folder that the settings name, by its option and value: what `of_files` knows it by once its times are others."""
+    contents = {named: _content(path) for named, path in _named(flat_settings(config.yaml))}
+    return {named: content for named, content in contents.items() if content}
 
 
 def _begun(directory: RunDirectory) -> float:
@@ -74,6 +83,14 @@ def _begun(directory: RunDirectory) -> float:
         return datetime.strptime(directory.path.name[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
     except ValueError:
         return (directory.path / CONFIG).stat().st_mtime
+
+
+def _named(settings: Any) -> Iterator[tuple[str, Path]]:
+    """Every file and folder that settings name, with the option and its value as a user would write them."""
+    for name, value in _texts(settings):
+        option = name.rpartition(".")[2]
+        if path := None if option in _WRITTEN else _file(option, value):
+            yield f"{name}={value}", path
 
 
 def _texts(settings: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -104,14 +121,34 @@ def _file(option: str, value: str) -> Path | None:
     return None
 
 
+def _parts(path: Path) -> list[Path]:
+    """This and all in it but what Python writes there; of too many one more than that."""
+    inside = path.rglob("*") if path.is_dir() else ()
+    ours = (each for each in itertools.chain([path], inside) if "__pycache__" not in each.parts)
+    return list(itertools.islice(ours, _MOST_FILES + 1))
+
+
 def _newest(path: Path) -> float:
     """When this, or anything in it, was last written or put there; for ever now where there is too much to look at."""
-    inside = list(itertools.islice(path.rglob("*"), _MOST_FILES)) if path.is_dir() else []
-    found = math.inf if len(inside) == _MOST_FILES else 0.0
-    for each in (path, *inside):
-        if "__pycache__" in each.parts:
-            continue
+    parts = _parts(path)
+    found = math.inf if len(parts) > _MOST_FILES else 0.0
+    for each in parts:
         with contextlib.suppress(OSError):
             for stat in (each.stat(), each.lstat()):  # a link may be pointed elsewhere
                 found = max(found, stat.st_mtime, stat.st_ctime)
     return found
+
+
+def _content(path: Path) -> str:
+    """A digest of the names and bytes of all files here; empty where they are too many or too large, or cannot be read."""
+    parts, found = _parts(path), hashlib.sha256()
+    try:
+        files = sorted((each.relative_to(path).as_posix(), each) for each in parts if each.is_file())
+        if len(parts) > _MOST_FILES or sum(file.stat().st_size for _, file in files) > _MOST_BYTES:
+            return ""
+        for name, file in files:
+            with file.open("rb") as content:
+                found.update(f"{len(name)} {name} {hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    except OSError:
+        return ""
+    return found.hexdigest()

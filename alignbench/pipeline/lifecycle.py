@@ -166,6 +166,7 @@ def _begin(
         found = Begun(directory, RunRecord(run_id=directory.run_id, status=Status.RUNNING, identity=who))
         directory.write_config(config.yaml)
         directory.keep_config(config.yaml)
+        directory.write_inputs(changes.inputs(config))
     if (
         found.resumed
     ):  # what is left is made by this code, these versions and this machine; stages of others are made again

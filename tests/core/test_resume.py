@@ -141,26 +141,71 @@ def test_the_same_command_keeps_what_is_finished(
     assert made() == 4
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "written"),
+    [("annotator.path", "rankings.jsonl", "rankings.jsonl"), ("annotator.path", "folder", "folder/deep/1.jsonl")],
+)
 def test_a_file_that_the_settings_name_and_that_changed_makes_a_new_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str, written: str
 ) -> None:
-    rankings = tmp_path / "rankings.jsonl"
-    rankings.write_text("{}")
+    file = tmp_path / written
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{}")
     config = load_config(
-        [SHORT, f"annotator.path={rankings}", "annotator=recorded", f"results_dir={tmp_path / 'runs'}"]
+        [SHORT, f"{option}={tmp_path / value}", "annotator=recorded", f"results_dir={tmp_path / 'runs'}"]
     )
-    kind = {"annotator": True, "reward": True, "say": print}
-    with lifecycle.begun(config, **kind) as begun:  # type: ignore[arg-type]
+    kind: dict[str, Any] = {"annotator": True, "reward": True}
+    with lifecycle.begun(config, say=print, **kind) as begun:
         begun.directory.write_record(dataclasses.replace(begun.record, status=Status.FINISHED))
-    said: list[str] = []
-    begun_at = changes._begun(begun.directory)
-    for age, finished in ((-10, True), (10, False)):
-        monkeypatch.setattr(changes, "_newest", lambda path, when=begun_at + age: when)
-        with lifecycle.begun(config, **(kind | {"say": said.append})) as again:  # type: ignore[arg-type]
-            assert again.finished is finished
-    assert said == [
-        f"{begun.directory.path} is finished, but annotator.path={rankings} has changed since: it is not taken for this one"
-    ]
+    run, said = begun.directory.path, list[str]()
+
+    def kept(seconds: float) -> bool:
+        """Where the file was written so much later than the run began."""
+        monkeypatch.setattr(changes, "_newest", lambda path: changes._begun(begun.directory) + seconds)
+        with lifecycle.begun(config, say=said.append, **kind) as again:
+            if not again.finished:
+                shutil.rmtree(again.directory.path)
+            return again.finished
+
+    assert kept(-10)
+    assert kept(10)  # the same bytes, copied there once more
+    assert not said
+    inputs = (run / "inputs.json").rename(tmp_path / "inputs.json")
+    assert not kept(10)  # nothing knows the content: a run of before it was written down
+    inputs.rename(run / "inputs.json")
+    assert kept(10)
+    file.write_text("{ }")
+    assert not kept(10)
+    why = f"{run} is finished, but {option}={tmp_path / value} has changed since: it is not taken for this one"
+    assert said == [why, why]
+
+
+def test_a_file_of_the_settings_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.jsonl").write_text("1")
+    (folder / "deep" / "b.jsonl").write_text("2")
+    digest = changes._content(folder)
+    assert digest and digest == changes._content(shutil.copytree(folder, tmp_path / "copy"))  # type: ignore[arg-type]
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "a.pyc").write_text("1")
+    assert changes._content(folder) == digest
+    found = {digest}
+    for change in (
+        lambda: (folder / "a.jsonl").write_text("12"),
+        lambda: (folder / "a.jsonl").rename(folder / "c.jsonl"),
+        lambda: (folder / "d.jsonl").write_text(""),
+        lambda: (folder / "deep" / "b.jsonl").unlink(),
+    ):
+        change()
+        assert changes._content(folder) not in found
+        found.add(changes._content(folder))
+    assert len(found) == 5
+    monkeypatch.setattr(changes, "_MOST_BYTES", 1)
+    assert changes._content(folder) == ""  # its times decide
+    monkeypatch.undo()
+    monkeypatch.setattr(changes, "_MOST_FILES", 2)
+    assert changes._content(folder) == ""
 
 
 def test_what_a_run_leaves_that_is_killed_as_it_ends_goes_with_the_next_start(
@@ -190,7 +235,13 @@ def test_a_run_that_is_killed_before_its_record_leaves_no_second_directory(tmp_p
         shutil.rmtree(beside.directory.path)
     with begun_in(tmp_path) as again:
         assert again.directory.path == blank == only(tmp_path)
-        assert {path.name for path in blank.iterdir()} == {"result.json", "config.yaml", "checkpoint", ".lock"}
+        assert {path.name for path in blank.iterdir()} == {
+            "result.json",
+            "config.yaml",
+            "inputs.json",
+            "checkpoint",
+            ".lock",
+        }
     (blank / "result.json").unlink()
     (blank / "examples.parquet").touch()
     with begun_in(tmp_path) as another:

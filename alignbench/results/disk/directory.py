@@ -31,6 +31,8 @@ GENERATIONS = "generations.jsonl"
 TRAINING = "train.jsonl"
 RANKINGS = "rankings.jsonl"
 FRONTIER = "frontier.json"
+INPUTS = "inputs.json"
+"""What the files that the settings name held when the run began."""
 BASELINE = "sft"
 """Sub-folder with the same files for the SFT model that the run started from."""
 CHECKPOINTS = "checkpoint"
@@ -100,6 +102,18 @@ class RunDirectory:
             path.mkdir(exist_ok=True)
         RunDirectory(path).write_config(yaml)
 
+    def write_inputs(self, digests: Mapping[str, str]) -> None:
+        """inputs.json: a digest of each file or folder that the settings name."""
+        self._write(INPUTS, json.dumps(digests, indent=2, ensure_ascii=False) + "\n")
+
+    def inputs(self) -> dict[str, str]:
+        """What inputs.json says; nothing where there is none, or none that can be read."""
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            found = json.loads((self.path / INPUTS).read_bytes())
+            if isinstance(found, dict):
+                return {str(name): str(digest) for name, digest in found.items()}
+        return {}
+
     def append_training(self, stage: str, update: int, metrics: Mapping[str, float | None]) -> dict[str, Any]:
         """One line of train.jsonl, which is returned. Opened for each line: what is written survives whatever ends the run."""
         numbers = {name: finite(None if value is None else float(value)) for name, value in metrics.items()}
@@ -147,7 +161,7 @@ class RunDirectory:
 
     def is_blank(self) -> bool:
         """Whether nothing is there but what a run writes before its record: its lock and its configuration."""
-        begun = {LOCK, CONFIG, CHECKPOINTS, f"{CHECKPOINTS}/{CONFIG}"}
+        begun = {LOCK, CONFIG, INPUTS, CHECKPOINTS, f"{CHECKPOINTS}/{CONFIG}"}
         found = [file.relative_to(self.path) for file in self.path.rglob("*")]
         return self.path.is_dir() and all(
             file.as_posix() in begun or (file.name.startswith(".") and file.suffix == ".tmp") for file in found
