@@ -75,7 +75,7 @@ def test_the_directory_is_complete(finished: Finished) -> None:
     measured = {"config.yaml", "result.json", "examples.parquet", "generations.jsonl", "model"}
     assert {p.name for p in finished.path.iterdir()} == {
         *measured,
-        *("train.jsonl", "rankings.jsonl", "frontier.json", "sft", "reward", "tensorboard"),
+        *("inputs.json", "train.jsonl", "rankings.jsonl", "frontier.json", "sft", "reward", "tensorboard"),
     }
     assert {p.name for p in (finished.path / "sft").iterdir()} == measured
     assert list((finished.path / "reward").iterdir())
