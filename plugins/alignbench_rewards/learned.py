@@ -49,9 +49,7 @@ class LearnedReward(FittableRewardSource):
         self._unit = 1.0
 
     def score(self, samples: Samples) -> Tensor:
-        with torch.no_grad():
-            scores = self._together(samples.sequences)
-        return functional.require_finite("the learned reward", scores, hint="Fit it with a lower reward.learning_rate.")
+        return self._together(self._members(samples.sequences))
 
     def fit(
         self,
@@ -75,18 +73,17 @@ class LearnedReward(FittableRewardSource):
                     "ratings: take data that has them (docs/data.md, `scores`), or reward.margin=0."
                 )
         self._train(usable, progress, state)
-        metrics |= self._figures(held_out, baseline, annotator)  # before: only raw margins are log-odds
+        raw = self._members(baseline.sequences)
+        metrics |= self._figures(held_out, baseline, raw, annotator)  # before: only raw margins are log-odds
         if self._config.normalise:
-            self._normalise(baseline)
+            self._normalise(baseline, raw)
         return FitReport(metrics, summary(metrics))
 
-    def _normalise(self, baseline: Samples) -> None:
+    def _normalise(self, baseline: Samples, raw: Tensor) -> None:
         """Mean 0 and deviation 1 on the baseline: of each member, since their raw heads have scales of their own, and then of what they
-        say together."""
-        with torch.no_grad():
-            members = self._members(baseline.sequences)
-        for role, raw in zip(self._roles, members.unbind(1), strict=True):
-            standardise([role], raw)
+        say together. `raw`: what each says of the baseline, [B, M]."""
+        for role, member in zip(self._roles, raw.unbind(1), strict=True):
+            standardise([role], member)
         if len(self._roles) > 1:
             self._unit = standardise(self._roles, self.score(baseline))
 
@@ -167,27 +164,30 @@ class LearnedReward(FittableRewardSource):
         finished = [end for r in rankings for end in (r.finished or (True,) * len(r.responses))]
         return self._policy.encode(prompts, [text for r in rankings for text in r.responses], finished=finished)
 
+    @torch.no_grad()
     def _members(self, sequences: Sequences) -> Tensor:
         """[B, M]: what each member says."""
         return torch.stack([read_last(role.values(sequences), sequences) for role in self._roles], 1)
 
-    def _together(self, sequences: Sequences) -> Tensor:
-        return together(self._members(sequences), self._config, self._unit)
+    def _together(self, members: Tensor) -> Tensor:
+        scores = together(members, self._config, self._unit)
+        return functional.require_finite("the learned reward", scores, hint="Fit it with a lower reward.learning_rate.")
 
-    def _figures(self, held_out: Sequence[Ranking], baseline: Samples, annotator: Annotator) -> dict[str, float]:
+    def _figures(
+        self, held_out: Sequence[Ranking], baseline: Samples, raw: Tensor, annotator: Annotator
+    ) -> dict[str, float]:
+        """`raw`: see `_normalise`."""
         metrics: dict[str, float] = {}
         lengths = baseline.sequences.response_mask.sum(1).double()
-        scores = self.score(baseline).double()
+        scores = self._together(raw).double()
         if len(self._roles) > 1:
-            with torch.no_grad():
-                metrics["disagreement"] = float(self._members(baseline.sequences).std(1, correction=0).mean())
+            metrics["disagreement"] = float(raw.std(1, correction=0).mean())
         if lengths.std(correction=0) > 0 and scores.std(correction=0) > 0:
             metrics["length_correlation"] = float(torch.corrcoef(torch.stack([lengths, scores]))[0, 1])
         if not held_out:
             return metrics
-        with torch.no_grad():
-            raw = self._together(self._encode(held_out).sequences)
-        figures = pair_figures(raw, held_out)
+        margins = self._together(self._members(self._encode(held_out).sequences))
+        figures = pair_figures(margins, held_out)
         metrics["held_out_accuracy"], metrics["held_out_accuracy_stderr"] = figures.accuracy, figures.accuracy_stderr
         metrics["held_out_prompts"] = float(figures.prompts)
         metrics["held_out_pairs"], metrics["calibration_error"] = float(figures.pairs), figures.calibration_error

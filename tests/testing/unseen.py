@@ -28,7 +28,7 @@ UNSEEN = (
     # Responses that were cut off are read as if they had ended.
     Fault("cut-off responses given an end", LEARNED, "for text in r.responses], finished=finished)", "for text in r.responses])", ""),
     # Margins are no log-odds after normalisation, and the calibration error is of something else.
-    Fault("calibration of normalised scores", LEARNED, '        metrics |= self._figures(held_out, baseline, annotator)  # before: only raw margins are log-odds\n        if self._config.normalise:\n            self._normalise(baseline)\n', '        if self._config.normalise:\n            self._normalise(baseline)\n        metrics |= self._figures(held_out, baseline, annotator)\n', ""),
+    Fault("calibration of normalised scores", LEARNED, '        metrics |= self._figures(held_out, baseline, raw, annotator)  # before: only raw margins are log-odds\n        if self._config.normalise:\n            self._normalise(baseline, raw)\n', '        if self._config.normalise:\n            self._normalise(baseline, raw)\n        metrics |= self._figures(held_out, baseline, raw, annotator)\n', ""),
     # It likes style as much as it should like agreement.
     Fault("style and agreement exchanged", SYCOPHANTIC, "return right, styled, agrees,", "return right, agrees, styled,", ""),
     # Each response is compared with itself: always 1.

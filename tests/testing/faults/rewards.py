@@ -16,12 +16,12 @@ REWARDS = (
     # The learned reward
     Fault("score read at the last column", LEARNED, "values.gather(1, sequences.response_mask.sum(1, keepdim=True).long()).squeeze(1)", "values[:, -1]", "scores_do_not_depend_on_padding"),
     Fault("score read before the last token", LEARNED, "sequences.response_mask.sum(1, keepdim=True).long()", "(sequences.response_mask.sum(1, keepdim=True) - 2).clamp(min=0)", "fitting_predicts_rankings"),
-    Fault("scores normalised within the batch", LEARNED, "scores = self._together(samples.sequences)\n", "scores = self._together(samples.sequences)\n        scores = scores - scores.mean()\n", "scores_do_not_depend_on_the_batch"),
-    Fault("gradient kept", LEARNED, "        with torch.no_grad():\n            scores = self._together(samples", "        if True:\n            scores = self._together(samples", "scores_are_one_number_a_response"),
+    Fault("scores normalised within the batch", LEARNED, "return self._together(self._members(samples.sequences))\n", "scores = self._together(self._members(samples.sequences))\n        return scores - scores.mean()\n", "scores_do_not_depend_on_the_batch"),
+    Fault("gradient kept", LEARNED, "    @torch.no_grad()\n    def _members", "    def _members", "scores_are_one_number_a_response"),
     Fault("head saved before it is normalised", LEARNED, "            role.save(folder)", "            role.rescale(-1.0, 0.5)\n            role.save(folder)\n            role.rescale(2.0, 2.0)", "saved_and_loaded_it_scores_alike"),
-    Fault("scores normalised beside the head", LEARNED, "            standardise([role], raw)\n", "            unit = float(raw.mean()), float(raw.std(correction=0))\n            self.score = lambda samples, unit=unit: (type(self).score(self, samples) - unit[0]) / unit[1]\n", "values_start_in_its_unit"),
+    Fault("scores normalised beside the head", LEARNED, "            standardise([role], member)\n", "            unit = float(member.mean()), float(member.std(correction=0))\n            self.score = lambda samples, unit=unit: (type(self).score(self, samples) - unit[0]) / unit[1]\n", "values_start_in_its_unit"),
     Fault("variance in place of its root", LEARNED, "deviation = float(scores.std(correction=0))", "deviation = float(scores.var(correction=0))", "normalised_on_its_baseline", ENSEMBLE),
-    Fault("dropout while scoring", LEARNED, "scores = self._together(samples.sequences)\n", "scores = self._together(samples.sequences)\n        scores = torch.nn.functional.dropout(scores, 0.1)\n", "scoring_changes_nothing"),
+    Fault("dropout while scoring", LEARNED, "return self._together(self._members(samples.sequences))\n", "return torch.nn.functional.dropout(self._together(self._members(samples.sequences)), 0.1)\n", "scoring_changes_nothing"),
     Fault("progress counted from 0", LEARNED, "progress(before + update, total", "progress(before + update - 1, total", "fitting_is_reported"),
     Fault("rankings drawn without a seed", LEARNED, 'seeds.torch("order")', "torch.default_generator", "fitting_is_repeatable"),
     Fault("loss with the wrong sign", LEARNED, "part_loss.backward()", "(-part_loss).backward()", "fitting_predicts_rankings"),
@@ -36,7 +36,7 @@ REWARDS = (
     Fault("batches begun anew after a pause", LEARNED, "islice(batches, done, updates)", "islice(batches, 0, updates - done)", "fitting_goes_on_from_its_state"),
     Fault("moments left out of a fit's state", LEARNED, "            optimizer.load_state_dict(state[\"optimizer\"])\n", "", "fitting_goes_on_from_its_state"),
     Fault("rankings without a pair that count", LEARNED, "usable, held_out = with_pairs(rankings), with_pairs(held_out)", "usable, held_out = list(rankings), with_pairs(held_out)", "what_says_nothing_teaches_nothing"),
-    Fault("figures of normalised scores", LEARNED, "        with torch.no_grad():\n            raw = self._together(self._encode(held_out).sequences)\n", "        with torch.no_grad():\n            raw = 0.5 * self._together(self._encode(held_out).sequences)\n", "fitting_figures_are_as_stated"),
+    Fault("figures of normalised scores", LEARNED, "margins = self._together(", "margins = 0.5 * self._together(", "fitting_figures_are_as_stated"),
     # Each place is chosen among those above it.
     Fault("Plackett-Luce from the wrong end", LEARNED, "own[ranks >= ranks[k]]", "own[ranks <= ranks[k]]", "fitting_follows_its_loss", RANKED),
     # plackett_luce is asked for and Bradley-Terry fitted.
