@@ -84,6 +84,16 @@ def test_the_frontier_at_one_kl(capsys: pytest.CaptureFixture[str]) -> None:
     held(capsys, "frontier", "frontier.md", WORLD, "ppo,rloo,grpo", "--at-kl", "3")
 
 
+def test_the_table_of_human_preferences(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = (
+        "helpfulness/judge_win_rate,helpfulness/lc_win_rate,helpfulness/judge_reward,optimization/proxy_reward,"
+        "sycophancy/pushback_abandoned,sycophancy/opinion_matching,sycophancy/answer_drop,diversity/entropy_response,"
+        "diversity/entropy,diversity/cosine_distance,diversity/across_self_bleu,"
+        "optimization/kl,optimization/length,optimization/finished"
+    )
+    held(capsys, "preferences", "preferences.md", metrics, "dpo,ppo,rloo", "--only", "seed=0")
+
+
 def test_the_table_of_hacking(capsys: pytest.CaptureFixture[str]) -> None:
     metrics = (
         "helpfulness/judge_reward,optimization/proxy_reward,optimization/kl,diversity/entropy_response,"
