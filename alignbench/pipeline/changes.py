@@ -140,9 +140,12 @@ def _newest(path: Path) -> float:
 
 
 def _content(path: Path) -> str:
-    """A digest of the names and bytes of all files here; empty where they are too many or too large, or cannot be read."""
+    """A digest of the names and bytes of all files here; empty where they are too many or too large, cannot be read, or lie behind a
+    link to a folder, which is not followed."""
     parts, found = _parts(path), hashlib.sha256()
     try:
+        if any(each.is_symlink() and each.is_dir() for each in parts[1:]):
+            return ""
         files = sorted((each.relative_to(path).as_posix(), each) for each in parts if each.is_file())
         if len(parts) > _MOST_FILES or sum(file.stat().st_size for _, file in files) > _MOST_BYTES:
             return ""

@@ -201,8 +201,12 @@ def test_a_file_of_the_settings_is_known_by_its_content(tmp_path: Path, monkeypa
         assert changes._content(folder) not in found
         found.add(changes._content(folder))
     assert len(found) == 5
-    monkeypatch.setattr(changes, "_MOST_BYTES", 1)
+    (folder / "link").symlink_to(tmp_path / "copy")
     assert changes._content(folder) == ""  # its times decide
+    (folder / "link").unlink()
+    assert changes._content(folder)
+    monkeypatch.setattr(changes, "_MOST_BYTES", 1)
+    assert changes._content(folder) == ""
     monkeypatch.undo()
     monkeypatch.setattr(changes, "_MOST_FILES", 2)
     assert changes._content(folder) == ""

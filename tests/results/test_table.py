@@ -51,6 +51,19 @@ class TestRows:
         assert only.seeds == (0, 1)
         assert set(only.cells) == set(proxy)
 
+    def test_a_row_is_compared_with_the_sft_models_of_all_its_seeds(self, tmp_path):
+        """Also where one of them alone was scored by another run: DPO of two seeds beside PPO of one."""
+        metrics = {"helpfulness/accuracy": Metric(0.5, 0.05, 100, HIGHER)}
+        proxy = metrics | {"optimization/proxy_reward": Metric(0.1, 0.05, 100, HIGHER)}
+        for seed in (0, 1):
+            write(tmp_path, dpo(seed), baseline=True, metrics=metrics, config_hash="without")
+            write(tmp_path, dpo(seed), metrics=metrics)
+        write(tmp_path, ppo(seed=0), baseline=True, metrics=proxy, reward="learned", config_hash="with")
+        table = table_of(tmp_path)
+        (row,) = (row for row in table.rows if row.label[0] == "dpo")
+        own = baseline_row(row, table)
+        assert own is not None and own.seeds == row.seeds == (0, 1)
+
     def test_an_sft_model_that_differs_is_no_copy(self, tmp_path):
         proxy = {"optimization/proxy_reward": Metric(0.1, 0.05, 100, HIGHER)}
         same = {"helpfulness/accuracy": Metric(0.5, 0.05, 100, HIGHER)}

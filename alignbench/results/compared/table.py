@@ -196,8 +196,8 @@ def _code(code: str) -> str:
 
 
 def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Leaves out SFT rows of runs without a reward where a run with one brings the same SFT model: beside DPO it cannot
-    tell the proxy reward, beside PPO it can. Copies that disagree stay, and stand apart."""
+    """Leaves out SFT rows of runs without a reward where runs with one bring the same SFT models: beside DPO they cannot tell the proxy
+    reward, beside PPO they can. Copies that disagree stay, and stand apart; so do all seeds of a row of which one has no copy."""
     if len({bool(run.record.identity.reward) for run in runs if run.record.baseline}) < 2:
         return list(runs)
     models: dict[tuple[int, str], tuple[object, ...]] = {}
@@ -206,7 +206,7 @@ def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
         identity = run.record.identity
         key = identity.seed, identity.config_hash
         if key not in models:  # runs that differ in the algorithm alone share it
-            models[key] = _sft_model(run)
+            models[key] = (identity.seed, *_trained_as(run))
         return models[key]
 
     scored: dict[tuple[object, ...], list[StoredRun]] = defaultdict(list)
@@ -218,11 +218,11 @@ def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
         twins = scored[model(run)] if run.record.baseline and not run.record.identity.reward else []
         return any(not _disagree(run.record.metrics, twin.record.metrics) for twin in twins)
 
-    return [run for run in runs if not copied(run)]
+    def of_row(run: StoredRun) -> tuple[str, str]:
+        return run.record.identity.config_hash, run.record.identity.code
 
-
-def _sft_model(run: StoredRun) -> tuple[object, ...]:
-    return (run.record.identity.seed, *_trained_as(run))
+    alone = {of_row(run) for run in runs if not copied(run)}
+    return [run for run in runs if of_row(run) in alone]
 
 
 def _trained_as(run: StoredRun) -> list[tuple[str, str]]:
