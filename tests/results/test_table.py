@@ -63,6 +63,9 @@ class TestRows:
         (row,) = (row for row in table.rows if row.label[0] == "dpo")
         own = baseline_row(row, table)
         assert own is not None and own.seeds == row.seeds == (0, 1)
+        (scored,) = (row for row in table.rows if row.baseline and row is not own)
+        assert baseline_row(scored, table) is not own, "the same model: between the two is no difference to test"
+        assert baseline_row(own, table) is not scored
 
     def test_an_sft_model_that_differs_is_no_copy(self, tmp_path):
         proxy = {"optimization/proxy_reward": Metric(0.1, 0.05, 100, HIGHER)}

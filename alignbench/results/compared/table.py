@@ -12,6 +12,7 @@ from typing import Any
 
 from alignbench.errors import unknown_name
 from alignbench.records import Direction, Metric
+from alignbench.results.compared.copies import disagree, same_model, trained_as, without_copies
 from alignbench.results.compared.statistics import interval
 from alignbench.results.disk.environment import counts
 from alignbench.results.disk.record import FEEDBACK, Identity, Status
@@ -21,7 +22,6 @@ COMPONENTS = ("model", "data", "annotator", "reward")
 PROXY, GOLD, GAP = "optimization/proxy_reward", "optimization/gold_reward", "optimization/proxy_gold_gap"
 """The gap is proxy less gold: what a policy that exploits its reward model widens (Gao et al. 2022, arXiv 2210.10760)."""
 UNANSWERED, PAST_PEAK = "‡", "†"
-SFT_PARTS = ("pretrain", "sft", "model", "data", "eval")  # what an SFT model and its responses depend on
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Group:
 def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = (), *, mix_code: bool = False) -> Table:
     """One row per configuration and code, SFT models first; with `mix_code` seeds of different code are one row all the same. What is
     unfinished, mixed or broken is said, not averaged."""
-    finished = _without_copies(_finished(runs))
+    finished = without_copies(_finished(runs))
     groups, notes = _grouped(finished, mix_code)
     labels = _labels(groups)
     rows = [replace(make_row(g.runs, label), repeats=g.repeats) for g, label in zip(groups, labels, strict=True)]
@@ -129,16 +129,19 @@ def baseline_row(row: Row, table: Table, name: str = "") -> Row | None:
     """The row that `row` is compared with: the one labelled `name`, or the SFT model that it started from.
 
     Of several SFT models its runs' own, or else the one that has most settings in common with it, and never one that was trained
-    otherwise."""
+    otherwise. An SFT model's row is held against the first of them, if that is of another model."""
     choices = [other for other in table.rows if (" ".join(other.label) == name if name else other.baseline)]
     if not choices and name and any(other.label[0] == name and other.baseline for other in table.rows):
         return baseline_row(row, table)
     if name and not choices:
         raise unknown_name("row", name, [" ".join(other.label) for other in table.rows])
-    if name or row.baseline:
-        return choices[0] if choices else None
-    own = _trained_as(row.runs[0])
-    twins = [other for other in choices if _trained_as(other.runs[0]) == own]
+    if name:
+        return choices[0]
+    if row.baseline:  # with the first, unless that is the same model, measured by a run of another reward
+        first = next(iter(choices), None)
+        return None if first is not None and first is not row and same_model(row.runs, first.runs) else first
+    own = trained_as(row.runs[0])
+    twins = [other for other in choices if trained_as(other.runs[0]) == own]
     settings = {key: str(value) for key, value in row.runs[0].settings.items()}
 
     def in_common(other: Row) -> tuple[int, int]:
@@ -169,7 +172,7 @@ def _grouped(runs: Sequence[StoredRun], mix_code: bool) -> tuple[list[_Group], l
         for seed, repeats in sorted(seeds.items()):
             shown = max(reversed(repeats), key=lambda run: len(run.record.metrics))
             chosen.append(shown)
-            differ = any(_disagree(shown.record.metrics, repeat.record.metrics) for repeat in repeats)
+            differ = any(disagree(shown.record.metrics, repeat.record.metrics) for repeat in repeats)
             # Every run brings its own copy of the SFT row: that is worth a word only where the copies disagree.
             if differ or (len(repeats) > 1 and not shown.record.baseline):
                 what = "The numbers differ; the" if differ else "The"
@@ -195,41 +198,6 @@ def _code(code: str) -> str:
     return code[:8] or "unknown"
 
 
-def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Leaves out SFT rows of runs without a reward where runs with one bring the same SFT models: beside DPO they cannot tell the proxy
-    reward, beside PPO they can. Copies that disagree stay, and stand apart; so do all seeds of a row of which one has no copy."""
-    if len({bool(run.record.identity.reward) for run in runs if run.record.baseline}) < 2:
-        return list(runs)
-    models: dict[tuple[int, str], tuple[object, ...]] = {}
-
-    def model(run: StoredRun) -> tuple[object, ...]:
-        identity = run.record.identity
-        key = identity.seed, identity.config_hash
-        if key not in models:  # runs that differ in the algorithm alone share it
-            models[key] = (identity.seed, *_trained_as(run))
-        return models[key]
-
-    scored: dict[tuple[object, ...], list[StoredRun]] = defaultdict(list)
-    for run in runs:
-        if run.record.baseline and run.record.identity.reward:
-            scored[model(run)].append(run)
-
-    def copied(run: StoredRun) -> bool:
-        twins = scored[model(run)] if run.record.baseline and not run.record.identity.reward else []
-        return any(not _disagree(run.record.metrics, twin.record.metrics) for twin in twins)
-
-    def of_row(run: StoredRun) -> tuple[str, str]:
-        return run.record.identity.config_hash, run.record.identity.code
-
-    alone = {of_row(run) for run in runs if not copied(run)}
-    return [run for run in runs if of_row(run) in alone]
-
-
-def _trained_as(run: StoredRun) -> list[tuple[str, str]]:
-    settings = run.settings.items()
-    return sorted((key, str(value)) for key, value in settings if key.partition(".")[0] in SFT_PARTS and counts(key))
-
-
 def _with_gap(run: StoredRun) -> StoredRun:
     """With the proxy-gold gap beside its two rewards. Its standard error takes both rewards of each example to know."""
     metrics = run.record.metrics
@@ -238,10 +206,6 @@ def _with_gap(run: StoredRun) -> StoredRun:
     proxy, gold = metrics[PROXY], metrics[GOLD]
     gap = Metric(proxy.value - gold.value, math.nan, min(proxy.n, gold.n), Direction.NEITHER)
     return replace(run, record=replace(run.record, metrics={**metrics, GAP: gap}))
-
-
-def _disagree(one: Mapping[str, Metric], other: Mapping[str, Metric]) -> bool:
-    return any(one[name].value != other[name].value for name in one.keys() & other.keys())
 
 
 def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
