@@ -138,9 +138,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             writer.writeheader()
             writer.writerows(trials)
     if options.against:
+        try:
+            lines = promised(trials, options.against)
+        except UserError as error:
+            parser.error(str(error))
         print("| | KL in the table | the tuner's best trial | the table | promised too much |")
         print("| --- | ---: | ---: | ---: | ---: |")
-        print(*promised(trials, options.against), sep="\n")
+        print(*lines, sep="\n")
         return
     print(
         "| algorithm | gold of the best ↑ | gold of the best by proxy ↑ | of the worst | within 4 nats | learning_rate | price |"

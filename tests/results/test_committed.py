@@ -265,6 +265,12 @@ def test_a_folder_without_trials_is_one_line(
     assert said in capsys.readouterr().err
 
 
+def test_a_table_without_runs_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("tuned").main(["--against", str(tmp_path / "nowhere")])
+    assert "No folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", "World", "."])
 def test_what_names_no_table_is_refused(name: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

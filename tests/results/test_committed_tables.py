@@ -109,6 +109,13 @@ def test_the_tables_of_rankings(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() in page.read_text(encoding="utf-8")
 
 
+def test_the_tuners_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    tuned = script("tuned")
+    for arguments, page in (([], "tuning.md"), (["--against", str(RESULTS / "records" / "world")], "algorithms.md")):
+        tuned.main(arguments)
+        assert capsys.readouterr().out.strip() in (RESULTS / page).read_text(encoding="utf-8")
+
+
 def held(
     capsys: pytest.CaptureFixture[str], records: str, page: str, metrics: str, algorithms: str, *options: str
 ) -> None:
