@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 
@@ -145,6 +146,14 @@ def test_metrics_are_chosen_and_what_is_tested_stays(tmp_path, capsys):
     runs(tmp_path)
     text = shown(capsys, tmp_path, "--metrics", "sycophancy", "--format", "markdown")
     assert AGREEMENT in text and f"| {GOLD}" not in text and "higher gold reward" in text
+    against, few = ("--baseline", "dpo"), ("--metrics", "sycophancy")
+    texts = [shown(capsys, tmp_path, *against, *asked, "--format", "markdown") for asked in ((), few)]
+    (tests,) = {re.findall(r"correction for the (\d+) differences", text)[0] for text in texts}
+    found = json.loads(shown(capsys, tmp_path, *against, *few, "--format", "json"))["differences"]
+    assert int(tests) == 2 > len(found), "the one that is not shown was tested too"
+    assert {d["tests"] for d in found} == {2}
+    alone = ("--primary", "helpfulness/gold_reward", "--format", "markdown")
+    assert "correction for" not in shown(capsys, tmp_path, *against, *few, *alone), "nothing that is shown was tested"
     assert compare([str(tmp_path), "--metrics", "sycofancy"]) == 2
     assert "sycophancy" in capsys.readouterr().err
 

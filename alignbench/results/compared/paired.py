@@ -49,8 +49,8 @@ EQUAL = 1e-9
 @dataclass(frozen=True)
 class Difference:
     """`value` = the row's mean less the baseline's, with its 95% interval. Of a `primary` metric `p_holm` is corrected for all
-    such differences of one table (Holm 1979), and `significant` says whether it is below 5%. Others are exploratory: NaN, never
-    significant.
+    `tests` such differences of one table (Holm 1979), shown or not, and `significant` says whether it is below 5%. Others are
+    exploratory: NaN, never significant.
 
     `effect_size` is Cohen's d_av: `value` in standard deviations of a row's scores over examples, the root mean square of
     the two rows' (Lakens 2013). `over_seeds`: whether the interval covers training noise; else it is over examples only.
@@ -73,6 +73,7 @@ class Difference:
     primary: bool = True
     seeds_needed: float = math.nan
     detectable: float = math.nan
+    tests: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ def _judged(difference: Difference, p_holm: float, found: Estimate, tests: int) 
         significant=p_holm < LEVEL,
         seeds_needed=found.seeds_needed(difference.seeds, tests),
         detectable=found.detectable(tests),
+        tests=tests,
     )
 
 

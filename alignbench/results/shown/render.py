@@ -199,19 +199,22 @@ def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
 
 def _legend(differences: Sequence[Difference]) -> list[str]:
     full, hollow = (" ".join(kind[i] for kind in (BETTER, WORSE, OTHER)) for i in (0, 1))
-    over, tested = {d.over_seeds for d in differences}, sum(d.primary for d in differences)
-    lines = [
+    over, tested = {d.over_seeds for d in differences}, max(d.tests for d in differences)
+    marks = (
         f"{full if True in over else hollow} better, worse, other than the baseline: p < 5% after Holm's correction for the "
-        f"{tested} differences of primary metrics; without a mark it may be noise.",
+        f"{tested} differences of primary metrics; without a mark it may be noise."
+    )
+    lines = [
+        *([marks] if tested else []),
         *(
             ["Exploratory: not tested, intervals not corrected; one in twenty leaves out 0 by chance."]
-            * (tested < len(differences))
+            * (not all(d.primary for d in differences))
         ),
         "Differences are paired by example, and by seed where rows share seeds; [ ] is a 95% interval "
         + ("over seeds and examples" if True in over else "over examples only, training noise left out: one seed")
         + ", d the difference in standard deviations of the examples' scores (Cohen's d_av).",
     ]
-    if len(over) == 2:
+    if len(over) == 2 and tested:
         lines.append(f"{hollow} and *: one seed, over examples only, training noise left out.")
     return lines
 
