@@ -7,6 +7,7 @@ import gc
 import importlib
 import io
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +19,8 @@ from alignbench.errors import UserError, unknown_name
 from alignbench.results.compared.comparable import caveats, chosen, clashes, require_comparable
 from alignbench.results.compared.comparisons import rate_file
 from alignbench.results.compared.examples import Examples, read_examples
-from alignbench.results.compared.frontier import AT_BUDGET, AT_KL, matched
-from alignbench.results.compared.paired import Difference, differences
+from alignbench.results.compared.frontier import AT_BUDGET, AT_KL, KL, matched
+from alignbench.results.compared.paired import Difference, differences, on_shared_seeds
 from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.ratings import ratings
 from alignbench.results.compared.table import Table, build_table
@@ -32,6 +33,12 @@ SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv", ".json": "json", "
 WITH_POWER = ("text", "markdown", "json")
 MOST_ROWS = 60
 """Of a table that somebody reads: above it differences are computed only where they are asked for."""
+NO_POWER = (
+    "--power: no tested difference stands in these tables. They need a row to be held against (--only algo=sft,... or --baseline), "
+    f"a primary metric that --metrics does not leave out, and above {MOST_ROWS} rows --differences."
+)
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""Of a terminal, which a file is not."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -160,7 +167,7 @@ def _compare(options: argparse.Namespace) -> None:
         raise UserError(f"--power is no part of {form}: choose one of {', '.join(WITH_POWER)} by --format.")
     if options.comparisons:
         found_elsewhere = rate_file(options.comparisons)
-        _write(leaderboard.draw(found_elsewhere, [], options.comparisons.name, form), options.output)
+        _write(leaderboard.draw(found_elsewhere, [], options.comparisons.name, form, items=True), options.output)
         return
     paths = [locate(name, options.results_dir) for name in options.runs] or [options.results_dir]
     found, broken = find_runs(paths)
@@ -181,13 +188,15 @@ def _compare(options: argparse.Namespace) -> None:
     else:
         primary = primary_of(table, options.primary)
         table = replace(table, notes=(*table.notes, *primary.notes)) if len(table.rows) > 1 else table
+        if options.at_kl is not None:  # it is what all rows have alike
+            primary = replace(primary, metrics=tuple(name for name in primary.metrics if name not in KL))
         compared = differences(table, options.baseline or "", examples, primary=primary.metrics)
-        if options.power and not any(d.primary for d in compared):
-            note = "--power: no primary metric of these rows is compared, so that there is nothing to find."
-            table = replace(table, notes=(*table.notes, note))
+        table = replace(table, notes=(*table.notes, *on_shared_seeds(table, compared)))
         if not clashes(table, options.at_budget is not None):  # of rows that are shown by force nothing is claimed
             table = replace(table, verdict=verdict(table, compared, examples, primary.metrics, options.baseline or ""))
         table, compared = _of_metrics(table, compared, options.metrics)
+        if options.power and not any(d.primary for d in compared):
+            table = replace(table, notes=(*table.notes, NO_POWER))
         if options.plots or form == "html":
             report = importlib.import_module("alignbench.results.shown.report")  # it draws, which takes time to import
             if options.plots:
@@ -209,8 +218,15 @@ def _refuse_together(options: argparse.Namespace) -> None:
     """What is asked of differences has no place where none is shown."""
     instead = [flag for flag in ("overoptimisation", "ratings", "comparisons", "sameness") if getattr(options, flag)]
     useless = [flag for flag in ("baseline", "primary", "metrics", "power") if getattr(options, flag)]
+    matching = [flag for flag in ("at_kl", "at_budget") if getattr(options, flag) is not None]
+    if instead and instead != ["ratings"]:  # that rates rows as they are matched
+        instead += [flag.replace("_", "-") for flag in matching]
     if len(instead) > 1:
         raise UserError(f"--{instead[0]} and --{instead[1]} are two tables: ask for one.")
+    if instead and options.plots:
+        raise UserError(f"--{instead[0]} draws no plots: leave --plots out.")
+    if options.comparisons and (options.runs or options.only):
+        raise UserError("--comparisons reads its file, and no runs: leave the folders and --only out.")
     if instead and useless:
         raise UserError(f"--{useless[0]} is about differences, and --{instead[0]} shows none: leave one out.")
 
@@ -225,10 +241,11 @@ def _prepared(options: argparse.Namespace, table: Table) -> tuple[Table, Example
     else:
         require_comparable(table, budgets, whole=options.verbose)
     table = replace(table, notes=(*table.notes, *caveats(table)))
-    many = len(table.rows) > MOST_ROWS and not (options.differences or options.ratings)
+    matching = options.at_kl is not None or budgets
+    many = len(table.rows) > MOST_ROWS and not (options.differences or options.ratings or matching)
     if many:
         table = replace(table, notes=(*table.notes, f"{len(table.rows)} rows: --differences tells what differs."))
-    if options.at_kl is None and not budgets:
+    if not matching:
         table = render.with_warnings(table)
     few = len(table.rows) < 2
     examples = Examples({}) if many or few else read_examples(run for row in table.rows for run in row.runs)
@@ -291,6 +308,6 @@ def _write(text: str, output: Path | None) -> None:
         sys.stdout.write(text)
         return
     try:
-        output.write_text(text, encoding="utf-8")
+        output.write_text(COLOURS.sub("", text), encoding="utf-8")
     except OSError as error:
         raise UserError(f"Cannot write {output}: {error.strerror}.") from error

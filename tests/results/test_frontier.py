@@ -1,5 +1,7 @@
 """Matched KL and matched budgets: interpolation between settings of one seed, never beyond them."""
 
+import json
+import math
 import re
 
 import numpy as np
@@ -84,6 +86,43 @@ def test_what_is_no_option_of_the_algorithm_is_no_frontier(tmp_path):
         point(tmp_path, ppo(annotator={"b": name}), kl, 1.0, annotator=name)
     table, _ = at(tmp_path, AT_KL, 2.0)
     assert table.rows == () and len([n for n in table.notes if "not extrapolated" in n]) == 2
+
+
+def test_two_frontiers_of_one_name_are_two_rows(tmp_path):
+    """The sweep was half run, the code changed, and the other half was run."""
+    for code, score, coefficients in (("aaaaaaaa", 1.0, (0.1, 0.5)), ("bbbbbbbb", 5.0, (0.2, 0.4))):
+        for coefficient in coefficients:
+            point(tmp_path, ppo(coefficient), 0.4 / coefficient, score, code=code)
+    table, _ = at(tmp_path, AT_KL, 1.5)
+    found = {row.label[-1]: row.cells["helpfulness/plain"].value for row in table.rows}
+    assert found == pytest.approx({"code=aaaaaaaa": 1.0, "code=bbbbbbbb": 5.0})
+
+
+def test_how_often_runs_are_evaluated_on_their_way_makes_no_frontier_of_its_own(tmp_path):
+    for coefficient, kl, every in ((0.4, 1.0, 0), (0.2, 3.0, 10)):
+        point(tmp_path, ppo(coefficient) | {"eval": {"every": every}}, kl, kl)
+    table, _ = at(tmp_path, AT_KL, 2.0)
+    assert [row.cells["helpfulness/plain"].value for row in table.rows] == pytest.approx([2.0])
+
+
+def test_what_was_not_answered_at_a_neighbour_is_not_answered_between(tmp_path):
+    for coefficient, kl in ((0.4, 1.0), (0.2, 3.0)):
+        run = point(tmp_path, ppo(coefficient), kl, kl)
+        write_scores(run, "helpfulness/asked", [1.0] * 39 + [math.nan] * (kl == 3.0))
+    table, _ = at(tmp_path, AT_KL, 2.0)
+    assert table.rows[0].cells["helpfulness/asked"].missing == 1
+
+
+def test_the_kl_that_is_matched_is_not_tested(tmp_path, capsys):
+    for seed in (0, 1, 2):
+        for coefficient, kl in ((0.4, 1.0), (0.2, 3.0)):
+            for settings in (ppo(coefficient, seed=seed), {"seed": seed, "algo": {"name": "dpo", "beta": coefficient}}):
+                run = point(tmp_path, settings, kl + seed / 10, kl)
+                write_scores(run, "optimization/kl", [kl + seed / 10 + x / 100 for x in range(40)])
+    named = ["--primary", "optimization/kl", "--primary", "helpfulness/score"]
+    assert main([str(tmp_path), "--at-kl", "2", "--baseline", "dpo", *named, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["differences"]
+    assert {d["metric"]: d["primary"] for d in found} == {"helpfulness/score": True, "optimization/kl": False}
 
 
 def test_a_run_without_a_kl_has_no_place_on_the_frontier(tmp_path):

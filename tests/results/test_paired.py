@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignbench import Direction, ExampleScore, Metric, UserError
-from alignbench.results.compared.paired import differences, estimate, holm
+from alignbench.results.compared.paired import differences, estimate, holm, on_shared_seeds
 from alignbench.results.compared.primary import Primary, primary_of
 from alignbench.results.compared.statistics import clustered_stderr
 from alignbench.results.compared.table import build_table
@@ -246,6 +246,29 @@ class TestFromFolders:
         write_scores(run, self.METRIC, [0.0, 1.0, 2.0])
         run.baseline().write_examples([])
         assert differences(table_of(tmp_path)) == ()
+
+    @pytest.mark.parametrize(("others", "pairs"), [((2, 3, 4), False), ((0, 1, 2, 3, 4), True), ((0, 1), True)])
+    def test_rows_are_paired_where_one_has_all_seeds_of_the_other(self, tmp_path, others, pairs):
+        """Else nothing is dropped: seeds that one of them alone has say something too."""
+        rng = np.random.default_rng(0)
+        for algorithm, seeds in ((ppo, (0, 1, 2)), (dpo, others)):
+            for seed in seeds:
+                write_scores(write(tmp_path, algorithm(seed=seed)), self.METRIC, list(rng.normal(seed, 1, size=50)))
+        table = table_of(tmp_path)
+        (found,) = differences(table, "ppo", primary=[self.METRIC])
+        means = {row.label[0]: [run.record.metrics[self.METRIC].value for run in row.runs] for row in table.rows}
+        n = min(3, len(others)) if pairs else 5
+        expected = np.mean(means["dpo"][:n]) - np.mean(means["ppo"][:n])
+        assert found.value == pytest.approx(expected) and found.seeds == min(3, len(others))
+        said = on_shared_seeds(table, [found])
+        assert said == ([f"Differences are of the seeds that both rows have: dpo and ppo on {n}."] if pairs else [])
+
+    def test_the_gap_of_rewards_that_were_not_all_given_lacks_answers(self, tmp_path):
+        run = write(tmp_path, ppo())
+        write_scores(run, "optimization/proxy_reward", [1.0] * 9)
+        write_scores(run, "optimization/gold_reward", [0.5] * 6 + [math.nan] * 3)
+        (row,) = table_of(tmp_path).rows
+        assert row.cells["optimization/proxy_gold_gap"].missing == 3
 
     def test_the_proxy_gold_gap_is_a_row_with_differences(self, tmp_path):
         rng = np.random.default_rng(0)

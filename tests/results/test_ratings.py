@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import io
 import json
+import math
+import re
 
 import pytest
 from evalica import Winner
@@ -101,6 +103,45 @@ def test_one_row_has_nobody_to_win_against(tmp_path):
     write_scores(write(tmp_path, ppo()), SCORE, [1.0, 2.0])
     with pytest.raises(UserError, match="at least two rows"):
         rated(tmp_path)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_rows_that_met_on_one_example_or_none_are_rated_or_refused(tmp_path, capsys, shared):
+    for number, settings in enumerate((ppo(), dpo())):
+        answered = [i >= 20 if number else i < 20 + shared for i in range(40)]
+        write_scores(write(tmp_path, settings), SCORE, [i * 1.0 if a else math.nan for i, a in enumerate(answered)])
+        record = tmp_path / f"{sorted(p.name for p in tmp_path.iterdir())[-1]}" / "result.json"
+        record.write_text(re.sub(r'"missing": ?\d+', '"missing": 0', record.read_text()))
+    code = main([str(tmp_path), "--ratings", SCORE])
+    printed = capsys.readouterr()
+    assert (code, "no other row has answered" in printed.err) == ((0, False) if shared else (2, True))
+
+
+def test_rows_that_lack_answers_or_have_another_reward_are_not_rated(tmp_path, capsys):
+    for settings, missing in ((ppo(), 0), (dpo(), 1)):
+        write_scores(write(tmp_path, settings), SCORE, [1.0] * 39 + [math.nan] * missing)
+    assert main([str(tmp_path), "--ratings", SCORE]) == 2
+    assert "all examples of at least two rows, and 1 has them" in capsys.readouterr().err
+    other = tmp_path / "other"
+    for settings, annotator in ((ppo(), "honest"), (dpo(), "mild")):
+        run = write(other, settings | {"annotator": annotator}, annotator=annotator, reward="learned")
+        write_scores(run, "optimization/proxy_reward", [float(i) for i in range(9)])
+    assert main([str(other), "--ratings", "optimization/proxy_reward"]) == 2
+    assert "measured by different rewards" in capsys.readouterr().err
+
+
+def test_comparisons_of_one_item_have_no_interval_and_none_speaks_of_training(tmp_path, capsys):
+    file = tmp_path / "games.csv"
+    file.write_text("left,right,winner,item\na,b,a,one\na,b,b,one\n")
+    assert main(["--comparisons", str(file), "--format", "markdown"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "95% interval over items" in out and "seed" not in out.partition("Bradley-Terry:")[0].partition("Who wins")[2]
+    )
+    assert "| a | 0.500 |" in out and "| 0.500 | 2 |" in out
+    for useless in (["--at-kl", "1"], ["--only", "algo=ppo"], ["--plots", str(tmp_path)], [str(tmp_path)]):
+        assert main(["--comparisons", str(file), *useless]) == 2, useless
+        capsys.readouterr()
 
 
 def test_an_interval_says_what_it_is_over(tmp_path):

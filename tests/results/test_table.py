@@ -16,8 +16,10 @@ from rich.console import Console
 from alignbench import Metric
 from alignbench.results.compared.paired import differences
 from alignbench.results.compared.statistics import interval_over_seeds
-from alignbench.results.compared.table import Table, baseline_row
+from alignbench.results.compared.table import Table, baseline_row, build_table
+from alignbench.results.disk.directory import RunDirectory
 from alignbench.results.disk.record import Cost, Status
+from alignbench.results.disk.runs import find_runs
 from alignbench.results.shown import export, render
 from tests.results.on_disk import (
     HIGHER,
@@ -63,9 +65,10 @@ class TestRows:
         (row,) = (row for row in table.rows if row.label[0] == "dpo")
         own = baseline_row(row, table)
         assert own is not None and own.seeds == row.seeds == (0, 1)
-        (scored,) = (row for row in table.rows if row.baseline and row is not own)
-        assert baseline_row(scored, table) is not own, "the same model: between the two is no difference to test"
-        assert baseline_row(own, table) is not scored
+        for run in find_runs([tmp_path])[0]:
+            write_scores(RunDirectory(run.path), "helpfulness/accuracy", [0.0, 1.0] * 20)
+        tested = {d.row for d in differences(table_of(tmp_path))}
+        assert tested == {("dpo",)}, "the SFT model that both kinds of run measured is not held against itself"
 
     def test_an_sft_model_that_differs_is_no_copy(self, tmp_path):
         proxy = {"optimization/proxy_reward": Metric(0.1, 0.05, 100, HIGHER)}
@@ -157,6 +160,20 @@ class TestRows:
         table = table_of(tmp_path)
         assert row(table, "ppo").cells["helpfulness/accuracy"].value == 0.75
         assert "The numbers differ" in table.notes[0]
+
+    def test_the_latest_of_repeats_is_shown_in_whichever_folder_it_lies_and_however_little_it_knows(self, tmp_path):
+        more = {"helpfulness/b": Metric(1.0, 0.05, 100, HIGHER)}
+        for folder, started, value, known in (("a", "20261202-run", 0.75, {}), ("b", "20251202-run", 0.5, more)):
+            run = write(tmp_path / folder, ppo(), metrics=known | {"helpfulness/c": Metric(value, 0.05, 100, HIGHER)})
+            run.path.rename(run.path.parent / started)
+        table = build_table(*find_runs([tmp_path / "a", tmp_path / "b"]))
+        assert row(table, "ppo").cells["helpfulness/c"].value == 0.75
+
+    def test_a_metric_that_some_seeds_lack_is_said_to_be_of_fewer(self, tmp_path):
+        for seed in (0, 1, 2):
+            known = {"helpfulness/b": Metric(1.0, 0.05, 100, HIGHER)} if seed else {}
+            write(tmp_path, ppo(seed=seed), metrics={"helpfulness/c": Metric(1.0, 0.05, 100, HIGHER), **known})
+        assert table_of(tmp_path).notes == ("ppo: of fewer than its 3 seeds are helpfulness/b (2).",)
 
     def test_sft_rows_that_should_be_equal_and_are_not_are_said(self, tmp_path):
         write_with_baseline(tmp_path, ppo(), 0.75, sft_value=0.5)

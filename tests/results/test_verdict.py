@@ -208,9 +208,32 @@ def test_a_target_that_is_no_amount_is_refused(flag, target, tmp_path, capsys):
     assert "a number of 0 or more" in capsys.readouterr().err
 
 
+def test_a_file_has_no_colours_of_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    runs(tmp_path)
+    for asked in ((), ("--ratings", GOLD)):
+        compare([str(tmp_path), *asked, "--output", str(tmp_path / "out.txt")])
+        assert "\x1b" not in (tmp_path / "out.txt").read_text()
+
+
+def test_that_metrics_leave_nothing_for_power_is_said(tmp_path, capsys):
+    runs(tmp_path)
+    against = ("--baseline", "dpo", "--power", "--primary", GOLD, "--format", "markdown")
+    assert "--power: no tested difference" not in shown(capsys, tmp_path, *against)
+    assert "--power: no tested difference" in shown(capsys, tmp_path, *against, "--metrics", "sycophancy")
+
+
+@pytest.mark.parametrize("other", [["--at-kl", "1"], ["--at-budget", "9"], ["--plots", "plots"]])
+@pytest.mark.parametrize("flag", ["--sameness", "--overoptimisation"])
+def test_two_questions_at_once_are_refused(tmp_path, capsys, flag, other):
+    runs(tmp_path)
+    assert compare([str(tmp_path), flag, *other]) == 2
+    assert f"{flag} " in capsys.readouterr().err
+
+
 def test_that_power_has_nothing_to_say_is_said(tmp_path, capsys):
     runs(tmp_path, seeds=1)
-    assert "--power: no primary metric" in shown(
+    assert "--power: no tested difference" in shown(
         capsys, tmp_path, "--only", "algo=ppo", "--power", "--format", "markdown"
     )
 

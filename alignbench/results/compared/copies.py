@@ -42,13 +42,6 @@ def without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
     return [run for run in runs if of_row(run) in alone]
 
 
-def same_model(one: Sequence[StoredRun], other: Sequence[StoredRun]) -> bool:
-    """Whether two SFT rows measured, of a seed that both have, the same model with the same result: between them is no difference."""
-    of_seed = {run.record.identity.seed: run for run in other}
-    shared = [(run, of_seed[seed]) for run in one if (seed := run.record.identity.seed) in of_seed]
-    return any(trained_as(a) == trained_as(b) and not disagree(a.record.metrics, b.record.metrics) for a, b in shared)
-
-
 def trained_as(run: StoredRun) -> list[tuple[str, str]]:
     settings = run.settings.items()
     return sorted((key, str(value)) for key, value in settings if key.partition(".")[0] in SFT_PARTS and counts(key))

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignbench.results.compared.examples import Examples, Scores
-from alignbench.results.compared.table import Row, Table, make_row
+from alignbench.results.compared.table import Row, Table, make_row, of_fewer_seeds
+from alignbench.results.disk.environment import counts
 from alignbench.results.disk.record import Cost
 from alignbench.results.disk.runs import StoredRun
 
@@ -82,6 +83,7 @@ def matched(
             )
         if found:
             rows.append(make_row(found, label))
+            notes += of_fewer_seeds(found, label)
             settings = ", ".join(" ".join(row.label[len(label) :]) or name for row in sweep)
             notes.append(f"{name} is interpolated at {axis.name} {target:g} ({axis.unit}) over {settings}.")
     if not points:
@@ -95,19 +97,26 @@ def matched(
 
 def _frontiers(table: Table, mix_code: bool) -> dict[tuple[str, ...], list[Row]]:
     """Rows that differ only in options of their algorithm, under the part of the label that they share."""
-    sweeps: dict[object, list[Row]] = defaultdict(list)
+    sweeps: dict[tuple[object, ...], list[Row]] = defaultdict(list)
     for row in table.rows:
         if not row.baseline:
             identity = row.identity
-            fixed = [(k, str(v)) for k, v in row.runs[0].settings.items() if k.partition(".")[0] not in _VARYING]
+            settings = row.runs[0].settings.items()
+            fixed = [(k, str(v)) for k, v in settings if counts(k) and k.partition(".")[0] not in _VARYING]
             code = "" if mix_code else identity.code
             sweeps[row.label[0], identity.plugin, identity.plugin_version, code, *sorted(fixed)].append(row)
+    shared = [_shared(rows) for rows in sweeps.values()]
     found: dict[tuple[str, ...], list[Row]] = {}
-    for rows in sweeps.values():
-        shared = tuple(part for part in rows[0].label if all(part in row.label for row in rows))
-        label = shared if len(rows) > 1 else rows[0].label
+    for label, rows in zip(shared, sweeps.values(), strict=True):
+        if shared.count(label) > 1:  # by code of one label each: two frontiers
+            identity = rows[0].identity
+            label = (*label, f"version={identity.plugin_version}", f"code={identity.code[:8]}")
         found[label] = [replace(r, label=(*label, *(p for p in r.label if p not in label))) for r in rows]
     return found
+
+
+def _shared(rows: Sequence[Row]) -> tuple[str, ...]:
+    return tuple(part for part in rows[0].label if all(part in row.label for row in rows))
 
 
 _VARYING = ("algo", "seed", "device", "results_dir", "tracker")
@@ -149,7 +158,7 @@ def _interpolated(point: _Between, name: Path) -> StoredRun:
             value=mix(m.value, other.value),
             stderr=math.nan,
             n=min(m.n, other.n),
-            missing=0,
+            missing=m.missing + other.missing,
             low=math.nan,
             high=math.nan,
         )

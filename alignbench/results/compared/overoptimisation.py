@@ -49,9 +49,11 @@ class Fit:
         return np.asarray(self.t * np.sqrt(np.einsum("ni,ij,nj->n", basis, self.covariance, basis)))
 
     def peak(self) -> float:
-        """The d at which the curve is highest; infinite where it rises for ever, 0 where it falls from the start."""
-        if self.beta <= 0:
-            return math.inf if self.alpha > 0 or self.form is Form.RL else 0.0
+        """The d at which the curve is highest; infinite where it rises in the end for ever, 0 where it falls from the start."""
+        if self.beta < 0 or (self.beta == 0 and self.alpha > 0):
+            return math.inf
+        if self.beta == 0:
+            return 0.0
         if self.form is Form.BEST_OF_N:
             return max(self.alpha / (2 * self.beta), 0.0)
         return math.exp(min(self.alpha / self.beta - 1, 700.0))

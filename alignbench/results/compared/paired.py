@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from alignbench.results.compared.comparable import measured_alike
 from alignbench.results.compared.examples import Examples, Scores, read_examples
 from alignbench.results.compared.primary import primary_of
-from alignbench.results.compared.table import Row, Table, baseline_row
+from alignbench.results.compared.table import MOST_NAMED, Row, Table, baseline_row
 from alignbench.results.disk.runs import StoredRun
 
 if TYPE_CHECKING:
@@ -165,6 +165,22 @@ def between(
     )
 
 
+def on_shared_seeds(table: Table, compared: Sequence[Difference]) -> list[str]:
+    """Of rows that are not compared on all of their seeds: a difference that is not that of their two cells."""
+    rows = {row.label: row for row in table.rows}
+    said = []
+    for pair in dict.fromkeys((d.row, d.baseline) for d in compared):
+        one, other = (rows[label] for label in pair)
+        shared = len({*one.seeds} & {*other.seeds})
+        more_than_shared = any(len(row.seeds) > shared for row in (one, other) if not row.baseline)
+        if more_than_shared and shared == min(len(one.seeds), len(other.seeds)):
+            said.append(f"{' '.join(one.label)} and {' '.join(other.label)} on {shared}")
+    if not said:
+        return []
+    more = f" and {len(said) - MOST_NAMED} more pairs" if len(said) > MOST_NAMED else ""
+    return [f"Differences are of the seeds that both rows have: {', '.join(said[:MOST_NAMED])}{more}."]
+
+
 def _judged(difference: Difference, p_holm: float, found: Estimate, tests: int) -> Difference:
     return replace(
         difference,
@@ -214,6 +230,8 @@ def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[tu
     a, b, paired = _matched(scores, row.runs, baseline.runs)
     if not a or not b:
         return []
+    if row.baseline and baseline.baseline and np.array_equal(scores.values[a], scores.values[b], equal_nan=True):
+        return []  # one SFT model, measured by two kinds of runs
     found = estimate(scores.values[a], scores.values[b], scores.clusters, paired=paired)
     if found is None:
         return []
@@ -239,10 +257,10 @@ def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[tu
 
 def _matched(scores: Scores, one: Sequence[StoredRun], other: Sequence[StoredRun]) -> tuple[list[int], list[int], bool]:
     """Which runs to compare, and whether run i of one side belongs to run i of the other: the same seed, hence the same SFT
-    model. A single shared seed is used only where a side has no second one."""
+    model. Where each side has seeds of its own all are compared, unpaired: to drop those would cost more than pairing gains."""
     a, b = ({run.record.identity.seed: i for run in side for i in scores.of([run])} for side in (one, other))
     shared = sorted(a.keys() & b.keys())
-    if len(shared) >= 2 or (shared and min(len(a), len(b)) == 1):
+    if shared and len(shared) == min(len(a), len(b)):
         return [a[seed] for seed in shared], [b[seed] for seed in shared], True
     return list(a.values()), list(b.values()), False
 

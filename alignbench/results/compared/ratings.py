@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignbench.errors import UserError, unknown_name
 from alignbench.records import Direction
+from alignbench.results.compared.comparable import measured_alike
 from alignbench.results.compared.examples import Examples, Scores
 from alignbench.results.compared.table import Table
 
@@ -80,13 +81,17 @@ def ratings(table: Table, metric: str, examples: Examples) -> tuple[Rating, ...]
     if table.metrics[metric] is Direction.NEITHER:
         raise UserError(f"{metric} has no better direction: nobody wins by it.")
     scores = examples.scores.get(metric)
-    rows = [row for row in table.rows if scores and scores.of(row.runs)]
+    rows = [row for row in table.rows if scores and scores.of(row.runs) and not row.cells[metric].missing]
     if scores is None or len(rows) < 2:
-        raise UserError(f"Ratings by {metric} take the examples of at least two rows, and {len(rows)} has them.")
+        raise UserError(f"Ratings by {metric} take all examples of at least two rows, and {len(rows)} has them.")
+    if any(not measured_alike(metric, rows[0], row) for row in rows[1:]):
+        raise UserError(
+            f"Ratings by {metric}: these rows were measured by different rewards. --only chooses rows of one."
+        )
     seeds = [{run.record.identity.seed: i for run in row.runs for i in scores.of([run])} for row in rows]
     better = 1.0 if table.metrics[metric] is Direction.HIGHER else -1.0
     matches = [_match(scores, (a, b), seeds[a], seeds[b], better) for a, b in combinations(range(len(rows)), 2)]
-    return rated([row.label for row in rows], [m for m in matches if m.games.any()])
+    return rated([row.label for row in rows], matches)
 
 
 def _match(scores: Scores, pair: tuple[int, int], a: dict[int, int], b: dict[int, int], better: float) -> Match:
@@ -108,20 +113,30 @@ def rated(labels: Sequence[tuple[str, ...]], matches: Sequence[Match]) -> tuple[
     """Those who played, the best first: `matches` are of two of `labels` by number."""
     import numpy as np
 
+    matches = [match for match in matches if match.games.any()]
+    met = {i for match in matches for i in match.pair}
+    if alone := [" ".join(label) for i, label in enumerate(labels) if i not in met]:
+        raise UserError(f"{', '.join(alone)}: no other row has answered one of the same examples. Leave it out.")
     rng = np.random.default_rng(SEED)
     rows = range(len(labels))
     played = _played(_tallies(matches, None), matches)
-    draws = [_played(_tallies(matches, rng), matches) for _ in range(DRAWS)]
+    draws = [_played(tallies, matches) for _ in range(DRAWS) if any(map(sum, tallies := _tallies(matches, rng)))]
 
-    def scored(rate: Callable[[Games], Series]) -> list[Score]:
+    varied = sum(match.games.sum(axis=0) for match in matches)
+    known = np.count_nonzero(varied) > 1 or max(len(match.games) for match in matches) > 1
+
+    def scored(rate: Callable[[Games], Series], ends: Callable[..., Any]) -> list[Score]:
         values = rate(played).reindex(rows).to_numpy()
-        low, high = np.percentile([rate(drawn).reindex(rows).to_numpy() for drawn in draws], [2.5, 97.5], axis=0)
+        drawn = np.array([rate(games).reindex(rows).to_numpy() for games in draws])
+        low, high = ends(drawn if known else drawn * math.nan, [2.5, 97.5], axis=0)
         return [Score(float(v), float(a), float(b)) for v, a, b in zip(values, low, high, strict=True)]
 
     orders = np.stack([elo(_shuffled(played, rng)).reindex(rows).to_numpy() for _ in range(ORDERS)])
     ends = np.percentile(orders, [2.5, 97.5], axis=0)
     elos = [Score(float(v), float(a), float(b)) for v, a, b in zip(orders.mean(0), *ends, strict=True)]
-    table = zip(labels, scored(strengths), elos, scored(win_rates), strict=True)
+    # A draw may leave a row without games: of its win rate the others tell, where a strength without bound is no number.
+    rates = scored(win_rates, np.nanpercentile if known else np.percentile)
+    table = zip(labels, scored(strengths, np.percentile), elos, rates, strict=True)
     played_by = [round(sum(m.games.sum() for m in matches if i in m.pair)) for i in rows]
     seeds = [min((len(m.games) for m in matches if i in m.pair), default=0) for i in rows]
     found = [Rating(*scores, n, met) for scores, n, met in zip(table, played_by, seeds, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from alignbench.errors import unknown_name
 from alignbench.records import Direction, Metric
-from alignbench.results.compared.copies import disagree, same_model, trained_as, without_copies
+from alignbench.results.compared.copies import disagree, trained_as, without_copies
 from alignbench.results.compared.statistics import interval
 from alignbench.results.disk.environment import counts
 from alignbench.results.disk.record import FEEDBACK, Identity, Status
@@ -22,6 +22,7 @@ COMPONENTS = ("model", "data", "annotator", "reward")
 PROXY, GOLD, GAP = "optimization/proxy_reward", "optimization/gold_reward", "optimization/proxy_gold_gap"
 """The gap is proxy less gold: what a policy that exploits its reward model widens (Gao et al. 2022, arXiv 2210.10760)."""
 UNANSWERED, PAST_PEAK = "‡", "†"
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def build_table(runs: Sequence[StoredRun], broken: Sequence[BrokenRun] = (), *, 
     notes += _mixed([run for group in groups for run in group.runs])
     notes += [f"{run.path}: {run.reason}." for run in broken]
     notes += _unanswered(rows)
+    notes += [note for group, label in zip(groups, labels, strict=True) for note in of_fewer_seeds(group.runs, label)]
     return Table(
         rows=tuple(rows),
         metrics=_metrics(run for group in groups for run in group.runs),
@@ -129,17 +131,14 @@ def baseline_row(row: Row, table: Table, name: str = "") -> Row | None:
     """The row that `row` is compared with: the one labelled `name`, or the SFT model that it started from.
 
     Of several SFT models its runs' own, or else the one that has most settings in common with it, and never one that was trained
-    otherwise. An SFT model's row is held against the first of them, if that is of another model."""
+    otherwise."""
     choices = [other for other in table.rows if (" ".join(other.label) == name if name else other.baseline)]
     if not choices and name and any(other.label[0] == name and other.baseline for other in table.rows):
         return baseline_row(row, table)
     if name and not choices:
         raise unknown_name("row", name, [" ".join(other.label) for other in table.rows])
-    if name:
-        return choices[0]
-    if row.baseline:  # with the first, unless that is the same model, measured by a run of another reward
-        first = next(iter(choices), None)
-        return None if first is not None and first is not row and same_model(row.runs, first.runs) else first
+    if name or row.baseline:
+        return choices[0] if choices else None
     own = trained_as(row.runs[0])
     twins = [other for other in choices if trained_as(other.runs[0]) == own]
     settings = {key: str(value) for key, value in row.runs[0].settings.items()}
@@ -160,7 +159,7 @@ def _grouped(runs: Sequence[StoredRun], mix_code: bool) -> tuple[list[_Group], l
     reward model cannot tell the proxy reward of its SFT model."""
     by_row: dict[tuple[object, ...], dict[int, list[StoredRun]]] = defaultdict(lambda: defaultdict(list))
     of_code: dict[tuple[object, ...], dict[str, list[StoredRun]]] = defaultdict(lambda: defaultdict(list))
-    for run in sorted(runs, key=lambda run: run.path.parts):
+    for run in sorted(runs, key=_made):
         identity, baseline = run.record.identity, run.record.baseline
         plugin = () if baseline else (identity.algo, identity.plugin, identity.plugin_version)
         row = (baseline, *plugin, _version(identity), identity.config_hash)
@@ -170,7 +169,8 @@ def _grouped(runs: Sequence[StoredRun], mix_code: bool) -> tuple[list[_Group], l
     for seeds in by_row.values():
         chosen = []
         for seed, repeats in sorted(seeds.items()):
-            shown = max(reversed(repeats), key=lambda run: len(run.record.metrics))
+            most = max(len(run.record.metrics) for run in repeats)
+            shown = [run for run in repeats if not run.record.baseline or len(run.record.metrics) == most][-1]
             chosen.append(shown)
             differ = any(disagree(shown.record.metrics, repeat.record.metrics) for repeat in repeats)
             # Every run brings its own copy of the SFT row: that is worth a word only where the copies disagree.
@@ -181,6 +181,23 @@ def _grouped(runs: Sequence[StoredRun], mix_code: bool) -> tuple[list[_Group], l
         everywhere = frozenset(run.path for repeats in seeds.values() for run in repeats)
         groups.append(_Group(tuple(map(_with_gap, chosen)), everywhere))
     return groups, notes
+
+
+def of_fewer_seeds(runs: Sequence[StoredRun], label: tuple[str, ...]) -> list[str]:
+    """Metrics of a row that some of its seeds lack: a mean over fewer than stand below the table."""
+    known = Counter(name for run in runs for name in run.record.metrics)
+    fewer = [f"{name} ({n})" for name, n in known.items() if n < len(runs)]
+    more = f" and {len(fewer) - MOST_NAMED} more" if len(fewer) > MOST_NAMED else ""
+    return (
+        [f"{' '.join(label)}: of fewer than its {len(runs)} seeds are {', '.join(fewer[:MOST_NAMED])}{more}."]
+        if fewer
+        else []
+    )
+
+
+def _made(run: StoredRun) -> tuple[str, tuple[str, ...]]:
+    """The name of a run begins with the time that it was started at, whichever folder it lies in."""
+    return (run.path.parent if run.record.baseline else run.path).name, run.path.parts
 
 
 def _of_other_code(runs: Mapping[str, Sequence[StoredRun]], mixed: bool) -> str:
@@ -204,7 +221,8 @@ def _with_gap(run: StoredRun) -> StoredRun:
     if PROXY not in metrics or GOLD not in metrics:
         return run
     proxy, gold = metrics[PROXY], metrics[GOLD]
-    gap = Metric(proxy.value - gold.value, math.nan, min(proxy.n, gold.n), Direction.NEITHER)
+    unanswered = max(proxy.missing, gold.missing)
+    gap = Metric(proxy.value - gold.value, math.nan, min(proxy.n, gold.n), Direction.NEITHER, missing=unanswered)
     return replace(run, record=replace(run.record, metrics={**metrics, GAP: gap}))
 
 

@@ -23,9 +23,10 @@ from alignbench.untrusted import plain
 HEADER = ("row", "Bradley-Terry", "Elo", "average win rate", "games")
 
 
-def draw(rated: Sequence[Rating], notes: Sequence[str], metric: str, form: str) -> str:
-    """The ratings as text in one of the formats of `alignbench compare`, `notes` below them."""
-    below = [*legend(metric, rated), *notes]
+def draw(rated: Sequence[Rating], notes: Sequence[str], metric: str, form: str, *, items: bool = False) -> str:
+    """The ratings as text in one of the formats of `alignbench compare`, `notes` below them. `items`: of comparisons from elsewhere,
+    which know no seeds."""
+    below = [*legend(metric, rated, items=items), *notes]
     if form == "json":
         content = {"metric": metric, "ratings": [dataclasses.asdict(r) for r in rated], "notes": below}
         return json_text(content)
@@ -47,11 +48,13 @@ def in_form(grid: Grid, below: Sequence[str], form: str, option: str) -> str:
     return terminal(grid, below)
 
 
-def legend(metric: str, rated: Sequence[Rating]) -> list[str]:
+def legend(metric: str, rated: Sequence[Rating], *, items: bool = False) -> list[str]:
     alone = [" ".join(r.row) for r in rated if r.seeds < 2]
     over = "over evaluation examples only, training noise left out: one seed" if alone else "over seeds and examples"
     if 0 < len(alone) < len(rated):
         over = f"over seeds and examples, of {', '.join(alone)} over examples only, training noise left out: one seed"
+    if items:
+        over = "over items"
     return [
         f"Who wins on {metric}, example by example; ties are half a win. [ ] is a 95% interval {over} "
         "(hierarchical bootstrap), a guide and no test: that is what the table of differences is for.",
