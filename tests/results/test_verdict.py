@@ -208,6 +208,23 @@ def test_a_target_that_is_no_amount_is_refused(flag, target, tmp_path, capsys):
     assert "a number of 0 or more" in capsys.readouterr().err
 
 
+def test_what_does_not_vary_is_not_certain(tmp_path, capsys):
+    """Three questions, all right against all wrong, and one metric that is all right in both."""
+    for settings, right in ((ppo, 1.0), (dpo, 0.0)):
+        run = write(tmp_path, settings(), algo=settings()["algo"]["name"])
+        write_scores(run, GOLD, [right] * 3)
+        write_scores(run, AGREEMENT, [1.0] * 3)
+    text = shown(capsys, tmp_path, "--baseline", "dpo", "--power", "--format", "markdown")
+    assert "can't be told apart in gold reward (+1.00: no score varies" in text and "[1.00" not in text
+    found = json.loads(shown(capsys, tmp_path, "--baseline", "dpo", "--format", "json"))["differences"]
+    assert {(d["metric"], d["low"], d["p_value"], d["detectable"]) for d in found if d["primary"]} == {
+        (GOLD, None, 1.0, None),
+        (AGREEMENT, None, 1.0, None),
+    }
+    compare([str(tmp_path), "--baseline", "dpo", "--output", str(tmp_path / "report.html")])
+    assert "nan" not in (tmp_path / "report.html").read_text().partition("<table")[2].partition("</table>")[0]
+
+
 def test_a_file_has_no_colours_of_a_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     runs(tmp_path)

@@ -50,7 +50,7 @@ EQUAL = 1e-9
 class Difference:
     """`value` = the row's mean less the baseline's, with its 95% interval. Of a `primary` metric `p_holm` is corrected for all
     `tests` such differences of one table (Holm 1979), shown or not, and `significant` says whether it is below 5%. Others are
-    exploratory: NaN, never significant.
+    exploratory: NaN, never significant. The interval is NaN, and the p-value 1, where no score varies.
 
     `effect_size` is Cohen's d_av: `value` in standard deviations of a row's scores over examples, the root mean square of
     the two rows' (Lakens 2013). `over_seeds`: whether the interval covers training noise; else it is over examples only.
@@ -122,7 +122,9 @@ class Estimate:
 
     def detectable(self, tests: int) -> float:
         """The smallest true difference that as many seeds and prompts find with 80% power, where it is one of `tests`. A guess from the
-        spread that was seen, as `seeds_needed` is; what was found plays no part in it."""
+        spread that was seen, as `seeds_needed` is; what was found plays no part in it. NaN where nothing varied."""
+        if not self.by_seeds and not self.by_prompts:
+            return math.nan
         parts = ((self.by_seeds, self.seed_degrees), (self.by_prompts, self.prompt_degrees))
         return math.sqrt(sum(v * float(_reach(degrees, tests)) ** 2 for v, degrees in parts if v))
 
@@ -235,7 +237,8 @@ def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[tu
     found = estimate(scores.values[a], scores.values[b], scores.clusters, paired=paired)
     if found is None:
         return []
-    half, p = found.half_interval(), found.p_value
+    # Where neither seeds nor prompts vary (all right against all wrong, on few of both), nothing tells how sure that is.
+    half, p = (found.half_interval(), found.p_value) if found.by_seeds or found.by_prompts else (math.nan, 1.0)
     deviation = math.sqrt(np.mean([np.nanvar(scores.values[side], axis=1).mean() for side in (a, b)]))
     difference = Difference(
         row.label,

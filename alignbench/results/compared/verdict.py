@@ -74,6 +74,8 @@ def _open(d: Difference) -> str:
     """With what it would take to tell a difference like the one that was seen."""
     if d.value == 0:
         return f"{words(d.metric)} (equal)"
+    if math.isnan(d.low):
+        return f"{words(d.metric)} ({d.value:+.2f}: no score varies, so that nothing says how sure that is)"
     value, low, high = _figures((d.value, d.low, d.high), "+")
     seen = f"{value}, {low} to {high}"
     seen += "" if d.low <= 0 <= d.high else " before correction"

@@ -262,7 +262,7 @@ def amounts_of(table: Table, differences: Sequence[Difference]) -> tuple[Table, 
     def text(d: Difference | None, decimals: int) -> str:
         if d is None:
             return NOT_APPLICABLE
-        low, high = (_fixed(end, decimals) for end in (d.low, d.high))
+        low, high = (NOT_APPLICABLE if math.isnan(end) else _fixed(end, decimals) for end in (d.low, d.high))
         effect = "" if math.isnan(d.effect_size) else f" d {_fixed(d.effect_size, 1)}"
         sign = "*" if one_seed and not d.over_seeds else ""
         return f"{_fixed(d.value, decimals, '+')} [{low}, {high}]{sign}{effect} {mark(d, table) or ' '}"

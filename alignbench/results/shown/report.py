@@ -158,7 +158,7 @@ def difference_texts(d: Difference) -> dict[str, Any]:
         "row": " ".join(d.row),
         "baseline": " ".join(d.baseline),
         "value": f"{d.value:+.3f}",
-        "interval": f"[{_fixed(d.low)}, {_fixed(d.high)}]",
+        "interval": render.NOT_APPLICABLE if math.isnan(d.low) else f"[{_fixed(d.low)}, {_fixed(d.high)}]",
         "p_value": _p(d.p_value),
         "p_holm": _p(d.p_holm),
         "effect_size": _fixed(d.effect_size, 2),
