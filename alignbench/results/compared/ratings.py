@@ -81,7 +81,8 @@ def ratings(table: Table, metric: str, examples: Examples) -> tuple[Rating, ...]
     if table.metrics[metric] is Direction.NEITHER:
         raise UserError(f"{metric} has no better direction: nobody wins by it.")
     scores = examples.scores.get(metric)
-    rows = [row for row in table.rows if scores and scores.of(row.runs) and not row.cells[metric].missing]
+    answered = [row for row in table.rows if (cell := row.cells.get(metric)) and not cell.missing]
+    rows = [row for row in answered if scores and scores.of(row.runs)]
     if scores is None or len(rows) < 2:
         raise UserError(f"Ratings by {metric} take all examples of at least two rows, and {len(rows)} has them.")
     if any(not measured_alike(metric, rows[0], row) for row in rows[1:]):
