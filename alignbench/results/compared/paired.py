@@ -174,7 +174,7 @@ def on_shared_seeds(table: Table, compared: Sequence[Difference]) -> list[str]:
     for pair in dict.fromkeys((d.row, d.baseline) for d in compared):
         one, other = (rows[label] for label in pair)
         shared = len({*one.seeds} & {*other.seeds})
-        more_than_shared = any(len(row.seeds) > shared for row in (one, other) if not row.baseline)
+        more_than_shared = any(len(row.seeds) > shared for row in (one, other))
         if more_than_shared and shared == min(len(one.seeds), len(other.seeds)):
             said.append(f"{' '.join(one.label)} and {' '.join(other.label)} on {shared}")
     if not said:
