@@ -118,6 +118,9 @@ def test_prompts_of_another_text_and_single_responses_are_left_out(tmp_path: Pat
     write(tmp_path / "d", ppo())
     with pytest.raises(UserError, match="not two rows"):
         sameness(table_of(tmp_path / "d"))
+    write(tmp_path / "d", dpo())
+    with pytest.raises(UserError, match="none of these runs has kept any"):
+        sameness(table_of(tmp_path / "d"))
 
 
 def test_seeds_of_a_row_count_together_and_are_compared_with_each_other(tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ def sameness(table: Table) -> tuple[list[Alike], list[str]]:
             problems.append(
                 f"{names[0]} and {names[1]} have no prompt that both answered twice or more (eval.samples=2)."
             )
+    if problems and not found and not any((run.path / GENERATIONS).is_file() for row in table.rows for run in row.runs):
+        raise UserError(f"--sameness reads the responses ({GENERATIONS}), and none of these runs has kept any.")
     if not found:
         raise UserError(f"--sameness: {problems[0] if problems else 'there are not two rows to compare.'}")
     return found, problems
