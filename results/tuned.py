@@ -95,8 +95,12 @@ def rows(trials: Iterable[Trial]) -> list[str]:
 def promised(trials: Sequence[Trial], runs: Path) -> list[str]:
     """Gains over the SFT model in gold reward: of each algorithm's best trial, and of its row in the table of `runs`. Furthest first."""
     table = build_table(find_runs([runs])[0])
-    kept = {row.identity.algo: row.cells for row in table.rows if not row.baseline}
-    (before,) = (row.cells[MEASURED["gold"]].value for row in table.rows if row.baseline)
+    started = [row.cells for row in table.rows if row.baseline and MEASURED["gold"] in row.cells]
+    names = [row.identity.algo for row in table.rows if not row.baseline]
+    if len(started) != 1 or len(names) > len(set(names)):
+        raise UserError(f"--against {runs}: it takes one SFT model with a gold reward and one row an algorithm.")
+    kept = {row.identity.algo: row.cells for row in table.rows if not row.baseline and MEASURED["gold"] in row.cells}
+    before = started[0][MEASURED["gold"]].value
     (start,) = (gold(trial) for trial in trials if trial["algo"] == START)
     found = []
     for algo, every in by_algorithm(trials).items():

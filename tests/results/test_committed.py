@@ -269,6 +269,11 @@ def test_a_table_without_runs_is_one_line(tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         script("tuned").main(["--against", str(tmp_path / "nowhere")])
     assert "No folder" in capsys.readouterr().err
+    for several in ("annotators", "frontier", "hacking"):
+        if (RESULTS / "records" / several).is_dir():
+            with pytest.raises(SystemExit):
+                script("tuned").main(["--against", str(RESULTS / "records" / several)])
+            assert "it takes one SFT model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", "World", "."])

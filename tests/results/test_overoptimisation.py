@@ -110,6 +110,7 @@ class TestFits:
             assert peak == pytest.approx(fine[curve(form, fine).argmax()], abs=1e-3)
             assert Fit(form, 1.0, -0.5, zero, 2.0, 0.0).peak() == math.inf
         assert Fit(Form.BEST_OF_N, -1.0, 0.5, zero, 2.0, 0.0).peak() == 0
+        assert Fit(Form.BEST_OF_N, -1.0, -0.5, zero, 2.0, 0.0).peak() == math.inf, "it falls, and turns up"
 
     def test_too_little_is_not_fitted(self):
         gold, clusters = sampled(np.random.default_rng(4), curve(Form.RL, D))
