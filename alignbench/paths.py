@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import re
@@ -25,6 +26,13 @@ def user_path(given: str | Path, option: str) -> Path:
     except ValueError:
         pass  # as with a null byte: there is no such file
     return path
+
+
+def given_path(text: str) -> Path:
+    """An option's value on a command line. Empty, as from a shell variable that is not set, it would be the working directory."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a path is missing")
+    return Path(text)
 
 
 def check_there(given: str, option: str, *, hub: bool = False) -> None:

@@ -21,8 +21,10 @@ from omegaconf import OmegaConf
 from scipy.special import stdtrit
 
 from alignbench.app.compose import register_configs, typed
+from alignbench.app.ready import check_ready
 from alignbench.app.target import labels, settings_of
 from alignbench.errors import AlignbenchError, UserError, unknown_name
+from alignbench.paths import given_path
 from alignbench.results.compared.comparable import chosen
 from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.table import build_table
@@ -79,7 +81,9 @@ def again(run: StoredRun, overrides: Sequence[str], seed: int | None, results_di
         if not equals or OmegaConf.select(settings, key, default=None) is None:
             raise UserError(f"{override}: write KEY=VALUE, of a key that the run's config.yaml has.")
     settings.merge_with_dotlist([f"results_dir={results_dir}", "resume=never", *given])
-    return carry_out(typed(settings, labels(run.record.identity)))
+    config = typed(settings, labels(run.record.identity))
+    check_ready(config)
+    return carry_out(config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that this machine has otherwise")
     parser.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="a run with this; repeat it")
     parser.add_argument("--seed", type=int, help="another seed than the recorded one")
-    parser.add_argument("--results-dir", type=Path, default=Path("results/runs/again"))
+    parser.add_argument("--results-dir", type=given_path, default=Path("results/runs/again"))
     options = parser.parse_intermixed_args(argv)
     try:
         tables = sorted(path.name for path in RECORDS.iterdir() if path.is_dir())

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 from alignbench.errors import UserError
+from alignbench.paths import given_path
 from alignbench.results.compared.statistics import interval_over_seeds
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import StoredRun, find_runs
@@ -182,7 +183,7 @@ def _mean(values: Sequence[float]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=RECORDS, help="of runs (default: the committed records)"
+        "folder", nargs="?", type=given_path, default=RECORDS, help="of runs (default: the committed records)"
     )
     options = parser.parse_args(argv)
     try:

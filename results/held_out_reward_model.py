@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from alignbench_hf.checkpoint.resolve import resolve
@@ -28,6 +27,7 @@ from alignbench import Ranking, Seeds, Split, pretrained
 from alignbench.app.compose import load_config
 from alignbench.app.overrides import quoted
 from alignbench.errors import AlignbenchError
+from alignbench.paths import given_path
 
 LONGEST_PROMPT, LONGEST_RESPONSE = 300, 200
 """Words of what the judge learns from."""
@@ -134,7 +134,7 @@ def pieces(rankings: Sequence[Ranking], size: int) -> Iterator[Sequence[Ranking]
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="FOLDER", help="with the files of HH-RLHF")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the judge is written")
+    parser.add_argument("--output", type=given_path, required=True, metavar="FOLDER", help="where the judge is written")
     parser.add_argument("--base", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="what it starts from")
     options = parser.parse_args(argv)
     if (options.output / "figures.json").is_file():

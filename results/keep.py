@@ -24,6 +24,7 @@ import polars
 from omegaconf import OmegaConf
 
 from alignbench.errors import UserError
+from alignbench.paths import given_path
 from alignbench.results.compared.primary import PRIMARY
 from alignbench.results.compared.table import GOLD, PROXY
 from alignbench.results.compared.training_points import GENERATIONS, KL, LINES, SCORES
@@ -135,7 +136,7 @@ def keep(table: str, sources: Sequence[Path], *, primary: bool, records: Path = 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", help="the folder in results/records")
-    parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of them")
+    parser.add_argument("runs", nargs="+", type=given_path, help="run directories, or folders of them")
     parser.add_argument("--primary", action="store_true", help="keep the scores of the metrics that are tested alone")
     options = parser.parse_args(argv)
     if not TABLE.fullmatch(options.table):

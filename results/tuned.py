@@ -17,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 
 from alignbench.errors import UserError
+from alignbench.paths import given_path
 from alignbench.results.compared.table import build_table
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import find_runs
@@ -117,9 +118,9 @@ def promised(trials: Sequence[Trial], runs: Path) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, metavar="RUNS", help="the folder that the tuner's runs lie in")
+    parser.add_argument("--keep", type=given_path, metavar="RUNS", help="the folder that the tuner's runs lie in")
     parser.add_argument(
-        "--against", type=Path, metavar="RUNS", help="runs of a table; says what the best trials promised of it"
+        "--against", type=given_path, metavar="RUNS", help="runs of a table; says what the best trials promised of it"
     )
     options = parser.parse_args(argv)
     trials: list[Trial] = []

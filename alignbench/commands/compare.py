@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from alignbench.errors import UserError, unknown_name
+from alignbench.paths import given_path
 from alignbench.results.compared.comparable import caveats, chosen, clashes, require_comparable
 from alignbench.results.compared.comparisons import rate_file
 from alignbench.results.compared.examples import Examples, read_examples
@@ -25,7 +26,7 @@ from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.ratings import ratings
 from alignbench.results.compared.table import Table, build_table
 from alignbench.results.compared.verdict import verdict
-from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, locate
+from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, folders_of_runs, locate
 from alignbench.results.shown import export, leaderboard, render
 
 FORMATS = ("text", "markdown", "csv", "json", "latex", "html")
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--results-dir",
-        type=Path,
+        type=given_path,
         default=DEFAULT_RESULTS,
         metavar="DIR",
         help="the results folder (default: %(default)s)",
@@ -138,14 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--comparisons",
-        type=Path,
+        type=given_path,
         metavar="FILE.csv",
         help="rate by comparisons from elsewhere, people's or a judge's: columns left, right, winner (or tie), item",
     )
     add("--sameness", action="store_true", help="how alike the responses of each two rows are, to the same prompts")
     add("--format", choices=FORMATS, help="csv and json hold unrounded numbers (default: text, or as --output ends)")
-    add("--output", type=Path, metavar="FILE", help="write to a file")
-    add("--plots", type=Path, metavar="FOLDER", help="draw every plot there too, as PNG and SVG")
+    add("--output", type=given_path, metavar="FILE", help="write to a file")
+    add("--plots", type=given_path, metavar="FOLDER", help="draw every plot there too, as PNG and SVG")
     return parser
 
 
@@ -173,7 +174,10 @@ def _compare(options: argparse.Namespace) -> None:
     found, broken = find_runs(paths)
     where = ", ".join(map(str, paths))
     if not found and not broken:
-        raise UserError(f"No runs in {where}. Start one with `python -m alignbench`, or name the folder of your runs.")
+        below = [folder for path in paths for folder in folders_of_runs(path)]
+        hint = f"Runs lie in {', '.join(map(str, below[:3]))}{' and others' * (len(below) > 3)}: name one of these folders."
+        start = "Start one with `python -m alignbench`, or name the folder of your runs."
+        raise UserError(f"No runs in {where}. {hint if below else start}")
     runs = chosen(found, options.only)
     if found and not runs:
         raise UserError(f"None of the runs in {where} has {' '.join(options.only)}.")
@@ -190,7 +194,11 @@ def _compare(options: argparse.Namespace) -> None:
         table = replace(table, notes=(*table.notes, *primary.notes)) if len(table.rows) > 1 else table
         if options.at_kl is not None:  # it is what all rows have alike
             primary = replace(primary, metrics=tuple(name for name in primary.metrics if name not in KL))
+            if odd := [name for name in options.primary if name in KL]:
+                table = replace(table, notes=(*table.notes, f"{odd[0]} is what is matched: it is not tested."))
         compared = differences(table, options.baseline or "", examples, primary=primary.metrics)
+        if options.at_kl is not None:
+            compared = tuple(d for d in compared if d.metric not in KL)
         table = replace(table, notes=(*table.notes, *on_shared_seeds(table, compared)))
         if not clashes(table, options.at_budget is not None):  # of rows that are shown by force nothing is claimed
             table = replace(table, verdict=verdict(table, compared, examples, primary.metrics, options.baseline or ""))
@@ -199,8 +207,8 @@ def _compare(options: argparse.Namespace) -> None:
             table = replace(table, notes=(*table.notes, NO_POWER))
         if options.plots or form == "html":
             report = importlib.import_module("alignbench.results.shown.report")  # it draws, which takes time to import
-            if options.plots:
-                report.save_plots(table, compared, options.plots)
+            if options.plots and not report.save_plots(table, compared, options.plots):
+                table = replace(table, notes=(*table.notes, "--plots: this table has nothing to draw."))
             if form == "html":
                 report.write(runs, table, compared, options.output)
                 return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from alignbench.errors import UserError
+from alignbench.paths import given_path
 from alignbench.results.disk.runs import DEFAULT_RESULTS, is_run, locate
 
 
@@ -44,6 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as of a run")
     parser.add_argument(
-        "--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="where RUN is; default: %(default)s"
+        "--results-dir",
+        type=given_path,
+        default=DEFAULT_RESULTS,
+        metavar="DIR",
+        help="where RUN is; default: %(default)s",
     )
     return parser

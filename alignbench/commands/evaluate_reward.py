@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
+from alignbench.paths import given_path
 from alignbench.results.disk.runs import DEFAULT_RESULTS
 
 
@@ -53,5 +53,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="evaluation questions that they answer (default: %(default)s)",
     )
-    add("--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="where a run is; default: %(default)s")
+    add(
+        "--results-dir",
+        type=given_path,
+        default=DEFAULT_RESULTS,
+        metavar="DIR",
+        help="where a run is; default: %(default)s",
+    )
     return parser

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from alignbench.app.config import RunConfig
 from alignbench.errors import AlignbenchError, UserError
-from alignbench.paths import user_path
+from alignbench.paths import given_path, user_path
 from alignbench.records import Exported, Split
 from alignbench.results.disk.directory import BASELINE, CONFIG, RESULT, file_errors
 from alignbench.results.disk.runs import DEFAULT_RESULTS, locate, read_config
@@ -72,8 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", metavar="RUN", help="a run's directory, or its name in the results folder")
     parser.add_argument("--merged", action="store_true", help="full weights, the adapter merged into the base")
     parser.add_argument("--adapter", action="store_true", help="the adapter alone")
-    parser.add_argument("--output", type=Path, metavar="DIR", help=f"default: {DEFAULT_EXPORTS}/<run>-<what>")
-    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--output", type=given_path, metavar="DIR", help=f"default: {DEFAULT_EXPORTS}/<run>-<what>")
+    parser.add_argument(
+        "--results-dir", type=given_path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s"
+    )
     return parser
 
 

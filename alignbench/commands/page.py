@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from alignbench.errors import UserError
+from alignbench.paths import given_path
 from alignbench.results.disk.runs import DEFAULT_RESULTS
 
 
@@ -36,14 +36,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Open the page in a browser: an RLHF simulator, a place where people rank responses, and results to look at.",
     )
     parser.add_argument(
-        "results", nargs="?", type=Path, default=DEFAULT_RESULTS, metavar="RESULTS", help="default: %(default)s"
+        "results", nargs="?", type=given_path, default=DEFAULT_RESULTS, metavar="RESULTS", help="default: %(default)s"
     )
     parser.add_argument("--port", type=int, default=8400, help="default: %(default)s")
     parser.add_argument(
         "--host", default="127.0.0.1", help="any but this machine's own needs --token; default: %(default)s"
     )
     parser.add_argument(
-        "--export", type=Path, metavar="FILE", help="write the simulator as one HTML file that needs no server, and end"
+        "--export",
+        type=given_path,
+        metavar="FILE",
+        help="write the simulator as one HTML file that needs no server, and end",
     )
     parser.add_argument("--token", default="", help="a secret that visitors need")
     return parser

@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 
@@ -18,6 +17,7 @@ from alignbench.page.rank.importing import read_items
 from alignbench.page.rank.items import MOST_RESPONSES, Item
 from alignbench.page.rank.projects import new_link, project_folder
 from alignbench.page.rank.store import FILE, Project, Settings
+from alignbench.paths import given_path
 from alignbench.results.disk.directory import RESULT
 from alignbench.results.disk.runs import DEFAULT_RESULTS, locate
 from alignbench.results.shown.render import print_table
@@ -167,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("project", metavar="PROJECT", help="its name: letters, digits, - and _")
-    common.add_argument("--projects", type=Path, default=DEFAULT_PROJECTS, metavar="DIR", help="default: %(default)s")
+    common.add_argument(
+        "--projects", type=given_path, default=DEFAULT_PROJECTS, metavar="DIR", help="default: %(default)s"
+    )
     made = argparse.ArgumentParser(add_help=False)
     made.add_argument("--people", type=int, default=Settings.people, help="who see each item; default: %(default)s")
     made.add_argument(
@@ -190,12 +192,14 @@ def _parser() -> argparse.ArgumentParser:
         "--gold", type=int, default=0, metavar="N", help="as many gold questions, where the data knows the truth"
     )
     sample.add_argument("--run", default="", help="a finished run whose policy responds; default: the SFT model")
-    sample.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
+    sample.add_argument(
+        "--results-dir", type=given_path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s"
+    )
 
     read = actions.add_parser(
         "import", parents=[common, made], help="items of a file, also into a project that is there"
     )
-    read.add_argument("file", type=Path, metavar="FILE", help="JSONL: prompt or messages, and responses")
+    read.add_argument("file", type=given_path, metavar="FILE", help="JSONL: prompt or messages, and responses")
 
     ab = actions.add_parser("ab", parents=[common, made], help="two runs' responses, blind")
     ab.add_argument("first", metavar="RUN", help="whose win rate it is: a run, or the sft folder in one")
@@ -204,11 +208,11 @@ def _parser() -> argparse.ArgumentParser:
     result = actions.add_parser("result", parents=[common], help="a row with the human win rate of such a project")
     for one in (ab, result):
         one.add_argument(
-            "--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s"
+            "--results-dir", type=given_path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s"
         )
 
     out = actions.add_parser("export", parents=[common], help="rankings, one line each")
-    out.add_argument("output", type=Path, metavar="FILE")
+    out.add_argument("output", type=given_path, metavar="FILE")
     out.add_argument("--hash-names", action="store_true", help="hashes instead of names")
 
     links = actions.add_parser("links", parents=[common], help="a link for each person, off this machine")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignbench.errors import AlignbenchError, UserError
+from alignbench.paths import given_path
 from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, LAST_GOOD, RESULT, RunDirectory
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import (
@@ -58,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         "runs", nargs="*", metavar="RUN", help="a run's directory, its name in the results folder, or a folder"
     )
     parser.add_argument("--all", action="store_true", help="go on with every run of a folder that can")
-    parser.add_argument("--results-dir", type=Path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--results-dir", type=given_path, default=DEFAULT_RESULTS, metavar="DIR", help="default: %(default)s"
+    )
     return parser
 
 

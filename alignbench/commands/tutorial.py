@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignbench.errors import AlignbenchError, unknown_name
+from alignbench.paths import given_path
 from alignbench.results.compared.training_points import Points
 from alignbench.results.disk.directory import BASELINE, RANKINGS
 from alignbench.results.disk.record import FEEDBACK, Status
@@ -298,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("settings", nargs="*", metavar="OVERRIDE", help="further settings of every run, as seed=1")
-    add("--results", type=Path, default=DEFAULT, metavar="DIR", help="where its runs go (default: %(default)s)")
+    add("--results", type=given_path, default=DEFAULT, metavar="DIR", help="where its runs go (default: %(default)s)")
     add("--section", dest="sections", action="append", default=[], metavar="TITLE", help="only this one; repeat it")
     add("--list", action="store_true", help="the sections and their commands, without running any")
     return parser

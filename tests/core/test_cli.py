@@ -49,6 +49,39 @@ def fresh(*arguments: str) -> tuple[int, set[str], float]:
     return done.returncode, set(done.stdout.rpartition("MODULES")[2].split()), seconds
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["compare", option, ""] for option in ("--results-dir", "--output", "--plots", "--comparisons")),
+        ["compare", ""],
+        ["compare", "a", " "],
+        ["resume", ""],
+        ["resume", "--results-dir", ""],
+        ["evaluate", ""],
+        ["evaluate-reward", "a", "--results-dir", ""],
+        ["export", "--merged", ""],
+        ["export", "--merged", "a", "--output", ""],
+        ["page", ""],
+        ["page", "--export", ""],
+        ["rank", "export", "a", ""],
+        ["rank", "sample", "a", "--projects", ""],
+        ["tutorial", "--results", ""],
+    ],
+    ids=str,
+)
+def test_an_empty_path_is_not_the_working_directory(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As from a shell variable that is not set."""
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.run_command(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2 and list(tmp_path.iterdir()) == []
+    assert re.search("a path is missing|name or path is empty", capsys.readouterr().err)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="measures CPU time")
 @pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["check"], ["algo=nope"]], ids=" ".join)
 def test_questions_are_answered_at_once(arguments: list[str]) -> None:

@@ -244,6 +244,23 @@ def test_a_table_or_a_setting_that_is_not_there_is_one_line(
         assert said in capsys.readouterr().err
 
 
+def test_what_a_cell_lacks_here_is_found_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not (RESULTS / "records" / "trl").is_dir():
+        pytest.skip("the records are not part of this copy")
+    asked = ["trl", "--only", "algo=trl_ppo", "algo.environment=nowhere", "--results-dir", str(tmp_path / "again")]
+    assert script("again").main(asked) == 2
+    assert "algo.environment=nowhere" in capsys.readouterr().err and not (tmp_path / "again").exists()
+
+
+def test_a_folder_of_folders_of_runs_names_them(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare([str(runs.parent)]) == 2
+    assert f"Runs lie in {runs}: name one of these folders." in capsys.readouterr().err
+    assert compare([str(runs.parent.parent / "nowhere"), str(runs)]) == 2
+    assert "Start one" not in capsys.readouterr().err
+
+
 def test_presets_are_what_the_tuner_found() -> None:
     """To two digits, in every preset that says so."""
     conf, found = RESULTS.parent / "conf" / "tuned", RESULTS / "tuning" / "found"

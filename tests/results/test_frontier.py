@@ -71,6 +71,18 @@ def test_nothing_is_extrapolated_and_that_is_said(tmp_path, capsys):
     assert "-m algo=ppo algo.kl_coef=0.02,0.067 seed=0" in out
 
 
+def test_a_sweep_is_proposed_on_each_side_that_a_seed_lacks(tmp_path, capsys):
+    for seed, kls in ((0, (1.0, 3.0)), (1, (2.5, 4.0)), (2, (0.5, 1.5))):
+        for coefficient, kl in zip((0.4, 0.2), kls, strict=True):
+            point(tmp_path, ppo(coefficient, seed=seed), kl, 1.0)
+    assert main([str(tmp_path), "--at-kl", "2", "--format", "markdown"]) == 0
+    assert "-m algo=ppo algo.kl_coef=0.02,0.067,1.2,4 seed=1,2" in capsys.readouterr().out
+    assert main([str(tmp_path), "--at-kl", "0", "--format", "markdown", "--plots", str(tmp_path / "plots")]) == 0
+    out = capsys.readouterr().out
+    assert "A sweep" not in out, "there is the SFT model, and no algorithm"
+    assert "--plots: this table has nothing to draw." in out and not (tmp_path / "plots").exists()
+
+
 @pytest.mark.parametrize("form", ["text", "markdown", "latex"])
 def test_a_frontier_that_reaches_the_target_nowhere_is_what_is_missing_and_not_runs(tmp_path, capsys, form):
     point(tmp_path, ppo(0.4), 1.0, 1.0)
@@ -121,8 +133,11 @@ def test_the_kl_that_is_matched_is_not_tested(tmp_path, capsys):
                 write_scores(run, "optimization/kl", [kl + seed / 10 + x / 100 for x in range(40)])
     named = ["--primary", "optimization/kl", "--primary", "helpfulness/score"]
     assert main([str(tmp_path), "--at-kl", "2", "--baseline", "dpo", *named, "--format", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)["differences"]
-    assert {d["metric"]: d["primary"] for d in found} == {"helpfulness/score": True, "optimization/kl": False}
+    content = json.loads(capsys.readouterr().out)
+    found = content["differences"]
+    assert "optimization/kl is what is matched: it is not tested." in content["notes"]
+    assert [row["metrics"]["optimization/kl"]["value"] for row in content["rows"]] == [2.0, 2.0]
+    assert {d["metric"]: d["primary"] for d in found} == {"helpfulness/score": True}
 
 
 def test_a_run_without_a_kl_has_no_place_on_the_frontier(tmp_path):

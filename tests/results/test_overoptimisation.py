@@ -13,6 +13,7 @@ from alignbench.results.compared.statistics import clustered_stderr, summarise
 from alignbench.results.compared.table import GOLD, PROXY, build_table
 from alignbench.results.compared.training_points import JUDGED, KL, Points, Trajectory, trajectory
 from alignbench.results.disk.runs import StoredRun, find_runs
+from alignbench.results.shown.overoptimisation import told
 from alignbench.results.shown.plots import draw
 from tests.results.on_disk import compare as main
 from tests.results.synthetic import write_run
@@ -111,6 +112,11 @@ class TestFits:
             assert Fit(form, 1.0, -0.5, zero, 2.0, 0.0).peak() == math.inf
         assert Fit(Form.BEST_OF_N, -1.0, 0.5, zero, 2.0, 0.0).peak() == 0
         assert Fit(Form.BEST_OF_N, -1.0, -0.5, zero, 2.0, 0.0).peak() == math.inf, "it falls, and turns up"
+        assert (
+            Fit(Form.BEST_OF_N, -1.0, -0.5, zero, 2.0, 0.0).level()
+            == 1.0
+            == Fit(Form.RL, -0.5, -0.5, zero, 2.0, 0.0).level()
+        )
 
     def test_too_little_is_not_fitted(self):
         gold, clusters = sampled(np.random.default_rng(4), curve(Form.RL, D))
@@ -296,3 +302,19 @@ class TestFiles:
             trajectory(self.run(path.parent))
         table = warned(build_table(*find_runs([hacked])))
         assert any("its course is left out" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "said"),
+    [
+        (2.0, 0.5, "its peak is R = "),
+        (9.0, 0.5, "its peak is beyond the points"),
+        (-1.0, 0.5, "it falls from the start"),
+        (-1.0, -0.5, "it falls up to d = 1.00 and rises again: no peak"),
+        (-9.0, -0.5, "it falls over all of the points: no peak"),
+        (1.0, -0.5, "it rises ever faster: no peak"),
+    ],
+)
+def test_what_a_curve_does_is_said(alpha, beta, said):
+    text = told(Fit(Form.BEST_OF_N, alpha, beta, np.zeros((2, 2)), 2.0, 0.0), np.linspace(0, 5, 6))
+    assert said in text

@@ -153,10 +153,14 @@ def test_an_interval_says_what_it_is_over(tmp_path):
     assert "95% interval over seeds and examples (" in both
     write_scores(write(tmp_path, ppo(0.2)), SCORE, [1.0, 0.0, 2.0, 2.0])
     found = rated(tmp_path)
-    assert {r.seeds for r in found} == {1}, "everybody met the row of one seed on one"
-    (alone,) = [line for line in legend(SCORE, found) if line.startswith("Who wins")]
-    assert "over evaluation examples only, training noise left out: one seed" in alone
-    assert "over seeds" not in alone
+    assert {" ".join(r.row): r.seeds for r in found} == {"ppo kl_coef=0.1": 2, "ppo kl_coef=0.2": 1, "dpo": 2}
+    (some,) = [line for line in legend(SCORE, found) if line.startswith("Who wins")]
+    assert (
+        "over seeds and examples; of ppo kl_coef=0.2, and of others in games against one of these, over examples only"
+        in some
+    )
+    (alone,) = legend(SCORE, [r for r in found if r.seeds == 1])[:1]
+    assert "over evaluation examples only, training noise left out: one seed" in alone and "over seeds" not in alone
 
 
 def test_elo_is_the_mean_over_orders_of_the_games(tmp_path):

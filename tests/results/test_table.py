@@ -1,6 +1,7 @@
 """The table, from run directories on disk to text."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -283,6 +284,14 @@ class TestDrawing:
         blocks = text.count("helpfulness")
         assert blocks == {60: 5, 80: 3, 120: 2}[width] and text.count("0.50 ±0.10") == blocks  # the SFT model in each
 
+    def test_two_labels_of_one_beginning_stay_two_in_a_narrow_terminal(self, tmp_path):
+        for trunk in ("shared_with_the_policy", "shared_with_the_reward"):
+            write_with_baseline(tmp_path, ppo() | {"model": {"trunk_of_the_value": trunk}}, 1.0)
+        text = terminal(table_of(tmp_path), 60)
+        assert max(map(len, text.splitlines())) <= 60 and "…" not in text
+        assert text.count("policy") == 3 == text.count("reward") and text.count("trunk_of_the_value") == 0
+        assert "model.trunk_of_the_value=shared_with_the_policy" in terminal(table_of(tmp_path), 250)
+
     def test_an_interval_ends_where_its_metric_does(self, tmp_path):
         for seed, (distance, accuracy, gold) in enumerate([(0.0, 0.9, -0.1), (0.02, 1.0, 0.1)]):
             values = {
@@ -373,6 +382,11 @@ class TestDifferences:
         assert "Difference from sft" in text and text.count("+1.00") == 1
         assert re.search(r"a_b ↑ .*[01]\.\d+ ±0\.\d+ ▲", text)
         assert "Holm's correction for the 2 differences of primary metrics" in " ".join(text.split())
+        (one, _) = differences(table, primary=["helpfulness/a_b"])
+        assert "for the 2 differences" in " ".join(terminal(table, width, [one]).split()), "shown or not"
+        assert "for the one difference of" in " ".join(
+            terminal(table, width, [dataclasses.replace(one, tests=1)]).split()
+        )
         assert "peak memory" not in text, "nobody knows it"
 
     def test_the_memory_of_host_and_gpu_are_two_rows(self, tmp_path):

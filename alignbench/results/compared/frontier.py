@@ -72,7 +72,9 @@ def matched(
             if isinstance(between, str):
                 missing.append(f"seed {seed}: {between}")
                 continue
-            run = _interpolated(between, Path(f"{' '.join(label)} at {axis.name} {target:g}, seed {seed}"))
+            run = _interpolated(
+                between, Path(f"{' '.join(label)} at {axis.name} {target:g}, seed {seed}"), axis, target
+            )
             points[run.path] = between
             found.append(run)
         name = " ".join(label)
@@ -145,8 +147,9 @@ def _between(runs: Sequence[StoredRun], axis: Axis, target: float) -> _Between |
     return _Between(below, above, (target - x) / (y - x) if y > x else 0.0)
 
 
-def _interpolated(point: _Between, name: Path) -> StoredRun:
-    """A run that was not made: its standard errors over examples are unknown, and of its costs only the seconds are told."""
+def _interpolated(point: _Between, name: Path, axis: Axis, target: float) -> StoredRun:
+    """A run that was not made: its standard errors over examples are unknown, and of its costs only the seconds are told. What is
+    matched is the target itself, without the rounding of a mean."""
     lower, upper = point.lower.record, point.upper.record
 
     def mix(a: float, b: float) -> float:
@@ -165,6 +168,8 @@ def _interpolated(point: _Between, name: Path) -> StoredRun:
         for name, m in lower.metrics.items()
         if (other := upper.metrics.get(name))
     }
+    if axis is AT_KL and (matched_name := next((name for name in KL if name in metrics), None)):
+        metrics[matched_name] = replace(metrics[matched_name], value=target)
     seconds = mix(math.fsum(lower.cost.seconds.values()), math.fsum(upper.cost.seconds.values()))
     return replace(point.lower, path=name, record=replace(lower, metrics=metrics, cost=Cost({"all": seconds})))
 
@@ -174,25 +179,36 @@ COEFFICIENTS = ("algo.kl_coef", "algo.beta")
 
 
 def _sweep(rows: Sequence[Row], target: float) -> str:
-    """The command that would reach the target from the other side."""
+    """The command that would reach the target from the side that each seed lacks."""
     runs = [run for row in rows for run in row.runs]
     name = next((name for name in COEFFICIENTS if runs[0].settings.get(name) is not None), None)
-    known = [(kl, float(run.settings[name])) for run in runs if name and (kl := _kl(run)) is not None]
-    if not name or not known:
+    if not name or target == 0:  # there is the SFT model, and no algorithm
         return ""
-    farthest: dict[int, float] = {}  # of each seed: one alone may lack the other side
-    for kl, seed in ((kl, run.record.identity.seed) for run in runs if (kl := _kl(run)) is not None):
-        farthest[seed] = max(kl, farthest.get(seed, kl))
-    less = min(farthest.values()) < target
-    nearest = min(c for _, c in known) if less else max(c for _, c in known)
-    values = [nearest / 10, nearest / 3] if less else [nearest * 3, nearest * 10] if nearest else [0.05, 0.2]
-    if not any(values):
-        return " Without a penalty only longer training goes farther."
-    seeds = ",".join(str(seed) for seed in sorted({run.record.identity.seed for run in runs}))
+    reached: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        if (kl := _kl(run)) is not None:
+            reached[run.record.identity.seed].append(kl)
+    below, above = ([seed for seed, kls in reached.items() if end(kls)] for end in _sides(target))
+    coefficients = [float(run.settings[name]) for run in runs]
+    least, most = min(coefficients), max(coefficients)
+    values = [*([least / 10, least / 3] if below and least else []), *(_more(most) if above else [])]
+    longer = " Without a penalty only longer training goes farther." if below and not least else ""
+    if not values:
+        return longer
+    seeds = ",".join(map(str, sorted({*above, *(below if least else ())})))
     return (
         f" A sweep that may reach it: `python -m alignbench -m algo={runs[0].record.identity.algo} "
-        f"{name}={','.join(f'{v:.2g}' for v in values)} seed={seeds}`, with the settings of these runs."
+        f"{name}={','.join(f'{v:.2g}' for v in values)} seed={seeds}`, with the settings of these runs.{longer}"
     )
+
+
+def _sides(target: float) -> tuple[Callable[[Sequence[float]], bool], ...]:
+    """Whether all that a seed has reached lies below the target, and whether above."""
+    return (lambda kls: max(kls) < target), (lambda kls: min(kls) > target)
+
+
+def _more(coefficient: float) -> list[float]:
+    return [coefficient * 3, coefficient * 10] if coefficient else [0.05, 0.2]
 
 
 def _extended(scores: Scores, points: Mapping[Path, _Between]) -> Scores:

@@ -52,6 +52,10 @@ class Fit:
         """The d at which the curve is highest; infinite where it rises in the end for ever, 0 where it falls from the start."""
         if self.beta < 0 or (self.beta == 0 and self.alpha > 0):
             return math.inf
+        return self.level() if self.beta else 0.0
+
+    def level(self) -> float:
+        """The d > 0 at which the curve neither rises nor falls, 0 where there is none: its peak, or with beta < 0 its lowest point."""
         if self.beta == 0:
             return 0.0
         if self.form is Form.BEST_OF_N:
@@ -208,7 +212,10 @@ def warned(table: Table) -> Table:
         else row
         for row in table.rows
     ]
-    return replace(table, rows=tuple(rows), notes=(*table.notes, *map(_warning, past), *problems))
+    tested = sum(course.decline is not None for course in found)
+    corrected = f"{PAST_PEAK} p is corrected for the points that a peak was chosen from and for the {tested} runs that have points."
+    said = [*map(_warning, past), *([corrected] if past else []), *problems]
+    return replace(table, rows=tuple(rows), notes=(*table.notes, *said))
 
 
 def _warning(course: Course) -> str:

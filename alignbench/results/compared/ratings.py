@@ -43,7 +43,7 @@ class Score:
 @dataclass(frozen=True)
 class Rating:
     """One row. Strengths of `bradley_terry` sum to 1 over all rows, and P(a beats b) = a / (a + b); `elo` starts at 1000 and is the mean
-    over orders of the games. `seeds`: of the match on fewest; of one, the intervals leave training noise out."""
+    over orders of the games. `seeds`: of its match on most; of one, the intervals leave training noise out."""
 
     row: tuple[str, ...]
     bradley_terry: Score
@@ -139,7 +139,7 @@ def rated(labels: Sequence[tuple[str, ...]], matches: Sequence[Match]) -> tuple[
     rates = scored(win_rates, np.nanpercentile if known else np.percentile)
     table = zip(labels, scored(strengths, np.percentile), elos, rates, strict=True)
     played_by = [round(sum(m.games.sum() for m in matches if i in m.pair)) for i in rows]
-    seeds = [min((len(m.games) for m in matches if i in m.pair), default=0) for i in rows]
+    seeds = [max(len(m.games) for m in matches if i in m.pair) for i in rows]
     found = [Rating(*scores, n, met) for scores, n, met in zip(table, played_by, seeds, strict=True)]
     return tuple(sorted(found, key=lambda rating: -rating.average_win_rate.value))
 

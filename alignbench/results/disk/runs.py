@@ -20,7 +20,9 @@ DEFAULT_RESULTS = Path("results/runs")
 
 
 def locate(name: str, results_dir: Path) -> Path:
-    """A path as it stands, or a run's name in the results folder."""
+    """A path as it stands, or a run's name in the results folder. Raises UserError for an empty one."""
+    if not name.strip():
+        raise UserError("A run's name or path is empty.")
     # os.path: pathlib raises for a name that no file could have.
     inside = results_dir / name
     return inside if os.path.exists(inside) and not os.path.exists(name) else Path(name)
@@ -29,6 +31,11 @@ def locate(name: str, results_dir: Path) -> Path:
 def is_run(path: Path) -> bool:
     """Whether there is the record of a run."""
     return os.path.isfile(path / RESULT)
+
+
+def folders_of_runs(path: Path) -> list[Path]:
+    """Those below a folder that hold runs themselves."""
+    return sorted({record.parent.parent for record in path.glob(f"*/*/{RESULT}")})
 
 
 @dataclass(frozen=True)

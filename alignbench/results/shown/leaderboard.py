@@ -52,7 +52,10 @@ def legend(metric: str, rated: Sequence[Rating], *, items: bool = False) -> list
     alone = [" ".join(r.row) for r in rated if r.seeds < 2]
     over = "over evaluation examples only, training noise left out: one seed" if alone else "over seeds and examples"
     if 0 < len(alone) < len(rated):
-        over = f"over seeds and examples, of {', '.join(alone)} over examples only, training noise left out: one seed"
+        over = (
+            f"over seeds and examples; of {', '.join(alone)}, and of others in games against one of these, over examples only, "
+            "training noise left out: one seed"
+        )
     if items:
         over = "over items"
     return [

@@ -41,6 +41,7 @@ LEGEND = (
     "d = √KL, R = gold reward less the SFT model's, on the same prompts. Both curves of Gao et al. 2022 are fitted to the points, "
     "weighted by their standard errors; intervals by the jackknife over questions. The paper proposes the first for best-of-n and the "
     "second for RL, and neither for anything else. The residual (root mean square) tells how well a curve describes the points.",
+    "p of a fall is corrected for the points that its peak was chosen from (Bonferroni) and for all runs of the table (Holm).",
 )
 
 
@@ -118,12 +119,17 @@ def findings(course: Course) -> Iterator[str]:
             yield f"{where}; since then it fell by {drop(course.decline)} ({p_text(course.decline.p_value)}): {verdict}."
     for form in Form:
         found = fit_points(form, along)
-        yield f"{form.value}: not fitted, {found}." if isinstance(found, str) else _fitted(found, distances(along.kl))
+        yield f"{form.value}: not fitted, {found}." if isinstance(found, str) else told(found, distances(along.kl))
 
 
-def _fitted(found: Fit, d: Array) -> str:
+def told(found: Fit, d: Array) -> str:
+    """A fitted curve, and where its peak lies among points at these distances."""
     peak = found.peak()
-    if peak <= 0:
+    if found.beta < 0:
+        lowest = found.level()
+        falls = f"falls up to d = {lowest:.2f} and rises again" if lowest < d.max() else "falls over all of the points"
+        top = f"it {falls if lowest > 0 else 'rises ever faster'}: no peak"
+    elif peak <= 0:
         top = "it falls from the start"
     elif peak > d.max():
         top = "its peak is beyond the points"

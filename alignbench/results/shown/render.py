@@ -100,17 +100,21 @@ def terminal(
 
 def _blocks(table: Table, cells: Texts, footer: Texts, fixed: list[int], width: int) -> list[RenderableType]:
     left = max(map(len, [*footer, *(_name(name, table) for name in cells)]), default=0)
-    widths = [
-        max(
-            len(text)
-            for text in [*map(plain, head(row, table)), *(texts[i] for texts in [*cells.values(), *footer.values()])]
-        )
-        + 2  # padding and divider
-        for i, row in enumerate(table.rows)
-    ]
+    rows = range(len(table.rows))
+    of_cells = [max(len(texts[i]) for texts in [*cells.values(), *footer.values()]) for i in rows]
+    heads = [[plain(part) for part in head(row, table)] for row in table.rows]
+
+    def widths_of(heads: Sequence[Sequence[str]]) -> list[int]:
+        return [max(of_cells[i], *map(len, heads[i])) + 2 for i in rows]  # padding and divider
+
+    widths = widths_of(heads)
+    if left + sum(widths[j] for j in fixed) + max((widths[i] for i in rows if i not in fixed), default=0) > width:
+        room = max((width - left) // (len(fixed) + 1) - 2, 8)
+        heads = [[piece for part in heads[i] for piece in _folded(part, min(of_cells[i], room))] for i in rows]
+        widths = widths_of(heads)
     blocks = [fixed]
     taken = left + sum(widths[j] for j in fixed)
-    for i in range(len(table.rows)):
+    for i in rows:
         if i in fixed:
             continue
         full = taken + widths[i] > width
@@ -119,14 +123,26 @@ def _blocks(table: Table, cells: Texts, footer: Texts, fixed: list[int], width: 
             taken = left + sum(widths[j] for j in fixed)
         blocks[-1] = [*blocks[-1], i]
         taken += widths[i]
-    return [part for block in blocks if block for part in (_block(table, cells, footer, block), "")]
+    return [part for block in blocks if block for part in (_block(table, heads, cells, footer, block), "")]
 
 
-def _block(table: Table, cells: Texts, footer: Texts, columns: Sequence[int]) -> RichTable:
+def _folded(part: str, width: int) -> list[str]:
+    """A part of a label in lines, broken behind a sign where there is one: cut off, two labels would look alike."""
+    lines = []
+    while len(part) > width:
+        end = max((part.rfind(sign, 0, width) + 1 for sign in "=._-/ "), default=0) or width
+        lines.append(part[:end])
+        part = part[end:]
+    return [*lines, part]
+
+
+def _block(
+    table: Table, heads: Sequence[Sequence[str]], cells: Texts, footer: Texts, columns: Sequence[int]
+) -> RichTable:
     drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     drawn.add_column("", no_wrap=True)
-    for label in (head(table.rows[i], table) for i in columns):
-        header = Text("\n").join(Text(plain(part), style="" if i else "bold") for i, part in enumerate(label))
+    for label in (heads[i] for i in columns):
+        header = Text("\n").join(Text(part, style="" if i else "bold") for i, part in enumerate(label))
         drawn.add_column(header, justify="right", no_wrap=True)
     family = None
     for name, texts in cells.items():
@@ -156,10 +172,11 @@ def markdown(table: Table, differences: Sequence[Difference] = (), *, power: boo
 
 def latex(table: Table, differences: Sequence[Difference] = ()) -> str:
     """A table for amssymb, finer with booktabs: what it says as its caption, and below it what its signs mean, those that it has."""
-    below = [latex_text(line) + r"\par" for line in [*caption(table, differences), *remarks(table)]]
+    said = [*caption(table), *_marks(differences), *remarks(table)]  # it has the marks, and no table of differences
+    below = [latex_text(line) + r"\par" for line in said]
     drawn = _grid(table, marked(table, differences), costs(table)).latex() if table.rows else []
-    said = " ".join(table.verdict) or "Alignment algorithms compared."
-    return "\n".join(in_table(drawn, said, "alignbench", below, packages="amssymb")) + "\n"
+    verdict = " ".join(table.verdict) or "Alignment algorithms compared."
+    return "\n".join(in_table(drawn, verdict, "alignbench", below, packages="amssymb")) + "\n"
 
 
 def _grid(table: Table, cells: Texts, footer: Texts) -> Grid:
@@ -197,15 +214,23 @@ def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
     ]
 
 
+_FULL, _HOLLOW = (" ".join(kind[i] for kind in (BETTER, WORSE, OTHER)) for i in (0, 1))
+
+
+def _marks(differences: Sequence[Difference]) -> list[str]:
+    over, tested = {d.over_seeds for d in differences}, max((d.tests for d in differences), default=0)
+    if not tested:
+        return []
+    return [
+        f"{_FULL if True in over else _HOLLOW} better, worse, other than the baseline: p < 5% after Holm's correction for "
+        f"{'the one difference' if tested == 1 else f'the {tested} differences'} of primary metrics; without a mark it may be noise."
+    ]
+
+
 def _legend(differences: Sequence[Difference]) -> list[str]:
-    full, hollow = (" ".join(kind[i] for kind in (BETTER, WORSE, OTHER)) for i in (0, 1))
-    over, tested = {d.over_seeds for d in differences}, max(d.tests for d in differences)
-    marks = (
-        f"{full if True in over else hollow} better, worse, other than the baseline: p < 5% after Holm's correction for the "
-        f"{tested} differences of primary metrics; without a mark it may be noise."
-    )
+    over, marks = {d.over_seeds for d in differences}, _marks(differences)
     lines = [
-        *([marks] if tested else []),
+        *marks,
         *(
             ["Exploratory: not tested, intervals not corrected; one in twenty leaves out 0 by chance."]
             * (not all(d.primary for d in differences))
@@ -214,8 +239,8 @@ def _legend(differences: Sequence[Difference]) -> list[str]:
         + ("over seeds and examples" if True in over else "over examples only, training noise left out: one seed")
         + ", d the difference in standard deviations of the examples' scores (Cohen's d_av).",
     ]
-    if len(over) == 2 and tested:
-        lines.append(f"{hollow} and *: one seed, over examples only, training noise left out.")
+    if len(over) == 2 and marks:
+        lines.append(f"{_HOLLOW} and *: one seed, over examples only, training noise left out.")
     return lines
 
 

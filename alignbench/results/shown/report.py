@@ -43,17 +43,19 @@ def write(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differe
 
 
 def save_plots(table: Table, differences: Sequence[Difference], folder: Path) -> list[Path]:
-    """Each plot as `<name>.png` and `<name>.svg`; one without data has no file."""
+    """Each plot as `<name>.png` and `<name>.svg`; one without data has no file. Where none has data, no folder is made."""
+    drawn_plots = [plot for plot in draw(table, differences) if plot.figure is not None]
+    if not drawn_plots:
+        return []
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot make the folder {folder}: {error.strerror}. Choose another folder.") from error
     written = []
-    for plot in draw(table, differences):
-        if plot.figure is not None:
-            for suffix, content in (("png", plot.png()), ("svg", plot.svg())):
-                _write(folder / f"{plot.name}.{suffix}", content)
-                written.append(folder / f"{plot.name}.{suffix}")
+    for plot in drawn_plots:
+        for suffix, content in (("png", plot.png()), ("svg", plot.svg())):
+            _write(folder / f"{plot.name}.{suffix}", content)
+            written.append(folder / f"{plot.name}.{suffix}")
     return written
 
 
