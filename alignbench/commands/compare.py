@@ -192,13 +192,9 @@ def _compare(options: argparse.Namespace) -> None:
     else:
         primary = primary_of(table, options.primary)
         table = replace(table, notes=(*table.notes, *primary.notes)) if len(table.rows) > 1 else table
-        if options.at_kl is not None:  # it is what all rows have alike
-            primary = replace(primary, metrics=tuple(name for name in primary.metrics if name not in KL))
-            if odd := [name for name in options.primary if name in KL]:
-                table = replace(table, notes=(*table.notes, f"{odd[0]} is what is matched: it is not tested."))
+        if options.at_kl is not None and (odd := [name for name in options.primary if name in KL]):
+            table = replace(table, notes=(*table.notes, f"{odd[0]} is what is matched: it is not tested."))
         compared = differences(table, options.baseline or "", examples, primary=primary.metrics)
-        if options.at_kl is not None:
-            compared = tuple(d for d in compared if d.metric not in KL)
         table = replace(table, notes=(*table.notes, *on_shared_seeds(table, compared)))
         if not clashes(table, options.at_budget is not None):  # of rows that are shown by force nothing is claimed
             table = replace(table, verdict=verdict(table, compared, examples, primary.metrics, options.baseline or ""))

@@ -22,6 +22,7 @@ from alignbench.results.disk.directory import RunDirectory
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import find_runs
 from alignbench.results.shown import render
+from alignbench.results.shown.cells import marked
 from tests.results.on_disk import dpo, ppo, write, write_scores, write_with_baseline
 from tests.results.synthetic import HOSTILE, write_run
 
@@ -70,7 +71,7 @@ class TestTable:
     def test_it_says_what_compare_says(self, folder: Path) -> None:
         table = build_table(*find_runs([folder]))
         shown = ask(client(folder), "table")
-        texts = render.marked(table, ())
+        texts = marked(table, ())
         assert [row["label"] for row in shown["rows"]] == [list(row.label) for row in table.rows]
         assert [metric["name"] for metric in shown["metrics"]] == list(table.metrics)
         for i, row in enumerate(shown["rows"]):

@@ -14,6 +14,7 @@ from alignbench.results.compared.statistics import clustered_stderr
 from alignbench.results.compared.table import build_table
 from alignbench.results.disk.runs import find_runs
 from alignbench.results.shown import render
+from alignbench.results.shown.cells import mark
 from tests.results.on_disk import dpo, ppo, table_of, write, write_scores, write_with_baseline
 
 PROMPTS, PER_PROMPT = 60, 3
@@ -320,7 +321,7 @@ def test_marks_tell_better_from_worse(tmp_path, direction, value, over_seeds, ex
     write(tmp_path, ppo(), metrics={"a/b": Metric(1.0, 0.1, 9, direction)})
     table = build_table(*find_runs([tmp_path]))
     d = Difference(("ppo",), ("sft",), "a/b", value, 0, 0, 0.01, 0.01, 1.0, True, over_seeds, 1, 9)
-    assert render.mark(d, table) == expected
+    assert mark(d, table) == expected
 
     def folder_of(self, tmp_path, values, *, settings=ppo, seeds=(0, 1, 2)):
         """A run a seed with several metrics: `values[metric]` is its shift against the SFT model."""

@@ -22,6 +22,7 @@ from alignbench.results.disk.directory import RunDirectory
 from alignbench.results.disk.record import Cost, Status
 from alignbench.results.disk.runs import find_runs
 from alignbench.results.shown import export, render
+from alignbench.results.shown.cells import NOT_APPLICABLE, costs
 from tests.results.on_disk import (
     HIGHER,
     NEITHER,
@@ -292,6 +293,13 @@ class TestDrawing:
         assert text.count("policy") == 3 == text.count("reward") and text.count("trunk_of_the_value") == 0
         assert "model.trunk_of_the_value=shared_with_the_policy" in terminal(table_of(tmp_path), 250)
 
+    def test_an_interval_is_seen_in_each_cell(self, tmp_path):
+        """Where it is no rounding error: ±0.000 would look like certainty."""
+        for name, half in (("ppo", 0.02), ("dpo", 0.0004), ("kto", 1e-9)):
+            metric = Metric(0.5, half / 2, 10, HIGHER, clusters=10, low=0.5 - half, high=0.5 + half)
+            write(tmp_path, {"seed": 0, "algo": {"name": name}}, metrics={"exact/objective_gap": metric})
+        assert "| 0.5000 ±0.0004 | 0.500 ±0.000 | 0.500 ±0.020 |" in render.markdown(table_of(tmp_path))
+
     def test_an_interval_ends_where_its_metric_does(self, tmp_path):
         for seed, (distance, accuracy, gold) in enumerate([(0.0, 0.9, -0.1), (0.02, 1.0, 0.1)]):
             values = {
@@ -395,12 +403,12 @@ class TestDifferences:
             write(tmp_path, ppo(seed=seed), cost=cost)
         write(tmp_path, dpo(), cost=Cost({"sft": 1.0}, None, 2**31))
         table = table_of(tmp_path)
-        found = render.costs(table)
+        found = costs(table)
         assert dict(zip([r.label[0] for r in table.rows], found["peak memory, GiB"], strict=True)) == {
             "dpo": "2.00",
             "ppo": "1.00",
         }
-        assert sorted(found["peak GPU memory, GiB"]) == ["4.00", render.NOT_APPLICABLE]
+        assert sorted(found["peak GPU memory, GiB"]) == ["4.00", NOT_APPLICABLE]
         peaks = {r["row"]: r["peak_gpu_memory_bytes"] for r in csv.DictReader(io.StringIO(export.as_csv(table)))}
         assert sorted(peaks.values()) == ["", str(4.0 * 2**30)]
         assert {r["peak_gpu_memory_bytes"] for r in json.loads(export.as_json(table))["rows"]} == {None, 4.0 * 2**30}
@@ -408,7 +416,7 @@ class TestDifferences:
     def test_what_trained_on_no_token_has_no_speed(self, tmp_path):
         write(tmp_path, ppo(), cost=Cost({"sft": 1.0}, 1500.0))
         write(tmp_path, dpo(), cost=Cost({"sft": 1.0}, 0.0))  # as it was once written
-        assert sorted(render.costs(table_of(tmp_path))["tokens per second"]) == ["1500", render.NOT_APPLICABLE]
+        assert sorted(costs(table_of(tmp_path))["tokens per second"]) == ["1500", NOT_APPLICABLE]
 
     def test_in_latex(self, folder):
         table = table_of(folder)

@@ -13,6 +13,7 @@ from alignbench.page.explorer.view import View, compared, said, select, text_of
 from alignbench.results.compared.table import COMPONENTS, Row, Table, baseline_row
 from alignbench.results.disk.record import Status
 from alignbench.results.shown import render
+from alignbench.results.shown.cells import ARROWS, costs, mark, marked
 from alignbench.results.shown.plots.text import UNITS, metric_name
 from alignbench.results.shown.report import difference_texts
 
@@ -31,7 +32,7 @@ def table(library: Library, snapshot: Snapshot, view: View, sort: str, page: int
     ordered = _sorted(selection.table, sort)
     start, page, pages = paged(len(ordered), ROWS_A_PAGE, page)
     part = replace(selection.shown, rows=tuple(ordered[start : start + ROWS_A_PAGE]))
-    cells, costs = render.marked(part, ()), render.costs(part)
+    cells, footer = marked(part, ()), costs(part)
     notes = render.remarks(part)
     return {
         "version": snapshot.version,
@@ -53,7 +54,7 @@ def table(library: Library, snapshot: Snapshot, view: View, sort: str, page: int
                     name: [texts[i].strip(), known(row.cells[name].value if name in row.cells else math.nan)]
                     for name, texts in cells.items()
                 },
-                "costs": {name: texts[i] for name, texts in costs.items()},
+                "costs": {name: texts[i] for name, texts in footer.items()},
             }
             for i, row in enumerate(part.rows)
         ],
@@ -83,7 +84,7 @@ def table_differences(library: Library, snapshot: Snapshot, view: View) -> dict[
         "verdict": said(library, snapshot, view),
         "caption": render.caption(selection.table, found) if found else [],
         "differences": [
-            {**difference_texts(d), "size": known(d.value), "mark": render.mark(d, selection.table)}
+            {**difference_texts(d), "size": known(d.value), "mark": mark(d, selection.table)}
             for metric in selection.metrics
             for d in found
             if d.metric == metric
@@ -160,7 +161,7 @@ def _metric(name: str, shown: Table) -> dict[str, str]:
         "family": name.partition("/")[0],
         "label": metric_name(name),
         "unit": UNITS.get(name.rpartition("/")[2], ""),
-        "arrow": render.ARROWS[shown.metrics[name]],
+        "arrow": ARROWS[shown.metrics[name]],
     }
 
 

@@ -61,7 +61,8 @@ def matched(
     table: Table, axis: Axis, target: float, examples: Examples, *, mix_code: bool = False
 ) -> tuple[Table, Examples]:
     """The table with one row per frontier, read off at `target`, and the scores of its rows. SFT models stay as they are;
-    what does not reach the target is said and left out. Runs of different code are one frontier only with `mix_code`."""
+    what does not reach the target is said and left out. Runs of different code are one frontier only with `mix_code`.
+    A KL that is matched has no scores: rows that have it alike are not compared by it."""
     rows = [row for row in table.rows if row.baseline]
     notes = list(table.notes)
     points: dict[Path, _Between] = {}
@@ -93,7 +94,8 @@ def matched(
             f"Nothing can be compared at {axis.name} {target:g}: no algorithm has runs of one seed on both sides of it."
         )
         notes.insert(len(table.notes), lacking)
-    scores = {metric: _extended(scores, points) for metric, scores in examples.scores.items()}
+    left_out = KL if axis is AT_KL else ()
+    scores = {name: _extended(scores, points) for name, scores in examples.scores.items() if name not in left_out}
     return replace(table, rows=tuple(rows), notes=tuple(notes)), replace(examples, scores=scores)
 
 

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from alignbench.errors import UserError
 from alignbench.results.compared.ratings import ORDERS, Rating, Score
+from alignbench.results.shown.cells import NOT_APPLICABLE
 from alignbench.results.shown.export import formula_free, json_text
 from alignbench.results.shown.grid import Grid, in_table, latex_text, markdown_text
-from alignbench.results.shown.render import NOT_APPLICABLE
 from alignbench.untrusted import plain
 
 HEADER = ("row", "Bradley-Terry", "Elo", "average win rate", "games")

@@ -29,9 +29,9 @@ from alignbench.results.compared.overoptimisation import (
 )
 from alignbench.results.compared.table import Table
 from alignbench.results.compared.training_points import JUDGED, Trajectory
+from alignbench.results.shown.cells import NOT_APPLICABLE
 from alignbench.results.shown.export import json_text
 from alignbench.results.shown.grid import Grid, markdown_text
-from alignbench.results.shown.render import NOT_APPLICABLE
 from alignbench.untrusted import plain
 
 HEADER = ("update", "√KL", "proxy reward", "gold reward", "gold less SFT")

@@ -7,8 +7,7 @@ Markdown or LaTeX.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,20 +19,27 @@ from rich.text import Text
 
 from alignbench.records import Direction
 from alignbench.results.compared.comparable import clashes, comparable
-from alignbench.results.compared.statistics import limits
-from alignbench.results.compared.table import PAST_PEAK, UNANSWERED, Row, Table, build_table
+from alignbench.results.compared.table import Row, Table, build_table
 from alignbench.results.compared.training_points import has_points
 from alignbench.results.disk.runs import find_runs
+from alignbench.results.shown.cells import (
+    ARROWS,
+    BETTER,
+    NOT_APPLICABLE,
+    OTHER,
+    WORSE,
+    Texts,
+    amounts_of,
+    cells_of,
+    costs,
+    found_from,
+    marked,
+)
 from alignbench.results.shown.grid import Grid, in_table, latex_text, markdown_text
 from alignbench.untrusted import plain
 
 if TYPE_CHECKING:
     from alignbench.results.compared.paired import Difference
-
-ARROWS = {Direction.HIGHER: "↑", Direction.LOWER: "↓", Direction.NEITHER: ""}
-NOT_APPLICABLE = "–"
-BETTER, WORSE, OTHER = "▲△", "▼▽", "◆◇"
-"""Marks of a significant difference: the first where its interval is over seeds, the second where over examples only."""
 
 FOUND_FROM = "Smallest true difference that so many seeds and prompts would find with 80% power"
 
@@ -41,7 +47,6 @@ MORE = (
     "More: `alignbench compare` with --ratings METRIC (who wins how often), --at-kl NATS (all at one KL), "
     "--output report.html (frontier, curves, responses)."
 )
-Texts = Mapping[str, Sequence[str]]
 
 
 def print_table(paths: Iterable[Path], console: Console | None = None) -> None:
@@ -199,7 +204,7 @@ def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
         return [] if table.metrics else ["No finished run."]  # there may be some, and none at the KL that is asked for
     seeds, examples = "over seeds (Student's t)", "over evaluation examples only (clustered), training noise left out"
     interval = {(True,): seeds, (False,): examples, (False, True): f"{seeds}; one seed, marked *: {examples}"}
-    cells = [text for texts in _cells(table).values() for text in texts]
+    cells = [text for texts in cells_of(table).values() for text in texts]
     directions = table.metrics.values()
     signs = [
         *(["↑ higher is better"] if Direction.HIGHER in directions else []),
@@ -260,135 +265,5 @@ def parted(differences: Sequence[Difference]) -> list[Sequence[Difference]]:
     return [part for part in parts if part]
 
 
-def costs(table: Table) -> dict[str, list[str]]:
-    """The rows below the metrics: seeds, and what a run cost, mean over seeds."""
-
-    def texts(values: Iterable[float | None], scale: float, decimals: int) -> list[str]:
-        return [NOT_APPLICABLE if v is None else f"{v / scale:.{decimals}f}" for v in values]
-
-    rows = {
-        "seeds": [str(len(row.seeds)) for row in table.rows],
-        "seconds": texts((row.seconds for row in table.rows), 1, 0),
-        "tokens per second": texts((row.tokens_per_second for row in table.rows), 1, 0),
-        "peak memory, GiB": texts((row.peak_memory_bytes for row in table.rows), 2**30, 2),
-        "peak GPU memory, GiB": texts((row.peak_gpu_memory_bytes for row in table.rows), 2**30, 2),
-    }
-    return {name: found for name, found in rows.items() if set(found) != {NOT_APPLICABLE}}
-
-
-def amounts_of(table: Table, differences: Sequence[Difference]) -> tuple[Table, dict[str, list[str]]]:
-    """The rows and metrics that have differences, and the texts: value, interval, effect size and mark."""
-    by_cell = {(d.row, d.metric): d for d in differences}
-    compared, measured = {d.row for d in differences}, {d.metric for d in differences}
-    rows = [row for row in table.rows if row.label in compared]
-    metrics = {name: direction for name, direction in table.metrics.items() if name in measured}
-    one_seed = len({d.over_seeds for d in differences}) > 1
-
-    def text(d: Difference | None, decimals: int) -> str:
-        if d is None:
-            return NOT_APPLICABLE
-        low, high = (NOT_APPLICABLE if math.isnan(end) else _fixed(end, decimals) for end in (d.low, d.high))
-        effect = "" if math.isnan(d.effect_size) else f" d {_fixed(d.effect_size, 1)}"
-        sign = "*" if one_seed and not d.over_seeds else ""
-        return f"{_fixed(d.value, decimals, '+')} [{low}, {high}]{sign}{effect} {mark(d, table) or ' '}"
-
-    texts = {}
-    for name in metrics:
-        found = [by_cell.get((row.label, name)) for row in rows]
-        decimals = _decimals((d.high - d.low) / 2 for d in found if d)
-        texts[name] = [text(d, decimals) for d in found]
-    return Table(tuple(rows), metrics), texts
-
-
-def found_from(table: Table, differences: Sequence[Difference]) -> tuple[Table, dict[str, list[str]]]:
-    """The rows and metrics that have differences, and from which size on each would have been found."""
-    compared, texts = amounts_of(table, differences)
-    by_cell = {(d.row, d.metric): d.detectable for d in differences}
-    for name in texts:
-        sizes = [by_cell.get((row.label, name), math.nan) for row in compared.rows]
-        decimals = _decimals(size for size in sizes if not math.isnan(size))
-        texts[name] = [NOT_APPLICABLE if math.isnan(size) else _fixed(size, decimals) for size in sizes]
-    return compared, texts
-
-
-def mark(difference: Difference, table: Table) -> str:
-    """▲ where the row is better than its baseline, ▼ worse, ◆ where neither way is better; "" where it may be noise."""
-    if not difference.significant:
-        return ""
-    direction = table.metrics[difference.metric]
-    up = (difference.value > 0) == (direction is Direction.HIGHER)
-    kind = OTHER if direction is Direction.NEITHER else BETTER if up else WORSE
-    return kind[not difference.over_seeds]
-
-
-def marked(table: Table, differences: Sequence[Difference]) -> dict[str, list[str]]:
-    """The cells, with the mark of each behind them where there are differences at all."""
-    marks = {(d.row, d.metric): mark(d, table) for d in differences}
-    if not any(marks.values()):
-        return _cells(table)
-    return {
-        name: [
-            f"{text} {marks.get((row.label, name)) or ' '}" for row, text in zip(table.rows, texts, strict=True)
-        ]
-        for name, texts in _cells(table).items()
-    }  # fmt: skip
-
-
-def _cells(table: Table) -> dict[str, list[str]]:
-    """What stands in the table: metric -> one text per row."""
-    cells = [cell for row in table.rows for cell in row.cells.values()]
-    mixed = len({cell.over_seeds for cell in cells}) > 1
-
-    def text(row: Row, metric: str, decimals: int) -> str:
-        cell = row.cells.get(metric)
-        if cell is None:
-            return NOT_APPLICABLE
-        interval = _interval(row, metric, decimals)
-        interval += (UNANSWERED if cell.missing else "") + (PAST_PEAK if cell.past_peak else "")
-        sign = "" if not mixed else " " if cell.over_seeds or not interval else "*"
-        return _fixed(cell.value, decimals) + interval + sign
-
-    return {
-        name: [text(row, name, decimals) for row in table.rows]
-        for name in table.metrics
-        for decimals in [_decimals(row.cells[name].half_interval for row in table.rows if name in row.cells)]
-    }
-
-
-def range_of(metric: str, rows: Iterable[Row]) -> tuple[float, float]:
-    """What the metric can be, by its name or by what the rows' records say of it."""
-    found = (run.record.metrics.get(metric) for row in rows for run in row.runs)
-    return limits(metric, share=any(each is not None and each.share for each in found))
-
-
-def both_sides(row: Row, metric: str) -> tuple[float, float]:
-    """Of the interval as far as the metric can be there. What lies outside itself goes by another meaning of the name: in percent, say."""
-    cell = row.cells[metric]
-    low, high = cell.low, cell.high
-    least, most = range_of(metric, [row])
-    if least <= cell.value <= most:
-        low, high = max(low, least), min(high, most)
-    return cell.value - low, high - cell.value
-
-
-def _interval(row: Row, metric: str, decimals: int) -> str:
-    """±, or both ends where they are not equally far."""
-    cell = row.cells[metric]
-    if math.isnan(cell.half_interval) or cell.half_interval == 0:  # known, as the KL of a model from itself
-        return ""
-    below, above = (f"{end:.{decimals}f}" for end in both_sides(row, metric))
-    return f" ±{above}" if below == above else f" −{below} +{above}"
-
-
 def _name(metric: str, table: Table) -> str:
     return f"  {plain(metric.partition('/')[2])} {ARROWS[table.metrics[metric]]}"
-
-
-def _decimals(halves: Iterable[float]) -> int:
-    """Two or three, so that the smallest interval of the metric still shows a digit."""
-    smallest = min((half for half in halves if half > 0), default=0.1)
-    return 2 if smallest >= 0.01 else 3
-
-
-def _fixed(value: float, decimals: int, sign: str = "") -> str:
-    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # + 0.0: no "-0.00"

@@ -26,6 +26,7 @@ from alignbench.results.compared.table import Row, Table
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import StoredRun
 from alignbench.results.shown import render, sections
+from alignbench.results.shown.cells import ARROWS, NOT_APPLICABLE, costs, marked
 from alignbench.results.shown.few import few
 from alignbench.results.shown.generations import side_by_side
 from alignbench.results.shown.plots import FIRST, draw
@@ -87,9 +88,9 @@ def page(runs: Sequence[StoredRun], table: Table, differences: Sequence[Differen
         sheets=_sheets(table),
         keys=[row_key(styles[row]) for row in table.rows],
         markers=markers(),
-        cells=render.marked(table, differences),
-        costs=render.costs(table),
-        arrows=render.ARROWS,
+        cells=marked(table, differences),
+        costs=costs(table),
+        arrows=ARROWS,
         caption=render.caption(table, differences),
         remarks=render.remarks(table),
         metric_name=metric_name,
@@ -160,7 +161,7 @@ def difference_texts(d: Difference) -> dict[str, Any]:
         "row": " ".join(d.row),
         "baseline": " ".join(d.baseline),
         "value": f"{d.value:+.3f}",
-        "interval": render.NOT_APPLICABLE if math.isnan(d.low) else f"[{_fixed(d.low)}, {_fixed(d.high)}]",
+        "interval": NOT_APPLICABLE if math.isnan(d.low) else f"[{_fixed(d.low)}, {_fixed(d.high)}]",
         "p_value": _p(d.p_value),
         "p_holm": _p(d.p_holm),
         "effect_size": _fixed(d.effect_size, 2),
@@ -173,7 +174,7 @@ def difference_texts(d: Difference) -> dict[str, Any]:
 
 
 def _fixed(value: float | None, decimals: int = 3) -> str:
-    return render.NOT_APPLICABLE if value is None or math.isnan(value) else f"{value:.{decimals}f}"
+    return NOT_APPLICABLE if value is None or math.isnan(value) else f"{value:.{decimals}f}"
 
 
 def _p(value: float | None) -> str:

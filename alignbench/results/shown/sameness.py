@@ -11,10 +11,11 @@ from typing import Any
 from alignbench.records import Metric
 from alignbench.results.compared.sameness import PROMPTS, Alike, sameness
 from alignbench.results.compared.table import Table
+from alignbench.results.shown.cells import NOT_APPLICABLE
 from alignbench.results.shown.export import formula_free, json_text
 from alignbench.results.shown.grid import Grid
 from alignbench.results.shown.leaderboard import in_form
-from alignbench.results.shown.render import NOT_APPLICABLE, remarks
+from alignbench.results.shown.render import remarks
 
 HEADER = ("rows", "same text", "between", "within", "apart", "prompts")
 LEGEND = (

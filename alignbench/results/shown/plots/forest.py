@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from alignbench.records import Direction
 from alignbench.results.compared.paired import Difference
 from alignbench.results.compared.table import Table
+from alignbench.results.shown.cells import range_of
 from alignbench.results.shown.plots.style import INK, Plot, Style, Styles, new_figure, row_label
 from alignbench.results.shown.plots.text import metric_name, shown
-from alignbench.results.shown.render import range_of
 
 ARROWS = {Direction.HIGHER: "↑", Direction.LOWER: "↓", Direction.NEITHER: ""}
 TITLE, EXPLORATORY = "Differences of primary metrics", "Exploratory differences"

@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 
 from alignbench.results.compared.overoptimisation import Fit, Form, fit
 from alignbench.results.compared.table import PROXY, Cell, Row, Table, baseline_row
+from alignbench.results.shown.cells import both_sides
 from alignbench.results.shown.plots.data import Best, Curve, best
 from alignbench.results.shown.plots.scatter import GOLD, INTERVALS, Point, draw_points
 from alignbench.results.shown.plots.style import INK, SOFT, Plot, Style, Styles, label_axis, legend, new_figure
 from alignbench.results.shown.plots.text import metric_name, shown
-from alignbench.results.shown.render import both_sides
 
 KL, BOUND = "optimization/kl", "optimization/kl_bound"
 TITLE = "KL-gold frontier"

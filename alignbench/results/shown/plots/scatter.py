@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from alignbench.records import Direction
 from alignbench.results.compared.statistics import interval_over_seeds
 from alignbench.results.compared.table import Table
+from alignbench.results.shown.cells import both_sides
 from alignbench.results.shown.plots.style import Plot, Style, Styles, label_axis, legend, new_figure
 from alignbench.results.shown.plots.text import metric_name
-from alignbench.results.shown.render import both_sides
 
 GOLD = ("helpfulness/gold_reward", "optimization/gold_reward")
 INTERVALS = "Bars are 95% intervals: over seeds where a row has several, else over evaluation examples."
