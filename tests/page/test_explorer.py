@@ -144,9 +144,13 @@ class TestTable:
 
     def test_rows_are_read_off_at_a_kl(self, tmp_path: Path) -> None:
         for d in (0.5, 1.0, 2.0):
-            write_run(tmp_path, "ppo", {"kl_coef": 1 / d}, d=d, noise=0)
+            run = write_run(tmp_path, "ppo", {"kl_coef": 1 / d}, d=d, noise=0)
+            for path, kl in ((run, d * d), (run / "sft", 0.0)):
+                write_scores(RunDirectory(path), "optimization/kl", [kl + 0.1 * (i % 3) for i in range(30)])
         page = client(tmp_path)
         shown = ask(page, "table", at_kl="1.5", metric="optimization/kl")
+        assert {d["metric"] for d in ask(page, "differences")["differences"]} == {"optimization/kl"}
+        assert ask(page, "differences", at_kl="1.5")["differences"] == [], "it is what all rows have alike"
         assert [
             (r["name"], r["cells"]["optimization/kl"][0], r["runs"]) for r in shown["rows"] if not r["baseline"]
         ] == [("ppo", "1.50", [])]
