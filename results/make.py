@@ -94,8 +94,8 @@ def exact(runs: str) -> Commands:
 
 
 def exact3(runs: str) -> Commands:
-    """Responses of three tokens, 259 of them: four algorithms, with the settings for two."""
-    few = "algo=ppo,dpo,rloo,grpo"
+    """Responses of three tokens, 259 of them: eight algorithms, with the settings for two."""
+    few = "algo=ppo,dpo,rloo,grpo,reinforce_pp,online_dpo,ipo,best_of_n"
     return [(*RUN, "-m", "experiment=exact", "data.length=3", SEEDS, few, runs)]
 
 

@@ -68,7 +68,7 @@ def test_the_table_on_four_bits(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_table_of_three_tokens(capsys: pytest.CaptureFixture[str]) -> None:
-    held(capsys, "exact3", "exact.md", EXACT, "ppo,dpo,rloo,grpo")
+    held(capsys, "exact3", "exact.md", EXACT, "best_of_n,dpo,grpo,ipo,online_dpo,ppo,reinforce_pp,rloo")
 
 
 def test_the_table_of_what_preferences_never_show(capsys: pytest.CaptureFixture[str]) -> None:
