@@ -88,7 +88,7 @@ def again(run: StoredRun, overrides: Sequence[str], seed: int | None, results_di
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", help="a folder in results/records")
+    parser.add_argument("table", nargs="?", help="a folder in results/records")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that this machine has otherwise")
     parser.add_argument("--only", action="append", default=[], metavar="KEY=VALUE", help="a run with this; repeat it")
     parser.add_argument("--seed", type=int, help="another seed than the recorded one")
@@ -96,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(argv)
     try:
         tables = sorted(path.name for path in RECORDS.iterdir() if path.is_dir())
+        if options.table is None:
+            raise UserError(f"Name a table. Choices: {', '.join(tables)}.")
         if options.table not in tables:
             raise unknown_name("table", options.table, tables)
         found, _ = find_runs([RECORDS / options.table])

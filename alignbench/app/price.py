@@ -31,6 +31,12 @@ def option_of(schema: Any) -> str | None:
     return next((name for name in COEFFICIENTS if name in known), None)
 
 
+def price_of(algo: str) -> str | None:
+    """The option of an installed algorithm that is the price of one nat, as `option_of`; None where the algorithm is not installed."""
+    component = registry().components.get((Kind.ALGORITHM, algo))
+    return option_of(component.config) if component else None
+
+
 def set_default(node: DictConfig, component: Component) -> None:
     """The price's default, of a schema of the configuration, follows the data."""
     if component.kind is Kind.ALGORITHM and (option := option_of(component.config)):

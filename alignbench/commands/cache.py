@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from alignbench.errors import UserError
+from alignbench.paths import given_path
 from alignbench.store.artifacts import Artifact, artifacts, cache_root, remove
 from alignbench.untrusted import plain
 
@@ -15,7 +16,7 @@ from alignbench.untrusted import plain
 def main(argv: Sequence[str]) -> int:
     """Lists artifacts, or deletes those that were asked for; returns the exit code."""
     options = _parser().parse_args(argv)
-    root = cache_root(options.cache_dir)
+    root = cache_root(options.cache_dir or "")
     found = artifacts(root)
     if options.action == "prune":
         _prune(found, options)
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", nargs="?", choices=["list", "prune"], default="list")
-    parser.add_argument("--cache-dir", default="", metavar="DIR", help="as cache_dir= of a run")
+    parser.add_argument("--cache-dir", type=given_path, metavar="DIR", help="as cache_dir= of a run")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--unused", type=_duration, metavar="TIME", help="not used for so long: 12h, 30d, 8w")
     which.add_argument("--all", action="store_true", help="everything that no run is using at this moment")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from alignbench.app.price import price_of
 from alignbench.errors import UserError, unknown_name
 from alignbench.paths import given_path
 from alignbench.results.compared.comparable import caveats, chosen, clashes, require_comparable
@@ -194,6 +195,8 @@ def _compare(options: argparse.Namespace) -> None:
         table = replace(table, notes=(*table.notes, *primary.notes)) if len(table.rows) > 1 else table
         if options.at_kl is not None and (odd := [name for name in options.primary if name in KL]):
             table = replace(table, notes=(*table.notes, f"{odd[0]} is what is matched: it is not tested."))
+        if name := _missed(options, table):
+            raise UserError(f"--baseline {options.baseline}: {name}")
         compared = differences(table, options.baseline or "", examples, primary=primary.metrics)
         table = replace(table, notes=(*table.notes, *on_shared_seeds(table, compared)))
         if not clashes(table, options.at_budget is not None):  # of rows that are shown by force nothing is claimed
@@ -218,13 +221,26 @@ def _compare(options: argparse.Namespace) -> None:
         raise UserError(f"None of the runs in {where} can be read.")
 
 
+def _missed(options: argparse.Namespace, table: Table) -> str:
+    """Why a baseline has no row at the KL or the seconds that are matched, where a note of the table says so."""
+    if options.at_kl is None and options.at_budget is None:
+        return ""
+    said = (note for note in table.notes if note.startswith(f"{options.baseline} at ") and "not extrapolated" in note)
+    here = any(" ".join(row.label) == options.baseline for row in table.rows)
+    return "" if here else next(said, "")
+
+
 def _refuse_together(options: argparse.Namespace) -> None:
     """What is asked of differences has no place where none is shown."""
     instead = [flag for flag in ("overoptimisation", "ratings", "comparisons", "sameness") if getattr(options, flag)]
     useless = [flag for flag in ("baseline", "primary", "metrics", "power") if getattr(options, flag)]
     matching = [flag for flag in ("at_kl", "at_budget") if getattr(options, flag) is not None]
-    if instead and instead != ["ratings"]:  # that rates rows as they are matched
-        instead += [flag.replace("_", "-") for flag in matching]
+    if instead == ["ratings"] and matching:
+        raise UserError(
+            f"--ratings asks who wins on each example, and at --{matching[0].replace('_', '-')} a row lies between two settings: it has "
+            "no responses of its own. Leave one out."
+        )
+    instead += [flag.replace("_", "-") for flag in matching] if instead else []
     if len(instead) > 1:
         raise UserError(f"--{instead[0]} and --{instead[1]} are two tables: ask for one.")
     if instead and options.plots:
@@ -255,7 +271,7 @@ def _prepared(options: argparse.Namespace, table: Table) -> tuple[Table, Example
     examples = Examples({}) if many or few else read_examples(run for row in table.rows for run in row.runs)
     table = replace(table, notes=(*table.notes, *examples.problems))
     if options.at_kl is not None:
-        return matched(table, AT_KL, options.at_kl, examples, mix_code=options.mix_code)
+        return matched(table, AT_KL, options.at_kl, examples, mix_code=options.mix_code, price=price_of)
     if not budgets:
         return table, examples
     return matched(table, AT_BUDGET, options.at_budget, examples, mix_code=options.mix_code)

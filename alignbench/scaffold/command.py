@@ -15,7 +15,7 @@ import alignbench
 from alignbench.bounds import shown
 from alignbench.errors import UserError, unknown_name
 from alignbench.hookspecs import GROUP
-from alignbench.paths import check_may_be_folder, user_path
+from alignbench.paths import check_may_be_folder, given_path, user_path
 from alignbench.plugins import Kind, registry
 from alignbench.scaffold.kinds import TEMPLATES, Template, camel
 
@@ -40,7 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--kind", default="algorithm:rollouts", metavar="KIND", help="what it is (default: %(default)s); see above"
     )
-    parser.add_argument("--output", metavar="DIR", help="the new folder (default: alignbench-NAME, with hyphens)")
+    parser.add_argument(
+        "--output", type=given_path, metavar="DIR", help="the new folder (default: alignbench-NAME, with hyphens)"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.kind not in TEMPLATES:
         raise unknown_name("kind of plugin", shown(chosen.kind), TEMPLATES)

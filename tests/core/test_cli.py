@@ -66,6 +66,8 @@ def fresh(*arguments: str) -> tuple[int, set[str], float]:
         ["rank", "export", "a", ""],
         ["rank", "sample", "a", "--projects", ""],
         ["tutorial", "--results", ""],
+        ["cache", "prune", "--all", "--cache-dir", ""],
+        ["new-plugin", "abc", "--output", ""],
     ],
     ids=str,
 )

@@ -110,6 +110,45 @@ def test_two_frontiers_of_one_name_are_two_rows(tmp_path):
     assert found == pytest.approx({"code=aaaaaaaa": 1.0, "code=bbbbbbbb": 5.0})
 
 
+def test_what_has_no_price_of_a_nat_gets_no_sweep(tmp_path, capsys):
+    """The beta of SimPO is a scale of its reward: more of it is not less KL. IPO names its price tau."""
+    for algo, option in (("simpo", "beta"), ("ipo", "tau"), ("made_elsewhere", "beta"), ("orpo", "weight")):
+        point(tmp_path, {"seed": 0, "algo": {"name": algo, option: 0.1}}, 1.0, 1.0, algo=algo)
+    assert main([str(tmp_path), "--at-kl", "2", "--format", "markdown"]) == 0
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if " at KL 2 is not known" in line}
+    assert (
+        "algo.tau=0.01,0.033 seed=0" in lines["ipo"]
+        and "algo.beta=0.01,0.033" in lines["made\_elsewhere".replace("\\", "")]
+    )
+    for none in ("simpo", "orpo"):
+        assert "A sweep" not in lines[none] and "None of its options is a price of KL" in lines[none]
+
+
+def test_a_baseline_that_does_not_reach_the_target_says_so(tmp_path, capsys):
+    for coefficient, kl in ((0.4, 1.0), (0.2, 3.0)):
+        point(tmp_path, ppo(coefficient), kl, 1.0)
+    point(tmp_path, dpo(), 2.5, 1.0)
+    assert main([str(tmp_path), "--at-kl", "2", "--baseline", "dpo"]) == 2
+    assert "--baseline dpo: dpo at KL 2 is not known and not extrapolated: seed 0: KL 2.5." in capsys.readouterr().err
+    assert main([str(tmp_path), "--at-kl", "2", "--baseline", "nope"]) == 2
+    assert "Unknown row 'nope'" in capsys.readouterr().err
+
+
+def test_a_row_between_two_runs_has_no_responses_to_win_by(tmp_path, capsys):
+    """The mean of two responses' scores spreads less than a response's."""
+    for seed in (0, 1):
+        for coefficient, kl in ((0.4, 1.0), (0.2, 3.0)):
+            point(tmp_path, ppo(coefficient, seed=seed), kl, kl)
+            point(tmp_path, {"seed": seed, "algo": {"name": "dpo", "beta": coefficient}}, kl, 0.0)
+    assert main([str(tmp_path), "--at-kl", "2", "--ratings", SCORE]) == 2
+    assert "no responses of its own" in capsys.readouterr().err
+    for target, known in (("--at-kl=2", False), ("--mix-code", True)):
+        more = ["--baseline", "dpo" if not known else "dpo beta=0.2", "--primary", SCORE, "--format", "json"]
+        assert main([str(tmp_path), target, *more]) == 0
+        effects = [d["effect_size"] for d in json.loads(capsys.readouterr().out)["differences"]]
+        assert effects and all((effect is not None) is known for effect in effects)
+
+
 def test_how_often_runs_are_evaluated_on_their_way_makes_no_frontier_of_its_own(tmp_path):
     for coefficient, kl, every in ((0.4, 1.0, 0), (0.2, 3.0, 10)):
         point(tmp_path, ppo(coefficient) | {"eval": {"every": every}}, kl, kl)

@@ -310,9 +310,11 @@ class TestFiles:
         (2.0, 0.5, "its peak is R = "),
         (9.0, 0.5, "its peak is beyond the points"),
         (-1.0, 0.5, "it falls from the start"),
-        (-1.0, -0.5, "it falls up to d = 1.00 and rises again: no peak"),
+        (-2.0, -0.5, "it falls up to d = 2.00 and rises again: no peak"),
         (-9.0, -0.5, "it falls over all of the points: no peak"),
-        (1.0, -0.5, "it rises ever faster: no peak"),
+        (1.0, -0.5, "it rises over all of the points: no peak"),
+        (-0.5, -0.5, "it rises over all of the points: no peak"),
+        (0.5, 0.5, "it falls over all of the points"),
     ],
 )
 def test_what_a_curve_does_is_said(alpha, beta, said):

@@ -136,7 +136,8 @@ def test_comparisons_of_one_item_have_no_interval_and_none_speaks_of_training(tm
     assert main(["--comparisons", str(file), "--format", "markdown"]) == 0
     out = capsys.readouterr().out
     assert (
-        "95% interval over items" in out and "seed" not in out.partition("Bradley-Terry:")[0].partition("Who wins")[2]
+        "95% interval (hierarchical bootstrap) over items" in out
+        and "seed" not in out.partition("Bradley-Terry:")[0].partition("Who wins")[2]
     )
     assert "| a | 0.500 |" in out and "| 0.500 | 2 |" in out
     for useless in (["--at-kl", "1"], ["--only", "algo=ppo"], ["--plots", str(tmp_path)], [str(tmp_path)]):
@@ -150,15 +151,12 @@ def test_an_interval_says_what_it_is_over(tmp_path):
         write_scores(write(tmp_path, ppo(seed=seed)), SCORE, [1.0, 2.0, 3.0, 9.0])
         write_scores(write(tmp_path, dpo(seed=seed)), SCORE, [0.0, 2.0, 5.0, 0.0])
     (both,) = [line for line in legend(SCORE, rated(tmp_path)) if line.startswith("Who wins")]
-    assert "95% interval over seeds and examples (" in both
+    assert "95% interval (hierarchical bootstrap) over seeds and examples; a guide" in both
     write_scores(write(tmp_path, ppo(0.2)), SCORE, [1.0, 0.0, 2.0, 2.0])
     found = rated(tmp_path)
     assert {" ".join(r.row): r.seeds for r in found} == {"ppo kl_coef=0.1": 2, "ppo kl_coef=0.2": 1, "dpo": 2}
     (some,) = [line for line in legend(SCORE, found) if line.startswith("Who wins")]
-    assert (
-        "over seeds and examples; of ppo kl_coef=0.2, and of others in games against one of these, over examples only"
-        in some
-    )
+    assert "over seeds and examples; of ppo kl_coef=0.2, and of others in games against it, over examples only" in some
     (alone,) = legend(SCORE, [r for r in found if r.seeds == 1])[:1]
     assert "over evaluation examples only, training noise left out: one seed" in alone and "over seeds" not in alone
 

@@ -285,6 +285,14 @@ class TestDrawing:
         blocks = text.count("helpfulness")
         assert blocks == {60: 5, 80: 3, 120: 2}[width] and text.count("0.50 ±0.10") == blocks  # the SFT model in each
 
+    def test_sft_models_that_leave_no_room_stand_in_blocks_of_their_own(self, tmp_path):
+        for trunk in ("shared", "own", "another"):
+            for seed in (0, 1):
+                write_with_baseline(tmp_path, ppo(seed=seed) | {"model": {"trunk_of_the_value": trunk}}, 0.9)
+        text = terminal(table_of(tmp_path), 60)
+        assert max(map(len, text.splitlines())) <= 60 and "…" not in text
+        assert text.count("0.50") == 3 and text.count("0.90") == 3
+
     def test_two_labels_of_one_beginning_stay_two_in_a_narrow_terminal(self, tmp_path):
         for trunk in ("shared_with_the_policy", "shared_with_the_reward"):
             write_with_baseline(tmp_path, ppo() | {"model": {"trunk_of_the_value": trunk}}, 1.0)
@@ -293,12 +301,25 @@ class TestDrawing:
         assert text.count("policy") == 3 == text.count("reward") and text.count("trunk_of_the_value") == 0
         assert "model.trunk_of_the_value=shared_with_the_policy" in terminal(table_of(tmp_path), 250)
 
+    def test_latex_explains_the_marks_that_it_has(self, tmp_path):
+        for seed in (0, 1, 2):
+            for settings in (ppo, dpo) if seed == 0 else (dpo,):
+                run = write_with_baseline(tmp_path, settings(seed=seed), 0.7)
+                for directory, value in ((run, 1.0), (run.baseline(), 0.0)):
+                    write_scores(directory, "helpfulness/a_b", [value + i % 7 / 50 for i in range(60)])
+        table = table_of(tmp_path)
+        found = differences(table, primary=["helpfulness/a_b"])
+        assert {(d.row[0], d.over_seeds) for d in found} == {("ppo", False), ("dpo", True)}
+        drawn, below = render.latex(table, found).split(r"\end{tabular}".replace("\\\\", "\\"))
+        assert r"$\vartriangle$" in drawn and r"$\vartriangle$ $\triangledown$ $\lozenge$ and *: one seed" in below
+        assert "[ ]" not in below and "Exploratory" not in below, "it has no table of differences"
+
     def test_an_interval_is_seen_in_each_cell(self, tmp_path):
         """Where it is no rounding error: ±0.000 would look like certainty."""
-        for name, half in (("ppo", 0.02), ("dpo", 0.0004), ("kto", 1e-9)):
+        for name, half in (("ppo", 0.02), ("dpo", 0.0004), ("kto", 1e-13)):
             metric = Metric(0.5, half / 2, 10, HIGHER, clusters=10, low=0.5 - half, high=0.5 + half)
             write(tmp_path, {"seed": 0, "algo": {"name": name}}, metrics={"exact/objective_gap": metric})
-        assert "| 0.5000 ±0.0004 | 0.500 ±0.000 | 0.500 ±0.020 |" in render.markdown(table_of(tmp_path))
+        assert "| 0.5000 ±0.0004 | 0.500 | 0.500 ±0.020 |" in render.markdown(table_of(tmp_path))
 
     def test_an_interval_ends_where_its_metric_does(self, tmp_path):
         for seed, (distance, accuracy, gold) in enumerate([(0.0, 0.9, -0.1), (0.02, 1.0, 0.1)]):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from starlette.datastructures import QueryParams
 
+from alignbench.app.price import price_of
 from alignbench.errors import UserError
 from alignbench.page.explorer.library import Library, Snapshot
 from alignbench.records import Direction
@@ -113,7 +114,7 @@ def _select(library: Library, snapshot: Snapshot, view: View) -> Selection:
     table = replace(table, notes=(*table.notes, *examples.problems))
     target = view.at_kl if view.at_kl is not None else view.at_budget
     if target is not None and not refused:
-        table, examples = matched(table, AT_BUDGET if budgets else AT_KL, target, examples)
+        table, examples = matched(table, AT_BUDGET if budgets else AT_KL, target, examples, price=price_of)
     primary = primary_of(table, view.primary)
     if len(table.rows) > 1:
         table = replace(table, notes=(*table.notes, *primary.notes))

@@ -108,7 +108,9 @@ def _clashes(rule: _Rule, facts: Sequence[tuple[Row, dict[str, object]]]) -> Ite
     for (_, name), values in found.items():
         if len(values) > 1:
             named = [f"{value[:40]} in {label}" for value, label in list(values.items())[:3]]
-            yield f"other {rule.what}, {name} is {', '.join(named)}" + (", ..." if len(values) > 3 else "")
+            yield f"other {rule.what}, {name} is {', '.join(named)}" + (
+                f" and {len(values) - 3} more" if len(values) > 3 else ""
+            )
 
 
 def _covers(rule: _Rule, name: str) -> bool:

@@ -27,11 +27,13 @@ COLUMNS = ("metric", "example", "cluster", "value")
 @dataclass(frozen=True)
 class Scores:
     """One metric. `values` [run, example], NaN where a run has no such example; `clusters` [example]: numbers from 0 up,
-    an example without a cluster being its own; `rows`: where each run's directory stands in `values`."""
+    an example without a cluster being its own; `rows`: where each run's directory stands in `values`. `mixed` are runs that were
+    not made: means of two, whose scores of single examples spread less than those of a run."""
 
     rows: Mapping[Path, int]
     values: Floats
     clusters: Integers
+    mixed: frozenset[Path] = frozenset()
 
     def of(self, runs: Iterable[StoredRun]) -> list[int]:
         """The rows of these runs; without those that have no scores."""

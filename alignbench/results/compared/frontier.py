@@ -57,8 +57,18 @@ class _Between:
     weight: float
 
 
+Price = Callable[[str], str | None]
+"""The option of an algorithm that is the price of one nat of KL: empty where it has none, None where nobody knows."""
+
+
 def matched(
-    table: Table, axis: Axis, target: float, examples: Examples, *, mix_code: bool = False
+    table: Table,
+    axis: Axis,
+    target: float,
+    examples: Examples,
+    *,
+    mix_code: bool = False,
+    price: Price = lambda algo: None,
 ) -> tuple[Table, Examples]:
     """The table with one row per frontier, read off at `target`, and the scores of its rows. SFT models stay as they are;
     what does not reach the target is said and left out. Runs of different code are one frontier only with `mix_code`.
@@ -80,7 +90,7 @@ def matched(
             found.append(run)
         name = " ".join(label)
         if missing:
-            sweep_more = _sweep(sweep, target) if axis is AT_KL else ""
+            sweep_more = _sweep(sweep, target, price) if axis is AT_KL else ""
             notes.append(
                 f"{name} at {axis.name} {target:g} is not known and not extrapolated: {'; '.join(missing)}.{sweep_more}"
             )
@@ -176,16 +186,21 @@ def _interpolated(point: _Between, name: Path, axis: Axis, target: float) -> Sto
     return replace(point.lower, path=name, record=replace(lower, metrics=metrics, cost=Cost({"all": seconds})))
 
 
-COEFFICIENTS = ("algo.kl_coef", "algo.beta")
-"""Of the KL penalty, as the field calls it: more of it is less KL."""
+COEFFICIENTS = ("kl_coef", "beta")
+"""Of the KL penalty, as the field calls it, in runs of an algorithm that is not installed: more of it is less KL."""
 
 
-def _sweep(rows: Sequence[Row], target: float) -> str:
+def _sweep(rows: Sequence[Row], target: float, price: Price) -> str:
     """The command that would reach the target from the side that each seed lacks."""
     runs = [run for row in rows for run in row.runs]
-    name = next((name for name in COEFFICIENTS if runs[0].settings.get(name) is not None), None)
-    if not name or target == 0:  # there is the SFT model, and no algorithm
+    option, settings = price(runs[0].record.identity.algo), runs[0].settings
+    if option is None:
+        option = next((name for name in COEFFICIENTS if settings.get(f"algo.{name}") is not None), "")
+    if target == 0:  # there is the SFT model, and no algorithm
         return ""
+    name = f"algo.{option}"
+    if settings.get(name) is None:
+        return " None of its options is a price of KL: how long and how fast it learns decides how far it goes."
     reached: dict[int, list[float]] = defaultdict(list)
     for run in runs:
         if (kl := _kl(run)) is not None:
@@ -194,7 +209,7 @@ def _sweep(rows: Sequence[Row], target: float) -> str:
     coefficients = [float(run.settings[name]) for run in runs]
     least, most = min(coefficients), max(coefficients)
     values = [*([least / 10, least / 3] if below and least else []), *(_more(most) if above else [])]
-    longer = " Without a penalty only longer training goes farther." if below and not least else ""
+    longer = " Without a penalty more updates or a higher learning rate go farther." if below and not least else ""
     if not values:
         return longer
     seeds = ",".join(map(str, sorted({*above, *(below if least else ())})))
@@ -223,4 +238,4 @@ def _extended(scores: Scores, points: Mapping[Path, _Between]) -> Scores:
             lower, upper = (scores.values[scores.rows[run.path]] for run in (point.lower, point.upper))
             rows[path] = len(rows)
             added.append((1 - point.weight) * lower + point.weight * upper)
-    return replace(scores, rows=rows, values=np.vstack([scores.values, *added]))
+    return replace(scores, rows=rows, values=np.vstack([scores.values, *added]), mixed=frozenset(points))

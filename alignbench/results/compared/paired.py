@@ -53,7 +53,7 @@ class Difference:
     exploratory: NaN, never significant. The interval is NaN, and the p-value 1, where no score varies.
 
     `effect_size` is Cohen's d_av: `value` in standard deviations of a row's scores over examples, the root mean square of
-    the two rows' (Lakens 2013). `over_seeds`: whether the interval covers training noise; else it is over examples only.
+    the two rows' (Lakens 2013); NaN where a row lies between two runs, or nothing spreads. `over_seeds`: whether the interval covers training noise; else it is over examples only.
     `seeds` of each row were compared (of the row that has fewer), on `examples` that all of the runs have. `seeds_needed`: see
     `Estimate.seeds_needed`, and `detectable` what is said there, of primary metrics."""
 
@@ -239,7 +239,8 @@ def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[tu
         return []
     # Where neither seeds nor prompts vary (all right against all wrong, on few of both), nothing tells how sure that is.
     half, p = (found.half_interval(), found.p_value) if found.by_seeds or found.by_prompts else (math.nan, 1.0)
-    deviation = math.sqrt(np.mean([np.nanvar(scores.values[side], axis=1).mean() for side in (a, b)]))
+    mixed = any(run.path in scores.mixed for run in (*row.runs, *baseline.runs))
+    deviation = 0.0 if mixed else math.sqrt(np.mean([np.nanvar(scores.values[side], axis=1).mean() for side in (a, b)]))
     difference = Difference(
         row.label,
         baseline.label,

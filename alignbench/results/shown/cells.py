@@ -17,6 +17,8 @@ ARROWS = {Direction.HIGHER: "↑", Direction.LOWER: "↓", Direction.NEITHER: ""
 NOT_APPLICABLE = "–"
 BETTER, WORSE, OTHER = "▲△", "▼▽", "◆◇"
 """Marks of a significant difference: the first where its interval is over seeds, the second where over examples only."""
+ROUNDING = 1e-12
+"""An interval below it is none."""
 Texts = Mapping[str, Sequence[str]]
 
 
@@ -68,7 +70,7 @@ def found_from(table: Table, differences: Sequence[Difference]) -> tuple[Table, 
     for name in texts:
         sizes = [by_cell.get((row.label, name), math.nan) for row in compared.rows]
         decimals = _decimals(size for size in sizes if not math.isnan(size))
-        texts[name] = [NOT_APPLICABLE if math.isnan(size) else _fixed(size, decimals) for size in sizes]
+        texts[name] = [NOT_APPLICABLE if math.isnan(s) else _fixed(s, _visible(s, decimals)) for s in sizes]
     return compared, texts
 
 
@@ -136,7 +138,7 @@ def both_sides(row: Row, metric: str) -> tuple[float, float]:
 def _interval(row: Row, metric: str, decimals: int) -> str:
     """±, or both ends where they are not equally far."""
     cell = row.cells[metric]
-    if math.isnan(cell.half_interval) or cell.half_interval == 0:  # known, as the KL of a model from itself
+    if not cell.half_interval > ROUNDING:  # unknown, or known as the KL of a model from itself is
         return ""
     below, above = (f"{end:.{decimals}f}" for end in both_sides(row, metric))
     return f" ±{above}" if below == above else f" −{below} +{above}"
@@ -157,4 +159,5 @@ def _visible(half: float, decimals: int) -> int:
 
 
 def _fixed(value: float, decimals: int, sign: str = "") -> str:
-    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"  # + 0.0: no "-0.00"
+    rounded = round(value, decimals) + 0.0  # + 0.0: no "-0.00"
+    return f"{rounded:{sign if rounded else ''}.{decimals}f}"

@@ -53,14 +53,14 @@ def legend(metric: str, rated: Sequence[Rating], *, items: bool = False) -> list
     over = "over evaluation examples only, training noise left out: one seed" if alone else "over seeds and examples"
     if 0 < len(alone) < len(rated):
         over = (
-            f"over seeds and examples; of {', '.join(alone)}, and of others in games against one of these, over examples only, "
+            f"over seeds and examples; of {', '.join(alone)}, and of others in games against {'it' if len(alone) == 1 else 'one of these'}, over examples only, "
             "training noise left out: one seed"
         )
     if items:
         over = "over items"
     return [
-        f"Who wins on {metric}, example by example; ties are half a win. [ ] is a 95% interval {over} "
-        "(hierarchical bootstrap), a guide and no test: that is what the table of differences is for.",
+        f"Who wins on {metric}, example by example; ties are half a win. [ ] is a 95% interval (hierarchical bootstrap) {over}; "
+        "a guide and no test: that is what the table of differences is for.",
         f"Bradley-Terry: strengths that sum to 1, a beats b with probability a / (a + b); {NOT_APPLICABLE} where rows that never "
         "lose to the others leave them unbounded. Elo: from 1000, K = 4, the mean over "
         f"{ORDERS} orders of the same games and [ ] over those orders alone. Average win rate: mean over opponents.",

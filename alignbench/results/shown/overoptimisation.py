@@ -124,14 +124,14 @@ def findings(course: Course) -> Iterator[str]:
 
 def told(found: Fit, d: Array) -> str:
     """A fitted curve, and where its peak lies among points at these distances."""
-    peak = found.peak()
-    if found.beta < 0:
-        lowest = found.level()
-        falls = f"falls up to d = {lowest:.2f} and rises again" if lowest < d.max() else "falls over all of the points"
-        top = f"it {falls if lowest > 0 else 'rises ever faster'}: no peak"
-    elif peak <= 0:
-        top = "it falls from the start"
-    elif peak > d.max():
+    peak, turn = found.peak(), found.level()
+    nearest, farthest = d[d > 0].min(), d.max()
+    if found.beta < 0:  # a lowest point in place of a peak
+        between = f"falls up to d = {turn:.2f} and rises again" if turn < farthest else "falls over all of the points"
+        top = f"it {between if turn > nearest else 'rises over all of the points'}: no peak"
+    elif peak <= nearest:
+        top = "it falls over all of the points" if peak else "it falls from the start"
+    elif peak > farthest:
         top = "its peak is beyond the points"
     else:
         height = with_interval(float(found.value(_at(peak))[0]), float(found.half_interval(_at(peak))[0]))

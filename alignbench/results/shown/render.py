@@ -7,6 +7,7 @@ Markdown or LaTeX.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,8 @@ from alignbench.untrusted import plain
 if TYPE_CHECKING:
     from alignbench.results.compared.paired import Difference
 
+NARROWEST = 12
+"""Columns of signs that a label is broken to: in fewer nobody can read it."""
 FOUND_FROM = "Smallest true difference that so many seeds and prompts would find with 80% power"
 
 MORE = (
@@ -113,17 +116,25 @@ def _blocks(table: Table, cells: Texts, footer: Texts, fixed: list[int], width: 
         return [max(of_cells[i], *map(len, heads[i])) + 2 for i in rows]  # padding and divider
 
     widths = widths_of(heads)
-    if left + sum(widths[j] for j in fixed) + max((widths[i] for i in rows if i not in fixed), default=0) > width:
-        room = max((width - left) // (len(fixed) + 1) - 2, 8)
-        heads = [[piece for part in heads[i] for piece in _folded(part, min(of_cells[i], room))] for i in rows]
+
+    def too_wide() -> bool:
+        return (
+            left + sum(widths[j] for j in fixed) + max((widths[i] for i in rows if i not in fixed), default=0) > width
+        )
+
+    if too_wide():
+        room = max((width - left) // (len(fixed) + 1) - 2, NARROWEST)
+        folded = max(min(room, max(of_cells, default=0)), NARROWEST)
+        heads = [[piece for part in heads[i] for piece in _folded(part, folded)] for i in rows]
         widths = widths_of(heads)
+        fixed = [] if too_wide() else fixed  # SFT models that leave no room beside them stand in blocks of their own
     blocks = [fixed]
     taken = left + sum(widths[j] for j in fixed)
     for i in rows:
         if i in fixed:
             continue
         full = taken + widths[i] > width
-        if full and len(blocks[-1]) > len(fixed):  # one more than the SFT models, however narrow the terminal
+        if full and len(blocks[-1]) > len(fixed):  # one column, however narrow the terminal
             blocks.append(fixed)
             taken = left + sum(widths[j] for j in fixed)
         blocks[-1] = [*blocks[-1], i]
@@ -199,12 +210,14 @@ def head(row: Row, table: Table) -> tuple[str, ...]:
 
 def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
     """What the signs in the table mean: those that it uses."""
-    over_seeds = {cell.over_seeds for row in table.rows for cell in row.cells.values()}
-    if not over_seeds:
+    over_seeds = any(cell.over_seeds for row in table.rows for cell in row.cells.values())
+    if not any(row.cells for row in table.rows):
         return [] if table.metrics else ["No finished run."]  # there may be some, and none at the KL that is asked for
     seeds, examples = "over seeds (Student's t)", "over evaluation examples only (clustered), training noise left out"
-    interval = {(True,): seeds, (False,): examples, (False, True): f"{seeds}; one seed, marked *: {examples}"}
     cells = [text for texts in cells_of(table).values() for text in texts]
+    marked_alone = any("*" in text for text in cells)
+    interval = f"{seeds}; one seed, marked *: {examples}" if marked_alone else seeds if over_seeds else examples
+    known = any(" ±" in text or " −" in text for text in cells)
     directions = table.metrics.values()
     signs = [
         *(["↑ higher is better"] if Direction.HIGHER in directions else []),
@@ -214,7 +227,7 @@ def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
     uneven = "; − and + its ends where they are not equally far" if any(" −" in text for text in cells) else ""
     return [
         *([f"{', '.join(signs)}."] if signs else []),
-        f"± half a 95% interval {interval[tuple(sorted(over_seeds))]}{uneven}.",
+        *([f"± half a 95% interval {interval}{uneven}."] if known else []),
         *(_legend(differences) if differences else []),
     ]
 
@@ -228,14 +241,15 @@ def _marks(differences: Sequence[Difference]) -> list[str]:
         return []
     return [
         f"{_FULL if True in over else _HOLLOW} better, worse, other than the baseline: p < 5% after Holm's correction for "
-        f"{'the one difference' if tested == 1 else f'the {tested} differences'} of primary metrics; without a mark it may be noise."
+        f"{'the one difference' if tested == 1 else f'the {tested} differences'} of primary metrics; without a mark it may be noise.",
+        *([f"{_HOLLOW} and *: one seed, over examples only, training noise left out."] if len(over) == 2 else []),
     ]
 
 
 def _legend(differences: Sequence[Difference]) -> list[str]:
-    over, marks = {d.over_seeds for d in differences}, _marks(differences)
+    over = {d.over_seeds for d in differences}
     lines = [
-        *marks,
+        *_marks(differences),
         *(
             ["Exploratory: not tested, intervals not corrected; one in twenty leaves out 0 by chance."]
             * (not all(d.primary for d in differences))
@@ -244,8 +258,10 @@ def _legend(differences: Sequence[Difference]) -> list[str]:
         + ("over seeds and examples" if True in over else "over examples only, training noise left out: one seed")
         + ", d the difference in standard deviations of the examples' scores (Cohen's d_av).",
     ]
-    if len(over) == 2 and marks:
-        lines.append(f"{_HOLLOW} and *: one seed, over examples only, training noise left out.")
+    if any(math.isnan(d.low) for d in differences):
+        lines.append(
+            f"[{NOT_APPLICABLE}, {NOT_APPLICABLE}]: no score varies, so that nothing tells how sure the difference is."
+        )
     return lines
 
 
