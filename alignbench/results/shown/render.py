@@ -109,7 +109,8 @@ def terminal(
 def _blocks(table: Table, cells: Texts, footer: Texts, fixed: list[int], width: int) -> list[RenderableType]:
     left = max(map(len, [*footer, *(_name(name, table) for name in cells)]), default=0)
     rows = range(len(table.rows))
-    of_cells = [max(len(texts[i]) for texts in [*cells.values(), *footer.values()]) for i in rows]
+    every = [*cells.values(), *footer.values()]
+    of_cells = [max((len(texts[i]) for texts in every), default=0) for i in rows]
     heads = [[plain(part) for part in head(row, table)] for row in table.rows]
 
     def widths_of(heads: Sequence[Sequence[str]]) -> list[int]:
