@@ -192,21 +192,22 @@ COEFFICIENTS = ("kl_coef", "beta")
 
 def _sweep(rows: Sequence[Row], target: float, price: Price) -> str:
     """The command that would reach the target from the side that each seed lacks."""
+    if target == 0:  # there is the SFT model, and no algorithm
+        return ""
     runs = [run for row in rows for run in row.runs]
     option, settings = price(runs[0].record.identity.algo), runs[0].settings
     if option is None:
         option = next((name for name in COEFFICIENTS if settings.get(f"algo.{name}") is not None), "")
-    if target == 0:  # there is the SFT model, and no algorithm
-        return ""
     name = f"algo.{option}"
-    if settings.get(name) is None:
+    coefficients = [float(c) for run in runs if (c := run.settings.get(name)) is not None]
+    if not coefficients:
         return " None of its options is a price of KL: how long and how fast it learns decides how far it goes."
     reached: dict[int, list[float]] = defaultdict(list)
     for run in runs:
         if (kl := _kl(run)) is not None:
             reached[run.record.identity.seed].append(kl)
-    below, above = ([seed for seed, kls in reached.items() if end(kls)] for end in _sides(target))
-    coefficients = [float(run.settings[name]) for run in runs]
+    below = [seed for seed, kls in reached.items() if max(kls) < target]
+    above = [seed for seed, kls in reached.items() if min(kls) > target]
     least, most = min(coefficients), max(coefficients)
     values = [*([least / 10, least / 3] if below and least else []), *(_more(most) if above else [])]
     longer = " Without a penalty more updates or a higher learning rate go farther." if below and not least else ""
@@ -217,11 +218,6 @@ def _sweep(rows: Sequence[Row], target: float, price: Price) -> str:
         f" A sweep that may reach it: `python -m alignbench -m algo={runs[0].record.identity.algo} "
         f"{name}={','.join(f'{v:.2g}' for v in values)} seed={seeds}`, with the settings of these runs.{longer}"
     )
-
-
-def _sides(target: float) -> tuple[Callable[[Sequence[float]], bool], ...]:
-    """Whether all that a seed has reached lies below the target, and whether above."""
-    return (lambda kls: max(kls) < target), (lambda kls: min(kls) > target)
 
 
 def _more(coefficient: float) -> list[float]:
