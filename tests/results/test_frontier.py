@@ -208,3 +208,11 @@ def test_budgets_are_matched_over_runs_of_different_length(tmp_path, capsys):
     assert "algo.updates" in capsys.readouterr().err
     assert main([str(tmp_path), "--at-budget", "125", "--format", "markdown"]) == 0
     assert re.search(r"\| helpfulness/plain ↑ \| 1\.25", capsys.readouterr().out)
+
+
+def test_of_an_unknown_kl_nothing_is_proposed(tmp_path, capsys):
+    """As of best-of-n, which does not learn: to learn longer is no way for it."""
+    write(tmp_path, {"seed": 0, "algo": {"name": "best_of_n", "n": 4}}, algo="best_of_n")
+    assert main([str(tmp_path), "--at-kl", "2", "--format", "markdown"]) == 0
+    out = capsys.readouterr().out
+    assert "not extrapolated: seed 0: no KL." in out and "how fast it learns" not in out

@@ -314,7 +314,7 @@ class TestFiles:
         (-9.0, -0.5, "it falls over all of the points: no peak"),
         (1.0, -0.5, "it rises over all of the points: no peak"),
         (-0.5, -0.5, "it rises over all of the points: no peak"),
-        (0.5, 0.5, "it falls over all of the points"),
+        (0.5, 0.5, "it falls over all of the points after the first"),
     ],
 )
 def test_what_a_curve_does_is_said(alpha, beta, said):

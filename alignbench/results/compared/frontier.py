@@ -195,6 +195,12 @@ def _sweep(rows: Sequence[Row], target: float, price: Price) -> str:
     if target == 0:  # there is the SFT model, and no algorithm
         return ""
     runs = [run for row in rows for run in row.runs]
+    reached: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        if (kl := _kl(run)) is not None:
+            reached[run.record.identity.seed].append(kl)
+    if not reached:  # as of best-of-n, whose KL nobody knows
+        return ""
     option, settings = price(runs[0].record.identity.algo), runs[0].settings
     if option is None:
         option = next((name for name in COEFFICIENTS if settings.get(f"algo.{name}") is not None), "")
@@ -202,10 +208,6 @@ def _sweep(rows: Sequence[Row], target: float, price: Price) -> str:
     coefficients = [float(c) for run in runs if (c := run.settings.get(name)) is not None]
     if not coefficients:
         return " None of its options is a price of KL: how long and how fast it learns decides how far it goes."
-    reached: dict[int, list[float]] = defaultdict(list)
-    for run in runs:
-        if (kl := _kl(run)) is not None:
-            reached[run.record.identity.seed].append(kl)
     below = [seed for seed, kls in reached.items() if max(kls) < target]
     above = [seed for seed, kls in reached.items() if min(kls) > target]
     least, most = min(coefficients), max(coefficients)

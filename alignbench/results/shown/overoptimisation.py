@@ -130,7 +130,7 @@ def told(found: Fit, d: Array) -> str:
         between = f"falls up to d = {turn:.2f} and rises again" if turn < farthest else "falls over all of the points"
         top = f"it {between if turn > nearest else 'rises over all of the points'}: no peak"
     elif peak <= nearest:
-        top = "it falls over all of the points" if peak else "it falls from the start"
+        top = "it falls over all of the points after the first" if peak else "it falls from the start"
     elif peak > farthest:
         top = "its peak is beyond the points"
     else:
