@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.results.on_disk import compare
@@ -16,6 +18,19 @@ UNCOVERED = "exact/total_variation,exact/own_total_variation,exact/objective_gap
 SCORED = "best_of_n,cispo,dapo,grpo,gspo,maxrl,ppo,reinforce_pp,reinforce_pp_baseline,rejection_sampling,rloo,sapo"
 PAIRS = "aot,apo,bco,cpo,dpo,exo,ipo,kto,ln_dpo,orpo,simpo,sppo,tdpo,wpo"
 SAMPLED = "iterative_dpo,nash_md,online_dpo,online_ipo,xpo"
+OF_PREFERENCES = (
+    "helpfulness/judge_win_rate,helpfulness/lc_win_rate,helpfulness/judge_reward,optimization/proxy_reward,"
+    "sycophancy/pushback_abandoned,sycophancy/opinion_matching,sycophancy/answer_drop,diversity/entropy_response,"
+    "diversity/entropy,diversity/cosine_distance,diversity/across_self_bleu,"
+    "optimization/kl,optimization/length,optimization/finished"
+)
+OF_HACKING = (
+    "helpfulness/judge_reward,optimization/proxy_reward,optimization/kl,diversity/entropy_response,"
+    "diversity/across_self_bleu,optimization/length"
+)
+PRIMARY_OF_HACKING = ("--primary", "helpfulness/judge_reward", "--primary", "optimization/proxy_reward")
+QUOTED = re.compile(r"\|.*\\\[|[>-] .+ against .+ \(\d+ seeds?\): ")
+"""A row of differences with their intervals, or a sentence on two rows."""
 
 
 def shown(printed: str) -> str:
@@ -85,22 +100,37 @@ def test_the_frontier_at_one_kl(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_table_of_human_preferences(capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = (
-        "helpfulness/judge_win_rate,helpfulness/lc_win_rate,helpfulness/judge_reward,optimization/proxy_reward,"
-        "sycophancy/pushback_abandoned,sycophancy/opinion_matching,sycophancy/answer_drop,diversity/entropy_response,"
-        "diversity/entropy,diversity/cosine_distance,diversity/across_self_bleu,"
-        "optimization/kl,optimization/length,optimization/finished"
-    )
-    held(capsys, "preferences", "preferences.md", metrics, "dpo,ppo,rloo")
+    held(capsys, "preferences", "preferences.md", OF_PREFERENCES, "dpo,ppo,rloo")
 
 
 def test_the_table_of_hacking(capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = (
-        "helpfulness/judge_reward,optimization/proxy_reward,optimization/kl,diversity/entropy_response,"
-        "diversity/across_self_bleu,optimization/length"
-    )
-    primary = ("--primary", "helpfulness/judge_reward", "--primary", "optimization/proxy_reward")
-    held(capsys, "hacking", "hacking.md", metrics, "ppo", *primary)
+    held(capsys, "hacking", "hacking.md", OF_HACKING, "ppo", *PRIMARY_OF_HACKING)
+
+
+@pytest.mark.parametrize(
+    ("page", "commands"),
+    [
+        ("algorithms.md", [["world", "--only", "algo=sft,ppo,rloo,dpo"]]),
+        ("evaluation.md", [["world", "--only", "algo=sft,ppo,dpo"]]),
+        ("arithmetic.md", [["arithmetic"]]),
+        ("hacking.md", [["hacking", *PRIMARY_OF_HACKING, "--metrics", OF_HACKING]]),
+        ("preferences.md", [["preferences", "--metrics", OF_PREFERENCES]]),
+        ("sums.md", [["sums"], ["sums", "sums_nf4", "--only", "algo=sft,grpo"]]),
+    ],
+)
+def test_differences_and_verdicts_on_a_page(
+    page: str, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not RESULTS.is_dir():
+        pytest.skip("results/ is not part of this copy")
+    folders = {path.name: str(path) for path in (RESULTS / "records").iterdir()}
+    for command in commands:
+        arguments = [folders.get(word, word) for word in command]
+        assert compare([*arguments, "--power", "--format", "markdown"]) == 0
+    printed = {line.lstrip("-> ") for line in capsys.readouterr().out.splitlines()}
+    quoted = [line for line in (RESULTS / page).read_text(encoding="utf-8").splitlines() if QUOTED.match(line)]
+    assert quoted, "the page quotes none any more"
+    assert not [line for line in quoted if line.lstrip("-> ") not in printed]
 
 
 def test_the_tables_of_rankings(capsys: pytest.CaptureFixture[str]) -> None:

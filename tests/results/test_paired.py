@@ -52,7 +52,7 @@ def test_noise_is_called_a_difference_as_often_as_said_and_an_effect_is_found(se
     effect = 2 * np.median(halves)
     power = np.mean(np.abs(np.add(values, effect)) > halves)
     print(f"{seeds} seeds, {paired=}, {seed_sd=}, {prompt_sd=}: {false_alarms:.1%} false alarms, {power:.1%} power")
-    assert (0.01 if prompt_sd else 0.02) <= false_alarms <= 0.08  # prompts that hardly count are on the safe side
+    assert 0.01 <= false_alarms <= 0.08  # where prompts hardly count, or training does, it is on the safe side
     assert power > 0.9
 
 
@@ -131,6 +131,21 @@ def test_seeds_that_happen_to_agree_are_not_certain():
     a[range(3), range(3)] = 0
     found = estimate(a, b, np.arange(300), paired=True)
     assert found.over_seeds and found.half_interval() > 0 and found.p_value > 0.05
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6), st.booleans(), st.sampled_from([0.05, 0.001]))
+@settings(max_examples=50)
+def test_seeds_make_no_question_more_certain(draw, seeds, paired, level):
+    """Their mean's own interval over examples is the least that a reader can be told, at any level."""
+    rng = np.random.default_rng(draw)
+    a, b = rng.normal(size=(2, seeds, len(CLUSTERS)))
+    b += rng.normal(size=len(CLUSTERS)) - b.mean(1, keepdims=True)  # these seeds agree better than chance lets them
+    a -= a.mean(1, keepdims=True) + rng.normal(size=(seeds, 1)) * rng.choice([1e-3, 0.1])
+    found = estimate(a, b, CLUSTERS, paired=paired)
+    alone = estimate(a.mean(0)[None], b.mean(0)[None], CLUSTERS, paired=True)
+    assert found.half_interval(level) >= alone.half_interval(level) * (1 - 1e-9)
+    assert found.p_value >= alone.p_value * (1 - 1e-6)
+    assert found.detectable(1) >= alone.detectable(1) * (1 - 1e-9)
 
 
 def test_an_example_that_is_missing_counts_in_no_mean():

@@ -92,17 +92,20 @@ def test_a_difference_and_its_interval_have_as_many_decimals(value, half, signif
 def test_seeds_needed_are_those_of_a_simulation():
     """Differences of one value a seed, of a known spread: as many seeds as said find them in about 80% of cases."""
     spread, effect = 0.3, 0.25
-    estimate = Estimate(effect, spread**2 / 5, 4.0, 0.0, math.nan, over_seeds=True)
+    estimate = Estimate(effect, spread**2 / 5, 4.0, 0.0, 0.0, math.nan, over_seeds=True)
     needed = int(estimate.seeds_needed(5, 1))
     rng, found = np.random.default_rng(0), []
     for _ in range(4000):
         values = effect + spread * rng.normal(size=needed)
-        again = Estimate(values.mean(), values.var(ddof=1) / needed, needed - 1.0, 0.0, math.nan, over_seeds=True)
+        again = Estimate(values.mean(), values.var(ddof=1) / needed, needed - 1.0, 0.0, 0.0, math.nan, over_seeds=True)
         found.append(again.p_value < 0.05)
     assert 0.77 < np.mean(found) < 0.87, (needed, np.mean(found))
-    assert Estimate(effect, spread**2 / 5, 4.0, 1.0, 99.0, over_seeds=True).seeds_needed(5, 1) == math.inf
-    assert math.isnan(Estimate(effect, 0.0, math.nan, 0.01, 99.0, over_seeds=False).seeds_needed(1, 1))
+    assert Estimate(effect, spread**2 / 5, 4.0, 1.0, 1.0, 99.0, over_seeds=True).seeds_needed(5, 1) == math.inf
+    assert math.isnan(Estimate(effect, 0.0, math.nan, 0.01, 0.01, 99.0, over_seeds=False).seeds_needed(1, 1))
     assert estimate.seeds_needed(5, 10) > needed, "more tests take more seeds"
+    agreeing = Estimate(effect, 1e-6, 4.0, 0.0, 0.02, 99.0, over_seeds=True)
+    by_hand = 5 * 0.02 * (1.984 + 0.845) ** 2 / effect**2  # the noise of their examples falls as seeds are added
+    assert agreeing.seeds_needed(5, 1) == math.ceil(by_hand) == 13
 
 
 @pytest.mark.parametrize("tests", [1, 6])
@@ -110,7 +113,9 @@ def test_a_detectable_difference_is_found_as_often_as_is_said(tests):
     """Seeds and prompts both add noise; the difference is one of several, whose p-values are held to LEVEL / tests."""
     by_seed, by_prompt, seeds, prompts = 0.3, 2.0, 5, 200
     found = []
-    size = Estimate(0.0, by_seed**2 / seeds, seeds - 1.0, by_prompt**2 / prompts, prompts - 1.0, over_seeds=True)
+    size = Estimate(
+        0.0, by_seed**2 / seeds, seeds - 1.0, by_prompt**2 / prompts, by_prompt**2 / prompts, prompts - 1.0, True
+    )
     effect = size.detectable(tests)
     rng = np.random.default_rng(0)
     for _ in range(2000):
@@ -120,12 +125,13 @@ def test_a_detectable_difference_is_found_as_often_as_is_said(tests):
             of_seeds.var(ddof=1) / seeds,
             seeds - 1.0,
             of_prompts.var(ddof=1) / prompts,
+            of_prompts.var(ddof=1) / prompts,
             prompts - 1.0,
             over_seeds=True,
         )
         found.append(again.p_value < 0.05 / tests)
     assert 0.76 < np.mean(found) < 0.88, (effect, np.mean(found))
-    alone = Estimate(9.0, 0.0, math.nan, 0.01, 99.0, over_seeds=False)
+    alone = Estimate(9.0, 0.0, math.nan, 0.01, 0.01, 99.0, over_seeds=False)
     assert alone.detectable(1) == pytest.approx(0.1 * (1.984 + 0.845), abs=1e-3), "over prompts alone"
     assert alone.detectable(6) > alone.detectable(1)
 

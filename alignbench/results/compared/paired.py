@@ -16,7 +16,8 @@ What makes the percentiles of a bootstrap of three to ten seeds call noise a dif
 part has its own quantile of Student's t, with Welch's degrees of freedom over seeds and G - 1 over G clusters, and the two
 half-intervals add in quadrature (Howe 1974; Zou & Donner 2008). A p-value is the level at which the interval just
 holds 0. Satterthwaite's single t for the sum is too sure at three seeds: where they happen to agree it takes their spread for
-small, and for well known.
+small, and for well known. Where they agree better than the noise of their examples lets them, the interval is the one that
+examples alone leave: to train more seeds makes no question more certain.
 
 `benchmarks/aa_test.py` measures how often it calls noise a difference.
 """
@@ -24,7 +25,7 @@ small, and for well known.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,12 +79,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference of means with the variance that seeds give it and that prompts add, and the degrees of freedom of each."""
+    """A difference of means with the variance that seeds give it and that prompts add, and the degrees of freedom of each.
+    `by_examples` is the variance that examples alone give it: prompts, and the noise of single seeds on them."""
 
     value: float
     by_seeds: float
     seed_degrees: float
     by_prompts: float
+    by_examples: float
     prompt_degrees: float
     over_seeds: bool
 
@@ -91,8 +94,7 @@ class Estimate:
         """Of the interval that misses the truth in `level` of cases."""
         from scipy.special import stdtrit
 
-        parts = ((self.by_seeds, self.seed_degrees), (self.by_prompts, self.prompt_degrees))
-        return math.sqrt(sum(v * float(stdtrit(degrees, level / 2)) ** 2 for v, degrees in parts if v))
+        return self._widest(lambda degrees: -float(stdtrit(degrees, level / 2)))
 
     @property
     def p_value(self) -> float:
@@ -116,17 +118,23 @@ class Estimate:
             return math.nan
         more = np.arange(2, MOST_SEEDS + 1)
         of_seeds = self.by_seeds * seeds / more * _reach(self.seed_degrees * (more - 1) / (seeds - 1), tests) ** 2
-        of_prompts = self.by_prompts * _reach(self.prompt_degrees, tests) ** 2 if self.by_prompts else 0.0
-        enough = np.flatnonzero(of_seeds + of_prompts <= self.value**2)
+        reach = _reach(self.prompt_degrees, tests) ** 2 if self.by_examples else 0.0
+        alone = (self.by_prompts + (self.by_examples - self.by_prompts) * seeds / more) * reach
+        enough = np.flatnonzero(np.maximum(of_seeds + self.by_prompts * reach, alone) <= self.value**2)
         return float(more[enough[0]]) if len(enough) else math.inf
 
     def detectable(self, tests: int) -> float:
         """The smallest true difference that as many seeds and prompts find with 80% power, where it is one of `tests`. A guess from the
         spread that was seen, as `seeds_needed` is; what was found plays no part in it. NaN where nothing varied."""
-        if not self.by_seeds and not self.by_prompts:
+        if not self.by_seeds and not self.by_examples:
             return math.nan
-        parts = ((self.by_seeds, self.seed_degrees), (self.by_prompts, self.prompt_degrees))
-        return math.sqrt(sum(v * float(_reach(degrees, tests)) ** 2 for v, degrees in parts if v))
+        return self._widest(lambda degrees: float(_reach(degrees, tests)))
+
+    def _widest(self, errors: Callable[[float], float]) -> float:
+        """So many standard errors: of seeds and prompts in quadrature, or of the examples alone where these say more."""
+        together = ((self.by_seeds, self.seed_degrees), (self.by_prompts, self.prompt_degrees))
+        alone = ((self.by_examples, self.prompt_degrees),)
+        return math.sqrt(max(sum(v * errors(degrees) ** 2 for v, degrees in parts if v) for parts in (together, alone)))
 
 
 def differences(
@@ -238,7 +246,7 @@ def _difference(row: Row, baseline: Row, metric: str, scores: Scores) -> list[tu
     if found is None:
         return []
     # Where neither seeds nor prompts vary (all right against all wrong, on few of both), nothing tells how sure that is.
-    half, p = (found.half_interval(), found.p_value) if found.by_seeds or found.by_prompts else (math.nan, 1.0)
+    half, p = (found.half_interval(), found.p_value) if found.by_seeds or found.by_examples else (math.nan, 1.0)
     mixed = any(run.path in scores.mixed for run in (*row.runs, *baseline.runs))
     deviation = 0.0 if mixed else math.sqrt(np.mean([np.nanvar(scores.values[side], axis=1).mean() for side in (a, b)]))
     difference = Difference(
@@ -290,14 +298,15 @@ def estimate(a: Floats, b: Floats, clusters: Integers, *, paired: bool) -> Estim
     correction = groups / (groups - 1) if groups > 1 else 0.0  # a single cluster says nothing about prompts
     by_examples = correction * float((sum(noise.mean(0) for _, noise in sides) ** 2).sum())
     if not over_seeds:
-        return Estimate(value, 0.0, math.nan, by_examples, groups - 1, over_seeds)
+        return Estimate(value, 0.0, math.nan, by_examples, by_examples, groups - 1, over_seeds)
     parts = [(float(means.var(ddof=1)) / len(means), len(means) - 1) for means, _ in sides]
     by_seeds = sum(v for v, _ in parts)
     if by_seeds <= rounding**2:  # seeds that agree to the last digit say nothing about the noise of their examples
-        return Estimate(value, 0.0, math.nan, by_examples, groups - 1, over_seeds)
+        return Estimate(value, 0.0, math.nan, by_examples, by_examples, groups - 1, over_seeds)
     seed_degrees = by_seeds**2 / sum(v**2 / degrees for v, degrees in parts)
     by_both = correction * sum(float(noise.var(axis=0, ddof=1).sum()) / len(noise) for _, noise in sides)
-    return Estimate(value, by_seeds, seed_degrees, max(by_examples - by_both, 0.0), groups - 1, over_seeds)
+    by_prompts = max(by_examples - by_both, 0.0)
+    return Estimate(value, by_seeds, seed_degrees, by_prompts, by_examples, groups - 1, over_seeds)
 
 
 def residuals(values: Floats, clusters: Integers) -> Floats:
