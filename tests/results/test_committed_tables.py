@@ -128,7 +128,13 @@ def test_differences_and_verdicts_on_a_page(
         arguments = [folders.get(word, word) for word in command]
         assert compare([*arguments, "--power", "--format", "markdown"]) == 0
     printed = {line.lstrip("-> ") for line in capsys.readouterr().out.splitlines()}
-    quoted = [line for line in (RESULTS / page).read_text(encoding="utf-8").splitlines() if QUOTED.match(line)]
+    text = (RESULTS / page).read_text(encoding="utf-8")
+    powers = [
+        rows
+        for after in text.split("\nSmallest true difference")[1:]
+        for rows in after.split("\n\n")[1].splitlines()[2:]
+    ]
+    quoted = [line for line in text.splitlines() if QUOTED.match(line)] + powers
     assert quoted, "the page quotes none any more"
     assert not [line for line in quoted if line.lstrip("-> ") not in printed]
 

@@ -5,13 +5,18 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from alignbench import Direction
 from alignbench.results.compared import verdict
 from alignbench.results.compared.paired import Estimate
+from alignbench.results.compared.table import Cell, build_table
 from alignbench.results.compared.verdict import words
+from alignbench.results.disk.runs import find_runs
+from alignbench.results.shown import render
 from alignbench.results.shown.render import FOUND_FROM
 from tests.results.on_disk import compare, dpo, ppo, write, write_scores
 from tests.results.synthetic import difference
@@ -182,6 +187,29 @@ def test_power_is_shown_of_what_is_tested_and_is_that_of_json(tmp_path, capsys):
         assert compare([str(tmp_path), "--power", "--format", form]) == 2
         assert f"--power is no part of {form}" in capsys.readouterr().err
     assert FOUND_FROM[:40] in shown(capsys, tmp_path, *against, "--power")
+
+
+@pytest.mark.parametrize(
+    ("metric", "baseline", "size", "expected"),
+    [
+        ("helpfulness/lc_win_rate", 0.5, 0.51, "none"),
+        ("helpfulness/lc_win_rate", 0.5, 0.49, "0.49"),
+        ("diversity/across_self_bleu", 0.9, 0.8, "0.80"),
+        ("diversity/across_self_bleu", 0.9, 0.95, "none"),
+        ("helpfulness/lc_win_rate", 50.0, 0.6, "0.60"),  # in percent: another meaning of the name
+        ("optimization/kl", 0.0, 40.0, "40.00"),
+    ],
+)
+def test_a_size_that_no_difference_can_have_is_none(metric, baseline, size, expected, tmp_path):
+    runs(tmp_path)
+    table = build_table(*find_runs([tmp_path]))
+    rows = [replace(row, cells={metric: Cell(baseline, math.nan, math.nan, True)}) for row in table.rows[:2]]
+    table = replace(table, rows=tuple(rows), metrics={metric: Direction.NEITHER})
+    one = replace(difference(rows[1].label, metric=metric), baseline=rows[0].label, detectable=size)
+    text = render.markdown(table, [one], power=True)
+    said = text.partition(FOUND_FROM)[2]
+    assert f"| {expected} |" in said
+    assert ("not even the largest" in said) == (expected == "none")
 
 
 @pytest.mark.parametrize("instead", [["--overoptimisation"], ["--sameness"], ["--ratings", "a/b"]])

@@ -13,14 +13,16 @@ from alignbench.records import ExampleScore, Metric, MetricSpec
 
 SHARES = frozenset({
     "accuracy", "accuracy_wrong", "agreement", "win_rate", "distinct_2", "unique", "self_bleu", "clip_fraction", "eos_rate", "finished",
-    "total_variation", "own_total_variation", "uncovered_mass",
+    "total_variation", "own_total_variation", "uncovered_mass", "lc_win_rate", "calibration_error",
 })  # fmt: skip
-POSITIVE = frozenset({"kl", "kl_bound", "kl_to_optimum", "objective_gap", "entropy", "length", "ead", "seconds"})
+POSITIVE = frozenset(
+    {"kl", "kl_bound", "kl_to_optimum", "objective_gap", "entropy", "entropy_response", "length", "ead", "seconds"}
+)
 
 
 def limits(metric: str, *, share: bool = False) -> tuple[float, float]:
     """What a metric can be: an interval that says more is cut there where it is shown. By its name; `share`: its record says so."""
-    name = metric.rpartition("/")[2]
+    name = metric.rpartition("/")[2].removeprefix("across_").removeprefix("open_")
     if share or name in SHARES:
         return 0.0, 1.0
     return (0.0 if name in POSITIVE else -math.inf), math.inf

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ARROWS = {Direction.HIGHER: "↑", Direction.LOWER: "↓", Direction.NEITHER: ""}
 NOT_APPLICABLE = "–"
+NOT_ANY = "none"
+"""In place of a size that no true difference has."""
 BETTER, WORSE, OTHER = "▲△", "▼▽", "◆◇"
 """Marks of a significant difference: the first where its interval is over seeds, the second where over examples only."""
 ROUNDING = 1e-12
@@ -66,12 +68,26 @@ def amounts_of(table: Table, differences: Sequence[Difference]) -> tuple[Table, 
 def found_from(table: Table, differences: Sequence[Difference]) -> tuple[Table, dict[str, list[str]]]:
     """The rows and metrics that have differences, and from which size on each would have been found."""
     compared, texts = amounts_of(table, differences)
-    by_cell = {(d.row, d.metric): d.detectable for d in differences}
+    by_cell = {(d.row, d.metric): d for d in differences}
     for name in texts:
-        sizes = [by_cell.get((row.label, name), math.nan) for row in compared.rows]
+        found = [by_cell.get((row.label, name)) for row in compared.rows]
+        sizes = [math.nan if d is None else d.detectable for d in found]
+        most = [math.inf if d is None else _largest(d, table) for d in found]
         decimals = _decimals(size for size in sizes if not math.isnan(size))
-        texts[name] = [NOT_APPLICABLE if math.isnan(s) else _fixed(s, _visible(s, decimals)) for s in sizes]
+        texts[name] = [
+            NOT_APPLICABLE if math.isnan(s) else NOT_ANY if s > possible else _fixed(s, _visible(s, decimals))
+            for s, possible in zip(sizes, most, strict=True)
+        ]
     return compared, texts
+
+
+def _largest(difference: Difference, table: Table) -> float:
+    """How far a row can be from its baseline in this metric: a win rate from .5 by .5."""
+    baseline = next((row for row in table.rows if row.label == difference.baseline), None)
+    if baseline is None or difference.metric not in baseline.cells:
+        return math.inf
+    (least, most), value = range_of(difference.metric, table.rows), baseline.cells[difference.metric].value
+    return max(value - least, most - value) if least <= value <= most else math.inf
 
 
 def mark(difference: Difference, table: Table) -> str:

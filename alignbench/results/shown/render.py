@@ -26,6 +26,7 @@ from alignbench.results.disk.runs import find_runs
 from alignbench.results.shown.cells import (
     ARROWS,
     BETTER,
+    NOT_ANY,
     NOT_APPLICABLE,
     OTHER,
     WORSE,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 NARROWEST = 12
 """Columns of signs that a label is broken to: in fewer nobody can read it."""
 FOUND_FROM = "Smallest true difference that so many seeds and prompts would find with 80% power"
+OUT_OF_REACH = f"; {NOT_ANY}: not even the largest that the metric can have"
 
 MORE = (
     "More: `alignbench compare` with --ratings METRIC (who wins how often), --at-kl NATS (all at one KL), "
@@ -99,11 +101,16 @@ def terminal(
         compared, amounts = amounts_of(table, part)
         parts += [Text(plain(title(part)), style="bold"), *_blocks(compared, amounts, {}, [], width)]
     if tested := [d for d in differences if power and d.primary]:
-        parts += [Text(FOUND_FROM, style="bold"), *_blocks(*found_from(table, tested), {}, [], width)]
+        compared, sizes = found_from(table, tested)
+        parts += [Text(_found_from(sizes), style="bold"), *_blocks(compared, sizes, {}, [], width)]
     parts += [Text(plain(line), style="dim") for line in caption(table, differences)]
     parts += [Text(plain(line), style="yellow") for line in remarks(table)]
     parts += [Text(MORE, style="dim")] if differences or table.verdict else []
     return Group(*parts)
+
+
+def _found_from(sizes: Texts) -> str:
+    return FOUND_FROM + OUT_OF_REACH * any(NOT_ANY in texts for texts in sizes.values())
 
 
 def _blocks(table: Table, cells: Texts, footer: Texts, fixed: list[int], width: int) -> list[RenderableType]:
@@ -180,7 +187,8 @@ def markdown(table: Table, differences: Sequence[Difference] = (), *, power: boo
         compared, amounts = amounts_of(table, part)
         lines += [markdown_text(title(part)), "", *_grid(compared, amounts, {}).markdown(), ""]
     if tested := [d for d in differences if power and d.primary]:
-        lines += [FOUND_FROM, "", *_grid(*found_from(table, tested), {}).markdown(), ""]
+        compared, sizes = found_from(table, tested)
+        lines += [_found_from(sizes), "", *_grid(compared, sizes, {}).markdown(), ""]
     lines += [" ".join(markdown_text(line) for line in said)] if (said := caption(table, differences)) else []
     if lines_below := remarks(table):
         lines += [*([""] if lines else []), *(f"- {markdown_text(line)}" for line in lines_below)]
