@@ -48,6 +48,20 @@ def test_between_the_two_neighbours_of_each_seed(tmp_path):
     assert "at KL 2 (nats per response) over kl_coef=0.1, kl_coef=0.2, kl_coef=0.4" in note
 
 
+def test_what_a_setting_lacks_is_not_said_of_its_frontier(tmp_path):
+    """Only seed 0 has runs on both sides; the row of 0.4 alone, whose last seed lacks a metric, is not in the table any more."""
+    for coefficient, kl in ((0.4, 1.0), (0.2, 3.0)):
+        point(tmp_path, ppo(coefficient), kl, 1.0)
+    for seed in (1, 2):
+        point(tmp_path, ppo(0.4, seed=seed), 1.0, 1.0)
+    metrics = {"optimization/kl": Metric(1.0, 0.1, 40, Direction.NEITHER)}
+    write(tmp_path, ppo(0.4, seed=3), metrics=metrics)
+    assert any("of fewer than its 4 seeds" in note for note in table_of(tmp_path).notes)
+    table, _ = at(tmp_path, AT_KL, 2.0)
+    assert [row.seeds for row in table.rows] == [(0,)]
+    assert not any("of fewer" in note for note in table.notes)
+
+
 def test_a_setting_that_was_run_is_itself(tmp_path):
     for coefficient, kl, score in ((0.4, 1.0, 2.0), (0.2, 3.0, 5.0)):
         point(tmp_path, ppo(coefficient), kl, score)

@@ -311,8 +311,12 @@ class TestDrawing:
         found = differences(table, primary=["helpfulness/a_b"])
         assert {(d.row[0], d.over_seeds) for d in found} == {("ppo", False), ("dpo", True)}
         drawn, below = render.latex(table, found).split(r"\end{tabular}".replace("\\\\", "\\"))
-        assert r"$\vartriangle$" in drawn and r"$\vartriangle$ $\triangledown$ $\lozenge$ and *: one seed" in below
+        assert r"$\vartriangle$" in drawn and r"$\vartriangle$, *: one seed" in below
+        assert r"$\blacktriangle$ $\vartriangle$ better than the baseline: p" in below
+        assert "worse" not in below and "other" not in below, "no mark says so"
         assert "[ ]" not in below and "Exploratory" not in below, "it has no table of differences"
+        none = [dataclasses.replace(d, significant=False, over_seeds=True) for d in found]
+        assert "No mark: p ≥ 5% after Holm's" in " ".join(render.caption(table, none))
 
     def test_an_interval_is_seen_in_each_cell(self, tmp_path):
         """Where it is no rounding error: ±0.000 would look like certainty."""

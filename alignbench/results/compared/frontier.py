@@ -74,7 +74,9 @@ def matched(
     what does not reach the target is said and left out. Runs of different code are one frontier only with `mix_code`.
     A KL that is matched has no scores: rows that have it alike are not compared by it."""
     rows = [row for row in table.rows if row.baseline]
-    notes = list(table.notes)
+    of_settings = {note for row in table.rows if not row.baseline for note in of_fewer_seeds(row.runs, row.label)}
+    notes = [note for note in table.notes if note not in of_settings]
+    before = len(notes)
     points: dict[Path, _Between] = {}
     for label, sweep in _frontiers(table, mix_code).items():
         found, missing = [], []
@@ -103,7 +105,7 @@ def matched(
         lacking = (
             f"Nothing can be compared at {axis.name} {target:g}: no algorithm has runs of one seed on both sides of it."
         )
-        notes.insert(len(table.notes), lacking)
+        notes.insert(before, lacking)
     left_out = KL if axis is AT_KL else ()
     scores = {name: _extended(scores, points) for name, scores in examples.scores.items() if name not in left_out}
     return replace(table, rows=tuple(rows), notes=tuple(notes)), replace(examples, scores=scores)

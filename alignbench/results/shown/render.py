@@ -26,6 +26,7 @@ from alignbench.results.disk.runs import find_runs
 from alignbench.results.shown.cells import (
     ARROWS,
     BETTER,
+    HOLLOW,
     NOT_ANY,
     NOT_APPLICABLE,
     OTHER,
@@ -35,6 +36,7 @@ from alignbench.results.shown.cells import (
     cells_of,
     costs,
     found_from,
+    mark,
     marked,
 )
 from alignbench.results.shown.grid import Grid, in_table, latex_text, markdown_text
@@ -197,7 +199,11 @@ def markdown(table: Table, differences: Sequence[Difference] = (), *, power: boo
 
 def latex(table: Table, differences: Sequence[Difference] = ()) -> str:
     """A table for amssymb, finer with booktabs: what it says as its caption, and below it what its signs mean, those that it has."""
-    said = [*caption(table), *_marks(differences), *remarks(table)]  # it has the marks, and no table of differences
+    said = [
+        *caption(table),
+        *_marks(table, differences),
+        *remarks(table),
+    ]  # it has the marks, and no table of differences
     below = [latex_text(line) + r"\par" for line in said]
     drawn = _grid(table, marked(table, differences), costs(table)).latex() if table.rows else []
     verdict = " ".join(table.verdict) or "Alignment algorithms compared."
@@ -237,28 +243,32 @@ def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
     return [
         *([f"{', '.join(signs)}."] if signs else []),
         *([f"± half a 95% interval {interval}{uneven}."] if known else []),
-        *(_legend(differences) if differences else []),
+        *(_legend(table, differences) if differences else []),
     ]
 
 
-_FULL, _HOLLOW = (" ".join(kind[i] for kind in (BETTER, WORSE, OTHER)) for i in (0, 1))
-
-
-def _marks(differences: Sequence[Difference]) -> list[str]:
+def _marks(table: Table, differences: Sequence[Difference]) -> list[str]:
+    """What the marks mean: those that there are."""
     over, tested = {d.over_seeds for d in differences}, max((d.tests for d in differences), default=0)
     if not tested:
         return []
-    return [
-        f"{_FULL if True in over else _HOLLOW} better, worse, other than the baseline: p < 5% after Holm's correction for "
-        f"{'the one difference' if tested == 1 else f'the {tested} differences'} of primary metrics; without a mark it may be noise.",
-        *([f"{_HOLLOW} and *: one seed, over examples only, training noise left out."] if len(over) == 2 else []),
-    ]
+    found = {mark(d, table) for d in differences}
+    meant = {kind: name for kind, name in ((BETTER, "better"), (WORSE, "worse"), (OTHER, "other")) if found & {*kind}}
+    signs = [sign for kind in meant for sign in kind if sign in found]
+    told = f"{' '.join(signs)} {', '.join(meant.values())} than the baseline: p < 5%" if meant else "No mark: p ≥ 5%"
+    family = "the one difference" if tested == 1 else f"the {tested} differences"
+    rest = "without a mark it may be noise" if meant else "each may be noise"
+    lines = [f"{told} after Holm's correction for {family} of primary metrics; {rest}."]
+    if len(over) == 2:
+        alone = [*(sign for sign in signs if sign in HOLLOW), "*"]
+        lines.append(f"{', '.join(alone)}: one seed, over examples only, training noise left out.")
+    return lines
 
 
-def _legend(differences: Sequence[Difference]) -> list[str]:
+def _legend(table: Table, differences: Sequence[Difference]) -> list[str]:
     over = {d.over_seeds for d in differences}
     lines = [
-        *_marks(differences),
+        *_marks(table, differences),
         *(
             ["Exploratory: not tested, intervals not corrected; one in twenty leaves out 0 by chance."]
             * (not all(d.primary for d in differences))
