@@ -18,8 +18,9 @@ NOT_APPLICABLE = "–"
 NOT_ANY = "none"
 """In place of a size that no true difference has."""
 BETTER, WORSE, OTHER = "▲△", "▼▽", "◆◇"
-HOLLOW = "△▽◇"
 """Marks of a significant difference: the first where its interval is over seeds, the second where over examples only."""
+HOLLOW = "△▽◇"
+"""The second of each."""
 ROUNDING = 1e-12
 """An interval below it is none."""
 Texts = Mapping[str, Sequence[str]]
