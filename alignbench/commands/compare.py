@@ -26,7 +26,7 @@ from alignbench.results.compared.paired import Difference, differences, on_share
 from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.ratings import ratings
 from alignbench.results.compared.table import Table, build_table
-from alignbench.results.compared.verdict import verdict
+from alignbench.results.compared.verdict import tests, verdict
 from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, folders_of_runs, locate
 from alignbench.results.shown import export, leaderboard, render
 
@@ -199,8 +199,10 @@ def _compare(options: argparse.Namespace) -> None:
             raise UserError(f"--baseline {options.baseline}: {name}")
         compared = differences(table, options.baseline or "", examples, primary=primary.metrics)
         table = replace(table, notes=(*table.notes, *on_shared_seeds(table, compared)))
+        claimed: tuple[Difference, ...] = ()
         if not clashes(table, options.at_budget is not None):  # of rows that are shown by force nothing is claimed
-            table = replace(table, verdict=verdict(table, compared, examples, primary.metrics, options.baseline or ""))
+            claimed = tests(table, compared, examples, primary.metrics, options.baseline or "")
+            table = replace(table, verdict=verdict(claimed))
         table, compared = _of_metrics(table, compared, options.metrics)
         if options.power and not any(d.primary for d in compared):
             table = replace(table, notes=(*table.notes, NO_POWER))
@@ -212,7 +214,10 @@ def _compare(options: argparse.Namespace) -> None:
                 report.write(runs, table, compared, options.output)
                 return
         shown = table if options.differences else _readable(table, form)
-        text = _drawn(form, shown, compared, options.output, power=options.power)
+        if form == "json":
+            text = export.as_json(shown, compared, claimed)
+        else:
+            text = _drawn(form, shown, compared, options.output, power=options.power)
     _write(text, options.output)
     if form == "csv":  # it has no place for them
         for line in render.remarks(table):
@@ -319,8 +324,7 @@ def _drawn(form: str, table: Table, compared: Sequence[Difference], output: Path
         return capture.get()
     if form == "markdown":
         return render.markdown(table, compared, power=power)
-    draw = {"latex": render.latex, "csv": export.as_csv, "json": export.as_json}[form]
-    return draw(table, compared)
+    return {"latex": render.latex, "csv": export.as_csv}[form](table, compared)
 
 
 def _write(text: str, output: Path | None) -> None:

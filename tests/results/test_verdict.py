@@ -52,6 +52,10 @@ def test_each_two_of_few_rows_are_told_apart_or_not(tmp_path, capsys):
     assert "agreement" not in told and open_.startswith("sycophancy agreement (") and " seeds)" in open_
     markdown = shown(capsys, tmp_path, "--format", "markdown")
     assert markdown.startswith("- ppo against dpo")
+    found = json.loads(shown(capsys, tmp_path, "--format", "json"))["verdict_differences"]
+    gold, agreement = (next(d for d in found if d["metric"] == metric) for metric in (GOLD, AGREEMENT))
+    assert gold["p_holm"] < 0.05 < agreement["p_holm"] and {d["tests"] for d in found} == {len(found)}
+    assert (gold["row"], gold["baseline"]) == (["ppo"], ["dpo"])
 
 
 def test_what_is_no_difference_is_not_said_to_be_one(tmp_path, capsys):

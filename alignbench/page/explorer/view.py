@@ -18,7 +18,7 @@ from alignbench.results.compared.frontier import AT_BUDGET, AT_KL, matched
 from alignbench.results.compared.paired import Difference, differences
 from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.table import Row, Table, baseline_row
-from alignbench.results.compared.verdict import verdict
+from alignbench.results.compared.verdict import tests, verdict
 
 MOST_ROWS = 60
 MOST_RUNS = 1000
@@ -172,6 +172,6 @@ def said(library: Library, snapshot: Snapshot, view: View) -> Sequence[str]:
     return library.recent.get(
         ("verdict", snapshot.version, replace(view, metrics=())),
         lambda: verdict(
-            chosen.table, compared(library, snapshot, view), chosen.examples, chosen.primary, view.baseline
+            tests(chosen.table, compared(library, snapshot, view), chosen.examples, chosen.primary, view.baseline)
         ),
     )

@@ -19,16 +19,19 @@ MOST_ROWS = 4
 MOST_LINES = 12
 
 
-def verdict(
+def tests(
     table: Table, differences: Sequence[Difference], examples: Examples, primary: Sequence[str], baseline: str = ""
-) -> tuple[str, ...]:
-    """A sentence for each comparison. `differences` are those of the table, from the row labelled `baseline` where that is given."""
+) -> tuple[Difference, ...]:
+    """What a verdict rests on. `differences` are those of the table, from the row labelled `baseline` where that is given."""
     trained = [row for row in table.rows if not row.baseline]
     if not baseline and 1 < len(trained) <= MOST_ROWS:
-        compared = between(_pairs(trained, primary), table, examples, primary, primary)
-    else:
-        labels = {row.label for row in trained}
-        compared = tuple(d for d in differences if d.primary and d.row in labels)
+        return between(_pairs(trained, primary), table, examples, primary, primary)
+    labels = {row.label for row in trained}
+    return tuple(d for d in differences if d.primary and d.row in labels)
+
+
+def verdict(compared: Sequence[Difference]) -> tuple[str, ...]:
+    """A sentence for each two rows of `tests`."""
     by_pair: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Difference]] = {}
     for difference in compared:
         by_pair.setdefault((difference.row, difference.baseline), []).append(difference)

@@ -57,7 +57,8 @@ def _difference(d: Difference | None) -> list[str]:
     ]
 
 
-def as_json(table: Table, differences: Sequence[Difference] = ()) -> str:
+def as_json(table: Table, differences: Sequence[Difference] = (), claimed: Sequence[Difference] = ()) -> str:
+    """`claimed`: the differences that the table's verdict rests on, with their own correction."""
     rows = [
         {
             "label": list(row.label),
@@ -92,6 +93,7 @@ def as_json(table: Table, differences: Sequence[Difference] = ()) -> str:
     return json_text(
         {
             "verdict": list(table.verdict),
+            "verdict_differences": [dataclasses.asdict(d) for d in claimed],
             "rows": rows,
             "differences": [dataclasses.asdict(d) for d in differences],
             "incomplete": list(table.incomplete),
