@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +42,15 @@ class Evaluated:
     extra: tuple[Generation, ...]
     scores: tuple[ExampleScore, ...]
     metrics: Mapping[str, Metric]
+
+    @property
+    def unanswered(self) -> Mapping[str, int]:
+        """Of metrics that have no value because no example was answered: how many were asked."""
+        return Counter(score.metric for score in self.scores if score.metric not in self.metrics)
+
+    @property
+    def whole(self) -> bool:
+        return not self.unanswered and not any(metric.missing for metric in self.metrics.values())
 
 
 def evaluation_prompts(prompts: Sequence[Prompt], settings: EvalSettings) -> list[Prompt]:

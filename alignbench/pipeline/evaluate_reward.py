@@ -83,6 +83,7 @@ def evaluate_reward(target: RewardTarget) -> Path:
                 directory,
                 record,
                 metrics=measured.metrics,
+                unanswered={},
                 reports=said,
                 counts={**data.counts(), **ready.counts},
                 ended=None,

@@ -65,6 +65,7 @@ class Outcome:
     """What a run measured, for its record. `ranked`: whether somebody ranked responses."""
 
     metrics: Mapping[str, Metric]
+    unanswered: Mapping[str, int]
     reports: Mapping[str, float]
     counts: Mapping[str, int]
     ended: str | None
@@ -113,6 +114,7 @@ def _carry_out(config: RunConfig, begun: Begun, display: Display) -> None:
             directory,
             record,
             metrics=outcome.metrics,
+            unanswered=outcome.unanswered,
             reports=outcome.reports,
             counts=outcome.counts,
             ended=outcome.ended,
@@ -279,7 +281,7 @@ def run_algorithm(
 def outcome(
     counts: Mapping[str, int], evaluated: Evaluated, trained: Trained, reports: Mapping[str, float], *, ranked: bool
 ) -> Outcome:
-    return Outcome(evaluated.metrics, reports, counts, trained.stopped, speed(trained), ranked)
+    return Outcome(evaluated.metrics, evaluated.unanswered, reports, counts, trained.stopped, speed(trained), ranked)
 
 
 def speed(trained: Trained) -> float | None:

@@ -240,7 +240,7 @@ def evaluated_sft(
     def make() -> Made:
         with bench.display.stage("evaluate sft"):
             found = suite.evaluate(saved, questions, baseline=None)
-        if any(metric.missing for metric in found.metrics.values()):
+        if not found.whole:
             raise _IncompleteError(found)
         return Made(lambda folder: stored.save(found, folder))
 
@@ -259,6 +259,7 @@ def evaluated_sft(
             config,
             home,
             metrics=found.metrics,
+            unanswered=found.unanswered,
             counts=suite.data.counts(),
             seconds=bench.display.seconds,
             annotator=ranked,

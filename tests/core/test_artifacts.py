@@ -6,13 +6,17 @@ import contextlib
 import errno
 import io
 import json
+import math
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -20,6 +24,7 @@ from filelock import FileLock
 import alignbench
 from alignbench.commands.cli import run_command
 from alignbench.errors import AlignbenchError, UserError
+from alignbench.evaluation.suite import Evaluated, Suite
 from alignbench.plugins import Kind, registry
 from alignbench.store import keys
 from alignbench.store.artifacts import MANIFEST, Store, artifacts, fault_of, remove
@@ -210,6 +215,28 @@ def test_a_second_run_reuses_what_the_first_made_and_gives_the_same(small: Comma
     for name in ("rankings.jsonl", "sft/generations.jsonl", "sft/examples.parquet", "reward/scalar.safetensors"):
         assert (by_order[0] / name).read_bytes() == (by_order[1] / name).read_bytes()
     assert not list((tmp_path / "runs").rglob("checkpoint"))
+
+
+def test_an_evaluation_without_any_answer_is_asked_again(
+    small: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a judge that was out of reach while the SFT model was measured."""
+    metric, evaluate = "helpfulness/accuracy", Suite.evaluate
+
+    def silent(*arguments: Any, **named: Any) -> Evaluated:
+        found = evaluate(*arguments, **named)
+        scores = [replace(s, value=math.nan) if s.metric == metric else s for s in found.scores]
+        return replace(found, scores=tuple(scores), metrics={n: m for n, m in found.metrics.items() if n != metric})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Suite, "evaluate", silent)
+        first = small("resume=never")
+    second = small("resume=never")
+    assert (first.code, second.code) == (0, 0), second.err
+    assert f"‡ {metric} of sft: " in first.out and "examples have no answer" in first.out
+    assert not re.search(r"^evaluate sft +reused", second.err, re.MULTILINE)
+    before, after = (records(path)[1] for path in sorted((tmp_path / "runs").iterdir()))
+    assert before["unanswered"] == {metric: after["metrics"][metric]["n"]} and after["unanswered"] == {}
 
 
 @pytest.fixture(scope="module")

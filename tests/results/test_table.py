@@ -177,6 +177,23 @@ class TestRows:
             write(tmp_path, ppo(seed=seed), metrics={"helpfulness/c": Metric(1.0, 0.05, 100, HIGHER), **known})
         assert table_of(tmp_path).notes == ("ppo: of fewer than its 3 seeds are helpfulness/b (2).",)
 
+    def test_a_metric_of_which_no_example_was_answered_is_not_one_that_does_not_apply(self, tmp_path):
+        """As by a judge that was out of reach: of a row's only seed, and of one of two."""
+        judged = {"helpfulness/judged": Metric(0.5, 0.05, 3, HIGHER)}
+        write(tmp_path, ppo(), metrics={"helpfulness/a": Metric(1.0, 0.05, 3, HIGHER)})
+        write(tmp_path, dpo(), unanswered={"helpfulness/judged": 3})
+        for seed in (0, 1):
+            unanswered = {"helpfulness/judged": 3} if seed else {}
+            write(tmp_path, ppo(0.9, seed=seed), metrics={} if seed else judged, unanswered=unanswered)
+        table = table_of(tmp_path)
+        text = render.markdown(table)
+        (line,) = (line for line in text.splitlines() if line.startswith("| helpfulness/judged"))
+        assert [cell.strip() for cell in line.split("|")[2:5]] == ["‡", "–", "0.50‡"]
+        assert "‡ helpfulness/judged of dpo: 3 of 3 examples have no answer; not compared." in text
+        assert "‡ helpfulness/judged of ppo kl_coef=0.9: 3 of 6 examples have no answer; not compared." in text
+        told = json.loads(export.as_json(table))["rows"]
+        assert [each["unanswered"] for each in told] == [{"helpfulness/judged": 3}, {}, {}]
+
     def test_sft_rows_that_should_be_equal_and_are_not_are_said(self, tmp_path):
         write_with_baseline(tmp_path, ppo(), 0.75, sft_value=0.5)
         write_with_baseline(tmp_path, dpo(), 0.75, sft_value=0.5)

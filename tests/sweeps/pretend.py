@@ -38,8 +38,17 @@ def _carry_out(config: RunConfig, begun: lifecycle.Begun) -> None:
         metrics["optimization/kl"] = Metric(1e3 * config.algo.config.learning_rate, 0.1, 1, Direction.NEITHER)
         if threads := _threads():
             metrics["pretend/threads"] = Metric(threads, math.nan, 1, Direction.NEITHER)
+        none: dict[str, int] = {}
         lifecycle.finish(
-            directory, record, metrics=metrics, reports={}, counts={}, ended=None, reused={}, cost=record.cost
+            directory,
+            record,
+            metrics=metrics,
+            unanswered=none,
+            reports={},
+            counts=none,
+            ended=None,
+            reused={},
+            cost=record.cost,
         )
 
 

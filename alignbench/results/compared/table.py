@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Row:
     """One configuration. `label`: the algorithm, then what sets this row apart from others, one `key=value` each.
 
     `runs` are those that it stands for, one per seed; `repeats` are the directories of these and of all that were left out for them.
+    `unanswered` are metrics of which no seed has a value, for no example was answered: how many were asked.
     Costs are means over the runs, None where no run knows them; a speed of 0, as older records have it, is none."""
 
     label: tuple[str, ...]
@@ -61,6 +62,7 @@ class Row:
     tokens_per_second: float | None = None
     peak_memory_bytes: float | None = None
     peak_gpu_memory_bytes: float | None = None
+    unanswered: Mapping[str, int] = field(default_factory=dict)
     runs: tuple[StoredRun, ...] = ()
     repeats: frozenset[Path] = frozenset()
 
@@ -230,11 +232,12 @@ def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
     """The runs of one configuration, one per seed, as a row."""
     records = [run.record for run in runs]
     names = dict.fromkeys(name for record in records for name in record.metrics)
+    unanswered = sum((Counter(record.unanswered) for record in records), Counter[str]())
     cells = {}
     for name in names:
         metrics = [record.metrics[name] for record in records if name in record.metrics]
         low, high = interval(metrics)
-        missing = sum(metric.missing for metric in metrics)
+        missing = sum(metric.missing for metric in metrics) + unanswered.pop(name, 0)
         asked = missing + sum(metric.n for metric in metrics)
         value = math.fsum(metric.value for metric in metrics) / len(metrics)
         cells[name] = Cell(value, low, high, len(metrics) > 1, missing, asked)
@@ -250,6 +253,7 @@ def make_row(runs: Sequence[StoredRun], label: tuple[str, ...]) -> Row:
         tokens_per_second=_mean(record.cost.tokens_per_second or None for record in records),
         peak_memory_bytes=_mean([record.cost.peak_memory_bytes for record in records]),
         peak_gpu_memory_bytes=_mean([record.cost.peak_gpu_memory_bytes for record in records]),
+        unanswered=dict(unanswered),
         runs=tuple(runs),
     )
 
@@ -368,11 +372,11 @@ def _mixed(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def _unanswered(rows: Sequence[Row]) -> list[str]:
+    found = [(row, name, cell.missing, cell.asked) for row in rows for name, cell in row.cells.items() if cell.missing]
+    found += [(row, name, asked, asked) for row in rows for name, asked in row.unanswered.items()]
     return [
-        f"{UNANSWERED} {name} of {' '.join(row.label)}: {cell.missing} of {cell.asked} examples have no answer; not compared."
-        for row in rows
-        for name, cell in row.cells.items()
-        if cell.missing
+        f"{UNANSWERED} {name} of {' '.join(row.label)}: {missing} of {asked} examples have no answer; not compared."
+        for row, name, missing, asked in found
     ]
 
 

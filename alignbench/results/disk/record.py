@@ -17,9 +17,9 @@ from typing import Any
 from alignbench.errors import UserError
 from alignbench.records import Metric
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """2: `ended` and `reused`. 3: `missing` of a metric. 4: `peak_gpu_memory_bytes` of the cost. 5: a metric's interval. 6: `code` of the
-identity."""
+identity. 7: `unanswered`."""
 DEFINITIONS_SINCE = 5
 """Before it the interval of one seed was 1.96 standard errors, whatever the number of clusters; `budget.seconds` left out the reference's pass
 of some algorithms; and log-ratios were taken at temperature 1, whatever was sampled at, which is no KL."""
@@ -76,7 +76,8 @@ class RunRecord:
 
     `ended` is what ended training before its last update, such as a bound of the budget; `reused` are stages that were
     taken from another run (stage -> that run): their seconds are what they cost there.
-    `schema_version` is the one that it was written in: numbers of an older one may be defined otherwise.
+    `unanswered` are metrics that were asked for and have no value because no example was answered, as by a judge that was out of reach: how
+    many were asked. `schema_version` is the one that it was written in: numbers of an older one may be defined otherwise.
     `counts` are rows of data, rankings and pairs read, kept, cut and set aside; `reports` figures of stages that are not evaluation, such as a
     reward model's held-out accuracy."""
 
@@ -85,6 +86,7 @@ class RunRecord:
     identity: Identity
     cost: Cost = field(default_factory=Cost)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    unanswered: Mapping[str, int] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     reports: Mapping[str, float] = field(default_factory=dict)
     baseline: bool = False
@@ -123,6 +125,8 @@ class RunRecord:
             raw = {**raw, "metrics": metrics}
         if version < 6 and isinstance(raw.get("identity"), dict):
             raw = {**raw, "identity": {"code": "", **raw["identity"]}}
+        if version < 7:
+            raw = {"unanswered": {}, **raw}
         try:
             kind: Any = cls
             record: RunRecord = _decoder(kind)(raw)

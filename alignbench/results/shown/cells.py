@@ -123,7 +123,7 @@ def cells_of(table: Table) -> dict[str, list[str]]:
     def text(row: Row, metric: str, decimals: int) -> str:
         cell = row.cells.get(metric)
         if cell is None:
-            return NOT_APPLICABLE
+            return UNANSWERED if metric in row.unanswered else NOT_APPLICABLE
         decimals = _visible(cell.half_interval, decimals)
         interval = _interval(row, metric, decimals)
         interval += (UNANSWERED if cell.missing else "") + (PAST_PEAK if cell.past_peak else "")

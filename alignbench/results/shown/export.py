@@ -87,6 +87,7 @@ def as_json(table: Table, differences: Sequence[Difference] = (), claimed: Seque
                 }
                 for name, cell in row.cells.items()
             },
+            "unanswered": dict(row.unanswered),
         }
         for row in table.rows
     ]
