@@ -32,7 +32,33 @@ def given_path(text: str) -> Path:
     """An option's value on a command line. Empty, as from a shell variable that is not set, it would be the working directory."""
     if not text.strip():
         raise argparse.ArgumentTypeError("a path is missing")
-    return Path(text)
+    try:
+        return reachable(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def reachable(text: str) -> Path:
+    """The path, `~` expanded, whether or not something is there. Raises UserError where nobody could tell: `pathlib` would raise on every
+    question."""
+    try:
+        path = Path(text).expanduser()
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        reason = "too long for a path" if error.errno == errno.ENAMETOOLONG else (error.strerror or str(error))
+        raise UserError(f"{shown(text)}: {reason}.") from None
+    except RuntimeError:
+        raise UserError(f"{shown(text)}: there is no such home folder.") from None
+    except ValueError:
+        raise UserError(f"{shown(text)}: no path holds such a character.") from None
+    return path
+
+
+def is_setting(text: str) -> bool:
+    """Whether this is KEY=VALUE and no path: what begins as a path does, and where something is, stays one."""
+    return "=" in text and not text.startswith(("/", ".", "~")) and not os.path.lexists(text)
 
 
 def check_there(given: str, option: str, *, hub: bool = False) -> None:

@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from alignbench.errors import UserError
-from alignbench.paths import given_path
+from alignbench.paths import check_may_be_folder, given_path
 from alignbench.store.artifacts import Artifact, artifacts, cache_root, remove
 from alignbench.untrusted import plain
+
+MOST_HOURS = 100 * 366 * 24
 
 
 def main(argv: Sequence[str]) -> int:
     """Lists artifacts, or deletes those that were asked for; returns the exit code."""
     options = _parser().parse_args(argv)
+    if options.cache_dir:
+        check_may_be_folder(str(options.cache_dir), "--cache-dir")
     root = cache_root(options.cache_dir or "")
     found = artifacts(root)
     if options.action == "prune":
@@ -49,7 +53,10 @@ def _duration(text: str) -> timedelta:
     found = re.fullmatch(r"(\d+)([hdw])", text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no length of time: write 12h, 30d or 8w")
-    return int(found[1]) * {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}[found[2]]
+    hours = int(found[1]) * {"h": 1, "d": 24, "w": 7 * 24}[found[2]]
+    if hours > MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than a hundred years")
+    return timedelta(hours=hours)
 
 
 def _list(found: Sequence[Artifact]) -> None:

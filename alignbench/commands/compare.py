@@ -29,6 +29,7 @@ from alignbench.results.compared.table import Table, build_table
 from alignbench.results.compared.verdict import tests, verdict
 from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, folders_of_runs, locate
 from alignbench.results.shown import export, leaderboard, render
+from alignbench.untrusted import plain
 
 FORMATS = ("text", "markdown", "csv", "json", "latex", "html")
 SUFFIXES = {".txt": "text", ".md": "markdown", ".csv": "csv", ".json": "json", ".tex": "latex", ".html": "html"}
@@ -221,7 +222,7 @@ def _compare(options: argparse.Namespace) -> None:
     _write(text, options.output)
     if form == "csv":  # it has no place for them
         for line in render.remarks(table):
-            print(line, file=sys.stderr)
+            print(plain(line), file=sys.stderr)
     if not found:
         raise UserError(f"None of the runs in {where} can be read.")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from alignbench.errors import UserError
+from alignbench.paths import is_setting
 from alignbench.plugins import Kind, registry
 from alignbench.untrusted import plain
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _overrides(target: str, overrides: Sequence[str]) -> list[str]:
     """A path or a hub id is read by the source of files, unless another is named; a setting stays one, unless a file has its name."""
-    if "=" in target and not target.startswith(("/", ".", "~")) and not os.path.lexists(target):
+    if is_setting(target):
         return [target, *overrides]
     if "\n" in target or "\0" in target:
         raise UserError("The path holds a control character.")

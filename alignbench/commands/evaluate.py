@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Sequence
 
 from alignbench.errors import UserError
-from alignbench.paths import given_path
+from alignbench.paths import given_path, is_setting
 from alignbench.results.disk.runs import DEFAULT_RESULTS, is_run, locate
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluates one target and adds its row; returns the exit code."""
     options = _parser().parse_args(argv)
-    if "=" in options.target:
+    if is_setting(options.target):
         raise UserError(f"Name a run or a model before the settings: alignbench evaluate RUN {options.target}")
     from alignbench.app.ready import check_evaluations
     from alignbench.app.target import of_model, of_run

@@ -17,6 +17,7 @@ from alignbench.results.disk import environment
 from alignbench.seeds import Seeds
 from alignbench.selection import Selected
 
+MOST_MEMORY = 1_000_000
 DESCRIPTION = "Reads a run's data and estimates its peak memory by stage and part, from the model's config alone. Exit code 1: it does not fit."
 CUDA_CONTEXT = GIB // 2
 """What CUDA's context and libraries take of a GPU beside the tensors: half a GiB, as is usual."""
@@ -32,8 +33,8 @@ def main(arguments: Sequence[str]) -> int:
         "--memory", type=float, metavar="GIB", help="of the GPU (default: this machine's; RAM with device=cpu)"
     )
     chosen = parser.parse_intermixed_args(list(arguments))
-    if chosen.memory is not None and not chosen.memory > 0:
-        raise UserError(f"--memory {chosen.memory:g} must be above 0, in GiB.")
+    if chosen.memory is not None and not 0 < chosen.memory <= MOST_MEMORY:
+        raise UserError(f"--memory {chosen.memory:g} must be above 0 and at most {MOST_MEMORY:,}, in GiB.")
     from alignbench.app.compose import load_config
 
     config = load_config(chosen.overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -189,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--prompts", type=_positive, default=50, help="default: %(default)s")
     sample.add_argument("--responses", type=_positive, default=4, help="to each prompt; default: %(default)s")
     sample.add_argument(
-        "--gold", type=int, default=0, metavar="N", help="as many gold questions, where the data knows the truth"
+        "--gold", type=_count, default=0, metavar="N", help="as many gold questions, where the data knows the truth"
     )
     sample.add_argument("--run", default="", help="a finished run whose policy responds; default: the SFT model")
     sample.add_argument(
@@ -204,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     ab = actions.add_parser("ab", parents=[common, made], help="two runs' responses, blind")
     ab.add_argument("first", metavar="RUN", help="whose win rate it is: a run, or the sft folder in one")
     ab.add_argument("second", metavar="OVER", help="what it is compared with")
-    ab.add_argument("--prompts", type=int, default=0, help="how many, drawn; default: all that both answered")
+    ab.add_argument("--prompts", type=_count, default=0, help="how many, drawn; default: all that both answered")
     result = actions.add_parser("result", parents=[common], help="a row with the human win rate of such a project")
     for one in (ab, result):
         one.add_argument(
@@ -221,8 +222,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str, least: int = 0) -> int:
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+    return int(text)
+
+
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+    return _count(text, 1)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignbench.errors import AlignbenchError, UserError
-from alignbench.paths import given_path
+from alignbench.paths import given_path, is_setting
 from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, LAST_GOOD, RESULT, RunDirectory
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import (
@@ -27,7 +27,7 @@ from alignbench.untrusted import plain, told
 def main(argv: Sequence[str]) -> int:
     """Resumes each run in turn, or lists what could be; returns the exit code."""
     options = _parser().parse_args(argv)
-    if overrides := [name for name in options.runs if "=" in name]:
+    if overrides := [name for name in options.runs if is_setting(name)]:
         raise UserError(
             f"A run goes on with the settings that it began with: {overrides[0]} cannot be changed. Start a new run instead."
         )

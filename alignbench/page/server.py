@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -57,7 +58,7 @@ def serve(settings: PageSettings) -> None:
     """Serves until Ctrl-C."""
     listening = bound(settings)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    token = f"?token={settings.token}" if settings.token else ""
+    token = f"?token={quote(settings.token, safe='')}" if settings.token else ""
     print(f"The page is at http://{host}:{listening.getsockname()[1]}/{token} (Ctrl-C ends it)", flush=True)
     uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning", access_log=False)).run(sockets=[listening])
 
@@ -73,6 +74,8 @@ def bound(settings: PageSettings) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(2048)
+    except UnicodeError:
+        raise UserError(f"--host {settings.host}: no name of a machine.") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(

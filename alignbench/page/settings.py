@@ -24,6 +24,8 @@ class PageSettings:
 
     def __post_init__(self) -> None:
         check_bounds(type(self), vars(self), flags=True)
+        if not (self.token.isascii() and self.token.isprintable()):
+            raise UserError("--token goes into an address and a cookie: letters, digits and signs of ASCII alone.")
         if self.host not in LOCAL and len(self.token) < 16:
             raise UserError(
                 f"--host {self.host} can be reached from other machines: give --token, a secret of at least 16 characters, "

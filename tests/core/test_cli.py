@@ -84,6 +84,68 @@ def test_an_empty_path_is_not_the_working_directory(
     assert re.search("a path is missing|name or path is empty", capsys.readouterr().err)
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        *(([*command, LONG, *more], "too long for a path") for command, more in (
+            (["compare"], []), (["compare", "--plots"], []), (["resume"], []), (["resume", "--results-dir"], []),
+            (["evaluate"], []), (["export"], ["--merged"]), (["page"], ["--export", "page.html"]),
+            (["rank", "links", "a", "Ann", "--projects"], []), (["cache", "--cache-dir"], []),
+        )),
+        (["compare", "--plots", "~nobody-of-that-name/x"], "no such home folder"),
+        (["compare", "--comparisons", "a\0b"], "no path holds such a character"),
+        (["cache", "prune", "--unused", "99999999999999999999d"], "more than a hundred years"),
+        (["cache", "--unused", "999999d"], "more than a hundred years"),
+        (["cache", "--cache-dir", __file__], "is a file, not a folder"),
+        (["plan", "--memory", "inf"], "--memory inf must be above 0 and at most 1,000,000"),
+        (["plan", "--memory", "nan"], "--memory nan must be"),
+        (["page", "--host", "a..b", "--token", "0123456789abcdef"], "no name of a machine"),
+        (["page", "--token", "0123456789abcdef€"], "--token"),
+        (["rank", "ab", "a", "b", "c", "--prompts", "-5"], "'-5' is no whole number from 0 on"),
+        (["rank", "sample", "a", "--prompts", "x"], "'x' is no whole number from 1 on"),
+        (["rank", "sample", "a", "--gold", "-9"], "'-9' is no whole number from 0 on"),
+        (["evaluate", "./a=b/model"], "a=b/model"),
+        (["resume", "./a=b/run"], "a=b/run is no run"),
+    ],
+    ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_what_no_command_can_take_is_one_line(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.run_command(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    said = capsys.readouterr().err
+    assert code == 2 and words in said and "settings" not in said, said
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may look everywhere")
+def test_a_folder_that_nobody_else_may_look_into(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(SystemExit):
+        cli.run_command(["cache", "--cache-dir", str(tmp_path / "closed" / "inside")])
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_home_folder_is_meant_by_its_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shell leaves it as it is in --plots=~/p."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert cli.run_command(["compare", "--results-dir=~/runs"]) == 2
+    assert f"No folder {tmp_path / 'runs'}" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="measures CPU time")
 @pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["check"], ["algo=nope"]], ids=" ".join)
 def test_questions_are_answered_at_once(arguments: list[str]) -> None:

@@ -82,13 +82,16 @@ def test_the_win_rate_of_people_who_prefer_one_becomes_a_row(results: Path, caps
 
 @pytest.mark.parametrize(
     ("first", "second", "words"),
-    [("good", "gone", "cannot be read"), ("good", "good", "same response to every prompt"), ("good", "broken", "damaged"), ("good", "other", "no prompt in common")],
+    [("good", "gone", "cannot be read"), ("good", "good", "same response to every prompt"), ("good", "broken", "damaged"), ("good", "half", "damaged"), ("good", "other", "no prompt in common")],
 )  # fmt: skip
 def test_what_cannot_be_compared(
     results: Path, capsys: pytest.CaptureFixture[str], first: str, second: str, words: str
 ) -> None:
     make_run(results, "broken", ["x"])
     (results / "broken" / "generations.jsonl").write_text("{}\n")
+    make_run(results, "half", ["x"])
+    whole = json.loads((results / "half" / "generations.jsonl").read_text().splitlines()[0])
+    (results / "half" / "generations.jsonl").write_text(json.dumps({k: whole[k] for k in ("prompt", "index")}) + "\n")
     make_run(results, "other", ["x"])
     text = (results / "other" / "generations.jsonl").read_text().replace("Question", "Riddle")
     (results / "other" / "generations.jsonl").write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from alignbench import UserError
 from alignbench.page.security import MOST_BYTES, Security
-from alignbench.page.server import bound, create_app
+from alignbench.page.server import bound, create_app, serve
 from alignbench.page.settings import PageSettings
 
 HOME = "http://127.0.0.1:8400"
@@ -57,6 +58,26 @@ def test_a_token_is_asked_of_every_visitor_and_kept_as_a_cookie(tmp_path: Path) 
     assert entered.status_code == 303 and "token" not in entered.headers["location"]
     assert "httponly" in entered.headers["set-cookie"].lower()
     assert page.get("/session").status_code == 200
+
+
+def test_the_link_that_is_printed_opens_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a token as `openssl rand -base64` gives it, and worse."""
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: sockets[0].close())
+    for token in ("q3+Xk/9aBcd+EfGhIjKlMg==", 'a #1 & more; "so" 100%'):
+        serve(PageSettings(tmp_path, port=0, token=token))
+        link = re.search(r"http://\S+", capsys.readouterr().out)
+        assert link
+        page = client(tmp_path, token)
+        assert page.get(link[0].replace(link[0].partition("/?")[0], HOME)).status_code == 303
+        assert page.get("/session").status_code == 200
+
+
+@pytest.mark.parametrize("token", ["a secret of much length €", "0123456789abcdef\udcff", "0123456789abcdef\n"])
+def test_a_token_that_no_cookie_holds_is_refused(tmp_path: Path, token: str) -> None:
+    with pytest.raises(UserError, match="--token"):
+        PageSettings(tmp_path, token=token)
 
 
 @pytest.mark.parametrize("token", ["", "short"])

@@ -332,6 +332,9 @@ class TestDrawing:
         assert r"$\blacktriangle$ $\vartriangle$ better than the baseline: p" in below
         assert "worse" not in below and "other" not in below, "no mark says so"
         assert "[ ]" not in below and "Exploratory" not in below, "it has no table of differences"
+        explored = [dataclasses.replace(d, significant=False, primary=False, tests=0) for d in found]
+        (told,) = (line for line in render.caption(table, explored) if "*:" in line and "±" not in line)
+        assert told == "*: one seed, over examples only, training noise left out."
         none = [dataclasses.replace(d, significant=False, over_seeds=True) for d in found]
         assert "No mark: p ≥ 5% after Holm's" in " ".join(render.caption(table, none))
 

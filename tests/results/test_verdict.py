@@ -364,3 +364,12 @@ def test_comparisons_that_cannot_be_read_name_their_line(tmp_path, capsys, chang
     assert compare(["--comparisons", str(tmp_path / "judged.csv")]) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.splitlines()) == 1
+
+
+def test_what_a_record_says_moves_no_terminal(tmp_path, capsys):
+    for settings, count in ((ppo, 1), (dpo, 2)):
+        write(tmp_path, settings(), algo=settings()["algo"]["name"], counts={"rows\x1b[31m": count})
+    for form in ("text", "markdown", "csv", "latex", "json"):
+        assert compare([str(tmp_path), "--format", form, "--force"]) == 0
+        said = capsys.readouterr()
+        assert "number of rows" in said.out + said.err and "\x1b[31m" not in said.out + said.err

@@ -39,7 +39,7 @@ class Pairs:
 def pairs(first: Path, second: Path, *, prompts: int, seeds: Seeds) -> Pairs:
     """The first response of each run to each prompt that both answered; `prompts` of them, drawn, or all for 0."""
     mine, theirs = _responses(first), _responses(second)
-    shared = [key for key in mine if key in theirs and mine[key]["messages"] == theirs[key]["messages"]]
+    shared = [key for key in mine if key in theirs and mine[key].messages == theirs[key].messages]
     if not shared:
         raise UserError(f"{first} and {second} answered no prompt in common: evaluate both on the same data.")
     if prompts:
@@ -47,23 +47,35 @@ def pairs(first: Path, second: Path, *, prompts: int, seeds: Seeds) -> Pairs:
     items, equal = [], []
     for key in shared:
         a, b = mine[key], theirs[key]
-        if a["response"] == b["response"]:
-            equal.append((key, a["cluster"]))
+        if a.text == b.text:
+            equal.append((key, a.cluster))
             continue
-        messages = tuple(Message(message["role"], message["content"]) for message in a["messages"])
-        both = (a["response"], b["response"])
-        items.append(Item(key, messages, both, (a["finished"], b["finished"]), cluster=a["cluster"]))
+        items.append(Item(key, a.messages, (a.text, b.text), (a.finished, b.finished), cluster=a.cluster))
     if not items:
         raise UserError(f"{first} and {second} gave the same response to every prompt: there is nothing to compare.")
     return Pairs(tuple(items), tuple(equal))
 
 
-def _responses(run: Path) -> dict[str, Mapping[str, Any]]:
+@dataclass(frozen=True)
+class _Response:
+    messages: tuple[Message, ...]
+    text: str
+    finished: bool
+    cluster: str
+
+
+def _response(row: Mapping[str, Any]) -> _Response:
+    messages = tuple(Message(message["role"], message["content"]) for message in row["messages"])
+    return _Response(messages, row["response"], row["finished"], row["cluster"])
+
+
+def _responses(run: Path) -> dict[str, _Response]:
+    """The first to each prompt."""
     path = run / GENERATIONS
     try:
         with path.open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
-        return {row["prompt"]: row for row in rows if row["index"] == 0}
+        return {row["prompt"]: _response(row) for row in rows if row["index"] == 0}
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}): name a finished run, or the sft folder in one."

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.errors import UserError
+from alignbench.paths import reachable
 from alignbench.results.disk.directory import BASELINE, CONFIG, RESULT, TRAINING
 from alignbench.results.disk.index import Entry, Index, Stamp, load, save, stamp
 from alignbench.results.disk.record import RunRecord
@@ -25,7 +26,7 @@ def locate(name: str, results_dir: Path) -> Path:
         raise UserError("A run's name or path is empty.")
     # os.path: pathlib raises for a name that no file could have.
     inside = results_dir / name
-    return inside if os.path.exists(inside) and not os.path.exists(name) else Path(name)
+    return inside if os.path.exists(inside) and not os.path.exists(name) else reachable(name)
 
 
 def is_run(path: Path) -> bool:

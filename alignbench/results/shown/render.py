@@ -250,15 +250,13 @@ def caption(table: Table, differences: Sequence[Difference] = ()) -> list[str]:
 def _marks(table: Table, differences: Sequence[Difference]) -> list[str]:
     """What the marks mean: those that there are."""
     over, tested = {d.over_seeds for d in differences}, max((d.tests for d in differences), default=0)
-    if not tested:
-        return []
     found = {mark(d, table) for d in differences}
     meant = {kind: name for kind, name in ((BETTER, "better"), (WORSE, "worse"), (OTHER, "other")) if found & {*kind}}
     signs = [sign for kind in meant for sign in kind if sign in found]
     told = f"{' '.join(signs)} {', '.join(meant.values())} than the baseline: p < 5%" if meant else "No mark: p ≥ 5%"
     family = "the one difference" if tested == 1 else f"the {tested} differences"
     rest = "without a mark it may be noise" if meant else "each may be noise"
-    lines = [f"{told} after Holm's correction for {family} of primary metrics; {rest}."]
+    lines = [f"{told} after Holm's correction for {family} of primary metrics; {rest}."] * bool(tested)
     if len(over) == 2:
         alone = [*(sign for sign in signs if sign in HOLLOW), "*"]
         lines.append(f"{', '.join(alone)}: one seed, over examples only, training noise left out.")
