@@ -15,12 +15,13 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     if is_setting(options.target):
         raise UserError(f"Name a run or a model before the settings: alignbench evaluate RUN {options.target}")
-    from alignbench.app.ready import check_evaluations
+    from alignbench.app.ready import check_evaluations, check_selected
     from alignbench.app.target import of_model, of_run
 
     path = locate(options.target, options.results_dir)
     target = of_run(path, options.overrides) if is_run(path) else of_model(options.target, options.overrides)
     check_evaluations(target.config)
+    check_selected(target.config.model, "model")
 
     # torch is imported here, once the request is known to be good
     from alignbench.pipeline.evaluate import evaluate_target

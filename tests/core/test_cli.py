@@ -126,6 +126,7 @@ def test_what_no_command_can_take_is_one_line(
         code = stop.code
     said = capsys.readouterr().err
     assert code == 2 and words in said and "settings" not in said, said
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may look everywhere")
