@@ -37,6 +37,13 @@ def timed(code: str) -> tuple[subprocess.CompletedProcess[str], float]:
     return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def code_of(arguments: list[str]) -> object:
+    try:
+        return cli.run_command(arguments)
+    except SystemExit as stop:  # of argparse
+        return stop.code
+
+
 def fresh(*arguments: str) -> tuple[int, set[str], float]:
     """The exit code, the modules that were imported and the CPU seconds of a command in a process of its own."""
     done, seconds = timed(
@@ -76,10 +83,7 @@ def test_an_empty_path_is_not_the_working_directory(
 ) -> None:
     """As from a shell variable that is not set."""
     monkeypatch.chdir(tmp_path)
-    try:
-        code = cli.run_command(arguments)
-    except SystemExit as stop:
-        code = stop.code
+    code = code_of(arguments)
     assert code == 2 and list(tmp_path.iterdir()) == []
     assert re.search("a path is missing|name or path is empty", capsys.readouterr().err)
 
@@ -120,10 +124,7 @@ def test_what_no_command_can_take_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    try:
-        code = cli.run_command(arguments)
-    except SystemExit as stop:
-        code = stop.code
+    code = code_of(arguments)
     said = capsys.readouterr().err
     assert code == 2 and words in said and "settings" not in said, said
     assert list(tmp_path.iterdir()) == []
