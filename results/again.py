@@ -2,6 +2,7 @@
 
     python results/again.py exact                                   # the first run of results/records/exact
     python results/again.py exact --only algo=ppo --seed 7          # a seed that is not in the table: within its row's interval?
+    python results/again.py preferences --only algo=sft ...         # the SFT model that the table starts from, and nothing after it
     python results/again.py hacking data.path=<folder of HH-RLHF>   # a path of this machine, which records do not hold
 
 Of each metric that is tested: what was recorded for this seed, what came out now, and where that lies in the row's spread. The same
@@ -70,11 +71,14 @@ def judged(now: StoredRun, recorded: Sequence[StoredRun], metrics: Sequence[str]
 
 
 def again(run: StoredRun, overrides: Sequence[str], seed: int | None, results_dir: Path) -> Path:
-    """Carries the run out anew, from its configuration, and returns its directory."""
+    """Carries the run out anew, from its configuration, and returns its directory. An SFT model's row: as the run that is no more
+    than SFT."""
     from alignbench.pipeline.run import run as carry_out
 
     register_configs()
     settings = settings_of(run.path)
+    if run.record.baseline:
+        OmegaConf.update(settings, "algo", settings.sft, merge=False)
     given = [*overrides, *([] if seed is None else [f"seed={seed}"])]
     for override in given:
         key, equals, _ = override.partition("=")
@@ -101,14 +105,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.table not in tables:
             raise unknown_name("table", options.table, tables)
         found, _ = find_runs([RECORDS / options.table])
-        runs = [run for run in found if run.record.status is Status.FINISHED and not run.record.baseline]
-        wanted = chosen(runs, options.only)
+        finished = [run for run in found if run.record.status is Status.FINISHED]
+        wanted = sorted(chosen(finished, options.only), key=lambda run: run.record.baseline)
         if not wanted:
             raise UserError(f"results/records/{options.table} has no run with {' '.join(options.only) or 'a record'}.")
-        table = build_table(runs)
-        row = next(row for row in table.rows if wanted[0].path in {run.path for run in row.runs})
-        print(f"{wanted[0].path.name}, of {' '.join(row.label)}, seeds {', '.join(map(str, row.seeds))}", flush=True)
-        made, _ = find_runs([again(wanted[0], options.overrides, options.seed, options.results_dir)])
+        table = build_table([run for run in finished if run.record.baseline is wanted[0].record.baseline])
+        run, row = next((run, row) for run in wanted for row in table.rows if run.path in row.repeats)
+        name = run.path.relative_to(RECORDS / options.table)
+        print(f"{name}, of {' '.join(row.label)}, seeds {', '.join(map(str, row.seeds))}", flush=True)
+        made, _ = find_runs([again(run, options.overrides, options.seed, options.results_dir)])
         lines, good = judged(made[0], row.runs, primary_of(table).metrics)
     except AlignbenchError as error:
         print(f"again: error: {error}", file=sys.stderr)
