@@ -16,6 +16,7 @@ import yaml
 
 from alignbench import Direction, ExampleScore, Metric
 from alignbench.app.compose import load_config
+from alignbench.app.config import RunConfig
 from alignbench.results.compared.table import GOLD, PROXY
 from alignbench.results.compared.training_points import KL, Points
 from alignbench.results.disk.directory import RunDirectory
@@ -242,6 +243,29 @@ def test_a_table_or_a_setting_that_is_not_there_is_one_line(
     ):
         assert again.main(arguments) == 2
         assert said in capsys.readouterr().err
+
+
+def test_the_sft_models_row_is_made_by_the_run_that_is_no_more_than_sft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not (RESULTS / "records" / "exact").is_dir():
+        pytest.skip("the records are not part of this copy")
+    carried: list[RunConfig] = []
+
+    def carry_out(config: RunConfig) -> Path:
+        carried.append(config)
+        (own,) = find_runs(
+            [write(tmp_path, {}, metrics={"exact/objective_gap": Metric(9.0, 0.1, 4, Direction.LOWER)}).path]
+        )[0]
+        return own.path
+
+    monkeypatch.setattr("alignbench.pipeline.run.run", carry_out)
+    again = script("again")
+    for only, algorithm, trained in (("algo=sft", "sft", True), ("algo=ppo", "ppo", False), ("seed=0", "aot", False)):
+        assert again.main(["exact", "--only", only, "--only", "seed=0"]) == 1
+        out = capsys.readouterr().out
+        assert f", of {algorithm}, seeds 0, 1, 2, 3, 4" in out and "OUTSIDE" in out
+        assert (carried[-1].algo.label, carried[-1].imitates) == (algorithm, trained)
 
 
 def test_what_a_cell_lacks_here_is_found_before_anything_is_trained(
