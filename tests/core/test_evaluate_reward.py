@@ -248,7 +248,7 @@ def test_other_data_in_another_language_is_refused(command: Command, finished: F
         (("reward=nobody",), "learned"),
         (("reward=lenght",), "Did you mean 'length'"),
         (("reward=dpo:nothing",), "is no finished run"),
-        ((f"reward=dpo:{'a' * 5000}",), "is no finished run"),
+        ((f"reward=dpo:{'a' * 5000}",), "too long for a path"),
         (("reward=[1,2]",), "Say what is measured, once"),
         (("reward=length", "reward=gold"), "Say what is measured, once"),
         (("reward=no/such/run",), "is no finished run"),
