@@ -42,7 +42,8 @@ def reachable(text: str) -> Path:
     """The path, `~` expanded, whether or not something is there. Raises UserError where nobody could tell: `pathlib` would raise on every
     question."""
     try:
-        path = Path(text).expanduser()
+        named_so = not text.startswith("~") or os.path.lexists(text)
+        path = Path(text) if named_so else Path(text).expanduser()
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         pass

@@ -305,7 +305,14 @@ def _of_metrics(
     wanted = {
         m: d for m, d in table.metrics.items() if m in names or m.partition("/")[0] in {n.rstrip("/") for n in names}
     }
-    rows = [replace(row, cells={m: c for m, c in row.cells.items() if m in wanted}) for row in table.rows]
+    rows = [
+        replace(
+            row,
+            cells={m: c for m, c in row.cells.items() if m in wanted},
+            unanswered={m: n for m, n in row.unanswered.items() if m in wanted},
+        )
+        for row in table.rows
+    ]
     return replace(table, metrics=wanted, rows=tuple(rows)), tuple(d for d in compared if d.metric in wanted)
 
 

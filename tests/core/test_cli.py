@@ -146,6 +146,11 @@ def test_a_home_folder_is_meant_by_its_sign(
     monkeypatch.chdir(tmp_path)
     assert cli.run_command(["compare", "--results-dir=~/runs"]) == 2
     assert f"No folder {tmp_path / 'runs'}" in capsys.readouterr().err
+    assert cli.run_command(["compare", "./~old"]) == 2
+    assert "No folder ~old" in capsys.readouterr().err
+    (tmp_path / "~$there").mkdir()
+    assert cli.run_command(["compare", "~$there"]) == 2
+    assert "No runs in ~$there" in capsys.readouterr().err, "it is its name"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="measures CPU time")

@@ -62,6 +62,19 @@ def test_what_a_setting_lacks_is_not_said_of_its_frontier(tmp_path):
     assert not any("of fewer" in note for note in table.notes)
 
 
+@pytest.mark.parametrize("lacking", [0.4, 0.2], ids=["the nearer one", "the farther one"])
+def test_what_one_of_two_settings_was_not_answered_is_not_known_between_them(lacking, tmp_path):
+    for seed in (0, 1):
+        for coefficient, kl in ((0.4, 1.0), (0.2, 3.0)):
+            metrics = {"optimization/kl": Metric(kl, 0.1, 40, Direction.NEITHER)}
+            silent = seed == 1 and coefficient == lacking
+            metrics |= {} if silent else {"helpfulness/plain": Metric(1.0, 0.1, 40, HIGHER)}
+            unanswered = {"helpfulness/plain": 40} if silent else {}
+            write(tmp_path, ppo(coefficient, seed=seed), metrics=metrics, unanswered=unanswered)
+    cell = at(tmp_path, AT_KL, 2.0)[0].rows[0].cells["helpfulness/plain"]
+    assert (cell.missing, cell.asked) == (40, 80)
+
+
 def test_a_setting_that_was_run_is_itself(tmp_path):
     for coefficient, kl, score in ((0.4, 1.0, 2.0), (0.2, 3.0, 5.0)):
         point(tmp_path, ppo(coefficient), kl, score)

@@ -17,7 +17,7 @@ from rich.console import Console
 from alignbench import Metric
 from alignbench.results.compared.paired import differences
 from alignbench.results.compared.statistics import interval_over_seeds
-from alignbench.results.compared.table import Table, baseline_row, build_table
+from alignbench.results.compared.table import GAP, GOLD, Table, baseline_row, build_table
 from alignbench.results.disk.directory import RunDirectory
 from alignbench.results.disk.record import Cost, Status
 from alignbench.results.disk.runs import find_runs
@@ -191,6 +191,12 @@ class TestRows:
         assert [cell.strip() for cell in line.split("|")[2:5]] == ["‡", "–", "0.50‡"]
         assert "‡ helpfulness/judged of dpo: 3 of 3 examples have no answer; not compared." in text
         assert "‡ helpfulness/judged of ppo kl_coef=0.9: 3 of 6 examples have no answer; not compared." in text
+        rewards = {"optimization/proxy_reward": Metric(1.0, 0.1, 3, HIGHER), GOLD: Metric(0.5, 0.1, 3, HIGHER)}
+        for seed in (0, 1):
+            known = {name: m for name, m in rewards.items() if name != GOLD or not seed}
+            write(tmp_path / "gap", ppo(seed=seed), metrics=known, unanswered={GOLD: 3} if seed else {})
+        (lacks,) = table_of(tmp_path / "gap").rows
+        assert (lacks.cells[GAP].missing, lacks.cells[GAP].asked) == (3, 6), "a gap lacks what its rewards lack"
         told = json.loads(export.as_json(table))["rows"]
         assert [each["unanswered"] for each in told] == [{"helpfulness/judged": 3}, {}, {}]
 

@@ -119,7 +119,11 @@ def test_what_a_judge_did_not_answer_is_missing_and_the_rest_is_as_without_it() 
         assert [example for example, value in values.items() if math.isnan(value)] == unknown, name
         assert {e: v for e, v in values.items() if not math.isnan(v)} == pytest.approx(whole[name]), name
     silent = metrics(answers(*texts), answers(*others), Planted(length, answers=0))
-    assert all(math.isnan(v) for v in silent["judge_win_rate"].values()) and "lc_win_rate" not in silent
+    for name in ("judge_win_rate", "lc_win_rate", "judge_reward"):
+        assert len(silent[name]) == 100 and all(map(math.isnan, silent[name].values())), name
+    itself = metrics(answers(*texts), answers(*texts), Planted(length, answers=0))
+    assert all(map(math.isnan, itself["judge_reward"].values())), "as of an SFT model, of which nothing is compared"
+    assert "lc_win_rate" not in metrics(answers(["a"]), answers(["b"]), Planted(length, answers=0)), "it has too few"
 
 
 def by_world(world: DataSource, respond: Callable[[Prompt], str]) -> list[Generation]:

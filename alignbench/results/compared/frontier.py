@@ -182,10 +182,16 @@ def _interpolated(point: _Between, name: Path, axis: Axis, target: float) -> Sto
         for name, m in lower.metrics.items()
         if (other := upper.metrics.get(name))
     }
+    sides = (lower.unanswered, upper.unanswered)
+    unanswered = {name: max(side.get(name, 0) for side in sides) for side in sides for name in side}
     if axis is AT_KL and (matched_name := next((name for name in KL if name in metrics), None)):
         metrics[matched_name] = replace(metrics[matched_name], value=target)
     seconds = mix(math.fsum(lower.cost.seconds.values()), math.fsum(upper.cost.seconds.values()))
-    return replace(point.lower, path=name, record=replace(lower, metrics=metrics, cost=Cost({"all": seconds})))
+    return replace(
+        point.lower,
+        path=name,
+        record=replace(lower, metrics=metrics, unanswered=unanswered, cost=Cost({"all": seconds})),
+    )
 
 
 COEFFICIENTS = ("kl_coef", "beta")

@@ -219,8 +219,11 @@ def _code(code: str) -> str:
 
 def _with_gap(run: StoredRun) -> StoredRun:
     """With the proxy-gold gap beside its two rewards. Its standard error takes both rewards of each example to know."""
-    metrics = run.record.metrics
+    metrics, silent = run.record.metrics, run.record.unanswered
     if PROXY not in metrics or GOLD not in metrics:
+        if (unknown := {PROXY, GOLD} & silent.keys()) and {PROXY, GOLD} <= {*metrics, *silent}:
+            lacking = {**silent, GAP: max(silent[name] for name in unknown)}
+            return replace(run, record=replace(run.record, unanswered=lacking))
         return run
     proxy, gold = metrics[PROXY], metrics[GOLD]
     unanswered = max(proxy.missing, gold.missing)

@@ -11,6 +11,7 @@ from alignbench_suite.config import HelpfulnessConfig
 from alignbench_suite.factual_questions import accuracy, facts
 from alignbench_suite.further import chosen
 from alignbench_suite.helpfulness.win_rate import (
+    Comparison,
     by_gold,
     by_judge,
     length_controlled_win_rate,
@@ -65,7 +66,7 @@ class Helpfulness(Evaluation):
             *win_rate("helpfulness/judge_win_rate", judged),
             *tie_rate("helpfulness/judge_tie_rate", judged),
             *length_controlled_win_rate("helpfulness/lc_win_rate", known or judged),
-            *(judge_reward(groups, subject.judge) if subject.judge else []),
+            *(judge_reward(groups, subject.judge, judged) if subject.judge else []),
             *(accuracy(subject, facts(limit=self.config.limit)) if subject.ordinary_text else []),
             *ask_family(subject, "helpfulness", limit=self.config.limit, path=self.config.path),
             *(self.further(subject) if subject.ordinary_text else []),
@@ -76,11 +77,13 @@ class Helpfulness(Evaluation):
         return run_tasks(subject, ["alignbench_constraints"], limit=self.config.limit) if asked else []
 
 
-def judge_reward(groups: Groups, judge: Judge) -> list[ExampleScore]:
-    """The mean score of a held-out reward model. A judge that only compares gives no score, and there is no such metric then."""
+def judge_reward(groups: Groups, judge: Judge, judged: Sequence[Comparison]) -> list[ExampleScore]:
+    """The mean score of a held-out reward model. A judge that only compares gives no score, and there is no such metric then; one that
+    answered nothing was out of reach."""
     asked = [generation for group in groups for generation in group]
     scores = judge.score(asked)
-    if all(map(math.isnan, scores)):
+    compares = any(c.differ and not math.isnan(c.preference) for c in judged)
+    if compares and all(map(math.isnan, scores)):
         return []
     by_response = {(g.prompt.id, g.index): score for g, score in zip(asked, scores, strict=True)}
     return per_prompt("helpfulness/judge_reward", groups, lambda g: by_response[g.prompt.id, g.index])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from alignbench import ExampleScore, Generation, Judge
@@ -19,6 +19,10 @@ class Comparison:
     mine: Generation
     theirs: Generation
     preference: float
+
+    @property
+    def differ(self) -> bool:
+        return (self.mine.response, self.mine.finished) != (self.theirs.response, self.theirs.finished)
 
     @property
     def longer(self) -> int:
@@ -47,10 +51,10 @@ def by_gold(matched: Sequence[Pair]) -> list[Comparison]:
 
 def by_judge(matched: Sequence[Pair], judge: Judge) -> list[Comparison]:
     """By a judge. Two responses that are the same are a tie, which nobody need be asked (or paid) for."""
-    same = [(mine.response, mine.finished) == (theirs.response, theirs.finished) for mine, theirs in matched]
-    asked = [pair for pair, equal in zip(matched, same, strict=True) if not equal]
-    answers = iter(judge.compare([mine for mine, _ in asked], [theirs for _, theirs in asked]) if asked else ())
-    return [Comparison(*pair, 0.5 if equal else next(answers)) for pair, equal in zip(matched, same, strict=True)]
+    compared = [Comparison(mine, theirs, 0.5) for mine, theirs in matched]
+    asked = [c for c in compared if c.differ]
+    answers = iter(judge.compare([c.mine for c in asked], [c.theirs for c in asked]) if asked else ())
+    return [replace(c, preference=next(answers)) if c.differ else c for c in compared]
 
 
 def by_prompt(compared: Sequence[Comparison]) -> list[list[Comparison]]:
@@ -78,15 +82,16 @@ def _is_tie(preference: float) -> float:
 
 
 def length_controlled_win_rate(metric: str, compared: Sequence[Comparison]) -> list[ExampleScore]:
-    """See length_control.py. None where it has too few prompts. What the judge did not answer stays missing; the rest is fitted without it."""
-    from alignbench_suite.helpfulness.length_control import enough, length_controlled, widened
+    """See length_control.py. None where it has too few prompts. What the judge did not answer stays missing; the rest is fitted without it,
+    or nothing is, where too few are left."""
+    from alignbench_suite.helpfulness.length_control import FEWEST, enough, length_controlled, widened
 
     raw = win_rate(metric, compared)
     answered = [group for group, score in zip(by_prompt(compared), raw, strict=True) if not math.isnan(score.value)]
     flat = [(example, c) for example, group in enumerate(answered) for c in group]
     wins, longer, example = [c.preference for _, c in flat], [c.longer for _, c in flat], [e for e, _ in flat]
     if not enough(wins, example):
-        return []
+        return [replace(s, value=math.nan) for s in raw] if len(answered) < len(raw) >= FEWEST else []
     prompts = [group[0].mine.prompt for group in answered]
     cluster = [f"cluster {p.cluster}" if p.cluster else f"prompt {p.id}" for p in prompts]
     fit = length_controlled(wins, longer, example)
