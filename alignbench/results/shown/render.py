@@ -199,11 +199,8 @@ def markdown(table: Table, differences: Sequence[Difference] = (), *, power: boo
 
 def latex(table: Table, differences: Sequence[Difference] = ()) -> str:
     """A table for amssymb, finer with booktabs: what it says as its caption, and below it what its signs mean, those that it has."""
-    said = [
-        *caption(table),
-        *_marks(table, differences),
-        *remarks(table),
-    ]  # it has the marks, and no table of differences
+    # It has the marks, and no table of differences.
+    said = [*caption(table), *_marks(table, differences), *remarks(table)]
     below = [latex_text(line) + r"\par" for line in said]
     drawn = _grid(table, marked(table, differences), costs(table)).latex() if table.rows else []
     verdict = " ".join(table.verdict) or "Alignment algorithms compared."
