@@ -112,7 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = build_table([run for run in finished if run.record.baseline is wanted[0].record.baseline])
         run, row = next((run, row) for run in wanted for row in table.rows if run.path in row.repeats)
         name = run.path.relative_to(RECORDS / options.table)
-        print(f"{name}, of {' '.join(row.label)}, seeds {', '.join(map(str, row.seeds))}", flush=True)
+        print(
+            f"Making {' '.join(row.label)} again, from {name}; its seeds are {', '.join(map(str, row.seeds))}",
+            flush=True,
+        )
         made, _ = find_runs([again(run, options.overrides, options.seed, options.results_dir)])
         lines, good = judged(made[0], row.runs, primary_of(table).metrics)
     except AlignbenchError as error:

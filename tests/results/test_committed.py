@@ -264,7 +264,7 @@ def test_the_sft_models_row_is_made_by_the_run_that_is_no_more_than_sft(
     for only, algorithm, trained in (("algo=sft", "sft", True), ("algo=ppo", "ppo", False), ("seed=0", "aot", False)):
         assert again.main(["exact", "--only", only, "--only", "seed=0"]) == 1
         out = capsys.readouterr().out
-        assert f", of {algorithm}, seeds 0, 1, 2, 3, 4" in out and "OUTSIDE" in out
+        assert f"Making {algorithm} again, from 2026" in out and "seeds are 0, 1, 2, 3, 4" in out and "OUTSIDE" in out
         assert (carried[-1].algo.label, carried[-1].imitates) == (algorithm, trained)
 
 

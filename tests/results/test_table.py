@@ -23,6 +23,7 @@ from alignbench.results.disk.record import Cost, Status
 from alignbench.results.disk.runs import find_runs
 from alignbench.results.shown import export, render
 from alignbench.results.shown.cells import NOT_APPLICABLE, costs
+from alignbench.results.shown.grid import latex_text
 from tests.results.on_disk import (
     HIGHER,
     NEITHER,
@@ -343,6 +344,11 @@ class TestDrawing:
         assert told == "*: one seed, over examples only, training noise left out."
         none = [dataclasses.replace(d, significant=False, over_seeds=True) for d in found]
         assert "No mark: p ≥ 5% after Holm's" in " ".join(render.caption(table, none))
+        unmarked = render.latex(table, none)
+        assert r"No mark: p $\geq$ 5\% after" in unmarked and "U+" not in unmarked
+        assert latex_text("-0.1 (-2, to [-3] 1e-4 a-5 2026-11-30") == "$-$0.1 ($-$2, to [$-$3] 1e-4 a-5 2026-11-30"
+        mixed = [dataclasses.replace(d, effect_size=math.nan) for d in found]
+        assert "d_av" in " ".join(render.caption(table, found)) and "d_av" not in " ".join(render.caption(table, mixed))
 
     def test_an_interval_is_seen_in_each_cell(self, tmp_path):
         """Where it is no rounding error: ±0.000 would look like certainty."""

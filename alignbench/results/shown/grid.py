@@ -57,8 +57,10 @@ def markdown_text(text: str) -> str:
 
 
 def latex_text(text: str) -> str:
-    """As literal text; the signs that tables use as mathematics (amssymb). Of what no plain LaTeX can set, the code point."""
-    return "".join(_LATEX.get(c) or (c if c.isascii() or c in _LATIN else f"U+{ord(c):04X}") for c in plain(text))
+    """As literal text; the signs that tables use as mathematics (amssymb), a minus before a number too. Of what no plain LaTeX can set, the
+    code point."""
+    signed = _MINUS.sub("−", plain(text))
+    return "".join(_LATEX.get(c) or (c if c.isascii() or c in _LATIN else f"U+{ord(c):04X}") for c in signed)
 
 
 # An underscore inside a word is no markup and stays readable. Bare addresses become links without any.
@@ -68,6 +70,8 @@ _MARKUP = re.compile(
 _MAIL = re.compile(
     r"(?<=[\w.+-])@(?=\w)"
 )  # the address of a mailbox is found in the text that is left: no escape hides it
+
+_MINUS = re.compile(r"(?<![^\s(\[])-(?=\d)")  # not in 1e-4, a-3 or a date
 
 
 def _cells(cells: Iterable[str]) -> str:
@@ -79,6 +83,6 @@ _LATEX = {
     **{c: rf"\{c}" for c in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "–": "--", "…": r"\dots{}",
-    "±": r"$\pm$", "−": r"$-$", "‡": r"$\ddagger$", "α": r"$\alpha$", "β": r"$\beta$", "√": r"$\surd$", "—": "---", "’": "'", "†": r"$\dagger$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$",
+    "±": r"$\pm$", "≥": r"$\geq$", "−": r"$-$", "‡": r"$\ddagger$", "α": r"$\alpha$", "β": r"$\beta$", "√": r"$\surd$", "—": "---", "’": "'", "†": r"$\dagger$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$",
     "◆": r"$\blacklozenge$", "△": r"$\vartriangle$", "▽": r"$\triangledown$", "◇": r"$\lozenge$",
 }  # fmt: skip

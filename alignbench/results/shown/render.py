@@ -270,7 +270,9 @@ def _legend(table: Table, differences: Sequence[Difference]) -> list[str]:
         ),
         "Differences are paired by example, and by seed where rows share seeds; [ ] is a 95% interval "
         + ("over seeds and examples" if True in over else "over examples only, training noise left out: one seed")
-        + ", d the difference in standard deviations of the examples' scores (Cohen's d_av).",
+        + ", d the difference in standard deviations of the examples' scores (Cohen's d_av)"
+        * any(not math.isnan(d.effect_size) for d in differences)
+        + ".",
     ]
     if any(math.isnan(d.low) for d in differences):
         lines.append(
