@@ -201,7 +201,9 @@ def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for folder in ("there", "file", "dangling"):
         refused(capsys, ["mine", "--output", str(tmp_path / folder)], "is there already")
     refused(capsys, ["mine", "--output", str(tmp_path / "file" / "new")], "is a file, not a folder")
-    refused(capsys, ["mine", "--output", "a\0b"], "--output")
+    with pytest.raises(SystemExit, match="2"):
+        run_command(["new-plugin", "mine", "--output", "a\0b"])
+    assert "--output: a\\x00b: no path holds such a character" in capsys.readouterr().err
     refused(capsys, ["mine", "--output", "/proc/mine"], "cannot be written")
     assert (tmp_path / "there" / "notes.txt").read_text() == (tmp_path / "file").read_text() == "mine"
 

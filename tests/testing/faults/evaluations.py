@@ -21,7 +21,7 @@ EVALUATIONS = (
     Fault("wins of the baseline", HELPFULNESS, "0.5 * ((own > other) + (own >= other))", "0.5 * ((other > own) + (other >= own))", "better_verdicts_are_never_worse", "alignbench_suite.helpfulness.win_rate"),
     Fault("a tie taken for a win", HELPFULNESS, "0.5 * ((own > other) + (own >= other))", "float(own >= other)", "metrics_are_as_stated", "alignbench_suite.helpfulness.win_rate"),
     Fault("the cluster left out", HELPFULNESS, "ExampleScore(metric, prompt.id, float(value), prompt.cluster)", "ExampleScore(metric, prompt.id, float(value), prompt.id)", "examples_belong_to_their_cluster", "alignbench_suite.scores"),
-    Fault("wins of the shorter response", HELPFULNESS, "answers = iter(judge.compare([mine for mine, _ in asked], [theirs for _, theirs in asked]) if asked else ())", "answers = iter(judge.compare([theirs for _, theirs in asked], [mine for mine, _ in asked]) if asked else ())", "metrics_are_as_stated", "alignbench_suite.helpfulness.win_rate"),
+    Fault("wins of the shorter response", HELPFULNESS, "answers = iter(judge.compare([c.mine for c in asked], [c.theirs for c in asked]) if asked else ())", "answers = iter(judge.compare([c.theirs for c in asked], [c.mine for c in asked]) if asked else ())", "metrics_are_as_stated", "alignbench_suite.helpfulness.win_rate"),
     # The best of a prompt's responses.
     Fault("the best response in place of the mean", HELPFULNESS, "return sum(present) / len(present) if present else None", "return max(present) if present else None", "metrics_are_as_stated", SCORES),
     Fault("a random choice without a seed", OPTIMIZATION, "lambda g: float(g.tokens)", "lambda g: float(g.tokens) + __import__('random').random()", "same_generations_same_scores"),
