@@ -18,6 +18,8 @@ MOST_HOURS = 100 * 366 * 24
 def main(argv: Sequence[str]) -> int:
     """Lists artifacts, or deletes those that were asked for; returns the exit code."""
     options = _parser().parse_args(argv)
+    if options.action == "list" and (options.all or options.unused is not None):
+        raise UserError("--all and --unused say what to delete: alignbench cache prune. The list shows everything.")
     if options.cache_dir:
         check_may_be_folder(str(options.cache_dir), "--cache-dir")
     root = cache_root(options.cache_dir or "")

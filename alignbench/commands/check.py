@@ -34,6 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the world that they are checked in (default: 0)")
     chosen = parser.parse_args(arguments)
+    if chosen.seed < 0:
+        raise UserError(f"--seed {chosen.seed}: a number of 0 or more.")
     if not chosen.names:
         for kind in Kind:
             print(f"{kind.value}: {', '.join(component.name for component in registry().of(kind))}")

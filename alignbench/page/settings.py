@@ -26,6 +26,8 @@ class PageSettings:
         check_bounds(type(self), vars(self), flags=True)
         if not (self.token.isascii() and self.token.isprintable()):
             raise UserError("--token goes into an address and a cookie: letters, digits and signs of ASCII alone.")
+        if not self.host.strip():
+            raise UserError("--host is empty: name one, or leave it out for this machine alone.")
         if self.host not in LOCAL and len(self.token) < 16:
             raise UserError(
                 f"--host {self.host} can be reached from other machines: give --token, a secret of at least 16 characters, "

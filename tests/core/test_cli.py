@@ -113,6 +113,9 @@ LONG = "x" * 300
         (["rank", "sample", "a", "--gold", "-9"], "'-9' is no whole number from 0 on"),
         (["evaluate", "./a=b/model"], "a=b/model"),
         (["resume", "./a=b/run"], "a=b/run is no run"),
+        (["page", "--host", ""], "--host is empty"),
+        (["cache", "list", "--all"], "say what to delete"),
+        (["check", "ppo", "--seed", "-1"], "--seed -1: a number of 0 or more"),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",
 )  # fmt: skip

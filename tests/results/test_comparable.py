@@ -105,6 +105,7 @@ def test_only_chooses_runs(tmp_path, capsys):
     refused = {
         "data=none": "Unknown data 'none' in --only data=none. Choices: hh, world.",
         "data=world,hhh": "Unknown data 'hhh' in --only data=world,hhh. Did you mean 'hh'? Choices: hh, world.",
+        "=x": "--only =x: write KEY=VALUE, as in --only data=world.",
         "sft.updates=7": "Unknown sft.updates '7' in --only sft.updates=7. Choices: 100.",
         "sft.update=100": "none of the runs has sft.update;",
         "reward=learned": "Unknown reward 'learned' in --only reward=learned. Choices: None.",

@@ -166,7 +166,7 @@ def meets(run: StoredRun, condition: str) -> bool:
 
 def _condition(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not key:
         raise UserError(f"--only {text}: write KEY=VALUE, as in --only data=world.")
     return key, value
 
