@@ -31,13 +31,19 @@ def tests(
 
 
 def verdict(compared: Sequence[Difference]) -> tuple[str, ...]:
-    """A sentence for each two rows of `tests`."""
+    """A sentence for each two rows of `tests`, and one of the correction, which is not the table's where each two are compared."""
     by_pair: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Difference]] = {}
     for difference in compared:
         by_pair.setdefault((difference.row, difference.baseline), []).append(difference)
     lines = [_sentence(found) for found in by_pair.values()]
     more = [f"And {len(lines) - MOST_LINES} more rows: see the differences."] if len(lines) > MOST_LINES else []
-    return (*lines[:MOST_LINES], *more)
+    return (*lines[:MOST_LINES], *more, *_correction(compared))
+
+
+def _correction(compared: Sequence[Difference]) -> Iterable[str]:
+    corrected = max((d.tests for d in compared), default=0)
+    if corrected > 1:
+        yield f"Higher and lower mean p < 5% after Holm's correction for all {corrected} of these differences."
 
 
 def _pairs(rows: Sequence[Row], primary: Sequence[str]) -> list[tuple[Row, Row]]:
