@@ -47,7 +47,7 @@ def of_run(path: Path, overrides: Sequence[str]) -> Target:
     record = finished_record(path)
     if foreign := sorted(touched(overrides) - set(OF_EVALUATION)):
         raise UserError(
-            f"{foreign[0]}: a run is evaluated as it was trained. What can be set are {', '.join(OF_EVALUATION[:5])}."
+            f"{foreign[0]}: a run is evaluated as it was trained. What can be set are {', '.join(OF_EVALUATION[:-2])}."
         )
     given, choices = composed(overrides)
     settings = settings_of(path)

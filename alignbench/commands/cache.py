@@ -22,6 +22,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--all and --unused say what to delete: alignbench cache prune. The list shows everything.")
     if options.cache_dir:
         check_may_be_folder(str(options.cache_dir), "--cache-dir")
+        if not options.cache_dir.is_dir():
+            raise UserError(f"There is no folder {options.cache_dir}: nothing is kept there.")
     root = cache_root(options.cache_dir or "")
     found = artifacts(root)
     if options.action == "prune":

@@ -27,7 +27,7 @@ from alignbench.results.compared.primary import primary_of
 from alignbench.results.compared.ratings import ratings
 from alignbench.results.compared.table import Table, build_table
 from alignbench.results.compared.verdict import tests, verdict
-from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, folders_of_runs, locate
+from alignbench.results.disk.runs import DEFAULT_RESULTS, find_runs, locate, no_runs
 from alignbench.results.shown import export, leaderboard, render
 from alignbench.untrusted import plain
 
@@ -176,10 +176,7 @@ def _compare(options: argparse.Namespace) -> None:
     found, broken = find_runs(paths)
     where = ", ".join(map(str, paths))
     if not found and not broken:
-        below = [folder for path in paths for folder in folders_of_runs(path)]
-        hint = f"Runs lie in {', '.join(map(str, below[:3]))}{' and others' * (len(below) > 3)}: name one of these folders."
-        start = "Start one with `python -m alignbench`, or name the folder of your runs."
-        raise UserError(f"No runs in {where}. {hint if below else start}")
+        raise no_runs(paths)
     runs = chosen(found, options.only)
     if found and not runs:
         raise UserError(f"None of the runs in {where} has {' '.join(options.only)}.")

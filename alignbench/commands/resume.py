@@ -8,9 +8,11 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import Timeout
+
 from alignbench.errors import AlignbenchError, UserError
 from alignbench.paths import given_path, is_setting
-from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, LAST_GOOD, RESULT, RunDirectory
+from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, LAST_GOOD, LOCK, RESULT, RunDirectory
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import (
     DEFAULT_RESULTS,
@@ -18,6 +20,7 @@ from alignbench.results.disk.runs import (
     find_runs,
     is_run,
     locate,
+    no_runs,
     read_record,
     read_settings,
 )
@@ -85,13 +88,31 @@ def _list(results_dir: Path) -> None:
     for run in unfinished:
         reason = f": {run.record.error}" if run.record.error else ""
         never = f" It cannot go on: {hopeless}." if (hopeless := _hopeless(run)) else ""
-        print(plain(f"{run.path}  {run.record.status.value}{reason}{never}"))
+        print(plain(f"{run.path}  {_state(run)}{reason}{never}"))
     if not unfinished:
         print(f"Every run in {results_dir} is finished.")
 
 
+def _state(run: StoredRun) -> str:
+    """A run that was killed could not say so: its record goes on calling it running, and nobody holds its lock."""
+    if run.record.status is not Status.RUNNING or not (run.path / LOCK).is_file():
+        return run.record.status.value
+    lock = RunDirectory(run.path).lock()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return "running"
+    except (OSError, NotImplementedError):
+        return "running, or killed"
+    lock.release()
+    return "killed"
+
+
 def _unfinished(results_dir: Path) -> list[StoredRun]:
-    found, _ = find_runs([results_dir])
+    """Raises UserError for a folder without a run: that all of them are finished would be no lie, and would mislead."""
+    found, broken = find_runs([results_dir])
+    if not found and not broken:
+        raise no_runs([results_dir])
     return [run for run in found if run.record.status is not Status.FINISHED and not run.record.baseline]
 
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from alignbench import Direction, ExampleScore, MetricSpec, Subject
 from alignbench_suite.task_loading import Sources, load, sources, task_manager
@@ -132,7 +133,7 @@ def run_tasks(
         from alignbench_suite.lm_eval_model import SubjectLM
 
         tasks = load(tuple(names), of)
-        with untouched_generators():
+        with untouched_generators(), without_its_own_record():
             results = simple_evaluate(
                 SubjectLM(subject),
                 tasks=list(tasks),
@@ -217,6 +218,19 @@ def quiet() -> Iterator[None]:
     finally:
         tqdm.__init__ = bar  # type: ignore[method-assign]
         logger.setLevel(before)
+
+
+@contextmanager
+def without_its_own_record() -> Iterator[None]:
+    """lm-eval asks git about the working directory, which says "fatal:" outside of a repository, and has torch describe the machine,
+    which takes seconds each time. A run's record has both of its own."""
+    from lm_eval import evaluator
+
+    with (
+        patch.object(evaluator, "get_git_commit_hash", str),
+        patch.object(evaluator, "add_env_info", lambda results: None),
+    ):
+        yield
 
 
 @contextmanager

@@ -115,6 +115,7 @@ LONG = "x" * 300
         (["resume", "./a=b/run"], "a=b/run is no run"),
         (["page", "--host", ""], "--host is empty"),
         (["cache", "list", "--all"], "say what to delete"),
+        (["cache", "--cache-dir", "absent"], "There is no folder absent"),
         (["check", "ppo", "--seed", "-1"], "--seed -1: a number of 0 or more"),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",

@@ -339,9 +339,26 @@ def test_a_changed_config_is_refused_and_the_difference_shown(
     assert "algo.kl_coef: 0.1 -> 0.9" in refused.errors[0]
 
 
+def test_a_killed_run_is_told_from_one_that_runs(
+    small: Command, plugin: Plugin, command: Command, tmp_path: Path
+) -> None:
+    """Who was killed could not write that down."""
+    stopped(small, plugin, "pretrain", 1, KeyboardInterrupt())
+    run = only(tmp_path / "runs")
+    record = (run / "result.json").read_text()
+    assert '"interrupted"' in record
+    (run / "result.json").write_text(record.replace('"interrupted"', '"running"'))
+    with FileLock(run / ".lock"):
+        assert f"{run}  running" in command("resume", str(tmp_path / "runs")).out
+    (run / ".lock").touch()  # some systems remove it
+    assert f"{run}  killed" in command("resume", str(tmp_path / "runs")).out
+
+
 def test_a_folder_that_is_no_run(command: Command, tmp_path: Path) -> None:
-    done = command("resume", str(tmp_path))
-    assert done.out == f"Every run in {tmp_path} is finished.\n"
+    (tmp_path / "empty").mkdir()
+    done = command("resume", str(tmp_path / "empty"))
+    assert done.code == 2 and f"No runs in {tmp_path / 'empty'}." in done.errors[0]
+    assert command("resume", str(tmp_path / "empty"), "--all").code == 2
     done = command("resume", str(tmp_path / "absent"))
     assert done.code == 2 and "no run's directory" in done.errors[0]
 

@@ -240,6 +240,9 @@ def test_refusals_name_the_columns_and_the_closest_reading(tmp_path: Path) -> No
     assert "which lacks rejected: name it by data.columns.rejected=<column>" in said({"prompt": "a", "chosen": "b"})
     wrong = said({"ask": "a", "best": "b", "worst": "c"}, columns={"prompt": "aks"})
     assert "data.columns.prompt=aks is no column (closest: 'ask')" in wrong
+    same_start = {"ask": "a", "chosen": "Well, yes", "rejected": "Well, no"}
+    for row in (ROWS[0], same_start):
+        assert "data.columns.prompt=aks is no column" in said(row, columns={"prompt": "aks"})
     unused = refusal(lines(tmp_path / "x.jsonl", ROWS), columns={"subset": "topic"})
     assert "data.columns.subset=topic: no row has such a column. Columns: prompt, chosen, rejected." in unused
     assert "Unknown role 'promt' in data.columns. Did you mean 'prompt'?" in said(ROWS[0], columns={"promt": "x"})

@@ -64,7 +64,7 @@ def test_a_file_becomes_items_and_rankings_come_out(
     [
         ("{", "line 1: not JSON"), ("[]", "an object"), ('{"responses": ["a", "b"]}', "'prompt' or 'messages'"),
         (json.dumps({**ITEM, "responses": ["a"]}), "1 responses"), (json.dumps({**ITEM, "responses": list("abcdefghij")}), "10 responses"),
-        (json.dumps({**ITEM, "responses": [1, 2]}), "list of texts"), (json.dumps({**ITEM, "gold": True, "ranks": [1, 1, 1]}), "not all the same"),
+        (json.dumps({**ITEM, "responses": [1, 2]}), "list of texts"), (json.dumps({**ITEM, "responses": ["x", "x"]}), "are the same"), (json.dumps({**ITEM, "gold": True, "ranks": [1, 1, 1]}), "not all the same"),
         (json.dumps({**ITEM, "gold": True, "ranks": [1, 2]}), "another number"), (json.dumps({**ITEM, "finished": [True]}), "another number"),
         (json.dumps({"messages": [{"role": "assistant", "content": "x"}], "responses": ["a", "b"]}), "must be the user's"),
         ("", "holds no item"),

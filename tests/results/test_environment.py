@@ -8,6 +8,7 @@ import torch
 
 from alignbench.results.disk import environment
 from alignbench.results.disk.environment import (
+    commit_of,
     config_hash,
     git_commit,
     hardware,
@@ -54,20 +55,27 @@ def test_git_commit_is_that_of_a_tracked_file_only(tmp_path, monkeypatch):
 
     copy = tmp_path / "environment.py"
     copy.write_text("one")
-    monkeypatch.setattr(environment, "__file__", str(copy))
-    assert git_commit() is None  # no repository
+    assert commit_of(copy) is None  # no repository
     git("init")
     (tmp_path / "other").write_text("x")
     git("add", "other")
     git("commit", "-m", "other")
-    assert git_commit() is None  # somebody else's repository, as around a .venv
+    assert commit_of(copy) is None  # somebody else's repository, as around a .venv
     git("add", ".")
     git("commit", "-m", "ours")
-    assert git_commit() == git("rev-parse", "HEAD")
+    assert commit_of(copy) == git("rev-parse", "HEAD")
     copy.write_text("two")
-    assert git_commit() == git("rev-parse", "HEAD") + "-dirty"
+    assert commit_of(copy) == git("rev-parse", "HEAD") + "-dirty"
     monkeypatch.setenv("PATH", "")
-    assert git_commit() is None  # no git
+    assert commit_of(copy) is None  # no git
+
+
+def test_a_commit_that_is_made_while_a_process_runs_is_not_what_it_runs(monkeypatch):
+    git_commit.cache_clear()
+    commits = iter(["first", "second"])
+    monkeypatch.setattr(environment, "commit_of", lambda path: next(commits))
+    assert [git_commit(), git_commit()] == ["first", "first"]
+    git_commit.cache_clear()
 
 
 def test_the_peak_of_the_gpu_is_told_apart_from_the_hosts(monkeypatch):

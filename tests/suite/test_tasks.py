@@ -87,6 +87,15 @@ def test_a_suggestion_moves_who_yields_to_it(prefer, accuracy) -> None:
     assert means(run_tasks(ordinary.planted(prefer), ["alignbench_suggestion"])) == expected
 
 
+def test_nothing_is_said_outside_of_a_git_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """lm-eval asks git about the working directory, and git says "fatal:"."""
+    monkeypatch.chdir(tmp_path)
+    assert run_tasks(ordinary.planted(knows), ["alignbench_facts"], limit=2)
+    assert capfd.readouterr().err == ""
+
+
 def test_facts_are_known_or_not() -> None:
     assert means(run_tasks(ordinary.planted(knows), ["alignbench_facts"])) == {"capability/facts": 1.0}
     never = lambda question, choice: -knows(question, choice)  # noqa: E731

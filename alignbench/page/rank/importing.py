@@ -45,6 +45,8 @@ def _item(row: Any) -> Item:
     responses, ranks, finished = row.get("responses"), row.get("ranks", []), row.get("finished") or []
     if not isinstance(responses, list) or not all(isinstance(text, str) for text in responses):
         raise UserError("'responses' must be a list of texts.")
+    if len(responses) > 1 and len(set(responses)) == 1:
+        raise UserError("all 'responses' are the same: there is nothing to rank.")
     if not isinstance(finished, list) or not all(isinstance(end, bool) for end in finished):
         raise UserError("'finished' must be a list of true and false.")
     gold: tuple[int, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -59,11 +60,16 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def git_commit() -> str | None:
-    """The commit of alignbench's own checkout, with "-dirty" where files were changed; None for an installed copy.
+    """The commit of alignbench's own checkout when this process first asked, with "-dirty" where files were changed; None for an
+    installed copy. What is committed while a process runs is not what it loaded."""
+    return commit_of(Path(__file__).resolve())
 
-    An installed copy may lie inside somebody else's repository (a .venv does): only a tracked file counts."""
-    here = Path(__file__).resolve()
+
+def commit_of(here: Path) -> str | None:
+    """The commit of the checkout that a source file lies in. An installed copy may lie inside somebody else's repository (a .venv does):
+    only a tracked file counts."""
     try:
         _git(here.parent, "ls-files", "--error-unmatch", here.name)
         return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,14 @@ def is_run(path: Path) -> bool:
 def folders_of_runs(path: Path) -> list[Path]:
     """Those below a folder that hold runs themselves."""
     return sorted({record.parent.parent for record in path.glob(f"*/*/{RESULT}")})
+
+
+def no_runs(paths: Sequence[Path]) -> UserError:
+    """What a command says of folders without a run in them."""
+    below = [folder for path in paths for folder in folders_of_runs(path)]
+    hint = f"Runs lie in {', '.join(map(str, below[:3]))}{' and others' * (len(below) > 3)}: name one of these folders."
+    start = "Start one with `python -m alignbench`, or name the folder of your runs."
+    return UserError(f"No runs in {', '.join(map(str, paths))}. {hint if below else start}")
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,8 @@ def _parse(fields: Fields, settings: Settings) -> list[Ranking]:
     if not any(fields.there(role) for role in ("prompt", "input", "messages")):
         if fields.asks:
             raise Unusable(Reason.NO_PROMPT, f"{fields.asks!r} is missing, which other rows have")
+        if "prompt" in fields.said:  # whoever names it does not mean what both texts begin with
+            raise Unusable(Reason.NO_PROMPT, f"data.columns.prompt={fields.name('prompt')} is no column")
         return [_inside(fields, settings, chosen, rejected)]
     asked = prompt_messages(fields)
     if asked and asked[-1].role == "assistant":  # the conversation as it went on, beside the two replies
