@@ -94,9 +94,8 @@ def exact(runs: str) -> Commands:
 
 
 def exact3(runs: str) -> Commands:
-    """Responses of three tokens, 259 of them: eight algorithms, with the settings for two."""
-    few = "algo=ppo,dpo,rloo,grpo,reinforce_pp,online_dpo,ipo,best_of_n"
-    return [(*RUN, "-m", "experiment=exact", "data.length=3", SEEDS, few, runs)]
+    """Responses of three tokens, 259 of them, with the settings for two."""
+    return [(*RUN, "-m", "experiment=exact", "data.length=3", SEEDS, f"algo={','.join(ALGORITHMS)}", runs)]
 
 
 def uncovered(runs: str) -> Commands:

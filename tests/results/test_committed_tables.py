@@ -58,9 +58,10 @@ def test_the_other_annotators_tables(annotator: str, capsys: pytest.CaptureFixtu
     held(capsys, "annotators", "annotators.md", WORLD, few, "--only", f"annotator={annotator}")
 
 
+@pytest.mark.parametrize("records", ["exact", "exact3"], ids=["two tokens", "three"])
 @pytest.mark.parametrize("algorithms", [SCORED.replace("grpo", "gdpo,grpo", 1), PAIRS, SAMPLED])
-def test_the_exact_table(algorithms: str, capsys: pytest.CaptureFixture[str]) -> None:
-    held(capsys, "exact", "exact.md", EXACT, algorithms)
+def test_the_exact_tables(algorithms: str, records: str, capsys: pytest.CaptureFixture[str]) -> None:
+    held(capsys, records, "exact.md", EXACT, algorithms)
 
 
 def test_the_table_of_the_world_of_sums(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,10 +81,6 @@ def test_the_table_on_four_bits(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.skip("results/ is not part of this copy")
     assert compare([*folders, "--only", "algo=sft,grpo", "--metrics", metrics, "--format", "markdown"]) == 0
     assert shown(capsys.readouterr().out) in (RESULTS / "sums.md").read_text(encoding="utf-8")
-
-
-def test_the_table_of_three_tokens(capsys: pytest.CaptureFixture[str]) -> None:
-    held(capsys, "exact3", "exact.md", EXACT, "best_of_n,dpo,grpo,ipo,online_dpo,ppo,reinforce_pp,rloo")
 
 
 def test_the_table_of_what_preferences_never_show(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,16 +64,24 @@ def test_git_commit_is_that_of_a_tracked_file_only(tmp_path, monkeypatch):
     git("add", ".")
     git("commit", "-m", "ours")
     assert commit_of(copy) == git("rev-parse", "HEAD")
+    assert commit_of(copy, [tmp_path / "plugins" / "x.py"]) == git("rev-parse", "HEAD")
+    elsewhere = tmp_path.parent / "other_checkout" / "x.py"
+    assert commit_of(copy, [elsewhere]) == git("rev-parse", "HEAD") + "-dirty"
     copy.write_text("two")
     assert commit_of(copy) == git("rev-parse", "HEAD") + "-dirty"
     monkeypatch.setenv("PATH", "")
     assert commit_of(copy) is None  # no git
 
 
+def test_the_built_in_plugins_are_looked_at():
+    names = {path.parent.name for path in environment._built_in()}
+    assert {"alignbench_ppo", "alignbench_suite"} <= names and all(name.startswith("alignbench_") for name in names)
+
+
 def test_a_commit_that_is_made_while_a_process_runs_is_not_what_it_runs(monkeypatch):
     git_commit.cache_clear()
     commits = iter(["first", "second"])
-    monkeypatch.setattr(environment, "commit_of", lambda path: next(commits))
+    monkeypatch.setattr(environment, "commit_of", lambda path, others: next(commits))
     assert [git_commit(), git_commit()] == ["first", "first"]
     git_commit.cache_clear()
 

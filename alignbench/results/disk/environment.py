@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path, PurePosixPath
@@ -64,15 +65,30 @@ def package_versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """The commit of alignbench's own checkout when this process first asked, with "-dirty" where files were changed; None for an
     installed copy. What is committed while a process runs is not what it loaded."""
-    return commit_of(Path(__file__).resolve())
+    return commit_of(Path(__file__).resolve(), _built_in())
 
 
-def commit_of(here: Path) -> str | None:
-    """The commit of the checkout that a source file lies in. An installed copy may lie inside somebody else's repository (a .venv does):
-    only a tracked file counts."""
+def _built_in() -> Iterator[Path]:
+    """A source file of each package of built-in plugins."""
+    packages = {
+        point.module.partition(".")[0]
+        for point in entry_points(group=GROUP)
+        if point.dist and point.dist.name == "alignbench"
+    }
+    for package in sorted(packages):
+        if (spec := importlib.util.find_spec(package)) and spec.origin:
+            yield Path(spec.origin).resolve()
+
+
+def commit_of(here: Path, others: Iterable[Path] = ()) -> str | None:
+    """The commit of the checkout that a source file lies in, "-dirty" where `others` lie elsewhere: a second checkout on PYTHONPATH has
+    another one's plugins. An installed copy may lie inside somebody else's repository (a .venv does): only a tracked file counts."""
     try:
         _git(here.parent, "ls-files", "--error-unmatch", here.name)
-        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None
+        commit = _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        top = Path(_git(here.parent, "rev-parse", "--show-toplevel")).resolve()
+        mixed = commit and not commit.endswith("-dirty") and any(not path.is_relative_to(top) for path in others)
+        return f"{commit}-dirty" if mixed else commit or None
     except (OSError, subprocess.SubprocessError):
         return None
 
