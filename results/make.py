@@ -94,8 +94,14 @@ def exact(runs: str) -> Commands:
 
 
 def exact3(runs: str) -> Commands:
-    """Responses of three tokens, 259 of them, with the settings for two."""
+    """Responses of three tokens, 259 of them."""
     return [(*RUN, "-m", "experiment=exact", "data.length=3", SEEDS, f"algo={','.join(ALGORITHMS)}", runs)]
+
+
+def exact3_long(runs: str) -> Commands:
+    """DPO and online DPO with the updates and the learning rate that the policy-gradient algorithms have with three tokens."""
+    longer = ("algo=dpo,online_dpo", "algo.updates=400", "algo.learning_rate=6e-3")
+    return [(*RUN, "-m", "experiment=exact", "data.length=3", SEEDS, *longer, runs)]
 
 
 def uncovered(runs: str) -> Commands:
@@ -168,6 +174,7 @@ STEPS: dict[str, Callable[[str], Commands]] = {
         tune,
         exact,
         exact3,
+        exact3_long,
         uncovered,
         world,
         annotators,

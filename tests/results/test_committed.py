@@ -172,7 +172,7 @@ def test_every_command_of_a_step_is_one_that_a_run_takes(monkeypatch: pytest.Mon
             given = [part for part in command[len(make.RUN) :] if "=" in part and not part.startswith("hydra")]
             config = load_config([part if "[" in part else part.split(",")[0] for part in given])
             assert config.results_dir == f"results/runs/{step}"
-            at_the_end = ("tune", "exact", "exact3", "uncovered", "arithmetic", "aa", "sums", "sums_nf4")
+            at_the_end = ("tune", "exact", "exact3", "exact3_long", "uncovered", "arithmetic", "aa", "sums", "sums_nf4")
             assert step in at_the_end or config.eval.every in (4, 5, 10, 24)
     assert len(make.commands("tune")) == len(make.IN_THE_WORLD) > 30
 

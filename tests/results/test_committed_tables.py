@@ -83,6 +83,10 @@ def test_the_table_on_four_bits(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys.readouterr().out) in (RESULTS / "sums.md").read_text(encoding="utf-8")
 
 
+def test_the_table_of_more_updates(capsys: pytest.CaptureFixture[str]) -> None:
+    held(capsys, "exact3_long", "exact.md", EXACT, "dpo,online_dpo")
+
+
 def test_the_table_of_what_preferences_never_show(capsys: pytest.CaptureFixture[str]) -> None:
     held(capsys, "uncovered", "exact.md", UNCOVERED, "ppo,dpo")
 
