@@ -16,6 +16,7 @@ from alignbench.results.disk.directory import CHECKPOINTS, CONFIG, LAST_GOOD, LO
 from alignbench.results.disk.record import Status
 from alignbench.results.disk.runs import (
     DEFAULT_RESULTS,
+    BrokenRun,
     StoredRun,
     find_runs,
     is_run,
@@ -43,7 +44,10 @@ def main(argv: Sequence[str]) -> int:
         if is_run(path) or not path.is_dir():
             _resume(path)
         elif options.all:
-            code = max([code, *(_try(run) for run in _unfinished(path))])
+            unfinished, broken = _unfinished(path)
+            for run in broken:
+                print(told(f"alignbench: error: {_unreadable(run)}"), file=sys.stderr)
+            code = max([code, 2 * bool(broken), *(_try(run) for run in unfinished)])
         else:
             _list(path)
     return code
@@ -84,19 +88,24 @@ def _try(run: StoredRun) -> int:
 
 
 def _list(results_dir: Path) -> None:
-    unfinished = _unfinished(results_dir)
+    unfinished, broken = _unfinished(results_dir)
     for run in unfinished:
         reason = f": {run.record.error}" if run.record.error else ""
         never = f" It cannot go on: {hopeless}." if (hopeless := _hopeless(run)) else ""
         print(plain(f"{run.path}  {_state(run)}{reason}{never}"))
-    if not unfinished:
+    for damaged in broken:
+        print(plain(_unreadable(damaged)))
+    if not unfinished and not broken:
         print(f"Every run in {results_dir} is finished.")
 
 
 def _state(run: StoredRun) -> str:
-    """A run that was killed could not say so: its record goes on calling it running, and nobody holds its lock."""
-    if run.record.status is not Status.RUNNING or not (run.path / LOCK).is_file():
-        return run.record.status.value
+    """A run that was killed could not say so: its record goes on calling it running, and nobody holds its lock. Without a lock nobody
+    knows: some systems remove it, and copies of a run lack it."""
+    if run.record.status is not Status.RUNNING:
+        return str(run.record.status.value)
+    if not (run.path / LOCK).is_file():
+        return "running, or killed"
     lock = RunDirectory(run.path).lock()
     try:
         lock.acquire(timeout=0)
@@ -108,12 +117,16 @@ def _state(run: StoredRun) -> str:
     return "killed"
 
 
-def _unfinished(results_dir: Path) -> list[StoredRun]:
-    """Raises UserError for a folder without a run: that all of them are finished would be no lie, and would mislead."""
+def _unreadable(run: BrokenRun) -> str:
+    return f"{run.path} cannot be read: {run.reason}"
+
+
+def _unfinished(results_dir: Path) -> tuple[list[StoredRun], list[BrokenRun]]:
+    """And those that cannot be read. Raises UserError for a folder without a run: that all of them are finished would mislead."""
     found, broken = find_runs([results_dir])
     if not found and not broken:
         raise no_runs([results_dir])
-    return [run for run in found if run.record.status is not Status.FINISHED and not run.record.baseline]
+    return [run for run in found if run.record.status is not Status.FINISHED and not run.record.baseline], broken
 
 
 def _hopeless(run: StoredRun) -> str:

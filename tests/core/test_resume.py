@@ -349,9 +349,23 @@ def test_a_killed_run_is_told_from_one_that_runs(
     assert '"interrupted"' in record
     (run / "result.json").write_text(record.replace('"interrupted"', '"running"'))
     with FileLock(run / ".lock"):
-        assert f"{run}  running" in command("resume", str(tmp_path / "runs")).out
-    (run / ".lock").touch()  # some systems remove it
+        assert f"{run}  running: interrupted" in command("resume", str(tmp_path / "runs")).out
+    (run / ".lock").touch()
     assert f"{run}  killed" in command("resume", str(tmp_path / "runs")).out
+    (run / ".lock").unlink(missing_ok=True)  # as some systems do, and copies lack it
+    assert f"{run}  running, or killed" in command("resume", str(tmp_path / "runs")).out
+
+
+def test_a_damaged_record_is_not_called_finished(small: Command, command: Command, tmp_path: Path) -> None:
+    assert small().code == 0
+    folder = tmp_path / "runs"
+    run = only(folder)
+    assert f"Every run in {folder} is finished." in command("resume", str(folder)).out
+    (run / "result.json").write_text("{broken")
+    listed = command("resume", str(folder))
+    assert f"{run} cannot be read" in listed.out and "is finished" not in listed.out
+    everything = command("resume", str(folder), "--all")
+    assert everything.code == 2 and f"{run} cannot be read" in everything.errors[0]
 
 
 def test_a_folder_that_is_no_run(command: Command, tmp_path: Path) -> None:

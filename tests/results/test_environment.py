@@ -64,9 +64,13 @@ def test_git_commit_is_that_of_a_tracked_file_only(tmp_path, monkeypatch):
     git("add", ".")
     git("commit", "-m", "ours")
     assert commit_of(copy) == git("rev-parse", "HEAD")
-    assert commit_of(copy, [tmp_path / "plugins" / "x.py"]) == git("rev-parse", "HEAD")
-    elsewhere = tmp_path.parent / "other_checkout" / "x.py"
-    assert commit_of(copy, [elsewhere]) == git("rev-parse", "HEAD") + "-dirty"
+    assert commit_of(copy, [tmp_path / "other"]) == git("rev-parse", "HEAD")
+    (tmp_path / ".git" / "info" / "exclude").write_text(".venv\n")
+    (tmp_path / ".venv").mkdir()
+    installed, elsewhere = tmp_path / ".venv" / "x.py", tmp_path.parent / "other_checkout.py"
+    for foreign in (installed, elsewhere):
+        foreign.write_text("x")
+        assert commit_of(copy, [tmp_path / "other", foreign]) == git("rev-parse", "HEAD") + "-dirty"
     copy.write_text("two")
     assert commit_of(copy) == git("rev-parse", "HEAD") + "-dirty"
     monkeypatch.setenv("PATH", "")

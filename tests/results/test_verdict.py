@@ -56,7 +56,7 @@ def test_each_two_of_few_rows_are_told_apart_or_not(tmp_path, capsys):
     gold, agreement = (next(d for d in found if d["metric"] == metric) for metric in (GOLD, AGREEMENT))
     assert gold["p_holm"] < 0.05 < agreement["p_holm"] and {d["tests"] for d in found} == {len(found)}
     assert (gold["row"], gold["baseline"]) == (["ppo"], ["dpo"])
-    assert f"Higher and lower mean p < 5% after Holm's correction for all {len(found)} of these differences." in said
+    assert f"Told apart means p < 5% after Holm's correction for {len(found)} differences." in said
 
 
 def test_what_is_no_difference_is_not_said_to_be_one(tmp_path, capsys):

@@ -37,13 +37,13 @@ def verdict(compared: Sequence[Difference]) -> tuple[str, ...]:
         by_pair.setdefault((difference.row, difference.baseline), []).append(difference)
     lines = [_sentence(found) for found in by_pair.values()]
     more = [f"And {len(lines) - MOST_LINES} more rows: see the differences."] if len(lines) > MOST_LINES else []
-    return (*lines[:MOST_LINES], *more, *_correction(compared))
+    return (*lines[:MOST_LINES], *_correction(compared), *more)
 
 
 def _correction(compared: Sequence[Difference]) -> Iterable[str]:
     corrected = max((d.tests for d in compared), default=0)
     if corrected > 1:
-        yield f"Higher and lower mean p < 5% after Holm's correction for all {corrected} of these differences."
+        yield f"Told apart means p < 5% after Holm's correction for {corrected} differences."
 
 
 def _pairs(rows: Sequence[Row], primary: Sequence[str]) -> list[tuple[Row, Row]]:

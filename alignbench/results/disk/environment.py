@@ -81,16 +81,24 @@ def _built_in() -> Iterator[Path]:
 
 
 def commit_of(here: Path, others: Iterable[Path] = ()) -> str | None:
-    """The commit of the checkout that a source file lies in, "-dirty" where `others` lie elsewhere: a second checkout on PYTHONPATH has
-    another one's plugins. An installed copy may lie inside somebody else's repository (a .venv does): only a tracked file counts."""
+    """The commit of the checkout that a source file lies in, "-dirty" where `others` are none of it: a second checkout on PYTHONPATH
+    has another one's plugins. An installed copy may lie inside somebody else's repository (a .venv does): only a tracked file counts."""
     try:
         _git(here.parent, "ls-files", "--error-unmatch", here.name)
         commit = _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-        top = Path(_git(here.parent, "rev-parse", "--show-toplevel")).resolve()
-        mixed = commit and not commit.endswith("-dirty") and any(not path.is_relative_to(top) for path in others)
-        return f"{commit}-dirty" if mixed else commit or None
+        mixed = not commit.endswith("-dirty") and not _tracked(here.parent, others)
+        return f"{commit}-dirty" if mixed else commit
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _tracked(folder: Path, files: Iterable[Path]) -> bool:
+    """Whether the checkout around `folder` has all of them."""
+    try:
+        _git(folder, "ls-files", "--error-unmatch", *map(str, files))
+    except subprocess.CalledProcessError:
+        return False
+    return True
 
 
 def _git(folder: Path, *arguments: str) -> str:
