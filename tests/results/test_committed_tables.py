@@ -163,3 +163,24 @@ def held(
     named = ("--metrics", metrics) if metrics else ()
     assert compare([str(folder), *only, *named, "--format", "markdown", *options]) == 0
     assert shown(capsys.readouterr().out) in (RESULTS / page).read_text(encoding="utf-8")
+
+
+def test_the_rows_of_trl_are_those_of_the_records(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its page has a row for each algorithm, and words beside the figures."""
+    if not RESULTS.is_dir():
+        pytest.skip("results/ is not part of this copy")
+    metrics = ("total_variation", "own_total_variation", "objective", "kl")
+    named = ",".join(f"exact/{name}" for name in metrics)
+    assert compare([str(RESULTS / "records" / "trl"), "--metrics", named, "--format", "markdown"]) == 0
+    head, _, *rows = (_cells(line) for line in shown(capsys.readouterr().out).splitlines())
+    printed = {row[0].removesuffix(" ↓").removesuffix(" ↑"): dict(zip(head, row, strict=True)) for row in rows}
+    page = [_cells(line) for line in (RESULTS / "trl.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    on_page = {row[0]: row for row in page if row[0] in head[1:]}
+    assert set(on_page) == set(head[1:]) and len(on_page) == 17
+    for name, (_, distance, own, _, objective, kl, _) in on_page.items():
+        told = (distance, own, objective, "0.00" if kl == "0" else kl)
+        assert told == tuple(printed[f"exact/{metric}"][name] for metric in metrics)
+
+
+def _cells(line: str) -> list[str]:
+    return [re.sub("[▲▼◆†]", "", cell).strip() for cell in line.strip("|").split("|")]
