@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from scipy.special import stdtrit
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from alignbench.app.compose import register_configs, typed
 from alignbench.app.ready import check_ready
@@ -79,12 +81,16 @@ def again(run: StoredRun, overrides: Sequence[str], seed: int | None, results_di
     settings = settings_of(run.path)
     if run.record.baseline:
         OmegaConf.update(settings, "algo", settings.sft, merge=False)
-    given = [*overrides, *([] if seed is None else [f"seed={seed}"])]
-    for override in given:
+    OmegaConf.update(settings, "results_dir", str(results_dir))
+    OmegaConf.update(settings, "resume", "never")
+    for override in [*overrides, *([] if seed is None else [f"seed={seed}"])]:
         key, equals, _ = override.partition("=")
-        if not equals or OmegaConf.select(settings, key, default=None) is None:
-            raise UserError(f"{override}: write KEY=VALUE, of a key that the run's config.yaml has.")
-    settings.merge_with_dotlist([f"results_dir={results_dir}", "resume=never", *given])
+        try:
+            if not equals or OmegaConf.select(settings, key, default=None) is None:
+                raise UserError(f"{override}: write KEY=VALUE, of a key that the run's config.yaml has.")
+            settings.merge_with_dotlist([override])
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise UserError(f"{override}: {' '.join(str(error).split())}") from error
     config = typed(settings, labels(run.record.identity))
     check_ready(config)
     return carry_out(config)

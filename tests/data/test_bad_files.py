@@ -136,7 +136,7 @@ def test_files_that_are_empty_or_of_another_kind(tmp_path: Path) -> None:
         ("x.json", b"[" + TEXT.replace(b"\n", b",\n") + b",", "x.json, line 40: not JSON"),
         ("x.json", b"[1, 2]", "x.json, row 1: an object is needed, not a number"),
         ("x.json", b"[]", "0 rows read"),
-        ("x.json", b"[" * 100_000, "not JSON .*recursion"),
+        ("x.json", b"[" * 100_000, "line 1: not JSON .*recursion"),
         ("x.json", json.dumps({"train": ROWS, "test": ROWS}).encode(), "several lists .train, test."),
         ("x.csv", b"prompt,prompt\na,b\n", "x.csv, line 1: two columns have the name 'prompt'"),
         ("x.csv", b'prompt,chosen,rejected\n"a,b,c\n', "x.csv, line 2: not CSV"),

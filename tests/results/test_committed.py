@@ -240,9 +240,11 @@ def test_a_table_or_a_setting_that_is_not_there_is_one_line(
         (["none"], "none"),
         (["table", "--only", "algo=x"], "algo=x"),
         (["table", "rate=1"], "rate=1"),
+        (["table", "algo.rate=["], "algo.rate=[: while parsing"),
+        (["table", "[=1"], "[=1: "),
     ):
         assert again.main(arguments) == 2
-        assert said in capsys.readouterr().err
+        assert said in (told := capsys.readouterr().err) and told.count("\n") == 1
 
 
 def test_the_sft_models_row_is_made_by_the_run_that_is_no_more_than_sft(

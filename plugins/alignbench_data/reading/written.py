@@ -86,7 +86,8 @@ def _of_one_value(path: Path, otherwise: Iterator[Row] | None = None) -> Iterato
         if otherwise is not None:
             yield from otherwise
             return
-        at = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        number = error.lineno if isinstance(error, json.JSONDecodeError) else 1 if len(content.splitlines()) == 1 else 0
+        at = f", line {number}" if number else ""
         raise UserError(f"{path}{at}: not JSON ({one_line(error)}).") from error
     if isinstance(value, dict):
         lists = {key: held for key, held in value.items() if key in _CONTAINERS and isinstance(held, list)}
